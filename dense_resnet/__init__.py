@@ -1,0 +1,1 @@
+from dense_resnet.variants import plan

@@ -1,0 +1,244 @@
+"""The TensorFlow 2 face: the slim network as a ``tf.Module`` with variables of its own.
+
+The variables are made once, from the plan, under their slim names, and handed to the slim functions whenever those ask
+for one. So a single definition of the network serves eager calls, ``tf.function``, ``GradientTape``, distribution
+strategies (make the backbone under ``strategy.scope()``) and SavedModel. ``tests/test_backbone.py`` and
+``tests/test_distribution.py`` prove each.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet import checkpoints, resnet_utils, resnet_v1, resnet_v2, variants
+from dense_resnet.checkpoints import report
+from dense_resnet.compat import slim
+from dense_resnet.errors import InputError
+from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, Plan, Variable
+from dense_resnet.resnet_utils import Block
+
+v1 = tf.compat.v1
+
+UNIT_FUNCTIONS = {
+    BOTTLENECK_V2: resnet_v2.bottleneck,
+    BOTTLENECK_V1: resnet_v1.bottleneck,
+    BASIC_V1: resnet_v1.lite_bottleneck,
+}
+
+
+# How replicas keep a moving average: each its own, read as their mean.
+MOVING_AVERAGE = {
+    "synchronization": tf.VariableSynchronization.ON_READ,
+    "aggregation": tf.VariableAggregation.MEAN,
+}
+
+
+class Backbone(tf.Module):
+    """A ResNet for dense prediction.
+
+    Args:
+        plan: a variant's name, or a :class:`dense_resnet.plan.Plan`.
+        output_stride, multi_grid, in_channels, num_classes: as :func:`dense_resnet.plan`, where `plan` is a name.
+        seed: of the initial weights; None draws one.
+
+    Raises:
+        InputError: (a ValueError) an argument does not fit; the message names the valid values.
+
+    >>> backbone = Backbone("resnet_v1_18", output_stride=16)
+    >>> backbone(tf.zeros([1, 65, 65, 3])).shape
+    TensorShape([1, 5, 5, 512])
+    """
+
+    def __init__(
+        self,
+        plan: str | Plan,
+        output_stride: int | None = None,
+        *,
+        multi_grid: Sequence[int] | None = None,
+        in_channels: int = 3,
+        num_classes: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(name="backbone")
+        if not isinstance(plan, Plan):
+            plan = variants.plan(
+                plan, output_stride, multi_grid=multi_grid, in_channels=in_channels, num_classes=num_classes
+            )
+        elif (output_stride, multi_grid, in_channels, num_classes) != (None, None, 3, None):
+            raise InputError("a Plan has its own output_stride, multi_grid, in_channels and num_classes: give them to dr.plan.")
+        self.plan = plan
+        self._by_name = {}
+        for (name, _, trainable), value in _initial_values(plan, seed):
+            kept = {} if trainable else MOVING_AVERAGE
+            self._by_name[name] = tf.Variable(value, trainable=trainable, name=name, **kept)
+        self._traced = _Traced(self)
+        # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called.
+        self.__call__ = self._traced.function("features", training=False)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
+        """The features at the plan's output_stride.
+
+        Args:
+            images: ``[batch, height, width, in_channels]`` float32, preprocessed. Nothing is padded or resized.
+            training: batch norm's mode; True also updates the moving averages. A Python bool.
+
+        Returns:
+            ``[batch, rows, columns, depth]`` float32, ``(rows, columns) == plan.feature_size((height, width))``.
+        """
+        return self._run("features", images, training)
+
+    def features(self, images: Any, training: bool = False) -> dict[int, tf.Tensor]:
+        """The pyramid: the last activation at each stride, before subsampling.
+
+        In v2 networks these are the raw sums of the units; only the last stride's has passed the final batch norm.
+
+        Returns:
+            ``{4: [batch, rows, columns, channels], 8: …, 16: …}``, up to the plan's output_stride.
+        """
+        return self._run("pyramid", images, training)
+
+    def logits(self, images: Any, training: bool = False) -> tf.Tensor:
+        """The classifier's outputs, ``[batch, num_classes]``, averaged over the image."""
+        if not self.plan.num_classes:
+            raise InputError(f"this {self.plan.name} was made without num_classes, so it has no logits.")
+        return self._run("logits", images, training)
+
+    def _run(self, output: str, images: Any, training: bool) -> Any:
+        """Inside a graph: the ops themselves. Eagerly: a function traced once for all sizes."""
+        if not isinstance(training, bool):
+            raise InputError(f"training must be True or False (not {training!r}).")
+        if tf.executing_eagerly():
+            return self._traced.function(output, training)(images)
+        return self._build(output, images, training)
+
+    def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
+        plan = self.plan
+        network = resnet_v2.resnet_v2 if plan.preactivation else resnet_v1.resnet_v1
+        blocks = [
+            Block(block.scope, UNIT_FUNCTIONS[block.units[0].kind], [unit.arguments for unit in block.units])
+            for block in plan.blocks
+        ]
+        outer = v1.get_variable_scope().name
+        prefix = f"{outer}/" if outer else ""
+
+        def own_variable(getter: Callable[..., Any], name: str, **unused: Any) -> tf.Variable:
+            return self._by_name[name.removeprefix(prefix)]
+
+        with (
+            v1.variable_scope("", custom_getter=own_variable, reuse=v1.AUTO_REUSE, use_resource=True),
+            slim.arg_scope(resnet_utils.resnet_arg_scope(weight_decay=0.0)),
+        ):
+            net, end_points = network(
+                images,
+                blocks,
+                plan.num_classes if output == "logits" else None,
+                is_training=training,
+                global_pool=output == "logits",
+                output_stride=plan.output_stride,
+                include_root_block=bool(plan.root),
+                scope=plan.scope,
+                spatial_squeeze=True,
+                store_non_strided_activations=output == "pyramid",
+                root=plan.root_name,
+            )
+        if output != "pyramid":
+            return net
+        return {stride: end_points[prefix + unit.scope] if unit else net for stride, unit in plan.pyramid.items()}
+
+    # -- weights ------------------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """All variables' values, float32, under their canonical names."""
+        return {name: variable.numpy() for name, variable in self._by_name.items()}
+
+    def load(
+        self, path: str | os.PathLike[str], *, strict: bool = True, first_convolution: str = report.ADAPT
+    ) -> report.LoadReport:
+        """Takes the weights of a file: slim ``.ckpt`` (V1 and V2) or ``.safetensors``, see :func:`checkpoints.read`.
+
+        A classifier in the file is left out, and named in the report, where this backbone has none or another class
+        count. Either everything that the report says is assigned, or nothing.
+
+        Args:
+            path: the file.
+            strict: refuses where a variable of the backbone is missing or has another shape.
+            first_convolution: "adapt" or "leave_out", where the file has another number of input channels: see
+                :func:`dense_resnet.checkpoints.report.match`.
+
+        Returns:
+            The report: matched, missing, unexpected, mismatched. ``print(report)`` shows it as a table.
+
+        Raises:
+            InputError: (a ValueError) the file is missing, damaged, or does not fit; then the message is the report.
+        """
+        return self.assign(checkpoints.read(path), str(path), strict=strict, first_convolution=first_convolution)
+
+    def assign(
+        self,
+        weights: dict[str, np.ndarray],
+        source: str = "weights",
+        *,
+        strict: bool = True,
+        first_convolution: str = report.ADAPT,
+    ) -> report.LoadReport:
+        """Takes weights under canonical names. Arguments, result and errors as :meth:`load`."""
+        match = report.match(self.plan, weights, source, strict=strict, first_convolution=first_convolution)
+        for name, value in match.weights.items():
+            self._by_name[name].assign(value)
+        return match.report
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes all variables: to safetensors where `path` ends so, else to a slim checkpoint of the V2 format."""
+        checkpoints.write(path, self.weights)
+
+
+class _Traced:
+    """The functions of a backbone that eager calls run, each traced at its first use, for any image size.
+
+    Not trackable, so that saving the backbone saves none of them but the one that it holds as an attribute.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._functions: dict[tuple[str, bool], Any] = {}
+
+    def function(self, output: str, training: bool) -> Any:
+        key = output, training
+        if key not in self._functions:
+            build = self._backbone._build
+
+            def run(images: tf.Tensor) -> Any:
+                return build(output, images, training)
+
+            signature = tf.TensorSpec([None, None, None, self._backbone.plan.in_channels], tf.float32, name="images")
+            self._functions[key] = tf.function(run, input_signature=[signature], autograph=False)
+        return self._functions[key]
+
+
+def _initial_values(plan: Plan, seed: int | None) -> Iterator[tuple[Variable, tf.Tensor]]:
+    """Fresh float32 values for every variable of `plan`, equal for equal seeds.
+
+    As slim's: convolutions truncated normal of variance 2 / fan-in (He et al., https://arxiv.org/abs/1502.01852), biases
+    and means 0, scales and variances 1.
+    """
+    if seed is None:
+        seed = int(np.random.default_rng().integers(2**31))
+    for number, variable in enumerate(plan.variables):
+        leaf = variable.name.rpartition("/")[2]
+        if leaf == "weights":
+            std = math.sqrt(2 / math.prod(variable.shape[:-1])) / TRUNCATED_STD
+            yield variable, tf.random.stateless_truncated_normal(variable.shape, [seed, number], stddev=std)
+        else:
+            yield variable, tf.fill(variable.shape, float(leaf in ("gamma", "moving_variance")))
+
+
+TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal cut at 2

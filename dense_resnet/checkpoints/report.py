@@ -1,0 +1,153 @@
+"""What a network takes from a weights file, and what it does not: the load report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dense_resnet import variants
+from dense_resnet.errors import InputError
+from dense_resnet.plan import Plan
+
+ADAPT, LEAVE_OUT = "adapt", "leave_out"
+SHOWN = 8  # names listed under each heading
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """The outcome of a load; ``print(report)`` shows it as a table."""
+
+    source: str
+    matched: tuple[str, ...] = ()  # taken as they are
+    adapted: tuple[str, ...] = ()  # taken after adapting the input channels
+    missing: tuple[str, ...] = ()  # of the network, not in the file: left at their initial values
+    unexpected: tuple[str, ...] = ()  # in the file, not of the network: not used
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()  # name, network's shape, file's shape
+    left_out: tuple[str, ...] = ()  # classifiers of another class count, or what was asked to be left out
+    fitting: tuple[str, ...] = ()  # the variants that the file would fit, where this one does not
+
+    @property
+    def complete(self) -> bool:
+        """Whether the network's own variables all came from the file."""
+        return not (self.missing or self.mismatched)
+
+    def __str__(self) -> str:
+        shapes = [f"{name}: network {list(own)}, file {list(other)}" for name, own, other in self.mismatched]
+        rows = [
+            ("matched", self.matched, False),
+            ("adapted", self.adapted, True),
+            ("missing", self.missing, True),
+            ("shape mismatch", shapes, True),
+            ("left out", self.left_out, True),
+            ("unexpected", self.unexpected, True),
+        ]
+        lines = [f"{self.source}"]
+        for heading, names, listed in rows:
+            notes = {
+                "missing": "left at their initial values",
+                "shape mismatch": "left at their initial values",
+                "left out": "left at their initial values, or without a place in the network",
+                "unexpected": "not used",
+                "adapted": "input channels adapted",
+            }
+            note = f"  ({notes[heading]})" if names and heading in notes else ""
+            lines.append(f"  {heading:<15}{len(names):>5}{note}")
+            if listed:
+                lines += [f"      {name}" for name in names[:SHOWN]]
+                lines += [f"      ... and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+        if self.fitting:
+            lines.append(f"  These weights fit: {', '.join(self.fitting)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A report, and the arrays to assign under the network's names."""
+
+    report: LoadReport
+    weights: dict[str, np.ndarray] = field(repr=False)
+
+
+def match(
+    plan: Plan, weights: Mapping[str, np.ndarray], source: str, *, strict: bool = True, first_convolution: str = ADAPT
+) -> Match:
+    """Finds the array of every variable of `plan`.
+
+    Args:
+        weights: under canonical names.
+        source: of the weights, for messages.
+        strict: refuses where a variable of the backbone is missing or has another shape.
+        first_convolution: where `plan.in_channels` is not the file's. "adapt" repeats the file's input channels in turn,
+            each divided by how often it is repeated (fewer channels than the file's share the sum of them all): the
+            response to an image that is the same in every channel stays what it was. "leave_out" keeps the initial values.
+
+    Raises:
+        InputError: `strict` and incomplete, or a value is not finite. The message is the report, with the variants that
+            would fit.
+    """
+    if first_convolution not in (ADAPT, LEAVE_OUT):
+        raise InputError(f"first_convolution must be {ADAPT!r} or {LEAVE_OUT!r} (not {first_convolution!r}).")
+    first = f"{plan.root[0].scope}/weights" if plan.root else None
+    logits = f"{plan.scope}/logits/"
+    taken: dict[str, np.ndarray] = {}
+    matched, adapted, missing, mismatched, left_out = [], [], [], [], []
+    for name, shape, _ in plan.variables:
+        value = weights.get(name)
+        if value is None:
+            (left_out if name.startswith(logits) else missing).append(name)
+        elif value.shape == shape:
+            matched.append(name)
+            taken[name] = value
+        elif name.startswith(logits):
+            left_out.append(f"{name}: network {list(shape)}, file {list(value.shape)}")
+        elif name == first and value.shape[:2] + value.shape[3:] == shape[:2] + shape[3:]:
+            if first_convolution == ADAPT:
+                adapted.append(f"{name}: {value.shape[2]} to {shape[2]} channels")
+                taken[name] = adapt_input_channels(value, shape[2])
+            else:
+                left_out.append(f"{name}: network {list(shape)}, file {list(value.shape)}")
+        else:
+            mismatched.append((name, shape, value.shape))
+    own = {variable.name for variable in plan.variables}
+    for name in sorted(set(weights) - own):
+        if name.startswith(logits):
+            left_out.append(f"{name}: file {list(weights[name].shape)}")
+    report = LoadReport(
+        source=source,
+        matched=tuple(matched),
+        adapted=tuple(adapted),
+        missing=tuple(missing),
+        unexpected=tuple(name for name in sorted(set(weights) - own) if not name.startswith(logits)),
+        mismatched=tuple(mismatched),
+        left_out=tuple(left_out),
+        fitting=fitting_variants(weights) if missing or mismatched else (),
+    )
+    if strict and not report.complete:
+        hint = "" if report.fitting else " No variant fits them."
+        raise InputError(f"the weights do not fit {plan.name}; nothing was loaded.{hint}\n{report}")
+    for name, value in taken.items():
+        if not np.isfinite(value).all():
+            raise InputError(f"{source}: {name} has values that are not finite; nothing was loaded. The file is damaged.")
+    return Match(report, taken)
+
+
+def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """``[k, k, in, out]`` weights for another number of input channels, with the same response to a grey image."""
+    have = kernel.shape[2]
+    index = np.arange(channels) % have
+    counts = np.bincount(index, minlength=have)
+    if channels < have:
+        return np.repeat(kernel.sum(axis=2, keepdims=True) / channels, channels, axis=2)
+    return kernel[:, :, index] / counts[index][None, None, :, None]
+
+
+def fitting_variants(weights: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The variants whose every variable, the classifier aside, is in `weights` under its name and with its shape."""
+    shapes = {name: value.shape for name, value in weights.items()}
+    return tuple(
+        name
+        for name in variants.VARIANTS
+        if all(shapes.get(variable.name) == variable.shape for variable in variants.plan(name).variables)
+    )

@@ -1,0 +1,61 @@
+"""Weights in safetensors files, with a checksum for every array.
+
+Source of the format: https://huggingface.co/docs/safetensors. The header's metadata holds ``sha256``, a JSON object of
+array name -> digest of its bytes; a file written elsewhere may lack it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from dense_resnet import files
+from dense_resnet.errors import InputError
+
+SUFFIX = ".safetensors"
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The floating-point arrays of `path` as float32, their checksums compared where the file has them."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            digests = json.loads((file.metadata() or {}).get("sha256", "{}"))
+            weights = {}
+            for name in file.keys():
+                value = file.get_tensor(name)
+                if name in digests and digest(value) != digests[name]:
+                    raise InputError(f"{path}: {name} does not match its checksum: the file is damaged. Fetch it again.")
+                if np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16":
+                    weights[name] = value.astype(np.float32)
+    except (SafetensorError, ValueError, TypeError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read as safetensors: {error}. It is damaged or of another format.") from error
+    return weights
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The header's metadata."""
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata() or {})
+
+
+def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, str] | None = None) -> None:
+    """Writes arrays with their checksums, and `described` as metadata; an older file is replaced in one step."""
+    arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
+    digests = {name: digest(value) for name, value in arrays.items()}
+    with files.replacing(path, check=read) as temporary:
+        save_file(arrays, temporary, metadata={**(described or {}), "sha256": json.dumps(digests)})
+
+
+def digest(value: np.ndarray) -> str:
+    """SHA-256 of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8)).hexdigest()

@@ -1,0 +1,53 @@
+"""Makes tf-slim run on today's TensorFlow; the only file that touches private modules.
+
+tf-slim 1.1.0 imports on TensorFlow 2.16 and later, but its ``batch_norm`` reaches, through TensorFlow, for
+``tf_keras.legacy_tf_layers``, which tf-keras carries only as ``tf_keras.src.legacy_tf_layers``. Registering the second
+under the first's name is all the surgery there is. Everything else of ours uses TensorFlow's and tf-slim's public API.
+
+Import tf-slim from here: ``from dense_resnet.compat import slim``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from importlib import metadata
+from types import ModuleType
+
+TESTED = "TensorFlow 2.16 to 2.21, tf-keras of the same version as TensorFlow, tf-slim 1.1"
+
+LEGACY = "tf_keras.legacy_tf_layers"
+LEGACY_SOURCE = "tf_keras.src.legacy_tf_layers"
+LEGACY_MODULES = ("base", "convolutional", "core", "normalization", "pooling")
+
+
+def _installed(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+# What TensorFlow says to tf-slim's authors at every layer, and no user can act on.
+NOISE = ("`layer.apply` is deprecated", "`layer.updates` will be removed", "`layer.add_variable` is deprecated")
+for message in NOISE:
+    warnings.filterwarnings("ignore", message=message, category=UserWarning)
+
+
+def _import_slim() -> ModuleType:
+    try:
+        if LEGACY not in sys.modules:
+            sys.modules[LEGACY] = importlib.import_module(LEGACY_SOURCE)
+            for name in LEGACY_MODULES:
+                sys.modules[f"{LEGACY}.{name}"] = importlib.import_module(f"{LEGACY_SOURCE}.{name}")
+        return importlib.import_module("tf_slim")
+    except (ImportError, AttributeError) as error:
+        versions = ", ".join(f"{name} {_installed(name)}" for name in ("tensorflow", "tf-keras", "tf-slim"))
+        raise ImportError(
+            f"tf-slim cannot run here ({versions}): {error}. Versions that work together: {TESTED}. "
+            "The likely fix: pip install tf-slim 'tf-keras~=' followed by TensorFlow's own version."
+        ) from error
+
+
+slim = _import_slim()

@@ -1,0 +1,87 @@
+"""Writing files so that nothing good is lost: probe, write beside, fsync, read back, replace.
+
+A file appears under its name complete or not at all; what stood there before survives a full disk, a kill and a failed
+check. (``tests/test_files.py``)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dense_resnet.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the block ends without an error.
+
+    Args:
+        path: the file to make or to replace.
+        check: called with the temporary file once it is on disk; what it raises keeps the old file.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        if check:
+            check(temporary)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}. What was there before is unchanged.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a small file under the rules of :func:`replacing`, and reads it back."""
+
+    def check(written: Path) -> None:
+        if written.read_bytes() != data:
+            raise OSError("what was read back differs from what was written")
+
+    with replacing(path, check) as temporary:
+        temporary.write_bytes(data)
+
+
+def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
+    """Makes `folder` and finds out, before any work, that it can be written to and has room.
+
+    Raises:
+        InputError: it is a file, is read-only, or has less than `needed_bytes` free.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"probe")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written to: {error.strerror or error}. Choose a folder that you may write to."
+        ) from error
+    if free < needed_bytes:
+        raise InputError(
+            f"{folder}: {needed_bytes / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free. "
+            "Choose another disk, a smaller --dtype, or fewer images at a time (--shard)."
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

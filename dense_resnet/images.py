@@ -1,0 +1,239 @@
+"""Finding and reading real images: what is admitted, what is refused before any work, and how pixels come out.
+
+Only PNG and JPEG are decoded, told by their first bytes and not by their names. EXIF rotation is applied, so sizes and
+coordinates are those of the image as a viewer shows it. Pillow decodes, because it reports a truncated file where OpenCV
+returns grey rows.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dense_resnet.errors import InputError
+
+FORMATS = ("PNG", "JPEG")
+SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB of RGB
+ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image to read."""
+
+    path: Path
+    relative: str  # under the folder it was found through, with forward slashes: what outputs are named after
+
+
+def find_images(sources: Sequence[str]) -> list[Found]:
+    """The images that `sources` mean, sorted by relative path.
+
+    Args:
+        sources: folders (searched through, for .jpg, .jpeg and .png), image files, glob patterns, or ``.txt`` lists with
+            one path a line, relative to the list's own folder and inside it.
+
+    Raises:
+        InputError: a source does not exist or holds no image, a list leaves its folder, or two images would have the
+            same relative path. All problems of a list are named at once.
+    """
+    found: list[Found] = []
+    files: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            inside = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+            if not inside:
+                raise InputError(f"{source}: the folder holds no image (looked for {', '.join(SUFFIXES)}).")
+            found += [Found(file, file.relative_to(path).as_posix()) for file in inside]
+        elif path.is_file() and path.suffix.lower() == ".txt":
+            found += _listed(path)
+        elif path.is_file():
+            files.append(path)
+        elif glob.has_magic(source):
+            matches = [Path(match) for match in glob.glob(source, recursive=True) if os.path.isfile(match)]
+            if not matches:
+                raise InputError(f"{source}: no file matches this pattern.")
+            files += matches
+        else:
+            raise InputError(f"{source}: no such file or folder.")
+    if files:
+        absolute = [file.absolute() for file in files]
+        common = Path(os.path.commonpath([file.parent for file in absolute]))
+        found += [Found(file, path.relative_to(common).as_posix()) for file, path in zip(files, absolute, strict=True)]
+    by_name: dict[str, Found] = {}
+    for image in found:
+        other = by_name.setdefault(image.relative, image)
+        if other.path.absolute() != image.path.absolute():
+            raise InputError(
+                f"{other.path} and {image.path} would both be named {image.relative}, and one would overwrite the other. "
+                "Run them separately, or name the folder above both."
+            )
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _listed(path: Path) -> list[Found]:
+    found, problems = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        name = line.strip()
+        if not name:
+            continue
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\0" in name:
+            problems.append(f"line {number}: {name!r} is not inside the list's folder")
+        elif not (path.parent / name).is_file():
+            problems.append(f"line {number}: no such file {name!r} in {path.parent}")
+        else:
+            found.append(Found(path.parent / name, str(pure)))
+    if problems:
+        raise InputError(f"{path}: {len(problems)} bad lines: " + "; ".join(problems[:10]))
+    if not found:
+        raise InputError(f"{path}: the list is empty.")
+    return found
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself before it is decoded."""
+
+    format: str
+    size: tuple[int, int]  # (height, width) as a viewer shows it
+
+
+def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
+    """Reads the header; decodes only where the end of the file is missing.
+
+    Raises:
+        InputError: not a PNG or JPEG, too large, or truncated.
+    """
+    data = read_file(path)
+    with _opened(path, data, max_pixels) as image:
+        kind = str(image.format)
+        turned = _orientation(image) in (5, 6, 7, 8)
+        width, height = image.size[::-1] if turned else image.size
+    if not data.rstrip(b"\0\r\n ").endswith(ENDINGS[kind]):
+        decode_image(path, data, max_pixels=max_pixels)  # trailing bytes are harmless, a missing end is not
+    return Header(kind, (height, width))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+
+
+def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pixels of an image file.
+
+    Grey and palette images become RGB, 16-bit ones 8-bit, alpha is dropped, EXIF rotation is applied.
+
+    Args:
+        path: for messages.
+        data: the file's bytes.
+        channels: 3 for RGB, 1 for grey.
+        max_pixels: refused above, before decoding.
+
+    Returns:
+        ``[height, width, channels]`` uint8.
+    """
+    with _opened(path, data, max_pixels) as image:
+        try:
+            image.load()
+            pixels = ImageOps.exif_transpose(image)
+        except Exception as error:  # Pillow's decoders raise what they please
+            raise InputError(f"{path}: cannot be decoded: {error}. The file is truncated or damaged.") from error
+        if pixels.mode.startswith(("I;16", "I")):
+            wide = np.asarray(pixels).astype(np.uint32)
+            pixels = Image.fromarray((wide // 257).astype(np.uint8))
+        return np.asarray(pixels.convert("L" if channels == 1 else "RGB"), np.uint8).reshape(
+            pixels.size[1], pixels.size[0], channels
+        )
+
+
+def _opened(path: Path, data: bytes, max_pixels: int) -> Any:
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise InputError(f"{path}: more than {2 * max_pixels:,} pixels. If that is right, raise --max-pixels.") from None
+    except Exception as error:
+        raise InputError(
+            f"{path}: not a PNG or JPEG image (its first bytes are {data[:8]!r}). "
+            "Convert it, or leave it out of the folder."
+        ) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise InputError(
+            f"{path}: {width}x{height} is more than {max_pixels:,} pixels. If that is right, raise --max-pixels."
+        )
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block says nothing about the rotation, and decoding ignores it too
+        return 1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies on a network's canvas: shrunk by `scale`, then padded at the bottom and on the right."""
+
+    original_size: tuple[int, int]  # (height, width) in pixels
+    size: tuple[int, int]  # after scaling
+    padding: tuple[int, int]  # (bottom, right) in pixels of the canvas
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """(vertical, horizontal) factor from original to scaled pixels."""
+        return self.size[0] / self.original_size[0], self.size[1] / self.original_size[1]
+
+    def to_canvas(self, xy: np.ndarray) -> np.ndarray:
+        """Canvas coordinates of original pixel coordinates, ``[points, 2]`` of (x, y), pixel centres at integers."""
+        factors = np.array(self.scale[::-1])
+        return (np.asarray(xy, np.float64) + 0.5) * factors - 0.5
+
+    def to_original(self, xy: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`to_canvas`."""
+        factors = np.array(self.scale[::-1])
+        return (np.asarray(xy, np.float64) + 0.5) / factors - 0.5
+
+
+def placement(original_size: tuple[int, int], side: int) -> Placement:
+    """Fits an image into a `side` x `side` canvas: its long side is shrunk to `side` where it is longer, never enlarged."""
+    height, width = original_size
+    factor = min(1.0, side / max(height, width))
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    return Placement(original_size, size, (side - size[0], side - size[1]))
+
+
+def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`pixels` shrunk to `size` (height, width), each new pixel the mean of the area it covers."""
+    if pixels.shape[:2] == size:
+        return pixels
+    resized = opencv().resize(pixels, size[::-1], interpolation=opencv().INTER_AREA)
+    return resized.reshape(*size, pixels.shape[2])
+
+
+def opencv() -> Any:
+    """The cv2 module, or an error that says how to get one that loads."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise InputError(
+            f"OpenCV cannot be loaded: {error}. On a machine without a display: "
+            "pip uninstall -y opencv-python; pip install opencv-python-headless"
+        ) from error
+    return cv2

@@ -1,0 +1,82 @@
+"""What each set of published weights expects of its input: the schemes of ``dense_resnet.preprocess``.
+
+All take RGB values in [0, 255] and give float32:
+
+=============  ==================================================  ===========================================
+scheme         value                                               weights
+=============  ==================================================  ===========================================
+``inception``  ``x / 127.5 - 1``, in [-1, 1]                        slim v2, DeepLab beta, Keras ResNetV2
+``vgg``        ``x - (123.68, 116.779, 103.939)``                  slim v1
+``caffe``      the same with the channels reversed (BGR)            Keras ResNet (v1), the paper's own
+``torch``      ``(x / 255 - mean) / std`` of ImageNet               torchvision, timm
+=============  ==================================================  ===========================================
+
+A padding of 0 *after* preprocessing is therefore the mean colour. (``tests/test_preprocessing.py``)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dense_resnet.errors import InputError
+
+VGG_MEAN = (123.68, 116.779, 103.939)  # RGB
+TORCH_MEAN = (0.485, 0.456, 0.406)
+TORCH_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """``(x[reversed?] - mean) / std`` of values in [0, 255]."""
+
+    mean: tuple[float, ...] | float
+    std: tuple[float, ...] | float = 1.0
+    reverse: bool = False  # RGB -> BGR
+
+
+SCHEMES = {
+    "inception": Scheme(127.5, 127.5),
+    "vgg": Scheme(VGG_MEAN),
+    "caffe": Scheme(VGG_MEAN[::-1], reverse=True),
+    "torch": Scheme(tuple(255 * value for value in TORCH_MEAN), tuple(255 * value for value in TORCH_STD)),
+}
+
+
+def preprocess(images: Any, scheme: str) -> Any:
+    """Turns RGB images into a network's input.
+
+    Args:
+        images: ``[..., height, width, channels]`` with values in [0, 255], of any number type: a NumPy array, or a
+            TensorFlow tensor, which is answered with a tensor.
+        scheme: "inception", "vgg", "caffe" or "torch"; a plan's own is ``plan.preprocessing``.
+
+    Returns:
+        float32, same shape.
+
+    Raises:
+        InputError: (a ValueError) unknown scheme, or a number of channels that it has no means for.
+
+    >>> preprocess(np.full((1, 1, 1, 3), 255, np.uint8), "inception").tolist()
+    [[[[1.0, 1.0, 1.0]]]]
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"scheme must be one of {', '.join(map(repr, SCHEMES))} (not {scheme!r}).")
+    recipe = SCHEMES[scheme]
+    if not hasattr(images, "shape"):
+        images = np.asarray(images)
+    if isinstance(recipe.mean, tuple) and images.shape[-1] != len(recipe.mean):
+        raise InputError(
+            f"scheme {scheme!r} needs {len(recipe.mean)} channels (not {images.shape[-1]}); 'inception' takes any number."
+        )
+    if isinstance(images, np.ndarray):
+        images = images.astype(np.float32)
+    else:
+        import tensorflow as tf
+
+        images = tf.cast(images, tf.float32)
+    if recipe.reverse:
+        images = images[..., ::-1]
+    return (images - np.float32(recipe.mean)) / np.float32(recipe.std)

@@ -1,0 +1,311 @@
+"""The slim face: blocks, strided convolutions without misalignment, and the loop that builds a dense ResNet.
+
+A user of ``tf_slim.nets.resnet_utils`` changes the import line and nothing else: names, positional order, variable names
+and end points are the same. The stride arithmetic itself stands in :mod:`dense_resnet.plan`; the functions here loop over
+it. ``tests/test_slim_face.py`` runs tf-slim's own test files against this module and compares features with tf-slim's.
+
+    from dense_resnet import resnet_v2
+    with slim.arg_scope(resnet_v2.resnet_arg_scope()):
+        net, end_points = resnet_v2.resnet_v2_152(images, 21, is_training=False, global_pool=False, output_stride=16)
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from dense_resnet import geometry, variants
+from dense_resnet.compat import slim
+from dense_resnet.plan import (
+    BOTTLENECK_V2,
+    ROOT_STRIDE,
+    Conv,
+    Pool,
+    block_arguments,
+    root_layers,
+    schedule,
+    stride_is_deferrable,
+    unit_convolutions,
+    unit_shortcut,
+    unit_stride,
+)
+
+v1 = tf.compat.v1
+
+
+class Block(collections.namedtuple("Block", ["scope", "unit_fn", "args"])):
+    """A block of residual units.
+
+    Fields:
+        scope: of its variables, such as ``"block1"``.
+        unit_fn: function of a tensor, a ``rate`` and a unit's arguments; returns the unit's output.
+        args: one dict of arguments a unit, or the classic tuple ``(depth, depth_bottleneck, stride)``.
+    """
+
+    __slots__ = ()
+
+
+def subsample(inputs: tf.Tensor, factor: int, scope: str | None = None) -> tf.Tensor:
+    """Keeps every `factor`-th row and column: ``[batch, height, width, channels]`` with ``ceil(height / factor)`` rows."""
+    if factor == 1:
+        return inputs
+    return slim.max_pool2d(inputs, [1, 1], stride=factor, scope=scope)
+
+
+def conv2d_same(
+    inputs: tf.Tensor, num_outputs: int, kernel_size: int, stride: int, rate: int = 1, scope: str | None = None
+) -> tf.Tensor:
+    """A convolution whose output cell ``i`` is centred on input cell ``i * stride``, for every size.
+
+    Equal to the same convolution at stride 1 followed by ``subsample(…, stride)``, which ``conv2d`` with a stride and
+    ``"SAME"`` padding is not for even sizes (``tests/test_slim_face.py``: testConv2DSameEven of tf-slim).
+
+    Args:
+        inputs: ``[batch, height, width, channels]``.
+        num_outputs: channels of the output.
+        kernel_size: an odd integer.
+        stride: of the output; above 1 only with rate 1.
+        rate: atrous rate: the distance of the kernel's taps in cells.
+        scope: of the variables.
+
+    Returns:
+        ``[batch, ceil(height / stride), ceil(width / stride), num_outputs]``.
+    """
+    if stride == 1:
+        return slim.conv2d(inputs, num_outputs, kernel_size, stride=1, rate=rate, padding="SAME", scope=scope)
+    pads = geometry.symmetric_padding(kernel_size, rate)
+    inputs = tf.pad(inputs, [[0, 0], pads, pads, [0, 0]])
+    return slim.conv2d(inputs, num_outputs, kernel_size, stride=stride, rate=rate, padding="VALID", scope=scope)
+
+
+def convolve(net: tf.Tensor, conv: Conv) -> tf.Tensor:
+    """One convolution of a plan, under the scope of its last name. What the arg scope sets stays, where it applies."""
+    without: dict[str, Any] = {}
+    if not conv.batch_norm:
+        without["normalizer_fn"] = None
+    if not conv.relu:
+        without["activation_fn"] = None
+    with slim.arg_scope([slim.conv2d], **without):
+        if conv.kernel == 1:
+            return slim.conv2d(net, conv.depth, [1, 1], stride=conv.stride, scope=conv.scope)
+        return conv2d_same(net, conv.depth, conv.kernel, conv.stride, conv.rate, conv.scope)
+
+
+def pool(net: tf.Tensor, layer: Pool) -> tf.Tensor:
+    """The root block's max pooling."""
+    if layer.padding == geometry.SAME:
+        return slim.max_pool2d(net, [layer.kernel] * 2, stride=layer.stride, scope=layer.scope)
+    pads = geometry.symmetric_padding(layer.kernel)
+    net = tf.pad(net, [[0, 0], pads, pads, [0, 0]], constant_values=net.dtype.min)
+    return slim.max_pool2d(net, [layer.kernel] * 2, stride=layer.stride, padding="VALID", scope=layer.scope)
+
+
+@slim.add_arg_scope
+def stack_blocks_dense(
+    net: tf.Tensor,
+    blocks: Sequence[Block],
+    output_stride: int | None = None,
+    outputs_collections: str | None = None,
+    *,
+    store_non_strided_activations: bool = False,
+) -> tf.Tensor:
+    """Builds `blocks` so that the output has `output_stride`: each further stride becomes atrous rate.
+
+    Args:
+        net: ``[batch, height, width, channels]``; strides are counted from here.
+        blocks: the network.
+        output_stride: a product of the first units' strides, or None for all of them.
+        outputs_collections: collection to add each block's output to.
+        store_non_strided_activations: runs each block's last unit without its stride and subsamples afterwards, so that
+            the collected output is the last activation at the block's stride. The result is the same; the unit costs four
+            times as much. Only for blocks that carry the stride in their last 3x3.
+
+    Raises:
+        InputError: (a ValueError) `output_stride` cannot be reached; the message names the valid ones.
+    """
+    listed = block_arguments(blocks)
+    steps = iter(schedule([unit_stride(unit) for _, units in listed for unit in units], output_stride))
+    for block, (_, units) in zip(blocks, listed, strict=True):
+        with v1.variable_scope(block.scope, "block", [net]) as scope:
+            factor = 1
+            for number, unit in enumerate(units, 1):
+                step = next(steps)
+                arguments = dict(unit, stride=step.stride)
+                if store_non_strided_activations and number == len(units) and stride_is_deferrable(unit):
+                    factor, arguments["stride"] = step.stride, 1
+                elif step.suppressed > 1 and "stride_at" in unit:
+                    arguments["suppressed"] = step.suppressed
+                with v1.variable_scope(f"unit_{number}", values=[net]):
+                    net = block.unit_fn(net, rate=step.input_rate, **arguments)
+            net = slim.utils.collect_named_outputs(outputs_collections, scope.name, net)
+            net = subsample(net, factor)
+    return net
+
+
+def resnet_arg_scope(
+    weight_decay: float = 0.0001,
+    batch_norm_decay: float = 0.997,
+    batch_norm_epsilon: float = 1e-5,
+    batch_norm_scale: bool = True,
+    *,
+    is_training: bool | None = None,
+) -> Any:
+    """The arg scope that ResNets are built in: weight decay, He initialization, ReLU, batch norm, SAME poolings.
+
+    Args:
+        weight_decay: L2 factor of the convolutions' weights.
+        batch_norm_decay: of the moving averages.
+        batch_norm_epsilon: added to the variance.
+        batch_norm_scale: whether batch norm has a gamma.
+        is_training: batch norm's mode where the network is not told; None leaves slim's own default, True.
+    """
+    norm = {
+        "decay": batch_norm_decay,
+        "epsilon": batch_norm_epsilon,
+        "scale": batch_norm_scale,
+        "updates_collections": v1.GraphKeys.UPDATE_OPS,
+    }
+    mode = {} if is_training is None else {"is_training": is_training}
+    with slim.arg_scope(
+        [slim.conv2d],
+        weights_regularizer=slim.l2_regularizer(weight_decay),
+        weights_initializer=slim.variance_scaling_initializer(),
+        activation_fn=tf.nn.relu,
+        normalizer_fn=slim.batch_norm,
+        normalizer_params=norm,
+    ):
+        with slim.arg_scope([slim.batch_norm], **norm, **mode):
+            with slim.arg_scope([slim.max_pool2d], padding="SAME") as scope:
+                return scope
+
+
+def residual_unit(
+    kind: str,
+    inputs: tf.Tensor,
+    depth: int,
+    depth_bottleneck: int | None,
+    stride: int,
+    rate: int,
+    outputs_collections: str | None,
+    scope: str | None,
+    **placement: Any,
+) -> tf.Tensor:
+    """The unit of :func:`resnet_v2.bottleneck`, which documents the arguments, and of the v1 units: one of plan's kinds."""
+    with v1.variable_scope(scope, kind, [inputs]) as sc:
+        depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
+        preactivation = kind == BOTTLENECK_V2
+        net = slim.batch_norm(inputs, activation_fn=tf.nn.relu, scope="preact") if preactivation else inputs
+        projection = unit_shortcut(kind, depth_in, depth, stride)
+        shortcut = convolve(net, projection) if projection else subsample(inputs, stride, "shortcut")
+        for conv in unit_convolutions(kind, depth_in, depth, depth_bottleneck, stride, rate, **placement):
+            net = convolve(net, conv)
+        output = shortcut + net if preactivation else tf.nn.relu(shortcut + net)
+        return slim.utils.collect_named_outputs(outputs_collections, sc.name, output)
+
+
+def build(
+    inputs: tf.Tensor,
+    blocks: Sequence[Block],
+    num_classes: int | None,
+    is_training: bool | None,
+    global_pool: bool,
+    output_stride: int | None,
+    include_root_block: bool,
+    reuse: bool | None,
+    scope: str | None,
+    *,
+    preactivation: bool,
+    unit_fns: Sequence[Callable[..., tf.Tensor]],
+    spatial_squeeze: bool,
+    store_non_strided_activations: bool,
+    multi_grid: Sequence[int] | None,
+    root: str,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """The network of :func:`resnet_v1.resnet_v1` and :func:`resnet_v2.resnet_v2`, which document the arguments."""
+    blocks = [
+        Block(block.scope, block.unit_fn, units)
+        for block, (_, units) in zip(blocks, block_arguments(blocks, multi_grid), strict=True)
+    ]
+    root_stride = ROOT_STRIDE if include_root_block else 1
+    strides = [unit_stride(unit) for block in blocks for unit in block.args]
+    schedule(strides, output_stride, root_stride)  # refuses before any op is made
+    with v1.variable_scope(scope, "resnet_v2" if preactivation else "resnet_v1", [inputs], reuse=reuse) as sc:
+        collection = sc.original_name_scope + "_end_points"
+        mode = {} if is_training is None else {"is_training": is_training}
+        with (
+            slim.arg_scope([slim.conv2d, stack_blocks_dense, *unit_fns], outputs_collections=collection),
+            slim.arg_scope([slim.batch_norm], **mode),
+        ):
+            net = inputs
+            if include_root_block:
+                depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
+                for layer in root_layers(root, depth_in, preactivation):
+                    net = pool(net, layer) if isinstance(layer, Pool) else convolve(net, layer)
+            net = stack_blocks_dense(
+                net,
+                blocks,
+                output_stride and output_stride // root_stride,
+                store_non_strided_activations=store_non_strided_activations,
+            )
+            if preactivation:  # a v2 unit ends in a bare sum
+                net = slim.batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
+            named = {}
+            if global_pool:
+                net = named["global_pool"] = tf.reduce_mean(net, [1, 2], name="pool5", keepdims=True)
+            if num_classes:
+                net = slim.conv2d(net, num_classes, [1, 1], activation_fn=None, normalizer_fn=None, scope="logits")
+                named[f"{sc.name}/logits"] = net
+                if spatial_squeeze:
+                    if net.shape[1:3] == [1, 1]:
+                        net = tf.squeeze(net, [1, 2], name="SpatialSqueeze")
+                    named[f"{sc.name}/spatial_squeeze"] = net
+                named["predictions"] = slim.softmax(net, scope="predictions")
+        end_points = slim.utils.convert_collection_to_dict(collection)
+        if tf.executing_eagerly():  # the process-wide graph would keep every activation alive
+            v1.get_default_graph().clear_collection(collection)
+        end_points.update(named)
+        return net, end_points
+
+
+def named_network(name: str, network: Callable[..., Any], unit_fn: Callable[..., tf.Tensor]) -> Callable[..., Any]:
+    """The function that builds one variant, with the arguments of ``tf_slim.nets``' functions of that kind."""
+    variant = variants.variant(name)
+    blocks = [Block(scope, unit_fn, units) for scope, units in variant.blocks]
+
+    def build_variant(
+        inputs: tf.Tensor,
+        num_classes: int | None = None,
+        is_training: bool | None = None,
+        global_pool: bool = True,
+        output_stride: int | None = None,
+        reuse: bool | None = None,
+        scope: str = variant.scope,
+        *,
+        spatial_squeeze: bool = False,
+        store_non_strided_activations: bool = False,
+        multi_grid: Sequence[int] | None = None,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        return network(
+            inputs,
+            blocks,
+            num_classes,
+            is_training,
+            global_pool,
+            output_stride,
+            include_root_block=True,
+            reuse=reuse,
+            scope=scope,
+            spatial_squeeze=spatial_squeeze,
+            store_non_strided_activations=store_non_strided_activations,
+            multi_grid=multi_grid,
+            root=variant.family.root,
+        )
+
+    build_variant.__name__ = build_variant.__qualname__ = name
+    build_variant.__module__ = network.__module__
+    build_variant.__doc__ = f"The variant {name}. Arguments, result and errors as :func:`{network.__name__}`."
+    build_variant.default_image_size = network.default_image_size
+    return build_variant

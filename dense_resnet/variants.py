@@ -1,0 +1,205 @@
+"""The named networks: one table of depths, and what tells the families apart.
+
+======================  =====================================  ================  =============  =======
+name                    where a block's stride stands          root block        preprocessing  classes
+======================  =====================================  ================  =============  =======
+``resnet_v2_N``         last unit, 3x3 (slim)                  7x7, SAME pool    inception      1001
+``resnet_v1_N``         last unit, 3x3 (slim)                  7x7, SAME pool    vgg            1000
+``resnet_v1_5_N``       first unit, 3x3 (torchvision)          7x7, torch pool   torch          1000
+``resnet_v1_N_original``  first unit, 1x1 (paper, Keras)       7x7, SAME pool    caffe          1000
+``resnet_v1_N_beta``    last unit, 3x3 (DeepLab)               three 3x3         inception      1001
+======================  =====================================  ================  =============  =======
+
+Depths 18 and 34 have basic units of two 3x3 convolutions; the stride stands in the second one, in ``resnet_v1_5_N`` in
+the first unit's first one. Sources: K. He et al., https://arxiv.org/abs/1512.03385 (v1), https://arxiv.org/abs/1603.05027
+(v2); DeepLab's resnet_v1_beta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from dense_resnet.errors import InputError
+from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, LAST_3X3, Plan, make_plan
+
+UNITS = {  # units of each block
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+BASIC_DEPTHS = (18, 34)
+BASE_DEPTHS = (64, 128, 256, 512)  # of the 3x3 convolutions in each block
+EXPANSION = 4  # a bottleneck's depth over that of its 3x3
+STRIDES_IN_LAST_UNIT = (2, 2, 2, 1)
+STRIDES_IN_FIRST_UNIT = (1, 2, 2, 2)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the variants of one family share, whatever their depth."""
+
+    name: str  # with {} for the depth
+    scope: str  # of the variables, likewise
+    depths: tuple[int, ...]
+    strides: tuple[int, ...]  # of the blocks
+    first_unit: bool  # whether the block's stride stands in its first unit; else in its last
+    stride_at: str  # the convolution that carries it in a bottleneck
+    basic_stride_at: str  # and in a basic unit
+    root: str
+    preprocessing: str
+    class_count: int  # of the published ImageNet weights
+    bottleneck: str = BOTTLENECK_V1
+
+
+FAMILIES = (
+    Family(
+        "resnet_v2_{}", "resnet_v2_{}", (50, 101, 152, 200),
+        STRIDES_IN_LAST_UNIT, False, "conv2", "conv2", "slim", "inception", 1001, BOTTLENECK_V2,
+    ),
+    Family(
+        "resnet_v1_{}", "resnet_v1_{}", (18, 34, 50, 101, 152, 200),
+        STRIDES_IN_LAST_UNIT, False, "conv2", "conv2", "slim", "vgg", 1000,
+    ),
+    Family(
+        "resnet_v1_5_{}", "resnet_v1_5_{}", (18, 34, 50, 101, 152, 200),
+        STRIDES_IN_FIRST_UNIT, True, "conv2", "conv1", "torch", "torch", 1000,
+    ),
+    Family(
+        "resnet_v1_{}_original", "resnet_v1_{}_original", (50, 101, 152, 200),
+        STRIDES_IN_FIRST_UNIT, True, "conv1", "conv1", "slim", "caffe", 1000,
+    ),
+    Family(
+        "resnet_v1_{}_beta", "resnet_v1_{}", (18, 50, 101),
+        STRIDES_IN_LAST_UNIT, False, "conv2", "conv2", "beta", "inception", 1001,
+    ),
+)  # fmt: skip
+
+
+def stacked_units(base_depth: int, count: int, stride: int) -> list[dict[str, Any]]:
+    """`count` bottleneck units of ``4 * base_depth`` channels as slim dicts, the last one with `stride`."""
+    unit = {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
+    return [dict(unit, stride=1)] * (count - 1) + [dict(unit, stride=stride)]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named network."""
+
+    name: str
+    scope: str
+    family: Family
+    units: tuple[int, ...]  # of each block
+    basic: bool
+
+    @property
+    def kind(self) -> str:
+        return BASIC_V1 if self.basic else self.family.bottleneck
+
+    @property
+    def blocks(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """(scope, units as slim dicts) of each block, at the nominal stride."""
+        return [
+            (f"block{number}", self._block(base_depth, count, stride))
+            for number, (base_depth, count, stride) in enumerate(
+                zip(BASE_DEPTHS, self.units, self.family.strides, strict=True), 1
+            )
+        ]
+
+    def _block(self, base_depth: int, count: int, stride: int) -> list[dict[str, Any]]:
+        depths = {"depth": base_depth} if self.basic else {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
+        units = [dict(depths, stride=1) for _ in range(count)]
+        strided = units[0 if self.family.first_unit else -1]
+        strided["stride"] = stride
+        stride_at = self.family.basic_stride_at if self.basic else self.family.stride_at
+        if stride > 1 and stride_at != LAST_3X3:
+            strided["stride_at"] = stride_at
+        return units
+
+
+VARIANTS: dict[str, Variant] = {
+    family.name.format(depth): Variant(
+        name=family.name.format(depth),
+        scope=family.scope.format(depth),
+        family=family,
+        units=UNITS[depth],
+        basic=depth in BASIC_DEPTHS,
+    )
+    for family in FAMILIES
+    for depth in family.depths
+}
+
+
+def variant(name: str) -> Variant:
+    """The variant of that name, or an :class:`InputError` that lists them and the closest one."""
+    try:
+        return VARIANTS[name]
+    except (KeyError, TypeError):
+        close = get_close_matches(str(name), VARIANTS, 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"unknown variant {name!r}.{hint} Known: {', '.join(VARIANTS)}.") from None
+
+
+def plan(
+    variant_or_blocks: str | Sequence[Any],
+    output_stride: int | None = None,
+    *,
+    multi_grid: Sequence[int] | None = None,
+    include_root_block: bool = True,
+    in_channels: int = 3,
+    num_classes: int | None = None,
+    kind: str = BOTTLENECK_V2,
+    scope: str | None = None,
+) -> Plan:
+    """Plans a network: every unit's stride, rate and depths, validated, without TensorFlow.
+
+    Args:
+        variant_or_blocks: a variant's name, or your own blocks: ``(scope, units)`` pairs or slim ``Block`` tuples, each
+            unit a slim dict or a tuple ``(depth, depth_bottleneck, stride)``.
+        output_stride: pixels of the image per feature cell: 4, 8, 16, 32 for the variants (1, 2, 4, 8 without the root
+            block); None is the nominal stride.
+        multi_grid: atrous factors for the last block's units, such as (1, 2, 4).
+        include_root_block: False leaves out the first convolution and pooling.
+        in_channels: channels of the input.
+        num_classes: adds a 1x1 classifier; None or 0 for none.
+        kind: unit kind of your own blocks: "bottleneck_v2", "bottleneck_v1" or "lite_bottleneck_v1".
+        scope: of the variables; the variant's own by default, "resnet" for your own blocks.
+
+    Raises:
+        InputError: (a ValueError) naming the argument, its value and the valid ones.
+
+    >>> plan("resnet_v2_152", output_stride=16).feature_size((513, 513))
+    (33, 33)
+    >>> plan([("block1", [(256, 64, 1), (256, 64, 2)])], output_stride=4).nominal_stride
+    8
+    """
+    if isinstance(variant_or_blocks, str):
+        known = variant(variant_or_blocks)
+        return make_plan(
+            known.name,
+            known.blocks,
+            known.kind,
+            scope=scope or known.scope,
+            root=known.family.root if include_root_block else None,
+            output_stride=output_stride,
+            multi_grid=multi_grid,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            preprocessing=known.family.preprocessing,
+        )
+    return make_plan(
+        scope or "resnet",
+        variant_or_blocks,
+        kind,
+        root="slim" if include_root_block else None,
+        output_stride=output_stride,
+        multi_grid=multi_grid,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        preprocessing="inception",
+    )
