@@ -1,7 +1,7 @@
 """What a plan costs at an image size: sizes, receptive field, parameters, multiply-adds, activation memory.
 
 Multiply-adds count every tap of every convolution, padding included, biases and batch norms not, as the papers do:
-ResNet-v2-152 has 11.0 G at 224x224. Activation memory is what one image's convolution and pooling outputs take in
+ResNet-v2-152 has 10.9 G at 224x224, its features alone. Activation memory is what one image's convolution and pooling outputs take in
 float32, all kept, as a training step keeps them. (``tests/test_analysis.py``)
 """
 
@@ -105,27 +105,28 @@ def analyse(plan: Plan, size: object) -> Analysis:
     for layer in plan.root:
         groups.append((layer.scope.removeprefix(f"{plan.scope}/"), [layer], [], []))
     for unit in plan.units:
-        norms = [unit.preact] if unit.preact else []
-        groups.append((unit.name, unit.convolutions, [unit.shortcut] if unit.shortcut else [], norms))
+        beside = [unit.shortcut] if unit.shortcut else []
+        groups.append((unit.name, unit.convolutions, beside, [unit.preact] if unit.preact else []))
     if plan.postnorm:
         groups.append(("postnorm", [], [], [plan.postnorm]))
     if plan.logits:
         groups.append(("logits", [plan.logits], [], []))
 
     input_size, depth = image_size, plan.in_channels
-    for name, path, beside, norms in groups:
+    for name, path, shortcuts, norms in groups:
         macs = activations = 0
+        input_size = (1, 1) if path == [plan.logits] else input_size  # the classifier sees the map's mean
         height, width = input_size
         for layer in path:
             height, width = (geometry.output_size(side, layer.stride) for side in (height, width))
             macs += layer.macs(height * width)
             activations += height * width * layer.depth
             depth = layer.depth
-        for conv in beside:
+        for conv in shortcuts:
             macs += conv.macs(height * width)
             activations += height * width * conv.depth
         seen += [layer.window for layer in path]
-        variables = [variable for layer in (*path, *beside, *norms) for variable in layer.variables]
+        variables = [variable for layer in (*path, *shortcuts, *norms) for variable in layer.variables]
         rows.append(
             Row(
                 name=name,

@@ -67,9 +67,7 @@ class Backbone(tf.Module):
     ) -> None:
         super().__init__(name="backbone")
         if not isinstance(plan, Plan):
-            plan = variants.plan(
-                plan, output_stride, multi_grid=multi_grid, in_channels=in_channels, num_classes=num_classes
-            )
+            plan = variants.plan(plan, output_stride, multi_grid=multi_grid, in_channels=in_channels, num_classes=num_classes)
         elif (output_stride, multi_grid, in_channels, num_classes) != (None, None, 3, None):
             raise InputError("a Plan has its own output_stride, multi_grid, in_channels and num_classes: give them to dr.plan.")
         self.plan = plan
@@ -133,7 +131,7 @@ class Backbone(tf.Module):
             return self._by_name[name.removeprefix(prefix)]
 
         with (
-            v1.variable_scope("", custom_getter=own_variable, reuse=v1.AUTO_REUSE, use_resource=True),
+            v1.variable_scope(v1.get_variable_scope(), custom_getter=own_variable, reuse=v1.AUTO_REUSE, use_resource=True),
             slim.arg_scope(resnet_utils.resnet_arg_scope(weight_decay=0.0)),
         ):
             net, end_points = network(
@@ -242,3 +240,13 @@ def _initial_values(plan: Plan, seed: int | None) -> Iterator[tuple[Variable, tf
 
 
 TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal cut at 2
+
+
+def write_graph(plan: Plan, size: tuple[int, int], folder: str | os.PathLike[str]) -> None:
+    """Writes the graph of `plan` at `size` (height, width) for TensorBoard's Graphs page, under slim's scopes."""
+    images = tf.TensorSpec([None, *size, plan.in_channels], tf.float32, name="images")
+    graph = tf.function(Backbone(plan), autograph=False).get_concrete_function(images).graph
+    writer = tf.summary.create_file_writer(os.fspath(folder))
+    with writer.as_default():
+        tf.summary.graph(graph)
+    writer.close()

@@ -8,7 +8,6 @@ the image, shrunk by ``scale`` and padded at the bottom and on the right, so on 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,7 +63,7 @@ def write_features(
         "cells": "row i, column j sits on canvas pixel (i * stride, j * stride)",
     }
     arrays = {f"{PREFIX}{stride}": values for stride, values in maps.items()}
-    safetensors.write(Path(path), arrays, {"features": json.dumps(description)})
+    safetensors.write(Path(path), arrays, {"features": description})
 
 
 def read_features(path: str | os.PathLike[str]) -> Features:
@@ -76,9 +75,10 @@ def read_features(path: str | os.PathLike[str]) -> Features:
     path = Path(path)
     arrays = safetensors.read(path)
     try:
-        description = json.loads(safetensors.metadata(path)["features"])
+        description = safetensors.metadata(path)["features"]
         placement = Placement(*(tuple(description[key]) for key in ("original_size", "size", "padding")))
         maps = {int(name.removeprefix(PREFIX)): values for name, values in arrays.items()}
+        maps = dict(sorted(maps.items()))
         return Features(maps, placement, str(description["path"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a features file of dense-resnet extract ({error!r}).") from error

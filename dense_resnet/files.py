@@ -36,10 +36,13 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
             os.fsync(file.fileno())
         if check:
             check(temporary)
+        temporary.chmod(0o666 & ~_umask())  # what any new file gets, whatever made this one
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}. What was there before is unchanged.") from error
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}. What was there before is unchanged."
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -85,3 +88,9 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -169,14 +169,11 @@ def _opened(path: Path, data: bytes, max_pixels: int) -> Any:
         raise InputError(f"{path}: more than {2 * max_pixels:,} pixels. If that is right, raise --max-pixels.") from None
     except Exception as error:
         raise InputError(
-            f"{path}: not a PNG or JPEG image (its first bytes are {data[:8]!r}). "
-            "Convert it, or leave it out of the folder."
+            f"{path}: not a PNG or JPEG image (its first bytes are {data[:8]!r}). Convert it, or leave it out of the folder."
         ) from error
     width, height = image.size
     if width * height > max_pixels:
-        raise InputError(
-            f"{path}: {width}x{height} is more than {max_pixels:,} pixels. If that is right, raise --max-pixels."
-        )
+        raise InputError(f"{path}: {width}x{height} is more than {max_pixels:,} pixels. If that is right, raise --max-pixels.")
     return image
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
@@ -85,9 +84,7 @@ def mirror(backbone: Backbone, turned: Backbone, images: np.ndarray, *, aligned:
 def check(dense: Plan, nominal: Plan, weights: Mapping[str, np.ndarray], size: int, seed: int = 0) -> Iterator[Finding]:
     """Laws 2 and 3 on noise images of `size` (32n+1) pixels and of one less."""
     generator = np.random.default_rng(seed)
-    odd, even = (
-        generator.standard_normal((1, side, side, dense.in_channels)).astype(np.float32) for side in (size, size - 1)
-    )
+    odd, even = (generator.standard_normal((1, side, side, dense.in_channels)).astype(np.float32) for side in (size, size - 1))
     backbone, reference = loaded(dense, weights), loaded(nominal, weights)
     yield dense_equals_nominal(backbone, reference, odd)
     yield dense_equals_nominal(backbone, reference, even)

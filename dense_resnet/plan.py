@@ -377,10 +377,9 @@ def unit_convolutions(
         InputError: a convolution would have both a stride and a rate above 1.
     """
     depth_bottleneck = depth_bottleneck or depth
+    shape = [("conv1", 1, depth_bottleneck), ("conv2", 3, depth_bottleneck), ("conv3", 1, depth)]
     if kind == BASIC_V1:
-        shape = (("conv1", 3, depth), ("conv2", 3, depth))
-    else:
-        shape = (("conv1", 1, depth_bottleneck), ("conv2", 3, depth_bottleneck), ("conv3", 1, depth))
+        shape = [("conv1", 3, depth), ("conv2", 3, depth)]
     if stride_at not in ("conv1", "conv2"):
         raise InputError(f"stride_at must be 'conv1' or 'conv2' (not {stride_at!r}).")
     convolutions = []
@@ -457,9 +456,7 @@ def stride_is_deferrable(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("stride_at", LAST_3X3) == LAST_3X3)
 
 
-def block_arguments(
-    blocks: Sequence[Any], multi_grid: Sequence[int] | None = None
-) -> list[tuple[str, list[dict[str, Any]]]]:
+def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = None) -> list[tuple[str, list[dict[str, Any]]]]:
     """`blocks` as (scope, units' slim dicts), the last block's units with their multi_grid factors.
 
     Args:
@@ -471,7 +468,9 @@ def block_arguments(
     listed = []
     for block in blocks:
         if not isinstance(block, (tuple, list)) or len(block) not in (2, 3) or not block[-1]:
-            raise InputError(f"a block must be (scope, units) or (scope, unit_fn, units), with a unit at least (not {block!r}).")
+            raise InputError(
+                f"a block must be (scope, units) or (scope, unit_fn, units), with a unit at least (not {block!r})."
+            )
         listed.append((block[0], [unit_arguments(unit) for unit in block[-1]]))
     if multi_grid is None:
         return listed

@@ -113,7 +113,7 @@ class Variant:
 
     def _block(self, base_depth: int, count: int, stride: int) -> list[dict[str, Any]]:
         depths = {"depth": base_depth} if self.basic else {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
-        units = [dict(depths, stride=1) for _ in range(count)]
+        units: list[dict[str, Any]] = [dict(depths, stride=1) for _ in range(count)]
         strided = units[0 if self.family.first_unit else -1]
         strided["stride"] = stride
         stride_at = self.family.basic_stride_at if self.basic else self.family.stride_at

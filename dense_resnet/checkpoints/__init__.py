@@ -6,6 +6,7 @@ dictionary, and what is missing, is :func:`dense_resnet.checkpoints.report.match
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,3 +45,11 @@ def write(path: str | os.PathLike[str], weights: Mapping[str, np.ndarray]) -> No
         safetensors.write(path, weights)
     else:
         slim.write(path, weights)
+
+
+def fingerprint(weights: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the names and values of `weights`, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name} {weights[name].shape} {safetensors.digest(weights[name])}\n".encode())
+    return digest.hexdigest()

@@ -1,7 +1,8 @@
 """Weights in safetensors files, with a checksum for every array.
 
-Source of the format: https://huggingface.co/docs/safetensors. The header's metadata holds ``sha256``, a JSON object of
-array name -> digest of its bytes; a file written elsewhere may lack it.
+Source of the format: https://huggingface.co/docs/safetensors. The header's metadata has one entry, ``dense_resnet``, a JSON
+object whose ``sha256`` maps array names to digests of their bytes (one, because the library writes several in any order, and
+equal arrays shall make equal files). A file written elsewhere lacks it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -19,6 +21,7 @@ from dense_resnet import files
 from dense_resnet.errors import InputError
 
 SUFFIX = ".safetensors"
+ENTRY = "dense_resnet"
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -27,9 +30,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: no such file.")
     try:
         with safe_open(path, framework="numpy") as file:
-            digests = json.loads((file.metadata() or {}).get("sha256", "{}"))
+            digests = _described(file).get("sha256", {})
             weights = {}
-            for name in file.keys():
+            for name in file.keys():  # noqa: SIM118 (it is no dict)
                 value = file.get_tensor(name)
                 if name in digests and digest(value) != digests[name]:
                     raise InputError(f"{path}: {name} does not match its checksum: the file is damaged. Fetch it again.")
@@ -42,18 +45,25 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def metadata(path: Path) -> dict[str, str]:
-    """The header's metadata."""
+def metadata(path: Path) -> dict[str, Any]:
+    """What :func:`write` was told to describe the file with, and its checksums; empty for a file written elsewhere."""
     with safe_open(path, framework="numpy") as file:
-        return dict(file.metadata() or {})
+        return _described(file)
 
 
-def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, str] | None = None) -> None:
+def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, Any] | None = None) -> None:
     """Writes arrays with their checksums, and `described` as metadata; an older file is replaced in one step."""
     arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
-    digests = {name: digest(value) for name, value in arrays.items()}
+    about = {**(described or {}), "sha256": {name: digest(value) for name, value in arrays.items()}}
     with files.replacing(path, check=read) as temporary:
-        save_file(arrays, temporary, metadata={**(described or {}), "sha256": json.dumps(digests)})
+        save_file(arrays, temporary, metadata={ENTRY: json.dumps(about)})
+
+
+def _described(file: Any) -> dict[str, Any]:
+    about = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
+    if not isinstance(about, dict):
+        raise ValueError(f"its metadata {ENTRY!r} is no object")
+    return about
 
 
 def digest(value: np.ndarray) -> str:

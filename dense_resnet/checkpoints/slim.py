@@ -32,14 +32,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: this is an object-based checkpoint (tf.train.Checkpoint), whose names say nothing of slim's "
                 "variables. Save the weights by name: Backbone.save, or tf.compat.v1.train.Saver."
             )
-        return {
-            name: reader.get_tensor(name).astype(np.float32) for name in sorted(shapes) if dtypes[name].is_floating
-        }
+        return {name: reader.get_tensor(name).astype(np.float32) for name in sorted(shapes) if dtypes[name].is_floating}
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be read as a TensorFlow checkpoint: {reason}. It is damaged or of another kind.") from error
+        raise InputError(
+            f"{path}: cannot be read as a TensorFlow checkpoint: {reason}. It is damaged or of another kind."
+        ) from error
 
 
 def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
@@ -82,8 +82,11 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
 def _prefix(path: Path) -> Path:
     """The prefix or V1 file that `path` means."""
     if path.is_dir():
-        state = tf.train.get_checkpoint_state(str(path)) if (path / "checkpoint").is_file() else None
-        if state is None or not state.model_checkpoint_path:
+        try:
+            state = tf.train.get_checkpoint_state(str(path))
+        except (ValueError, tf.errors.OpError):
+            state = None
+        if state is None:
             found = sorted(index.name.removesuffix(".index") for index in path.glob("*.index"))
             raise InputError(
                 f"{path}: the folder has no readable 'checkpoint' file that names one of its checkpoints. "
@@ -93,7 +96,9 @@ def _prefix(path: Path) -> Path:
     path = path.with_name(PART.sub("", path.name))
     if path.with_name(path.name + ".index").is_file() or path.is_file():
         return path
-    nearby = sorted({PART.sub("", near.name) for near in path.parent.glob("*.index")} | {n.name for n in path.parent.glob("*.ckpt")})
+    nearby = sorted(
+        {PART.sub("", near.name) for near in path.parent.glob("*.index")} | {n.name for n in path.parent.glob("*.ckpt")}
+    )
     raise InputError(
         f"{path}: no such checkpoint (neither this file nor {path.name}.index). "
         f"In that folder: {', '.join(nearby) or 'no checkpoint'}."

@@ -1,0 +1,40 @@
+"""Installs the packages and the command ``dense-resnet``. The tools go in as ``dense_resnet_tools``."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="dense-resnet",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "dense_resnet/__init__.py").read_text())[1],
+    description="ResNet backbones for dense prediction: exact atrous geometry on TensorFlow and TF-Slim",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=["dense_resnet", "dense_resnet.checkpoints", "segmentation", "dense_resnet_tools"],
+    package_dir={"dense_resnet_tools": "tools"},
+    package_data={"dense_resnet_tools": ["coffee.jpg"]},
+    entry_points={"console_scripts": ["dense-resnet = dense_resnet_tools.cli:main"]},
+    install_requires=[
+        "tensorflow>=2.16,<2.22",
+        "tf-keras>=2.16,<2.22",
+        "tf-slim>=1.1,<1.2",
+        "numpy",
+        "opencv-python",
+        "pillow>=10",
+        "rich",
+        "safetensors",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis",
+            "pytest",
+            "scikit-image",  # real photographs
+        ],
+        "lint": ["mypy==2.4.1", "ruff==0.17.6"],
+    },
+)

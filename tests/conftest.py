@@ -1,0 +1,64 @@
+"""What the tests share: tiny networks, weights that make no test vacuous, real photographs."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path.insert(0, str(HERE / "golden"))
+
+from det_weights import det_weight
+
+
+def weights_of(plan):
+    """Weights from the variables' names alone: batch-norm statistics are not trivial, gammas of both signs."""
+    weights = {name: det_weight(name, shape) for name, shape, _ in plan.variables}
+    for name, value in weights.items():
+        if name.endswith("gamma"):
+            value[::5] *= -1
+    return weights
+
+
+def images_of(size, channels=3, batch=1):
+    """Noise images ``[batch, size, size, channels]``."""
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return np.random.default_rng(0).standard_normal((batch, height, width, channels)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Real photographs that scikit-image ships, as uint8 arrays by name."""
+    from skimage import data
+
+    return {
+        "astronaut": data.astronaut(),  # 512x512
+        "cat": data.chelsea(),  # 300x451
+        "coffee": data.coffee(),  # 400x600
+        "rocket": data.rocket(),  # 427x640
+        "grey": data.camera(),  # 512x512, one channel
+        "portrait": data.astronaut()[:, 100:340],  # 512x240
+    }
+
+
+@pytest.fixture(scope="session")
+def photograph_folder(photographs, tmp_path_factory):
+    """A folder as users have them: sizes, orientations, grey, alpha, a subfolder, 801 pixels wide."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "more").mkdir()
+    Image.fromarray(photographs["cat"]).save(folder / "cat.jpg")
+    Image.fromarray(photographs["rocket"]).save(folder / "more" / "cat.jpg")
+    Image.fromarray(photographs["portrait"]).save(folder / "portrait.png")
+    Image.fromarray(photographs["grey"]).save(folder / "grey.jpg")
+    Image.fromarray(photographs["coffee"]).resize((801, 534)).save(folder / "large.jpeg")
+    alpha = np.dstack([photographs["coffee"], np.full(photographs["coffee"].shape[:2], 128, np.uint8)])
+    Image.fromarray(alpha).save(folder / "alpha.PNG")
+    return folder

@@ -1,0 +1,247 @@
+"""Weights files: both formats round, V1 checkpoints, the load report, and files that are wrong."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import images_of, weights_of
+
+import dense_resnet as dr
+from dense_resnet import checkpoints, laws
+from dense_resnet.checkpoints import report
+
+v1 = tf.compat.v1
+PLAN = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 1)])], scope="tiny")
+
+
+def save_with_tf1(folder, weights, version, extra=()):
+    """What a TF1 program's Saver leaves in `folder`."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        for name, value in [*weights.items(), *extra]:
+            v1.get_variable(name, initializer=tf.constant(value))
+        session.run(v1.global_variables_initializer())
+        return v1.train.Saver(write_version=version).save(session, str(folder / "model.ckpt"), write_meta_graph=False)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "model.ckpt"])
+def test_round_trip_is_the_identity(name, tmp_path):
+    weights = weights_of(PLAN)
+    one = laws.loaded(PLAN, weights)
+    one.save(tmp_path / name)
+    two = dr.Backbone(PLAN, seed=1)
+    loaded = two.load(tmp_path / name)
+    assert loaded.complete
+    assert set(loaded.matched) == set(weights)
+    assert not loaded.unexpected
+    assert all(np.array_equal(value, weights[key]) for key, value in two.weights.items())
+
+
+@pytest.mark.parametrize("version", [v1.train.SaverDef.V1, v1.train.SaverDef.V2])
+@pytest.mark.parametrize("how", ["prefix", "part", "folder"])
+def test_checkpoints_of_tf1_programs(version, how, tmp_path):
+    weights = weights_of(PLAN)
+    extra = [
+        ("global_step", np.int64(7)),
+        ("tiny/conv1/weights/Momentum", weights["tiny/conv1/weights"]),
+        ("mean_rgb", np.ones(3, np.float32)),
+    ]
+    path = save_with_tf1(tmp_path, weights, version, extra)
+    if how == "part":
+        parts = sorted(tmp_path.glob("model.ckpt*"))
+        path = str(parts[0])
+    if how == "folder":
+        path = str(tmp_path)
+    backbone = dr.Backbone(PLAN, seed=1)
+    loaded = backbone.load(path)
+    assert loaded.unexpected == ("mean_rgb", "tiny/conv1/weights/Momentum")
+    assert all(np.array_equal(value, weights[key]) for key, value in backbone.weights.items())
+
+
+def test_what_we_save_a_tf1_program_restores(tmp_path):
+    weights = weights_of(PLAN)
+    laws.loaded(PLAN, weights).save(tmp_path / "model.ckpt")
+    with tf.Graph().as_default(), v1.Session() as session:
+        variables = {name: v1.get_variable(name, shape) for name, shape, _ in PLAN.variables}
+        v1.train.Saver().restore(session, str(tmp_path / "model.ckpt"))
+        values = session.run(variables)
+    assert all(np.array_equal(values[name], weights[name]) for name in weights)
+
+
+def test_classifiers_are_left_out_and_said():
+    with_logits = dr.plan("resnet_v1_18", num_classes=10)
+    weights = weights_of(with_logits)
+    none = dr.Backbone("resnet_v1_18").assign(weights)
+    assert none.complete
+    assert [line.split(":")[0] for line in none.left_out] == ["resnet_v1_18/logits/biases", "resnet_v1_18/logits/weights"]
+    assert "left out           2" in str(none)
+    other = dr.Backbone(dr.plan("resnet_v1_18", num_classes=7), seed=0)
+    before = other.weights["resnet_v1_18/logits/weights"]
+    assert other.assign(weights).left_out[0] == "resnet_v1_18/logits/weights: network [1, 1, 512, 7], file [1, 1, 512, 10]"
+    assert np.array_equal(other.weights["resnet_v1_18/logits/weights"], before)
+    same = dr.Backbone(with_logits)
+    assert same.assign(weights).left_out == ()
+    assert np.array_equal(same.weights["resnet_v1_18/logits/weights"], weights["resnet_v1_18/logits/weights"])
+
+
+def test_a_wrong_variant_is_named_and_nothing_is_loaded():
+    backbone = dr.Backbone("resnet_v1_18", seed=0)
+    before = backbone.weights
+    with pytest.raises(ValueError, match="do not fit resnet_v1_18; nothing was loaded") as error:
+        backbone.assign(weights_of(dr.plan("resnet_v1_34")), "file.ckpt")
+    assert "These weights fit: resnet_v1_34" in str(error.value)
+    assert all(np.array_equal(value, before[name]) for name, value in backbone.weights.items())
+
+
+def test_beta_and_plain_are_told_apart_although_their_scope_is_the_same():
+    weights = weights_of(dr.plan("resnet_v1_50_beta"))
+    assert report.fitting_variants(weights) == ("resnet_v1_50_beta",)
+    with pytest.raises(ValueError, match="These weights fit: resnet_v1_50_beta"):
+        report.match(dr.plan("resnet_v1_50"), weights, "file")
+
+
+def test_missing_and_mismatched():
+    weights = weights_of(PLAN)
+    del weights["tiny/postnorm/beta"]
+    weights["tiny/postnorm/gamma"] = np.ones(3, np.float32)
+    weights["other/scope"] = np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="nothing was loaded"):
+        report.match(PLAN, weights, "file")
+    loose = report.match(PLAN, weights, "file", strict=False).report
+    assert loose.missing == ("tiny/postnorm/beta",)
+    assert loose.mismatched == (("tiny/postnorm/gamma", (8,), (3,)),)
+    assert loose.unexpected == ("other/scope",)
+    assert not loose.complete
+    for line in (
+        "missing            1  (left at their initial values)",
+        "tiny/postnorm/gamma: network [8], file [3]",
+        "unexpected         1",
+    ):
+        assert line in str(loose)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6, 7])
+def test_other_input_channels_keep_the_response_to_grey(channels):
+    rgb = PLAN
+    other = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 1)])], scope="tiny", in_channels=channels)
+    weights = weights_of(rgb)
+    backbone = dr.Backbone(other)
+    loaded = backbone.assign(weights)
+    assert loaded.adapted == (f"tiny/conv1/weights: 3 to {channels} channels",)
+    assert "input channels adapted" in str(loaded)
+    grey = images_of(33, channels=1)
+    expected = laws.loaded(rgb, weights)(np.repeat(grey, 3, axis=-1))
+    assert laws.relative_error(backbone(np.repeat(grey, channels, axis=-1)), expected) <= 1e-5
+    kept = dr.Backbone(other, seed=0)
+    before = kept.weights["tiny/conv1/weights"]
+    assert kept.assign(weights, first_convolution="leave_out").left_out == (
+        f"tiny/conv1/weights: network [7, 7, {channels}, 64], file [7, 7, 3, 64]",
+    )
+    assert np.array_equal(kept.weights["tiny/conv1/weights"], before)
+
+
+# -- wrong files -----------------------------------------------------------------------------------------------------
+
+
+def saved(folder, name):
+    """A good weights file."""
+    path = folder / name
+    laws.loaded(PLAN, weights_of(PLAN)).save(path)
+    return path
+
+
+def test_no_such_file(tmp_path):
+    saved(tmp_path, "good.ckpt")
+    with pytest.raises(ValueError, match=r"bad\.ckpt: no such checkpoint .*In that folder: good\.ckpt"):
+        checkpoints.read(tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match=r"bad\.safetensors: no such file"):
+        checkpoints.read(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "model.ckpt"])
+def test_a_flipped_bit_is_found(name, tmp_path):
+    path = saved(tmp_path, name)
+    data = path if path.exists() else path.with_name(path.name + ".data-00000-of-00001")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path)) + ".*damaged"):
+        checkpoints.read(path)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "model.ckpt"])
+@pytest.mark.parametrize("keep", [0, 4, 40, 0.5, 0.99])
+def test_a_truncated_file(name, keep, tmp_path):
+    path = saved(tmp_path, name)
+    for part in tmp_path.glob(f"{name}*"):
+        content = part.read_bytes()
+        part.write_bytes(content[: keep if keep >= 1 else int(len(content) * keep)])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        checkpoints.read(path)
+
+
+@pytest.mark.parametrize("name", ["text.ckpt", "text.safetensors"])
+def test_something_else(name, tmp_path):
+    (tmp_path / name).write_text("no weights here, but a text of some length " * 10)
+    with pytest.raises(ValueError, match=f"{name}: cannot be read as"):
+        checkpoints.read(tmp_path / name)
+
+
+def test_a_header_that_lies(tmp_path):
+    path = tmp_path / "bad.safetensors"
+    for header in (
+        b"{",
+        b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4000000000]}}',
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}',
+    ):
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        with pytest.raises(ValueError, match=r"bad\.safetensors: cannot be read as safetensors"):
+            checkpoints.read(path)
+
+
+def test_an_object_based_checkpoint(tmp_path):
+    tf.train.Checkpoint(v=tf.Variable(1.0)).write(str(tmp_path / "object.ckpt"))
+    with pytest.raises(ValueError, match="object-based checkpoint"):
+        checkpoints.read(tmp_path / "object.ckpt")
+
+
+@pytest.mark.parametrize("state", [None, "", "garbage\0\xff", 'model_checkpoint_path: ""'])
+def test_an_unreadable_checkpoint_state_file(state, tmp_path):
+    saved(tmp_path, "model.ckpt-7")
+    if state is not None:
+        (tmp_path / "checkpoint").write_text(state)
+    with pytest.raises(ValueError, match=r"no readable 'checkpoint' file .*found: model\.ckpt-7"):
+        checkpoints.read(tmp_path)
+
+
+def test_values_that_are_not_finite(tmp_path):
+    weights = weights_of(PLAN)
+    weights["tiny/conv1/weights"][0, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="file: tiny/conv1/weights has values that are not finite; nothing was loaded"):
+        dr.Backbone(PLAN).assign(weights, "file")
+    with pytest.raises(ValueError, match="not written: tiny/conv1/weights"):
+        checkpoints.write(tmp_path / "weights.safetensors", weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slim_checkpoint_is_never_overwritten_and_safetensors_are_in_one_step(tmp_path):
+    path = saved(tmp_path, "model.ckpt")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"exists already.*or save as \.safetensors"):
+        dr.Backbone(PLAN).save(path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    saved(tmp_path, "weights.safetensors")
+    saved(tmp_path, "weights.safetensors")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "model.ckpt.data-00000-of-00001",
+        "model.ckpt.index",
+        "weights.safetensors",
+    ]
+
+
+def test_the_fingerprint_is_of_names_and_values():
+    weights = weights_of(PLAN)
+    one = checkpoints.fingerprint(weights)
+    assert checkpoints.fingerprint(dict(reversed(weights.items()))) == one
+    weights["tiny/postnorm/beta"][0] += 1
+    assert checkpoints.fingerprint(weights) != one

@@ -1,0 +1,316 @@
+"""Extraction: shapes and maps, bad images, kill and resume, shards, and what stands in the folder already."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import weights_of
+
+import dense_resnet as dr
+from dense_resnet import images, laws
+from dense_resnet.extraction import Extraction, Settings
+
+ROOT = Path(__file__).parent.parent
+PLAN = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 2)]), ("block3", [(12, 4, 1)])], output_stride=8, scope="tiny")
+SMALL = Settings(size=129)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    """A tiny network at stride 8."""
+    return laws.loaded(PLAN, weights_of(PLAN))
+
+
+@pytest.fixture
+def found(photograph_folder):
+    """The photographs."""
+    return images.find_images([str(photograph_folder)])
+
+
+def lines(folder, name="manifest.jsonl"):
+    """The manifest, by path."""
+    return {record["path"]: record for record in map(json.loads, (folder / name).read_text().splitlines())}
+
+
+def contents(folder):
+    """Every file's bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_files_and_maps(backbone, found, tmp_path):
+    outcome = Extraction(backbone, tmp_path, Settings(size=129, layers=(4, 8))).run(found)
+    assert (outcome.written, outcome.total, outcome.failed, outcome.stopped) == (6, 6, (), False)
+    manifest = lines(tmp_path)
+    assert list(manifest) == [image.relative for image in found]
+    for image in found:
+        own = dr.read_features(tmp_path / f"{image.relative}.safetensors")
+        pixels = images.decode_image(image.path, image.path.read_bytes())
+        place = images.placement(pixels.shape[:2], 129)
+        assert own.placement == place
+        assert {stride: values.shape for stride, values in own.maps.items()} == {4: (33, 33, 8), 8: (17, 17, 12)}
+        canvas = np.zeros((1, 129, 129, 3), np.float32)
+        canvas[0, : place.size[0], : place.size[1]] = images.resize(pixels, place.size) / np.float32(127.5) - 1
+        assert laws.relative_error(own.maps[8], backbone(canvas)[0]) <= 1e-4
+        record = manifest[image.relative]
+        assert record["status"] == "ok"
+        assert record["sha256"] == hashlib.sha256(image.path.read_bytes()).hexdigest()
+        assert record["original_size"] == list(pixels.shape[:2])
+        assert record["scale"] == list(place.scale)
+        assert record["padding"] == list(place.padding)
+        assert (record["stride"], record["dtype"]) == ([4, 8], "float32")
+
+
+def test_sampled_features_belong_to_their_pixel(backbone, photographs, tmp_path):
+    """The same photograph, shifted by one cell, has the same features one cell further on."""
+    from PIL import Image
+
+    pixels = photographs["astronaut"][:120, :120]
+    for name, shift in (("a.png", 0), ("b.png", 8)):
+        shifted = np.full((129, 129, 3), 127, np.uint8)
+        shifted[shift : shift + 120, shift : shift + 120] = pixels
+        Image.fromarray(shifted).save(tmp_path / name)
+    Extraction(backbone, tmp_path / "out", SMALL).run(images.find_images([str(tmp_path)]))
+    one, two = (dr.read_features(tmp_path / "out" / f"{name}.safetensors") for name in ("a.png", "b.png"))
+    points = np.array([[60.0, 60.0], [63.0, 70.0]])
+    np.testing.assert_allclose(dr.sample(one, points), dr.sample(two, points + 8), rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture
+def folder_with_a_truncated_one(photograph_folder, tmp_path):
+    """Two good images and half of one."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    data = (photograph_folder / "cat.jpg").read_bytes()
+    (folder / "a.jpg").write_bytes(data)
+    (folder / "b.jpg").write_bytes(data[: len(data) // 2])
+    (folder / "c.jpg").write_bytes(data)
+    return folder
+
+
+def test_a_bad_image_stops_the_job_before_it_starts(backbone, folder_with_a_truncated_one, tmp_path):
+    with pytest.raises(dr.InputError, match=r"1 of 3 images cannot be used; nothing was computed") as error:
+        Extraction(backbone, tmp_path / "out", SMALL).run(images.find_images([str(folder_with_a_truncated_one)]))
+    assert "b.jpg: cannot be decoded" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_or_is_skipped_and_said(batch, backbone, folder_with_a_truncated_one, tmp_path):
+    found = images.find_images([str(folder_with_a_truncated_one)])
+    extraction = Extraction(backbone, tmp_path / "out", Settings(size=129, batch=batch))
+    outcome = extraction.run(found, on_error="skip")
+    assert (outcome.written, len(outcome.failed)) == (2, 1)
+    assert "b.jpg: cannot be decoded" in outcome.failed[0]
+    assert {name: record["status"] for name, record in lines(tmp_path / "out").items()} == {
+        "a.jpg": "ok",
+        "b.jpg": "error",
+        "c.jpg": "ok",
+    }
+    before = contents(tmp_path / "out")
+    again = extraction.run(found, on_error="skip")
+    assert (again.written, again.total, len(again.failed)) == (0, 2, 1)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_mended_image_is_taken_up(backbone, folder_with_a_truncated_one, tmp_path):
+    found = images.find_images([str(folder_with_a_truncated_one)])
+    extraction = Extraction(backbone, tmp_path / "out", SMALL)
+    extraction.run(found, on_error="skip")
+    (folder_with_a_truncated_one / "b.jpg").write_bytes((folder_with_a_truncated_one / "a.jpg").read_bytes())
+    assert extraction.run(found).written == 1
+    assert lines(tmp_path / "out")["b.jpg"]["status"] == "ok"
+
+
+def test_an_image_that_breaks_after_the_check(backbone, folder_with_a_truncated_one, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "check_image", lambda *_: None)
+    found = images.find_images([str(folder_with_a_truncated_one)])
+    with pytest.raises(dr.InputError, match=r"b\.jpg: cannot be decoded"):
+        Extraction(backbone, tmp_path / "one", SMALL).run(found)
+    assert set(lines(tmp_path / "one")) == {"a.jpg"}
+    outcome = Extraction(backbone, tmp_path / "two", SMALL).run(found, on_error="skip")
+    assert (outcome.written, len(outcome.failed)) == (2, 1)
+    assert list(lines(tmp_path / "two")) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_stopping_and_going_on_gives_the_same_files(batch, backbone, found, tmp_path):
+    settings = Settings(size=129, batch=batch)
+    Extraction(backbone, tmp_path / "whole", settings).run(found)
+    asked = iter([False, True])
+    stopped = Extraction(backbone, tmp_path / "parts", settings).run(found, stop=lambda: next(asked))
+    assert stopped.stopped
+    assert 0 < stopped.total < 6
+    rest = Extraction(backbone, tmp_path / "parts", settings).run(found)
+    assert rest.written == 6 - stopped.total
+    assert rest.total == 6
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_half_a_line_of_the_manifest_and_a_lost_file(backbone, found, tmp_path):
+    extraction = Extraction(backbone, tmp_path / "out", Settings(size=129, batch=4))
+    extraction.run(found)
+    before = contents(tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes()[:-30])
+    (tmp_path / "out" / "portrait.png.safetensors").unlink()
+    assert extraction.run(found).written == 1
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_damaged_manifest(backbone, found, tmp_path):
+    extraction = Extraction(backbone, tmp_path, SMALL)
+    extraction.run(found[:1])
+    (tmp_path / "manifest.jsonl").write_text("{garbage\n")
+    with pytest.raises(dr.InputError, match=r"manifest\.jsonl, line 1: damaged. Delete that line"):
+        extraction.run(found[:1])
+
+
+def test_a_changed_image_is_extracted_again(backbone, folder_with_a_truncated_one, photograph_folder, tmp_path):
+    (folder_with_a_truncated_one / "b.jpg").unlink()
+    found = images.find_images([str(folder_with_a_truncated_one)])
+    extraction = Extraction(backbone, tmp_path / "out", SMALL)
+    extraction.run(found)
+    (folder_with_a_truncated_one / "a.jpg").write_bytes((photograph_folder / "grey.jpg").read_bytes())
+    assert extraction.run(found).written == 1
+
+
+def test_another_protocol_is_refused(backbone, found, tmp_path):
+    Extraction(backbone, tmp_path, SMALL).run(found[:1])
+    before = contents(tmp_path)
+    with pytest.raises(dr.InputError, match=r"features of another protocol \(dtype: 'float32' there, 'float16' now\)"):
+        Extraction(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
+    other = laws.loaded(PLAN, laws.mirrored(backbone.weights))
+    with pytest.raises(dr.InputError, match="weights_sha256"):
+        Extraction(other, tmp_path, SMALL).run(found[:1])
+    assert contents(tmp_path) == before
+
+
+def test_shards_make_the_whole(backbone, found, tmp_path):
+    for index in range(2):
+        Extraction(backbone, tmp_path / "shards", SMALL, shard=(index, 2)).run(found)
+    Extraction(backbone, tmp_path / "whole", SMALL).run(found)
+    merged = lines(tmp_path / "shards", "manifest.0-of-2.jsonl") | lines(tmp_path / "shards", "manifest.1-of-2.jsonl")
+    assert merged == lines(tmp_path / "whole")
+    for image in found:
+        name = f"{image.relative}.safetensors"
+        assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_two_runs_on_one_folder(backbone, found, tmp_path):
+    extraction = Extraction(backbone, tmp_path, SMALL)
+    raised = []
+
+    def intrude(done, total):
+        if not raised:
+            with pytest.raises(dr.InputError, match="another run is writing here"):
+                Extraction(backbone, tmp_path, SMALL).run(found)
+            raised.append(True)
+
+    assert extraction.run(found, progress=intrude).written == 6
+    assert raised
+
+
+@pytest.mark.parametrize(("dtype", "cause"), [("float16", "too large for float16"), ("float32", "the network made them")])
+def test_features_that_are_not_finite(dtype, cause, found, tmp_path):
+    weights = weights_of(PLAN)
+    weights["tiny/postnorm/gamma"][:] = 1e6 if dtype == "float16" else 3e38
+    broken = laws.loaded(PLAN, weights)
+    with pytest.raises(dr.InputError, match=rf"alpha\.PNG: features at stride 8 are not finite: .*{cause}"):
+        Extraction(broken, tmp_path, Settings(size=129, dtype=dtype)).run(found)
+    assert "alpha.PNG.safetensors" not in contents(tmp_path)
+
+
+def test_a_full_disk_is_found_before_the_job(backbone, found, tmp_path, monkeypatch):
+    from dense_resnet import files
+
+    usage = files.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(dr.InputError, match="GiB are needed and"):
+        Extraction(backbone, tmp_path / "out", SMALL).run(found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(size=512), r"--size must be 16n\+1 pixels.*not 512.*nearest are 497 and 513"),
+        (Settings(size=129, layers=(4, 16)), r"--layers must be among 4, 8 \(not 16\)"),
+        (Settings(size=129, dtype="int8"), r"--dtype must be one of float32, float16, bfloat16 \(not 'int8'\)"),
+        (Settings(size=129, batch=0), r"--batch must be a positive integer \(not 0\)"),
+    ],
+)
+def test_settings_that_do_not_fit(settings, message, backbone, tmp_path):
+    with pytest.raises(dr.InputError, match=message):
+        Extraction(backbone, tmp_path, settings)
+
+
+def test_pictures(backbone, found, tmp_path):
+    Extraction(backbone, tmp_path, Settings(size=129, layers=(4, 8))).run(found[:1], picture=True)
+    picture = images.decode_image("p", (tmp_path / "alpha.PNG.png").read_bytes())
+    assert picture.shape[1] > 1200
+    assert picture.std() > 20
+
+
+# -- the 152-layer network, through the command -------------------------------------------------------------------------
+
+
+def extract_command(photograph_folder, out):
+    """The command line of the main job."""
+    arguments = "--model resnet_v2_152 --random-weights 0 --output-stride 16 --on-error skip --out".split()
+    return [sys.executable, ROOT / "tools" / "extract.py", photograph_folder, *arguments, out]
+
+
+def test_the_main_job_killed_in_the_middle_goes_on_to_the_same_files(photograph_folder, tmp_path):
+    """resnet_v2_152 at stride 16 on real photographs, one of them truncated, by the command."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in photograph_folder.rglob("*"):
+        if path.is_file():
+            (folder / f"{path.parent.name[:4]}_{path.name}").write_bytes(path.read_bytes())
+    data = (photograph_folder / "cat.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(data[:5000])
+
+    whole = subprocess.run(extract_command(folder, tmp_path / "whole"), capture_output=True, text=True, check=False)
+    assert whole.returncode == 0, whole.stderr
+    assert "features of 6 images" in whole.stdout
+    assert "1 images skipped" in whole.stdout
+    assert "truncated.jpg: cannot be decoded" in whole.stdout
+    written = [path for path in (tmp_path / "whole").iterdir() if path.suffix == ".safetensors"]
+    assert len(written) == 6
+    for path in written:
+        assert dr.read_features(path).map().shape == (33, 33, 2048)
+
+    out = tmp_path / "parts"
+    process = subprocess.Popen(extract_command(folder, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(out.glob("*.safetensors"))) >= 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list(out.glob("*.safetensors"))) < 6
+
+    process = subprocess.Popen(extract_command(folder, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    before = len(list(out.glob("*.safetensors")))
+    wait_for(lambda: len(list(out.glob("*.safetensors"))) > before, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    if process.returncode != 0:  # else it was done before the signal came
+        assert process.returncode == 75, output
+        assert "the same command goes on from here" in output
+        last = subprocess.run(extract_command(folder, out), capture_output=True, text=True, check=False)
+        assert last.returncode == 0, last.stderr
+    assert not list(out.glob(".*.partial"))
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def wait_for(condition, process, seconds=120):
+    """Polls until the condition holds; fails where the process ends before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the process ended early"
+        assert time.monotonic() < end
+        os.sched_yield()

@@ -1,0 +1,96 @@
+"""Features on disk and sampling them at the image's pixels."""
+
+import numpy as np
+import pytest
+
+import dense_resnet as dr
+from dense_resnet import features, images
+from dense_resnet.features import Features
+from dense_resnet.picture import alignment_picture, principal_colours
+
+
+def ramp(place, stride, side=513):
+    """A map whose two channels are the x and y of each cell's centre on the original image."""
+    cells = (side - 1) // stride + 1
+    grid = np.stack(np.meshgrid(np.arange(cells) * stride, np.arange(cells) * stride), axis=-1).reshape(-1, 2)
+    return place.to_original(grid).reshape(cells, cells, 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("original", [(400, 600), (513, 513), (1027, 333)])
+def test_sampling_reads_at_original_pixels(original):
+    place = images.placement(original, 513)
+    own = Features({16: ramp(place, 16), 4: ramp(place, 4)}, place, "image")
+    points = np.random.default_rng(0).uniform(20, min(original) - 20, (50, 2))
+    for stride in (4, 16):
+        np.testing.assert_allclose(dr.sample(own, points, stride), points, atol=1e-3)
+
+
+def test_cell_centres_and_sampling_agree():
+    place = images.placement((1000, 700), 513)
+    values = np.random.default_rng(0).standard_normal((33, 33, 5)).astype(np.float32)
+    own = Features({16: values}, place, "image")
+    y, x = own.cell_centres(16)
+    assert len(y) == len(x) == 33
+    np.testing.assert_allclose(dr.sample(own, [[x[7], y[11]], [x[8], y[12]]]), values[[11, 12], [7, 8]], atol=1e-4)
+    between = dr.sample(own, [[(x[7] + x[8]) / 2, y[11]]])[0]
+    np.testing.assert_allclose(between, (values[11, 7] + values[11, 8]) / 2, atol=1e-4)
+
+
+def test_a_single_row_of_cells():
+    own = Features(
+        {16: np.arange(33, dtype=np.float32).reshape(1, 33, 1)}, images.Placement((1, 513), (1, 513), (0, 0)), "image"
+    )
+    assert dr.sample(own, [[24, 0], [512, 0]]).ravel().tolist() == [1.5, 32.0]
+
+
+@pytest.mark.parametrize("dtype", features.DTYPES)
+def test_written_and_read(dtype, tmp_path):
+    import tensorflow as tf
+
+    place = images.placement((400, 600), 513)
+    values = np.random.default_rng(0).standard_normal((33, 33, 8)).astype(np.float32)
+    stored = values.astype(tf.dtypes.as_dtype(dtype).as_numpy_dtype)
+    features.write_features(tmp_path / "f.safetensors", {16: stored}, place, {"path": "a/b.jpg"})
+    own = dr.read_features(tmp_path / "f.safetensors")
+    assert (own.placement, own.path) == (place, "a/b.jpg")
+    assert np.array_equal(own.map(), stored.astype(np.float32))
+    assert (tmp_path / "f.safetensors").stat().st_size < 33 * 33 * 8 * stored.dtype.itemsize + 2000
+
+
+def test_errors(tmp_path):
+    place = images.placement((100, 200), 513)
+    own = Features({4: ramp(place, 4), 16: ramp(place, 16)}, place, "image")
+    with pytest.raises(ValueError, match=r"point \(x=200, y=5\) is outside the image, which has 200 columns and 100 rows"):
+        dr.sample(own, [[3, 3], [200, 5]], 16)
+    with pytest.raises(ValueError, match=r"stride must be one of \[4, 16\] \(not None\)"):
+        dr.sample(own, [[3, 3]])
+    with pytest.raises(ValueError, match=r"xy must have shape \[points, 2\] \(not \[1, 3\]\)"):
+        dr.sample(own, [[1, 2, 3]], 16)
+    from dense_resnet.checkpoints import safetensors
+
+    safetensors.write(tmp_path / "weights.safetensors", {"a": np.ones(3, np.float32)})
+    with pytest.raises(ValueError, match="not a features file"):
+        dr.read_features(tmp_path / "weights.safetensors")
+
+
+def test_the_picture_shows_cells_where_they_are():
+    """A map that steps up between columns 4 and 5 makes the picture step up between pixels 64 and 80."""
+    place = images.placement((400, 400), 513)
+    values = np.zeros((33, 33, 1), np.float32)
+    values[:, 5:] = 1
+    picture = alignment_picture(np.zeros((400, 400, 3), np.uint8), Features({16: values}, place, "image"))
+    zoom = 2  # 400 pixels become 800, the next multiple that is at least 620 wide
+    row = picture[:, picture.shape[1] // 2 :, 0][100 * zoom + 21].astype(int)
+    start = int(np.argmin(row > 0))  # the panel's first column, behind the white border
+    profile = row[start : start + 800] / 255
+    for pixel, expected in ((32, 0), (64, 0), (68, 0.25), (72, 0.5), (76, 0.75), (80, 1), (300, 1)):
+        assert profile[pixel * zoom] == pytest.approx(expected, abs=0.05), pixel
+
+
+def test_colours_do_not_depend_on_the_sign_of_components():
+    values = np.random.default_rng(0).standard_normal((50, 6))
+    colours = principal_colours(values)
+    assert colours.shape == (50, 3)
+    assert colours.min() == 0
+    assert colours.max() == 1
+    np.testing.assert_allclose(principal_colours(values[:, ::-1]), colours, atol=1e-6)

@@ -1,0 +1,217 @@
+"""Finding and reading images: FAULTS' rows on image files, and pixels against OpenCV's own reader."""
+
+import io
+import re
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from dense_resnet import images
+from dense_resnet.errors import InputError
+
+
+def encoded(pixels, kind="PNG", **options):
+    """The bytes of an image file."""
+    stream = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def written(folder, name, data):
+    """A file with `data`."""
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def decoded(data, channels=3):
+    """What decode_image makes of `data`."""
+    return images.decode_image("image", data, channels)
+
+
+def test_png_and_jpeg_as_opencv_reads_them(photographs):
+    for name in ("cat", "rocket"):
+        png = encoded(photographs[name])
+        assert np.array_equal(decoded(png), cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+        jpeg = encoded(photographs[name], "JPEG", quality=90)
+        theirs = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+        assert np.abs(decoded(jpeg).astype(int) - theirs).max() <= 3
+
+
+def test_every_kind_of_pixel(photographs):
+    rgb = photographs["cat"]
+    grey = rgb.mean(axis=2).astype(np.uint8)
+    assert np.array_equal(decoded(encoded(grey)), np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(decoded(encoded(grey), 1), grey[..., None])
+    assert np.array_equal(decoded(encoded(np.dstack([rgb, grey]))), rgb)  # alpha is dropped
+    assert np.array_equal(decoded(encoded(np.dstack([grey, grey]))), np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(decoded(encoded(grey.astype(np.uint16) * 257)), np.repeat(grey[..., None], 3, axis=2))
+    palette = Image.fromarray(rgb).quantize(16)
+    assert np.array_equal(decoded(encoded(palette)), np.asarray(palette.convert("RGB")))
+    bits = Image.fromarray(grey > 128)
+    assert set(np.unique(decoded(encoded(bits)))) == {0, 255}
+    cmyk = encoded(Image.fromarray(rgb).convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(decoded(cmyk).astype(int) - rgb).mean() < 5
+    assert np.array_equal(decoded(encoded(rgb, "JPEG", progressive=True)), decoded(encoded(rgb, "JPEG")))
+
+
+TURNS = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.swapaxes(0, 1),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
+    8: lambda p: np.rot90(p),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_exif_rotation_is_applied(orientation, tmp_path):
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(pixels, exif=exif)
+    upright = decoded(data)
+    assert np.array_equal(upright, TURNS[orientation](pixels))
+    assert images.check_image(written(tmp_path, "image.png", data)).size == upright.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+def test_a_truncated_file_is_found_before_the_job(kind, keep, tmp_path, photographs):
+    data = encoded(photographs["cat"], kind)
+    path = written(tmp_path, "image", data[: int(len(data) * keep)])
+    with pytest.raises(InputError, match=re.escape(str(path)) + ": cannot be decoded: .*truncated or damaged"):
+        images.check_image(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_trailing_bytes_are_harmless(kind, tmp_path, photographs):
+    data = encoded(photographs["cat"], kind)
+    assert images.check_image(written(tmp_path, "image", data + b"\0\0\r\n")).size == (300, 451)
+    assert images.check_image(written(tmp_path, "image", data + b"a camera's own appendix")).format == kind
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GIF89a" + bytes(50), b"BM" + bytes(80), b"RIFF1234WEBPVP8 " + bytes(40), b"%PDF-1.4", b"<svg></svg>"]
+)
+def test_other_formats_are_refused_by_their_first_bytes(data, tmp_path):
+    with pytest.raises(InputError, match=r"picture\.jpg: not a PNG or JPEG image \(its first bytes are"):
+        images.check_image(written(tmp_path, "picture.jpg", data))
+
+
+def test_the_name_does_not_matter(tmp_path, photographs):
+    assert images.check_image(written(tmp_path, "image.png", encoded(photographs["cat"], "JPEG"))).format == "JPEG"
+
+
+def bomb(width, height):
+    """A PNG whose header promises more than it holds."""
+    chunk = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+
+    def part(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", chunk) + part(b"IDAT", zlib.compress(bytes(1000))) + part(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_a_decompression_bomb_is_refused_before_decoding(side, tmp_path):
+    with pytest.raises(InputError, match=r"pixels\. If that is right, raise --max-pixels"):
+        images.check_image(written(tmp_path, "bomb.png", bomb(side, side)))
+    with pytest.raises(InputError, match="more than 1,000 pixels"):
+        images.check_image(written(tmp_path, "small.png", encoded(np.zeros((40, 40, 3), np.uint8))), max_pixels=1000)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_damaged_exif_does_not_matter(tmp_path, photographs):
+    data = encoded(photographs["cat"], "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    assert images.check_image(written(tmp_path, "image.jpg", data)).size == (300, 451)
+    assert decoded(data).shape == (300, 451, 3)
+
+
+# -- finding ----------------------------------------------------------------------------------------------------------
+
+
+def relative(found):
+    """The names only."""
+    return [image.relative for image in found]
+
+
+def test_folders_files_globs_and_lists(photograph_folder, tmp_path):
+    everything = ["alpha.PNG", "cat.jpg", "grey.jpg", "large.jpeg", "more/cat.jpg", "portrait.png"]
+    assert relative(images.find_images([str(photograph_folder)])) == everything
+    assert relative(images.find_images([str(photograph_folder / "**" / "*.jpg")])) == ["cat.jpg", "grey.jpg", "more/cat.jpg"]
+    assert relative(images.find_images([str(photograph_folder / "more" / "cat.jpg")])) == ["cat.jpg"]
+    assert relative(images.find_images([str(photograph_folder / name) for name in everything[:2]])) == everything[:2]
+    listing = photograph_folder / "list.txt"
+    listing.write_text("more/cat.jpg\n\ngrey.jpg\n")
+    assert relative(images.find_images([str(listing)])) == ["grey.jpg", "more/cat.jpg"]
+    listing.unlink()
+
+
+def test_one_image_under_two_names_is_read_once(photograph_folder):
+    twice = images.find_images([str(photograph_folder), str(photograph_folder / "cat.jpg")])
+    assert relative(twice).count("cat.jpg") == 1
+
+
+def test_outputs_never_overwrite_each_other(photograph_folder):
+    with pytest.raises(InputError, match=r"would both be named cat\.jpg"):
+        images.find_images([str(photograph_folder), str(photograph_folder / "more")])
+
+
+@pytest.mark.parametrize("line", ["/etc/passwd", "../secret.jpg", "more/../../secret.jpg", "a\0b.jpg"])
+def test_lists_stay_inside_their_folder(line, photograph_folder):
+    listing = photograph_folder / "list.txt"
+    listing.write_text(f"cat.jpg\n{line}\nnowhere.jpg\n")
+    try:
+        with pytest.raises(InputError, match=r"2 bad lines: line 2: .* is not inside the list's folder; line 3: no such file"):
+            images.find_images([str(listing)])
+    finally:
+        listing.unlink()
+
+
+def test_nothing_found(tmp_path):
+    with pytest.raises(InputError, match="no such file or folder"):
+        images.find_images([str(tmp_path / "nowhere")])
+    with pytest.raises(InputError, match="the folder holds no image"):
+        images.find_images([str(tmp_path)])
+    with pytest.raises(InputError, match="no file matches this pattern"):
+        images.find_images([str(tmp_path / "*.jpg")])
+    (tmp_path / "list.txt").write_text("\n")
+    with pytest.raises(InputError, match="the list is empty"):
+        images.find_images([str(tmp_path / "list.txt")])
+
+
+@pytest.mark.parametrize(
+    ("original", "size", "padding"),
+    [
+        ((512, 512), (512, 512), (1, 1)),
+        ((300, 451), (300, 451), (213, 62)),
+        ((1000, 600), (513, 308), (0, 205)),
+        ((1, 2000), (1, 513), (512, 0)),
+        ((513, 513), (513, 513), (0, 0)),
+    ],
+)
+def test_placement(original, size, padding):
+    place = images.placement(original, 513)
+    assert (place.size, place.padding) == (size, padding)
+    points = np.array([[0.0, 0.0], [original[1] - 1, original[0] - 1]])
+    np.testing.assert_allclose(place.to_original(place.to_canvas(points)), points, atol=1e-9)
+
+
+def test_resizing_keeps_places():
+    """A bright spot's centre of mass moves as the placement says."""
+    pixels = np.zeros((1000, 800, 3), np.uint8)
+    pixels[640:660, 220:260] = 255
+    place = images.placement((1000, 800), 513)
+    small = images.resize(pixels, place.size)[..., 0].astype(float)
+    y, x = (np.arange(side) for side in place.size)
+    centre = (small.sum(0) @ x / small.sum(), small.sum(1) @ y / small.sum())
+    np.testing.assert_allclose(place.to_canvas(np.array([[239.5, 649.5]]))[0], centre, atol=0.05)

@@ -1,0 +1,140 @@
+"""Laws 2 and 3 on every kind of unit and stride placement, and that they catch the mistakes that the field makes."""
+
+import pytest
+from conftest import images_of, weights_of
+
+import dense_resnet as dr
+from dense_resnet import laws, resnet_utils
+from dense_resnet.plan import Step, make_plan
+
+PLACEMENTS = {  # name: unit kind, the convolution with the stride, whether in a block's first unit, root
+    "v2, last unit": ("bottleneck_v2", "conv2", False, "slim"),
+    "v2, first unit, 1x1": ("bottleneck_v2", "conv1", True, "slim"),
+    "v1, last unit": ("bottleneck_v1", "conv2", False, "slim"),
+    "v1.5": ("bottleneck_v1", "conv2", True, "torch"),
+    "v1 original": ("bottleneck_v1", "conv1", True, "slim"),
+    "beta": ("bottleneck_v1", "conv2", False, "beta"),
+    "basic": ("lite_bottleneck_v1", "conv2", False, "slim"),
+    "basic v1.5": ("lite_bottleneck_v1", "conv1", True, "torch"),
+}
+
+
+def small_plan(placement, output_stride, root_block=True, multi_grid=None):
+    """Three blocks of two units, strides 2, 2, 2."""
+    kind, stride_at, first, root = PLACEMENTS[placement]
+    blocks = []
+    for number, depth in enumerate((8, 12, 16), 1):
+        depths = {"depth": depth} if kind == "lite_bottleneck_v1" else {"depth": depth, "depth_bottleneck": depth // 2}
+        units = [dict(depths, stride=2 if (index == 0) == first else 1, stride_at=stride_at) for index in range(2)]
+        blocks.append((f"block{number}", units))
+    return make_plan(
+        "small",
+        blocks,
+        kind,
+        root=root if root_block else None,
+        output_stride=output_stride,
+        multi_grid=multi_grid,
+        preprocessing="inception",
+    )
+
+
+def dense_error(placement, output_stride, size, **arguments):
+    """Law 2's finding for a small network."""
+    dense, nominal = small_plan(placement, output_stride, **arguments), small_plan(placement, None, **arguments)
+    weights = weights_of(dense)
+    images = images_of(size, dense.in_channels)
+    return laws.dense_equals_nominal(laws.loaded(dense, weights), laws.loaded(nominal, weights), images)
+
+
+@pytest.mark.parametrize("output_stride", [4, 8, 16])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_law_2(placement, output_stride):
+    dense, nominal = small_plan(placement, output_stride), small_plan(placement, None)
+    weights = weights_of(dense)
+    backbone, reference = laws.loaded(dense, weights), laws.loaded(nominal, weights)
+    for size in (65, 64, (33, 50)):
+        finding = laws.dense_equals_nominal(backbone, reference, images_of(size))
+        assert finding.holds, finding
+        assert finding.spread > 1e-2
+
+
+@pytest.mark.parametrize("output_stride", [1, 2, 4])
+def test_law_2_without_the_root_block(output_stride):
+    for size in (33, 32):
+        assert dense_error("v2, last unit", output_stride, size, root_block=False).holds
+
+
+def test_law_2_with_multi_grid():
+    assert dense_error("v1, last unit", 8, 65, multi_grid=(2, 1)).holds
+    assert dense_error("v1.5", 8, 65, multi_grid=(1, 2)).holds
+
+
+def dilated_where_the_stride_was(steps):
+    """The well-known mistake: the unit whose stride was suppressed takes the new rate itself."""
+    return tuple(Step(s.input_stride, s.input_rate * s.suppressed, s.stride, 1) for s in steps)
+
+
+def one_wrong_rate(steps):
+    """The last unit runs at rate 1."""
+    return (*steps[:-1], steps[-1]._replace(input_rate=1))
+
+
+MISTAKES = [
+    (placement, mistake)
+    for placement, (_, stride_at, _, _) in PLACEMENTS.items()
+    for mistake in (dilated_where_the_stride_was, one_wrong_rate)
+    if not (mistake is dilated_where_the_stride_was and stride_at == "conv1" and "basic" not in placement)  # there it is none
+]
+
+
+@pytest.mark.parametrize(("placement", "mistake"), MISTAKES)
+def test_law_2_catches(placement, mistake, monkeypatch):
+    right = resnet_utils.schedule
+    monkeypatch.setattr(resnet_utils, "schedule", lambda *arguments: mistake(right(*arguments)))
+    finding = dense_error(placement, 4, 65)
+    assert finding.error > 1e-2
+    assert not finding.holds
+
+
+@pytest.mark.parametrize("placement", ["v2, first unit, 1x1", "v1 original"])
+def test_law_2_catches_an_old_rate_behind_the_1x1(placement, monkeypatch):
+    right = resnet_utils.schedule
+    monkeypatch.setattr(resnet_utils, "schedule", lambda *a: tuple(s._replace(suppressed=1) for s in right(*a)))
+    assert dense_error(placement, 4, 65).error > 1e-2
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_law_3(placement):
+    plan = small_plan(placement, 8)
+    weights = weights_of(plan)
+    backbone, turned = laws.loaded(plan, weights), laws.loaded(plan, laws.mirrored(weights))
+    for size in (65, (33, 97)):
+        finding = laws.mirror(backbone, turned, images_of(size), aligned=True)
+        assert finding.holds, finding
+    for size in (64, (65, 66)):
+        finding = laws.mirror(backbone, turned, images_of(size), aligned=False)
+        assert finding.holds, finding
+        assert finding.error > 1e-2
+
+
+def test_mirroring_the_image_alone_is_no_law():
+    plan = small_plan("v2, last unit", 8)
+    weights = weights_of(plan)
+    finding = laws.mirror(laws.loaded(plan, weights), laws.loaded(plan, weights), images_of(65), aligned=True)
+    assert finding.error > 1e-2
+
+
+def test_the_true_resnet_v2_152():
+    """The real network, once: laws 2 and 3 at strides 8 and 16."""
+    nominal = dr.plan("resnet_v2_152")
+    weights = weights_of(nominal)
+    reference = laws.loaded(nominal, weights)
+    odd, even = images_of(97), images_of(96)
+    for output_stride in (8, 16):
+        dense = laws.loaded(dr.plan("resnet_v2_152", output_stride=output_stride), weights)
+        for images in (odd, even):
+            finding = laws.dense_equals_nominal(dense, reference, images)
+            assert finding.holds, finding
+    turned = laws.loaded(dr.plan("resnet_v2_152", output_stride=16), laws.mirrored(weights))
+    assert laws.mirror(dense, turned, odd, aligned=True).holds
+    assert laws.mirror(dense, turned, even, aligned=False).holds

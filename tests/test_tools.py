@@ -1,0 +1,214 @@
+"""The command as a user meets it: verbs as scripts and installed, the commonest mistakes, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import weights_of
+
+import dense_resnet as dr
+from dense_resnet import checkpoints, images
+from tools import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(capsys, *arguments):
+    """(exit code, what was printed, what went to the error stream) of ``dense-resnet`` in this process."""
+    code = cli.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory):
+    """A slim checkpoint and a safetensors file of resnet_v1_18."""
+    folder = tmp_path_factory.mktemp("weights")
+    weights = weights_of(dr.plan("resnet_v1_18", num_classes=1000))
+    checkpoints.write(folder / "resnet_v1_18.ckpt", weights)
+    checkpoints.write(folder / "resnet_v1_18.safetensors", weights)
+    return folder
+
+
+def test_describe(capsys):
+    code, out, _ = run(capsys, "describe", "resnet_v2_152", "--output-stride", 16, "--size", 513)
+    assert code == 0
+    assert out == dr.plan("resnet_v2_152", output_stride=16).describe((513, 513)) + "\n"
+    assert "58,187,904 trainable parameters, 73.0 GMAC" in out
+
+
+def test_describe_json(capsys):
+    code, out, _ = run(capsys, "describe", "resnet_v1_50_beta", "--size", 97, 129, "--multi-grid", 1, 2, 4, "--json")
+    assert code == 0
+    described = json.loads(out)
+    assert described["image_size"] == [97, 129]
+    assert [row["rate"] for row in described["rows"][-3:]] == [1, 2, 4]
+
+
+def test_describe_tensorboard(capsys, tmp_path):
+    code, _, _ = run(capsys, "describe", "resnet_v1_18", "--size", 33, "--tensorboard", tmp_path)
+    assert code == 0
+    assert b"resnet_v1_18/block4" in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_runs_as_a_script_from_anywhere(verb, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-S", ROOT / "tools" / f"{verb}.py", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"usage: dense-resnet {verb}")
+
+
+def test_the_verbs_come_in_the_order_of_the_work(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if line.strip().startswith(cli.VERBS)] == list(cli.VERBS)
+
+
+@pytest.mark.parametrize("file", ["resnet_v1_18.ckpt", "resnet_v1_18.safetensors"])
+def test_check_on_the_users_weights(file, capsys, small_weights):
+    code, out, _ = run(capsys, "check", "resnet_v1_18", "--weights", small_weights / file, "--size", 65, "--output-stride", 8)
+    assert code == 0
+    assert out.count("holds") >= 4
+    assert "FAILS" not in out
+    assert "left out           2" in out
+
+
+def test_check_fails_where_a_law_fails(capsys, small_weights, monkeypatch):
+    from dense_resnet import resnet_utils
+
+    right = resnet_utils.schedule
+    monkeypatch.setattr(
+        resnet_utils, "schedule", lambda *a: tuple(s._replace(input_rate=s.input_rate * s.suppressed) for s in right(*a))
+    )
+    path = small_weights / "resnet_v1_18.ckpt"
+    code, out, _ = run(capsys, "check", "resnet_v1_18", "--weights", path, "--size", 65, "--output-stride", 8)
+    assert code == 1
+    assert "FAILS" in out
+
+
+@pytest.fixture(scope="module")
+def image_folder(photographs, tmp_path_factory):
+    """One photograph."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("one")
+    Image.fromarray(photographs["cat"]).save(folder / "cat.jpg")
+    return folder
+
+
+def test_extract_with_weights(capsys, small_weights, image_folder, tmp_path):
+    arguments = ["--model", "resnet_v1_18", "--weights", small_weights / "resnet_v1_18.ckpt", "--size", 129]
+    arguments += ["--layers", 4, 16, "--dtype", "bfloat16", "--picture"]
+    code, out, _ = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path)
+    assert code == 0, out
+    assert "features of 1 images" in out
+    assert dr.read_features(tmp_path / "cat.jpg.safetensors").map(16).shape == (9, 9, 512)
+    assert images.check_image(tmp_path / "cat.jpg.png").format == "PNG"
+    code, out, _ = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path)
+    assert "1 of them from an earlier run" in out
+
+
+MISTAKES = {
+    "no weights": (["--model", "resnet_v1_18"], "no weights: give --weights PATH, or --random-weights SEED"),
+    "a wrong variant": (
+        ["--model", "resnet152", "--random-weights", "0"],
+        "unknown variant 'resnet152'. Did you mean 'resnet_v",
+    ),
+    "a wrong stride": (
+        ["--model", "resnet_v1_18", "--random-weights", "0", "--output-stride", "12"],
+        "The target output_stride cannot be reached. Got output_stride=12; valid: 4, 8, 16, 32",
+    ),
+    "a wrong size": (
+        ["--model", "resnet_v1_18", "--random-weights", "0", "--size", "512"],
+        "--size must be 32n+1 pixels, so that cells sit exactly on pixels (not 512); the nearest are 481 and 513",
+    ),
+    "a missing file": (
+        ["--model", "resnet_v1_18", "--weights", "/nowhere/model.ckpt"],
+        "/nowhere/model.ckpt: no such checkpoint",
+    ),
+    "weights of another variant": (["--model", "resnet_v1_34", "--weights", "{weights}"], "These weights fit: resnet_v1_18"),
+    "a wrong layer": (
+        ["--model", "resnet_v1_18", "--random-weights", "0", "--layers", "2"],
+        "--layers must be among 4, 8, 16 (not 2)",
+    ),
+    "a wrong shard": (
+        ["--model", "resnet_v1_18", "--random-weights", "0", "--shard", "4/4"],
+        "--shard must be I/N with 0 <= I < N",
+    ),
+    "a wrong type": (["--model", "resnet_v1_18", "--random-weights", "0", "--dtype", "half"], "--dtype must be one of float32"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_commonest_mistakes(mistake, capsys, small_weights, image_folder, tmp_path):
+    arguments, message = MISTAKES[mistake]
+    arguments = [argument.format(weights=small_weights / "resnet_v1_18.ckpt") for argument in arguments]
+    code, _, err = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path / "out")
+    assert code == 1
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_folder(capsys):
+    code, _, err = run(capsys, "extract", "/nowhere", "--model", "resnet_v1_18", "--random-weights", 0, "--out", "/tmp/out")
+    assert (code, err) == (1, "error: /nowhere: no such file or folder.\n")
+
+
+def test_a_read_only_output(capsys, image_folder):
+    arguments = ["--model", "resnet_v1_18", "--random-weights", 0, "--size", 65, "--out", "/proc/self/out"]
+    code, _, err = run(capsys, "extract", image_folder, *arguments)
+    assert code == 1
+    assert "error: /proc/self/out: cannot be written to" in err
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
+    from tools import describe
+
+    monkeypatch.setattr(describe, "main", lambda args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["describe", "resnet_v1_18"])
+
+
+def test_benchmark(capsys, tmp_path):
+    arguments = "--model resnet_v1_50 --size 65 --batches 3 --burn-in 1 --versus slim extract --images 2 --json".split()
+    code, out, _ = run(capsys, "benchmark", *arguments, tmp_path / "b.json")
+    assert code == 0
+    result = json.loads((tmp_path / "b.json").read_text())
+    names = [timing["name"] for timing in result["timings"]]
+    assert names == ["dense_resnet", "tf_slim", "forward", "extract"]
+    own, theirs = result["timings"][:2]
+    assert len(own["seconds"]) == 3
+    pairs = [b / a for a, b in zip(own["seconds"], theirs["seconds"], strict=True)]
+    assert result["ratios"]["tf_slim / dense_resnet"] == pytest.approx(np.median(pairs))
+    assert own["images_per_second"] == pytest.approx(1 / np.median(own["seconds"]))
+    assert result["gmac"] == pytest.approx(dr.plan("resnet_v1_50", output_stride=16).macs(65) / 1e9)
+    assert result["peak_memory_bytes"] > 2**28
+    assert "tf_slim / dense_resnet" in out
+
+
+def test_benchmark_against_a_network_that_slim_lacks(capsys):
+    code, _, err = run(capsys, "benchmark", "--model", "resnet_v1_18", "--size", 65, "--versus", "slim")
+    assert code == 1
+    assert "tf_slim.nets has no resnet_v1_18 to compare with" in err
+
+
+def test_demo(tmp_path):
+    result = subprocess.run(
+        [sys.executable, ROOT / "tools" / "demo.py"], cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "stride 16: 33 x 33 cells of 2048 channels" in result.stdout
+    assert images.decode_image("p", (tmp_path / "demo_output" / "coffee.jpg.png").read_bytes()).shape[1] > 1200

@@ -1,0 +1,84 @@
+"""``dense-resnet benchmark``: forward time, and ratios against plain slim and the extraction."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+HELP = "Time the forward pass; --versus runs others in turn with it and prints the ratio."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from .cli import add_plan_options
+
+    parser.add_argument("--model", default="resnet_v2_152", metavar="VARIANT", help="default resnet_v2_152")
+    add_plan_options(parser)
+    parser.set_defaults(output_stride=16)
+    parser.add_argument("--size", type=int, default=513, metavar="N", help="side of the image (default 513)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images a run (default 1)")
+    parser.add_argument("--burn-in", type=int, default=3, metavar="N", help="runs that are not timed (default 3)")
+    parser.add_argument("--batches", type=int, default=20, metavar="N", help="runs that are (default 20)")
+    parser.add_argument("--versus", nargs="+", default=[], choices=("slim", "extract"), help="what to compare with")
+    parser.add_argument("--images", type=int, default=64, metavar="N", help="files for --versus extract (default 64)")
+    parser.add_argument("--json", metavar="FILE", help="also write every figure there")
+
+
+def main(args: argparse.Namespace) -> int:
+    from dense_resnet.geometry import positive_integer
+    from dense_resnet.variants import plan
+
+    from .cli import start_tensorflow
+
+    for name in ("size", "batch", "batches", "images"):
+        positive_integer(f"--{name}", getattr(args, name))
+    planned = plan(args.model, args.output_stride, multi_grid=args.multi_grid)
+
+    start_tensorflow()
+    from dense_resnet import benchmark, files
+
+    images = benchmark.noise_images(planned, args.size, args.batch)
+    own = benchmark.prepared("dense_resnet", lambda: benchmark.backbone_forward(planned, images), args.batch)
+    peak = benchmark.peak_memory()
+    competitors = [own]
+    if "slim" in args.versus:
+        slim = benchmark.prepared("tf_slim", lambda: benchmark.slim_forward(planned, images), args.batch)
+        competitors.append(slim)
+    benchmark.alternate(competitors, args.batches, args.burn_in)
+    timings = [timing for timing, _ in competitors]
+    ratios = {f"{timing.name} / dense_resnet": benchmark.ratio(timing, timings[0]) for timing in timings[1:]}
+    gmacs = planned.macs(args.size) * args.batch / 1e9
+    result = {
+        "model": planned.name,
+        "output_stride": planned.output_stride,
+        "size": args.size,
+        "batch": args.batch,
+        "gmac": gmacs,
+        "peak_memory_bytes": peak,
+    }
+    if "extract" in args.versus:
+        bare, extract, peaks = benchmark.against_extraction(planned, args.size, args.images, 3, 0)
+        timings += [bare, extract]
+        ratios["forward / extract (images/s of extract over those of the forward)"] = benchmark.ratio(bare, extract)
+        result["peak_memory_bytes_after_each_extraction"] = peaks
+    result |= {"timings": [timing.as_dict() for timing in timings], "ratios": ratios}
+
+    print(f"{planned.name}, output_stride {planned.output_stride}, {args.size}x{args.size}, batch {args.batch}")
+    for timing in timings:
+        figures = timing.as_dict()
+        rate = f", {gmacs / figures['median']:.0f} GMAC/s" if timing.images == args.batch else ""
+        print(
+            f"  {timing.name:<13} {figures['mean']:.3f} +/- {figures['sd']:.3f} s a run, median {figures['median']:.3f}, "
+            f"{figures['images_per_second']:.2f} images/s{rate}; ready after {figures['build_seconds']:.1f} s"
+        )
+    for name, value in ratios.items():
+        print(f"  {name}: {value:.3f}")
+    print(f"  peak memory {peak / 2**20:.0f} MiB, TensorFlow included")
+    if args.json:
+        files.write_bytes(args.json, (json.dumps(result, indent=1) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)

@@ -1,0 +1,54 @@
+"""``dense-resnet check``: the laws of a dense ResNet on the user's own weights."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Check on your weights that dense features equal the nominal network's and that cells sit exactly on pixels."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from .cli import add_plan_options, add_weights_options
+
+    parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152")
+    add_weights_options(parser)
+    add_plan_options(parser)
+    parser.set_defaults(output_stride=16)
+    parser.add_argument("--size", type=int, default=129, metavar="N", help="side of the noise image, 32n+1 (default 129)")
+
+
+def main(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from dense_resnet.errors import InputError
+    from dense_resnet.variants import plan
+
+    from .cli import loaded_backbone
+
+    nominal = plan(args.variant, multi_grid=args.multi_grid)
+    if nominal.aligned_size(args.size)[0] != args.size or args.size == 1:
+        raise InputError(f"--size must be 32n+1 (not {args.size}); the next is {nominal.aligned_size(args.size + 1)[0]}.")
+    backbone = loaded_backbone(args, args.variant)
+
+    from dense_resnet import laws
+
+    table = Table("law", "largest error", "of std", "")
+    holds = True
+    for finding in laws.check(backbone.plan, nominal, backbone.weights, args.size):
+        verdict = "[green]holds[/]" if finding.holds else "[red]FAILS[/]"
+        table.add_row(finding.law, f"{finding.error:.1e}", f"{finding.spread:.3g}", verdict)
+        holds = holds and finding.holds
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Errors are max|a - b| / std(b); a law holds up to {laws.TOLERANCE:g}, "
+        f"and must break by {laws.BREAKS:g} at even sizes."
+    )
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)

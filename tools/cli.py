@@ -1,0 +1,137 @@
+"""The command ``dense-resnet``: one file here per verb, in the order of the work.
+
+A verb's file has ``HELP``, ``configure(parser)`` and ``main(args)``, which returns the exit code. Verbs import the library
+inside their functions, so that ``--help`` and ``describe`` start at once. Exit codes: 0 done, 1 a mistake in the input or
+a law that fails, 2 unknown options, 75 stopped by a signal and ready to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+VERBS = ("describe", "check", "extract", "benchmark", "demo")
+STOPPED = 75  # EX_TEMPFAIL: run it again
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb; a mistake in the input becomes one message."""
+    from dense_resnet.errors import InputError
+
+    parser = argparse.ArgumentParser(prog="dense-resnet", description="ResNet backbones for dense prediction.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    modules = {verb: importlib.import_module(f"{__package__}.{verb}") for verb in VERBS}
+    for verb, module in modules.items():
+        module.configure(verbs.add_parser(verb, help=module.HELP, description=module.HELP))
+    args = parser.parse_args(arguments)
+    try:
+        code: int = modules[args.verb].main(args)
+        return code
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def script(file: str) -> None:
+    """Runs a verb's file as a script, from a checkout that need not be installed."""
+    here = Path(file).resolve()
+    sys.path[0] = str(here.parent.parent)
+    cli = importlib.import_module(f"{here.parent.name}.cli")
+    raise SystemExit(cli.main([here.stem, *sys.argv[1:]]))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What several verbs share
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """--output-stride and --multi-grid."""
+    parser.add_argument("--output-stride", type=int, metavar="N", help="pixels per feature cell: 4, 8, 16, 32")
+    parser.add_argument(
+        "--multi-grid", type=int, nargs="+", metavar="N", help="atrous factors of the last block, such as 1 2 4"
+    )
+
+
+def add_weights_options(parser: argparse.ArgumentParser) -> None:
+    """--weights or --random-weights."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--weights", metavar="PATH", help="a slim checkpoint (.ckpt) or .safetensors")
+    group.add_argument("--random-weights", type=int, metavar="SEED", help="fresh weights instead, for trying things out")
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow without the lines about processors that it prints before anybody can set its log level."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    sys.stderr.flush()
+    os.dup2(silent, 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(silent)
+
+
+def loaded_backbone(args: argparse.Namespace, name: str) -> Any:
+    """The backbone that --weights or --random-weights ask for; prints the load report."""
+    from dense_resnet.errors import InputError
+    from dense_resnet.variants import plan
+
+    planned = plan(name, args.output_stride, multi_grid=args.multi_grid)  # a wrong name fails before anything is read
+    if args.weights is None and args.random_weights is None:
+        raise InputError("no weights: give --weights PATH, or --random-weights SEED to try things out.")
+    start_tensorflow()
+    from dense_resnet.backbone import Backbone
+
+    backbone = Backbone(planned, seed=args.random_weights)
+    if args.weights is not None:
+        print(backbone.load(args.weights))
+    else:
+        print(f"{name}: random weights of seed {args.random_weights}. The features mean nothing; the geometry is exact.")
+    return backbone
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGINT or SIGTERM came; a second signal ends the process at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        print("stopping after what has begun; once more to end at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function of (done, total) that draws a bar with images/s and the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.2f} images/s" if task.speed else "")
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    with Progress(*columns, speed_estimate_period=120) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,40 @@
+"""``dense-resnet describe``: a variant's units as a table, without TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+HELP = "Print a variant's plan: stride, rate, sizes, receptive field, parameters and MACs of every unit."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from .cli import add_plan_options
+
+    parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152")
+    add_plan_options(parser)
+    parser.add_argument("--size", type=int, nargs="+", default=[513], metavar="N", help="image side, or height and width")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--tensorboard", metavar="DIR", help="also write the graph for TensorBoard")
+
+
+def main(args: argparse.Namespace) -> int:
+    from dense_resnet.variants import plan
+
+    planned = plan(args.variant, args.output_stride, multi_grid=args.multi_grid)
+    analysis = planned.analyse(args.size if len(args.size) > 1 else args.size[0])
+    print(json.dumps(analysis.as_dict(), indent=1) if args.json else analysis)
+    if args.tensorboard:
+        from .cli import start_tensorflow
+
+        start_tensorflow()
+        from dense_resnet.backbone import write_graph
+
+        write_graph(planned, analysis.image_size, args.tensorboard)
+    return 0
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)

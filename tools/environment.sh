@@ -1,0 +1,22 @@
+# Sourced by demo.sh and test.sh: a virtual environment with the package and its test extra, made where there is none.
+# An active one is used as it is; otherwise .venv in the checkout. PYTHON names the interpreter that makes it.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+environment=${VIRTUAL_ENV:-$root/.venv}
+if [ ! -x "$environment/bin/python" ]; then
+  "${PYTHON:-python3}" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || {
+    echo "error: Python 3.10 to 3.13 is needed ($("${PYTHON:-python3}" --version)). Set PYTHON=/path/to/python3.12" >&2
+    exit 1
+  }
+  "${PYTHON:-python3}" -m venv "$environment"
+fi
+PATH="$environment/bin:$PATH"
+export PATH
+if [ "$root/setup.py" -nt "$environment/.dense-resnet" ]; then
+  echo "installing into $environment (TensorFlow is large: a few minutes)"
+  python -m pip install --quiet --disable-pip-version-check --editable "$root[test]"
+  if ! python -c 'import cv2' 2>/dev/null; then # no libGL: a machine without a display
+    python -m pip uninstall --quiet --yes --disable-pip-version-check opencv-python
+    python -m pip install --quiet --disable-pip-version-check opencv-python-headless
+  fi
+  touch "$environment/.dense-resnet"
+fi

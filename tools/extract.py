@@ -1,0 +1,73 @@
+"""``dense-resnet extract``: features of a folder of images, on disk."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Extract features of images to disk: one safetensors file an image, and a manifest."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from .cli import add_plan_options, add_weights_options
+
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
+    parser.add_argument("--model", required=True, metavar="VARIANT", help="such as resnet_v2_152")
+    add_weights_options(parser)
+    add_plan_options(parser)
+    parser.set_defaults(output_stride=16)
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the features go")
+    parser.add_argument("--size", type=int, default=513, metavar="N", help="side of the canvas, 32n+1 (default 513)")
+    parser.add_argument("--layers", type=int, nargs="+", default=[], metavar="N", help="strides to keep, such as 4 8 16")
+    parser.add_argument("--dtype", default="float32", help="float32, float16 or bfloat16 (default float32)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at a time (default 1)")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th image from the I-th on")
+    parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="at a bad image (default fail)")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
+    parser.add_argument("--picture", action="store_true", help="also write an alignment picture of each image")
+
+
+def main(args: argparse.Namespace) -> int:
+    from dense_resnet.images import MAX_PIXELS, find_images
+
+    from .cli import STOPPED, loaded_backbone, progress_bar, stop_signals
+
+    found = find_images(args.images)
+    shard = _shard(args.shard)
+    backbone = loaded_backbone(args, args.model)
+
+    from dense_resnet.extraction import Extraction, Settings
+
+    extraction = Extraction(
+        backbone,
+        args.out,
+        Settings(args.size, tuple(args.layers), args.dtype, args.batch),
+        shard=shard,
+        max_pixels=args.max_pixels or MAX_PIXELS,
+    )
+    with stop_signals() as stop, progress_bar("extracting") as progress:
+        outcome = extraction.run(found, on_error=args.on_error, progress=progress, stop=stop, picture=args.picture)
+    earlier = outcome.total - outcome.written
+    print(f"{args.out}: features of {outcome.total} images" + (f", {earlier} of them from an earlier run" if earlier else ""))
+    if outcome.failed:
+        print(f"{len(outcome.failed)} images skipped:")
+        for message in outcome.failed:
+            print(f"  {message}")
+    if outcome.stopped:
+        print("stopped; the same command goes on from here")
+        return STOPPED
+    return 0
+
+
+def _shard(text: str) -> tuple[int, int]:
+    from dense_resnet.errors import InputError
+
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise InputError(f"--shard must be I/N with 0 <= I < N, such as 0/4 (not {text!r}).")
+    return int(index), int(count)
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)

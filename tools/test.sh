@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Sets everything up and runs the tests; arguments go to pytest.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+cd "$root"
+exec python -m pytest "$@"
