@@ -1,8 +1,8 @@
 """What a plan costs at an image size: sizes, receptive field, parameters, multiply-adds, activation memory.
 
-Multiply-adds count every tap of every convolution, padding included, biases and batch norms not, as the papers do:
-ResNet-v2-152 has 10.9 G at 224x224, its features alone. Activation memory is what one image's convolution and pooling outputs take in
-float32, all kept, as a training step keeps them. (``tests/test_analysis.py``)
+Multiply-adds count every tap of every convolution, padding included, biases and batch norms not, as the papers do: the
+features of ResNet-v2-152 cost 10.9 G at 224x224. Activation memory is what one image's convolution and pooling outputs
+take in float32, all kept, as a training step keeps them. (``tests/test_analysis.py``)
 """
 
 from __future__ import annotations

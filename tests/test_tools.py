@@ -212,3 +212,28 @@ def test_demo(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "stride 16: 33 x 33 cells of 2048 channels" in result.stdout
     assert images.decode_image("p", (tmp_path / "demo_output" / "coffee.jpg.png").read_bytes()).shape[1] > 1200
+
+
+def test_a_second_signal_ends_at_once():
+    code = (
+        "import os, signal, time\nfrom tools.cli import stop_signals\n"
+        "with stop_signals() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n    assert stop()\n    print('going on', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n    print('never', flush=True)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (128 + 15, "going on\n")
+    assert "once more to end at once" in result.stderr
+
+
+def test_security_md_names_tests_that_exist():
+    text = (ROOT / "SECURITY.md").read_text()
+    file = None
+    named = 0
+    for word in text.split("`"):
+        if "::" not in word:
+            continue
+        file = word.partition("::")[0] or file
+        assert f"def {word.partition('::')[2]}(" in (ROOT / "tests" / file).read_text(), word
+        named += 1
+    assert named > 20
