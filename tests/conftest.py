@@ -32,6 +32,19 @@ def images_of(size, channels=3, batch=1):
     return np.random.default_rng(0).standard_normal((batch, height, width, channels)).astype(np.float32)
 
 
+def dilated_where_the_stride_was(steps):
+    """The field's well-known mistake: the unit whose stride was suppressed takes the new rate itself."""
+    return tuple(step._replace(input_rate=step.input_rate * step.suppressed) for step in steps)
+
+
+def one_wrong_rate(steps):
+    """The last unit runs at rate 1."""
+    return (*steps[:-1], steps[-1]._replace(input_rate=1))
+
+
+MISTAKES = (dilated_where_the_stride_was, one_wrong_rate)  # for a schedule
+
+
 @pytest.fixture(scope="session")
 def photographs():
     """Real photographs that scikit-image ships, as uint8 arrays by name."""

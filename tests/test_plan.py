@@ -1,13 +1,17 @@
 """plan.py: law 1 over random block lists, what is refused, and tables held fixed."""
 
 import math
+import sys
 
 import pytest
+from conftest import MISTAKES
 from hypothesis import given
 from hypothesis import strategies as st
 
 import dense_resnet as dr
 from dense_resnet.plan import UNIT_KINDS, make_plan, reachable_strides, schedule
+
+planning = sys.modules["dense_resnet.plan"]  # the package hands on its function `plan` under the module's name
 
 units = st.fixed_dictionaries(
     {
@@ -47,6 +51,11 @@ def test_law_1(blocks, kind, root, data):
     assert plan.nominal_stride == nominal.nominal_stride == (4 if root else 1) * math.prod(strides)
     assert plan.receptive_field == nominal.receptive_field
     assert plan.variables == nominal.variables
+    assert_law_1(plan, nominal)
+
+
+def assert_law_1(plan, nominal):
+    """stride x rate at every unit's input, and every convolution's rate from it."""
     for unit, reference in zip(plan.units, nominal.units, strict=True):
         assert unit.input_stride * unit.input_rate == reference.input_stride
         assert unit.nominal_stride == reference.stride
@@ -59,6 +68,15 @@ def test_law_1(blocks, kind, root, data):
                 suppressed *= own.stride
         assert math.prod(conv.stride for conv in unit.convolutions) == unit.stride
         assert unit.stride * suppressed == unit.nominal_stride
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("name", ["resnet_v2_50", "resnet_v1_5_50", "resnet_v1_5_18", "resnet_v1_50_original"])
+def test_law_1_catches(mistake, name, monkeypatch):
+    right = planning.schedule
+    monkeypatch.setattr(planning, "schedule", lambda *arguments: mistake(right(*arguments)))
+    with pytest.raises(AssertionError):
+        assert_law_1(dr.plan(name, output_stride=8), dr.plan(name))
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers(1, 300))

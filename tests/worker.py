@@ -5,19 +5,17 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow runs
 
-import dense_resnet as dr
+def main():
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow runs
+    import dense_resnet as dr
 
-index = int(sys.argv[1])
-plan = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 1)])], scope="tiny")
-with strategy.scope():
-    backbone = dr.Backbone(plan, seed=0)
-images = np.random.default_rng(index).standard_normal((2, 33, 33, 3)).astype(np.float32)  # each worker its own
+    plan = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 1)])], scope="tiny")
+    with strategy.scope():
+        backbone = dr.Backbone(plan, seed=0)
+    generator = np.random.default_rng(int(sys.argv[1]))  # each worker has images of its own
+    images = tf.constant(generator.standard_normal((2, 33, 33, 3)).astype(np.float32))
 
-
-@tf.function
-def step(images):
     def replica(images):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(backbone(images, training=True) ** 2)
@@ -26,9 +24,11 @@ def step(images):
         for variable, gradient in zip(backbone.trainable_variables, gradients, strict=True):
             variable.assign_sub(0.1 * gradient)
 
-    strategy.run(replica, [images])
+    step = tf.function(lambda images: strategy.run(replica, [images]))
+    for _ in range(2):
+        step(images)
+    np.savez(sys.argv[2], **{name.replace("/", "|"): value for name, value in backbone.weights.items()})
 
 
-for _ in range(2):
-    step(tf.constant(images))
-np.savez(sys.argv[2], **{name.replace("/", "|"): value for name, value in backbone.weights.items()})
+if __name__ == "__main__":
+    main()
