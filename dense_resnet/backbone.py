@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import checkpoints, resnet_utils, resnet_v1, resnet_v2, variants
+from dense_resnet import checkpoints, files, resnet_utils, resnet_v1, resnet_v2, variants
 from dense_resnet.checkpoints import report
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
@@ -85,7 +85,7 @@ class Backbone(tf.Module):
         """The features at the plan's output_stride.
 
         Args:
-            images: ``[batch, height, width, in_channels]`` float32, preprocessed. Nothing is padded or resized.
+            images: ``[batch, height, width, in_channels]``, preprocessed. Nothing is padded or resized.
             training: batch norm's mode; True also updates the moving averages. A Python bool.
 
         Returns:
@@ -106,13 +106,20 @@ class Backbone(tf.Module):
     def logits(self, images: Any, training: bool = False) -> tf.Tensor:
         """The classifier's outputs, ``[batch, num_classes]``, averaged over the image."""
         if not self.plan.num_classes:
-            raise InputError(f"this {self.plan.name} was made without num_classes, so it has no logits.")
+            raise ValueError(f"this {self.plan.name} was made without num_classes, so it has no logits.")
         return self._run("logits", images, training)
 
     def _run(self, output: str, images: Any, training: bool) -> Any:
-        """Inside a graph: the ops themselves. Eagerly: a function traced once for all sizes."""
+        """Inside a graph: the ops themselves. Eagerly: a function traced once for all sizes.
+
+        Its errors are plain ``ValueError``, the one kind that ``tf.function`` hands on as it is.
+        """
         if not isinstance(training, bool):
-            raise InputError(f"training must be True or False (not {training!r}).")
+            raise ValueError(f"training must be True or False (not {training!r}).")
+        images = tf.cast(images, tf.float32)
+        channels = self.plan.in_channels
+        if images.shape.rank not in (None, 4) or (images.shape.rank == 4 and images.shape[3] not in (None, channels)):
+            raise ValueError(f"images must have shape [batch, height, width, {channels}] (not {images.shape.as_list()}).")
         if tf.executing_eagerly():
             return self._traced.function(output, training)(images)
         return self._build(output, images, training)
@@ -132,6 +139,7 @@ class Backbone(tf.Module):
 
         with (
             v1.variable_scope(v1.get_variable_scope(), custom_getter=own_variable, reuse=v1.AUTO_REUSE, use_resource=True),
+            slim.arg_scope({}),  # a user's own arg scopes stay outside
             slim.arg_scope(resnet_utils.resnet_arg_scope(weight_decay=0.0)),
         ):
             net, end_points = network(
@@ -244,6 +252,7 @@ TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal c
 
 def write_graph(plan: Plan, size: tuple[int, int], folder: str | os.PathLike[str]) -> None:
     """Writes the graph of `plan` at `size` (height, width) for TensorBoard's Graphs page, under slim's scopes."""
+    files.probe_folder(folder)
     images = tf.TensorSpec([None, *size, plan.in_channels], tf.float32, name="images")
     graph = tf.function(Backbone(plan), autograph=False).get_concrete_function(images).graph
     writer = tf.summary.create_file_writer(os.fspath(folder))

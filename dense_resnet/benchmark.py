@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from dense_resnet import resnet_utils
 from dense_resnet.backbone import Backbone
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
@@ -82,25 +83,30 @@ def noise_images(plan: Plan, size: int, batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def backbone_forward(plan: Plan, images: np.ndarray) -> Run:
+def backbone_forward(backbone: Backbone, images: np.ndarray) -> Run:
     """The backbone in a ``tf.function`` of its own."""
-    function = tf.function(Backbone(plan, seed=0), autograph=False)
-    function = function.get_concrete_function(tf.TensorSpec(images.shape, tf.float32))
+    function = tf.function(backbone, autograph=False).get_concrete_function(tf.TensorSpec(images.shape, tf.float32))
     tensor = tf.constant(images)
     return lambda: function(tensor).numpy()
 
 
-def slim_forward(plan: Plan, images: np.ndarray) -> Run:
-    """The same network by ``tf_slim.nets``, in a session."""
+def slim_network(plan: Plan) -> Callable[..., Any]:
+    """tf_slim.nets' own function for `plan`, or an :class:`InputError`."""
     from tf_slim.nets import resnet_v1, resnet_v2
 
     network = getattr(resnet_v2, plan.name, None) or getattr(resnet_v1, plan.name, None)
     if network is None or plan.multi_grid:
         raise InputError(f"tf_slim.nets has no {plan.name}{' with multi_grid' if plan.multi_grid else ''} to compare with.")
+    return network
+
+
+def slim_forward(plan: Plan, images: np.ndarray) -> Run:
+    """The same network by ``tf_slim.nets``, in a session."""
+    network = slim_network(plan)
     v1 = tf.compat.v1
     with tf.Graph().as_default() as graph:
         placeholder = v1.placeholder(tf.float32, images.shape)
-        with slim.arg_scope(resnet_v2.resnet_arg_scope()):
+        with slim.arg_scope(resnet_utils.resnet_arg_scope()):
             net, _ = network(placeholder, None, is_training=False, global_pool=False, output_stride=plan.output_stride)
         session = v1.Session(graph=graph)
         session.run(v1.global_variables_initializer())
@@ -121,12 +127,12 @@ def extraction_forward(plan: Plan, size: int, images: int, folder: Path) -> tupl
         pixels = opencv().resize(coarse, (640, 480), interpolation=opencv().INTER_CUBIC)
         opencv().imwrite(str(photographs / f"{number:03}.jpg"), pixels)
     found = find_images([str(photographs)])
-    tensor = tf.constant(noise_images(plan, size, 1))
+    forward = backbone_forward(backbone, noise_images(plan, size, 1))
     count = iter(range(sys.maxsize))
 
     def bare() -> None:
         for _ in range(images):
-            backbone(tensor).numpy()
+            forward()
 
     def extract() -> None:
         Extraction(backbone, folder / str(next(count)), Settings(size)).run(found)

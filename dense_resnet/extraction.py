@@ -7,17 +7,17 @@ stopped; batches are cut from the whole list, so what it writes then is what an 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +27,7 @@ from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
 from dense_resnet.images import Found, Placement
 from dense_resnet.picture import alignment_picture, write_picture
+from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import preprocess
 
 MANIFEST = "manifest.jsonl"
@@ -35,6 +36,9 @@ FORMAT = 1
 FAIL, SKIP = "fail", "skip"
 DECODERS = 2
 BATCHES_AHEAD = 2  # decoded or waiting to be written: what bounds the memory
+PICTURE = ".alignment.png"
+
+Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,25 @@ class Settings:
     layers: tuple[int, ...] = ()  # strides; () is the network's own output
     dtype: str = "float32"
     batch: int = 1
+
+    def check(self, plan: Plan) -> None:
+        """Raises an :class:`InputError` for what does not fit `plan`."""
+        step = plan.nominal_stride
+        size = geometry.positive_integer("size", self.size)
+        aligned = plan.aligned_size(max(size, step + 1))[0]
+        if size != aligned:
+            nearest = f"{aligned - step} and {aligned}" if aligned > step + 1 else f"{aligned}"
+            raise InputError(
+                f"size must be {step}n+1 pixels, so that cells sit exactly on pixels (not {size}); next: {nearest}."
+            )
+        if unknown := sorted(set(self.layers) - set(plan.pyramid)):
+            raise InputError(f"layers must be among {', '.join(map(str, plan.pyramid))} (not {unknown[0]}).")
+        if self.dtype not in features.DTYPES:
+            raise InputError(f"dtype must be one of {', '.join(features.DTYPES)} (not {self.dtype!r}).")
+        geometry.positive_integer("batch", self.batch)
+        if plan.in_channels not in (1, 3):
+            raise InputError(f"images have 1 or 3 channels, this network takes {plan.in_channels}.")
+        preprocess(np.zeros((1, 1, plan.in_channels)), plan.preprocessing)  # refuses a scheme for other channels
 
 
 @dataclass(frozen=True)
@@ -62,11 +85,11 @@ class Extraction:
 
     Args:
         backbone: with weights loaded.
-        out: the folder; features of ``a/b.jpg`` go to ``out/a/b.jpg.safetensors``.
+        out: the folder; features of ``a/b.jpg`` go to ``out/a/b.jpg.safetensors``. It must not hold the images.
         settings: see :class:`Settings`.
-        shard: (i, n) takes every n-th image from the i-th on, with a manifest of its own.
+        shard: (i, n) takes every n-th image from the i-th on, with a manifest of its own, which a run without shards takes
+            over.
         max_pixels: larger images are refused.
-        provenance: what else the protocol should record, such as where the weights came from.
 
     Raises:
         InputError: a setting does not fit the backbone; the message names the valid values.
@@ -80,29 +103,15 @@ class Extraction:
         *,
         shard: tuple[int, int] = (0, 1),
         max_pixels: int = images.MAX_PIXELS,
-        provenance: dict[str, Any] | None = None,
     ) -> None:
         plan = backbone.plan
-        aligned = plan.aligned_size(settings.size)[0]
-        if aligned != settings.size:
-            raise InputError(
-                f"--size must be {plan.nominal_stride}n+1 pixels, so that cells sit exactly on pixels (not {settings.size}); "
-                f"the nearest are {aligned - plan.nominal_stride} and {aligned}."
-            )
-        layers = settings.layers or (plan.output_stride,)
-        if unknown := sorted(set(layers) - set(plan.pyramid)):
-            raise InputError(f"--layers must be among {', '.join(map(str, plan.pyramid))} (not {unknown[0]}).")
-        if settings.dtype not in features.DTYPES:
-            raise InputError(f"--dtype must be one of {', '.join(features.DTYPES)} (not {settings.dtype!r}).")
-        geometry.positive_integer("--batch", settings.batch)
+        settings.check(plan)
         index, count = shard
         if not 0 <= index < count:
-            raise InputError(f"--shard must be i/n with 0 <= i < n (not {index}/{count}).")
-        if plan.in_channels not in (1, 3):
-            raise InputError(f"images have 1 or 3 channels, this network takes {plan.in_channels}.")
+            raise InputError(f"shard must be (i, n) with 0 <= i < n (not {shard}).")
         self.backbone, self.out, self.settings = backbone, Path(out), settings
-        self.layers = tuple(sorted(set(layers)))
-        self.shard, self.max_pixels = shard, max_pixels
+        self.layers = tuple(sorted(set(settings.layers or (plan.output_stride,))))
+        self.shard, self.max_pixels = shard, geometry.positive_integer("max_pixels", max_pixels)
         self.protocol = {
             "format": FORMAT,
             "plan": plan.name,
@@ -114,7 +123,6 @@ class Extraction:
             **dataclasses.asdict(settings),
             "layers": self.layers,
             "resize": "OpenCV INTER_AREA where the long side exceeds size",
-            **(provenance or {}),
         }
 
     def run(
@@ -122,7 +130,7 @@ class Extraction:
         found: Sequence[Found],
         *,
         on_error: str = FAIL,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = lambda what, done, total: None,
         stop: Callable[[], bool] = lambda: False,
         picture: bool = False,
     ) -> Outcome:
@@ -131,30 +139,47 @@ class Extraction:
         Args:
             found: of :func:`dense_resnet.images.find_images`.
             on_error: "fail" stops at a bad image, and checks every header before any compute; "skip" records it and goes on.
-            progress: called with (images done, images in all), those of an earlier run included.
-            stop: asked before each batch; True finishes what has begun and returns.
+            progress: called with (what is being done, images done, images in all), those of an earlier run included.
+            stop: asked before each image or batch; True finishes what has begun and returns.
             picture: also writes the alignment picture of each image, beside its features.
 
         Raises:
             InputError: a bad image under "fail", an unusable folder, another protocol in it, or another run at work on it.
         """
+        if on_error not in (FAIL, SKIP):
+            raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
         index, count = self.shard
         found = list(found)[index::count]
-        bad = self._bad_headers(found)
+        bad: dict[str, str] = {}
+        for number, image in enumerate(found):
+            if stop():
+                return Outcome(0, 0, (), stopped=True)
+            progress("checking", number, len(found))
+            if message := self._refusal(image):
+                bad[image.relative] = message
         if bad and on_error == FAIL:
             listed = "\n".join(f"  {message}" for message in list(bad.values())[:20])
             raise InputError(
                 f"{len(bad)} of {len(found)} images cannot be used; nothing was computed. "
                 f"--on-error skip leaves them out.\n{listed}"
             )
-        files.probe_folder(self.out, sum(self._bytes_per_image().values()) * (len(found) - len(bad)))
-        self._agree_on_protocol()
-        with _Manifest(self.out / self._manifest_name()) as manifest:
-            return self._work(found, bad, manifest, on_error, progress, stop, picture)
+        files.probe_folder(self.out)
+        with _locked(self.out, shared=count > 1):
+            self._agree_on_protocol()
+            with _Manifest(self.out / self._manifest_name()) as manifest:
+                return self._work(found, bad, manifest, on_error, progress, stop, picture)
 
     def path_of(self, image: Found) -> Path:
         """Where the features of `image` go."""
-        return self.out / f"{image.relative}{checkpoints.safetensors.SUFFIX}"
+        return self._features_of(image.relative)
+
+    def _features_of(self, name: str) -> Path:
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise InputError(f"{name!r} would lie outside {self.out}.")
+        return self.out / f"{name}{checkpoints.safetensors.SUFFIX}"
+
+    def _picture_of(self, image: Found) -> Path:
+        return self.out / f"{image.relative}{PICTURE}"
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -164,14 +189,19 @@ class Extraction:
         bad: dict[str, str],
         manifest: _Manifest,
         on_error: str,
-        progress: Callable[[int, int], None],
+        progress: Progress,
         stop: Callable[[], bool],
         picture: bool,
     ) -> Outcome:
-        done = {image.relative for image in found if self._is_done(image, manifest)}
-        written, failures, stopped = 0, dict(bad), False
+        done: set[str] = set()
+        for number, image in enumerate(found):
+            if stop():
+                return Outcome(0, len(done), (), stopped=True)
+            progress("comparing", number, len(found))
+            if self._is_done(image, manifest):
+                done.add(image.relative)
         for name, message in bad.items():
-            manifest.add_failure(name, message)
+            self._fail(name, message, manifest)
         size = self.settings.batch
         batches = [found[start : start + size] for start in range(0, len(found), size)]
         todo = [
@@ -180,7 +210,13 @@ class Extraction:
             if (usable := [image for image in batch if image.relative not in bad])
             and any(image.relative not in done for image in usable)
         ]
-        progress(len(done), len(found))
+        files.probe_folder(self.out, self._bytes_per_image() * (len(found) - len(bad) - len(done)))
+        if picture:
+            for image in found:
+                if image.relative in done and not self._picture_of(image).exists():
+                    self._draw(image)
+        written, failures, stopped = 0, dict(bad), False
+        progress("extracting", len(done), len(found))
         with ThreadPoolExecutor(DECODERS) as decoders, ThreadPoolExecutor(1) as writer:
             decoded = _ahead(decoders, self._read, todo, BATCHES_AHEAD)
             writing: list[Future[None]] = []
@@ -196,7 +232,7 @@ class Extraction:
                         if on_error == FAIL:
                             raise
                         failures[image.relative] = str(error)
-                        writing.append(writer.submit(manifest.add_failure, image.relative, str(error)))
+                        writing.append(writer.submit(self._fail, image.relative, str(error), manifest))
                 if not ready:
                     continue
                 maps = self._forward(np.stack([pixels for _, pixels, _, _ in ready]))
@@ -204,7 +240,7 @@ class Extraction:
                     writing.pop(0).result()
                 writing.append(writer.submit(self._write, ready, maps, done, manifest, picture))
                 written += sum(image.relative not in done for image, *_ in ready)
-                progress(len(done) + written, len(found))
+                progress("extracting", len(done) + written, len(found))
             for future in writing:
                 future.result()
         return Outcome(written, len(done) + written, tuple(failures.values()), stopped)
@@ -267,36 +303,43 @@ class Extraction:
                 }
             )
 
+    def _fail(self, name: str, message: str, manifest: _Manifest) -> None:
+        """Records a bad image; features of what it was before do not stay."""
+        self._features_of(name).unlink(missing_ok=True)
+        manifest.add({"path": name, "status": "error", "error": message})
+
     def _draw(self, image: Found) -> None:
         own = features.read_features(self.path_of(image))
         pixels = images.decode_image(image.path, images.read_file(image.path), max_pixels=self.max_pixels)
-        write_picture(self.out / f"{image.relative}.png", alignment_picture(pixels, own))
+        write_picture(self._picture_of(image), alignment_picture(pixels, own))
 
-    def _bad_headers(self, found: Sequence[Found]) -> dict[str, str]:
-        bad = {}
-        for image in found:
-            try:
-                images.check_image(image.path, self.max_pixels)
-            except InputError as error:
-                bad[image.relative] = str(error)
-        return bad
+    def _refusal(self, image: Found) -> str | None:
+        """Why `image` cannot be used, as far as its name and header say."""
+        if self.out.resolve() in image.path.resolve().parents:
+            raise InputError(f"{self.out}: holds the images themselves ({image.path}). Choose an --out of its own.")
+        if not files.name_fits(self.path_of(image)):
+            return f"{image.path}: the name is too long for a file name with {checkpoints.safetensors.SUFFIX} behind it."
+        try:
+            images.check_image(image.path, self.max_pixels)
+        except InputError as error:
+            return str(error)
+        return None
 
-    def _bytes_per_image(self) -> dict[int, int]:
-        plan, side = self.backbone.plan, self.settings.size
-        width = tf.dtypes.as_dtype(self.settings.dtype).size
-        units = plan.pyramid
-        return {
-            stride: math.prod(geometry.output_size(side, stride) for _ in range(2))
-            * (units[stride] or plan.units[-1]).depth
-            * width
-            for stride in self.layers
-        }
+    def _bytes_per_image(self) -> int:
+        plan = self.backbone.plan
+        cells = {stride: geometry.output_size(self.settings.size, stride) ** 2 for stride in self.layers}
+        depths = {stride: (plan.pyramid[stride] or plan).depth for stride in self.layers}
+        return sum(cells[stride] * depths[stride] for stride in self.layers) * tf.dtypes.as_dtype(self.settings.dtype).size
 
     def _is_done(self, image: Found, manifest: _Manifest) -> bool:
-        line = manifest.lines.get(image.relative)
+        """Whether the manifest, or one of a shard, has features of this very image; then the manifest has the line too."""
+        line = manifest.lines.get(image.relative) or manifest.elsewhere.get(image.relative)
         if line is None or line["status"] != "ok" or not self.path_of(image).is_file():
             return False
-        return hashlib.sha256(images.read_file(image.path)).hexdigest() == line["sha256"]
+        if hashlib.sha256(images.read_file(image.path)).hexdigest() != line.get("sha256"):
+            return False
+        manifest.add(line)
+        return True
 
     def _manifest_name(self) -> str:
         index, count = self.shard
@@ -306,63 +349,102 @@ class Extraction:
         path = self.out / PROTOCOL
         text = json.dumps(self.protocol, indent=1) + "\n"
         if not path.exists():
-            files.write_bytes(path, text.encode())
-            return
+            if manifests := sorted(self.out.glob("manifest*.jsonl")):
+                raise InputError(
+                    f"{self.out}: has {manifests[0].name} but not the {PROTOCOL} that goes with it. Choose another --out."
+                )
+            files.write_new(path, text.encode())
         try:
             old = json.loads(path.read_text())
-        except ValueError as error:
-            raise InputError(f"{path}: cannot be read ({error}). Choose another --out, or delete that file.") from error
-        new = json.loads(text)
-        differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            differing = sorted(key for key in old.keys() | self.protocol.keys() if old.get(key) != json.loads(text).get(key))
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"{path}: damaged ({error}). Choose another --out.") from error
         if differing:
+            new = json.loads(text)
             listed = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing)
             raise InputError(f"{self.out}: holds features of another protocol ({listed}). Choose another --out.")
 
 
+@contextlib.contextmanager
+def _locked(folder: Path, *, shared: bool) -> Iterator[None]:
+    """Keeps other runs out of `folder`; shards keep out only runs of the whole."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, kind: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{path}: another run is writing here. Wait for it, or choose another --out.") from None
+
+
 class _Manifest:
-    """The append-only log: a line an image, the last line of an image counts. Open by one process at a time."""
+    """The append-only log: a line an image. Open by one process at a time; a whole line or none survives a kill."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: dict[str, dict[str, Any]] = {}
+        self.lines: dict[str, dict[str, Any]] = {}  # the last of each image
+        self.elsewhere: dict[str, dict[str, Any]] = {}  # likewise, in the manifests of shards
+        self._superseded = False  # whether the file has lines that no longer count
 
     def __enter__(self) -> _Manifest:
-        self._file: TextIO = open(self.path, "a+", encoding="utf-8")
+        self._file = open(self.path, "a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            _lock(self._file.fileno(), fcntl.LOCK_EX, self.path)
+            self._file.seek(0)
+            data = self._file.read()
+            whole = data[: data.rfind(b"\n") + 1]  # a kill can leave half a line
+            self._file.truncate(len(whole))
+            records = _records(self.path, whole)
+            self.lines = {record["path"]: record for record in records}
+            self._superseded = len(records) > len(self.lines)
+            for other in sorted(self.path.parent.glob("manifest*.jsonl")):
+                if other != self.path:
+                    data = other.read_bytes()
+                    self.elsewhere |= {record["path"]: record for record in _records(other, data[: data.rfind(b"\n") + 1])}
+        except BaseException:
             self._file.close()
-            raise InputError(f"{self.path}: another run is writing here. Wait for it, or choose another --out.") from None
-        self._file.seek(0)
-        text = self._file.read()
-        whole = text[: text.rfind("\n") + 1]  # a kill can leave half a line
-        self._file.truncate(len(whole.encode()))
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                record = json.loads(line)
-                self.lines[record["path"]] = record
-            except (ValueError, KeyError, TypeError):
-                self._file.close()
-                raise InputError(
-                    f"{self.path}, line {number}: damaged. Delete that line; its image will be extracted again."
-                ) from None
+            raise
         return self
 
     def add(self, record: dict[str, Any]) -> None:
-        """Appends a line, on disk when this returns."""
+        """Appends a line, on disk when this returns, unless the image has this very line."""
+        record = json.loads(json.dumps(record))
+        old = self.lines.get(record["path"])
+        if record == old:
+            return
+        self._superseded |= old is not None
         self.lines[record["path"]] = record
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(_line(record))
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def add_failure(self, name: str, message: str) -> None:
-        """Appends what was wrong with an image, once."""
-        record = {"path": name, "status": "error", "error": message}
-        if self.lines.get(name) != record:
-            self.add(record)
-
     def __exit__(self, *_: object) -> None:
+        if self._superseded:  # one line an image again
+            files.write_bytes(self.path, b"".join(map(_line, self.lines.values())))
         self._file.close()
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"
+
+
+def _records(path: Path, data: bytes) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            record = json.loads(line)
+            if not (isinstance(record["path"], str) and record["status"] in ("ok", "error")):
+                raise ValueError("no path or status")
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}, line {number}: damaged. Delete that line; its image will be extracted again.") from None
+        records.append(record)
+    return records
 
 
 def _ahead(

@@ -15,6 +15,16 @@ from pathlib import Path
 
 from dense_resnet.errors import InputError
 
+PARTIAL = (".", ".partial")  # around the name of a file that is being written
+LONGEST_NAME = 255  # bytes, on the usual file systems
+UMASK = os.umask(0)
+os.umask(UMASK)
+
+
+def name_fits(path: Path) -> bool:
+    """Whether `path` and its temporary twin have names that a file system takes."""
+    return len(os.fsencode("".join((PARTIAL[0], path.name, PARTIAL[1])))) <= LONGEST_NAME
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None = None) -> Iterator[Path]:
@@ -28,7 +38,7 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
         InputError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f"{PARTIAL[0]}{path.name}{PARTIAL[1]}")  # one a kill left behind is written over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -36,7 +46,7 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
             os.fsync(file.fileno())
         if check:
             check(temporary)
-        temporary.chmod(0o666 & ~_umask())  # what any new file gets, whatever made this one
+        temporary.chmod(0o666 & ~UMASK)  # what any new file gets, whatever made this one
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -59,6 +69,23 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def write_new(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a small file unless another process was first; either way it is there, complete, when this returns."""
+    path = Path(path)
+    with tempfile.NamedTemporaryFile(dir=path.parent) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        os.chmod(file.name, 0o666 & ~UMASK)
+        try:
+            os.link(file.name, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            write_bytes(path, data)
+    _sync_folder(path.parent)
+
+
 def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
     """Makes `folder` and finds out, before any work, that it can be written to and has room.
 
@@ -77,8 +104,8 @@ def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
         ) from error
     if free < needed_bytes:
         raise InputError(
-            f"{folder}: {needed_bytes / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free. "
-            "Choose another disk, a smaller --dtype, or fewer images at a time (--shard)."
+            f"{folder}: {needed_bytes / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} MiB are free. "
+            "Make room, or choose another disk."
         )
 
 
@@ -88,9 +115,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -10,10 +10,10 @@ from __future__ import annotations
 import glob
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,6 +23,8 @@ from dense_resnet.errors import InputError
 FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB of RGB
+PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 EXIF_ORIENTATION = 0x0112
 
@@ -35,12 +37,13 @@ class Found:
     relative: str  # under the folder it was found through, with forward slashes: what outputs are named after
 
 
-def find_images(sources: Sequence[str]) -> list[Found]:
+def find_images(sources: Sequence[str], without: str | os.PathLike[str] | None = None) -> list[Found]:
     """The images that `sources` mean, sorted by relative path.
 
     Args:
         sources: folders (searched through, for .jpg, .jpeg and .png), image files, glob patterns, or ``.txt`` lists with
             one path a line, relative to the list's own folder and inside it.
+        without: a folder whose files do not count, even where a source holds it.
 
     Raises:
         InputError: a source does not exist or holds no image, a list leaves its folder, or two images would have the
@@ -51,7 +54,9 @@ def find_images(sources: Sequence[str]) -> list[Found]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+            inside = [file for file in _walk(path) if file.suffix.lower() in SUFFIXES and file.is_file()]
+            if without is not None:
+                inside = [file for file in inside if Path(without).resolve() not in file.resolve().parents]
             if not inside:
                 raise InputError(f"{source}: the folder holds no image (looked for {', '.join(SUFFIXES)}).")
             found += [Found(file, file.relative_to(path).as_posix()) for file in inside]
@@ -67,7 +72,7 @@ def find_images(sources: Sequence[str]) -> list[Found]:
         else:
             raise InputError(f"{source}: no such file or folder.")
     if files:
-        absolute = [file.absolute() for file in files]
+        absolute = [Path(os.path.abspath(file)) for file in files]
         common = Path(os.path.commonpath([file.parent for file in absolute]))
         found += [Found(file, path.relative_to(common).as_posix()) for file, path in zip(files, absolute, strict=True)]
     by_name: dict[str, Found] = {}
@@ -81,9 +86,19 @@ def find_images(sources: Sequence[str]) -> list[Found]:
     return [by_name[name] for name in sorted(by_name)]
 
 
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below `folder`; a folder that cannot be read is an error, not an empty one."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}.") from error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in names)
+
+
 def _listed(path: Path) -> list[Found]:
     found, problems = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig", errors="surrogateescape").splitlines(), 1):
         name = line.strip()
         if not name:
             continue
@@ -110,18 +125,25 @@ class Header:
 
 
 def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
-    """Reads the header; decodes only where the end of the file is missing.
+    """Reads the header and the last bytes; decodes only where the end of the file is missing.
 
     Raises:
         InputError: not a PNG or JPEG, too large, or truncated.
     """
-    data = read_file(path)
-    with _opened(path, data, max_pixels) as image:
-        kind = str(image.format)
-        turned = _orientation(image) in (5, 6, 7, 8)
-        width, height = image.size[::-1] if turned else image.size
-    if not data.rstrip(b"\0\r\n ").endswith(ENDINGS[kind]):
-        decode_image(path, data, max_pixels=max_pixels)  # trailing bytes are harmless, a missing end is not
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(PNG_START))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            end = file.read().rstrip(b"\0\r\n ")
+            file.seek(0)
+            with _opened(path, file, max_pixels) as image:
+                turned = _orientation(image) in (5, 6, 7, 8)
+                width, height = image.size[::-1] if turned else image.size
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    kind = "PNG" if start == PNG_START else "JPEG"
+    if not end.endswith(ENDINGS[kind]):
+        decode_image(path, read_file(path), max_pixels=max_pixels)  # trailing bytes are harmless, a missing end is not
     return Header(kind, (height, width))
 
 
@@ -147,13 +169,13 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
     Returns:
         ``[height, width, channels]`` uint8.
     """
-    with _opened(path, data, max_pixels) as image:
+    with _opened(path, io.BytesIO(data), max_pixels) as image:
         try:
             image.load()
             pixels = ImageOps.exif_transpose(image)
         except Exception as error:  # Pillow's decoders raise what they please
             raise InputError(f"{path}: cannot be decoded: {error}. The file is truncated or damaged.") from error
-        if pixels.mode.startswith(("I;16", "I")):
+        if pixels.mode.startswith("I"):
             wide = np.asarray(pixels).astype(np.uint32)
             pixels = Image.fromarray((wide // 257).astype(np.uint8))
         return np.asarray(pixels.convert("L" if channels == 1 else "RGB"), np.uint8).reshape(
@@ -161,15 +183,19 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
         )
 
 
-def _opened(path: Path, data: bytes, max_pixels: int) -> Any:
-    Image.MAX_IMAGE_PIXELS = max_pixels
+def _opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
+    Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for the process, and so have we
+    start = file.read(len(PNG_START))
+    file.seek(0)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError:
         raise InputError(f"{path}: more than {2 * max_pixels:,} pixels. If that is right, raise --max-pixels.") from None
     except Exception as error:
+        if start == PNG_START or start.startswith(JPEG_START):
+            raise InputError(f"{path}: cannot be decoded: its header is truncated or damaged.") from error
         raise InputError(
-            f"{path}: not a PNG or JPEG image (its first bytes are {data[:8]!r}). Convert it, or leave it out of the folder."
+            f"{path}: not a PNG or JPEG image (its first bytes are {start!r}). Convert it, or leave it out of the folder."
         ) from error
     width, height = image.size
     if width * height > max_pixels:

@@ -13,6 +13,7 @@ import numpy as np
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
 from dense_resnet.plan import Plan
+from dense_resnet.preprocessing import preprocess
 from dense_resnet.resnet_utils import subsample
 
 TOLERANCE = 1e-4
@@ -81,15 +82,19 @@ def mirror(backbone: Backbone, turned: Backbone, images: np.ndarray, *, aligned:
     return Finding(law if aligned else f"{law} (must not hold)", error, spread, agrees and spread >= LEAST_SPREAD)
 
 
-def check(dense: Plan, nominal: Plan, weights: Mapping[str, np.ndarray], size: int, seed: int = 0) -> Iterator[Finding]:
-    """Laws 2 and 3 on noise images of `size` (32n+1) pixels and of one less."""
+def check(backbone: Backbone, nominal: Plan, size: int, seed: int = 0) -> Iterator[Finding]:
+    """Laws 2 and 3 on noise images of `size` (32n+1) pixels and of one less, preprocessed as the plan says."""
     generator = np.random.default_rng(seed)
-    odd, even = (generator.standard_normal((1, side, side, dense.in_channels)).astype(np.float32) for side in (size, size - 1))
-    backbone, reference = loaded(dense, weights), loaded(nominal, weights)
+    plan, weights = backbone.plan, backbone.weights
+    odd, even = (
+        preprocess(generator.uniform(0, 255, (1, side, side, plan.in_channels)), plan.preprocessing)
+        for side in (size, size - 1)
+    )
+    reference = loaded(nominal, weights)
     yield dense_equals_nominal(backbone, reference, odd)
     yield dense_equals_nominal(backbone, reference, even)
     del reference
-    turned = loaded(dense, mirrored(weights))
+    turned = loaded(plan, mirrored(weights))
     yield mirror(backbone, turned, odd, aligned=True)
     yield mirror(backbone, turned, even, aligned=False)
 

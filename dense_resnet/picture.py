@@ -18,6 +18,7 @@ from dense_resnet.images import opencv, resize
 DOT, RING = (255, 255, 255), (20, 20, 20)
 MARGIN, CAPTION = 14, 34  # pixels
 LEAST_WIDTH = 620  # of a panel
+LONGEST_SIDE = 2000  # of a panel, unless the image is larger
 
 
 def principal_colours(values: np.ndarray) -> np.ndarray:
@@ -44,7 +45,7 @@ def alignment_picture(pixels: np.ndarray, features: Features) -> np.ndarray:
     """
     cv2 = opencv()
     height, width = features.placement.size
-    zoom = max(1, -(-LEAST_WIDTH // width))
+    zoom = max(1, min(-(-LEAST_WIDTH // width), LONGEST_SIDE // max(height, width)))
     small = resize(pixels, (height, width))
     image = cv2.resize(small, (width * zoom, height * zoom), interpolation=cv2.INTER_LINEAR)
     strides = sorted(features.maps)
@@ -102,7 +103,8 @@ def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
 
 def _captioned(panel: np.ndarray, caption: str) -> np.ndarray:
     cv2 = opencv()
+    panel = np.pad(panel, ((0, 0), (0, max(0, LEAST_WIDTH // 2 - panel.shape[1])), (0, 0)), constant_values=255)
     strip = np.full((CAPTION, panel.shape[1], 3), 255, np.uint8)
-    scale = min(0.6, 0.6 * panel.shape[1] / max(cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)[0][0], 1))
+    scale = min(0.6, 0.6 * panel.shape[1] / cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)[0][0])
     cv2.putText(strip, caption, (2, CAPTION - 12), cv2.FONT_HERSHEY_SIMPLEX, scale, (40, 40, 40), 1, cv2.LINE_AA)
     return np.concatenate([panel, strip], axis=0)

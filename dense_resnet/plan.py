@@ -417,7 +417,7 @@ def unit_shortcut(kind: str, depth_in: int, depth: int, stride: int, prefix: str
 ROOTS: Mapping[str, tuple[tuple[tuple[str, int, int, int], ...], str]] = {
     # name: ((scope, kernel, stride, depth) of each convolution, padding of the pooling)
     "slim": ((("conv1", 7, 2, 64),), geometry.SAME),
-    "torch": ((("conv1", 7, 2, 64),), geometry.SYMMETRIC),
+    "symmetric": ((("conv1", 7, 2, 64),), geometry.SYMMETRIC),
     "beta": ((("conv1_1", 3, 2, 64), ("conv1_2", 3, 1, 64), ("conv1_3", 3, 1, 128)), geometry.SAME),
 }
 
@@ -440,7 +440,8 @@ def unit_arguments(unit: object) -> dict[str, Any]:
     if isinstance(unit, Mapping):
         return dict(unit)
     if isinstance(unit, (tuple, list)) and len(unit) == 3:
-        return dict(zip(("depth", "depth_bottleneck", "stride"), unit, strict=True))
+        named = zip(("depth", "depth_bottleneck", "stride"), unit, strict=True)
+        return {name: value for name, value in named if value is not None}  # a basic unit has no bottleneck
     raise InputError(
         f"a unit must be a dict with depth, depth_bottleneck and stride, or a tuple of these three (not {unit!r})."
     )
@@ -456,8 +457,16 @@ def stride_is_deferrable(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("stride_at", LAST_3X3) == LAST_3X3)
 
 
-def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = None) -> list[tuple[str, list[dict[str, Any]]]]:
-    """`blocks` as (scope, units' slim dicts), the last block's units with their multi_grid factors.
+class ListedBlock(NamedTuple):
+    """A block as it was given, its units as slim dicts."""
+
+    scope: str
+    kind: str | None  # of its unit function, where that is one of ours
+    units: list[dict[str, Any]]
+
+
+def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = None) -> list[ListedBlock]:
+    """`blocks` with their units as slim dicts, the last block's units with their multi_grid factors.
 
     Args:
         blocks: ``(scope, units)`` pairs or slim ``Block`` tuples ``(scope, unit_fn, units)``.
@@ -465,16 +474,19 @@ def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = No
     """
     if not isinstance(blocks, (tuple, list)) or not blocks:
         raise InputError(f"blocks must be a variant's name or a list of blocks (not {blocks!r}).")
-    listed = []
+    listed: list[ListedBlock] = []
     for block in blocks:
         if not isinstance(block, (tuple, list)) or len(block) not in (2, 3) or not block[-1]:
             raise InputError(
                 f"a block must be (scope, units) or (scope, unit_fn, units), with a unit at least (not {block!r})."
             )
-        listed.append((block[0], [unit_arguments(unit) for unit in block[-1]]))
+        scope, kind = block[0], getattr(block[1], "kind", None)
+        if not isinstance(scope, str) or any(scope == other.scope for other in listed):
+            raise InputError(f"each block must have a scope of its own, a string (not {scope!r}).")
+        listed.append(ListedBlock(scope, kind, [unit_arguments(unit) for unit in block[-1]]))
     if multi_grid is None:
         return listed
-    last = listed[-1][1]
+    last = listed[-1].units
     if not isinstance(multi_grid, (tuple, list)) or len(multi_grid) != len(last):
         raise InputError(
             f"multi_grid must have one factor for each of the {len(last)} units of the last block, "
@@ -510,20 +522,20 @@ def make_plan(
     preactivation = kind == BOTTLENECK_V2
     in_channels = positive_integer("in_channels", in_channels)
     listed = block_arguments(blocks, multi_grid)
-    strides = [unit_stride(unit) for _, units in listed for unit in units]
+    strides = [unit_stride(unit) for block in listed for unit in block.units]
     layers = root_layers(root, in_channels, preactivation, f"{scope}/") if root else ()
     steps = schedule(strides, output_stride, ROOT_STRIDE if root else 1)
 
     remaining = iter(steps)
     depth_in = layers[-1].depth if layers else in_channels
     planned = []
-    for block_scope, units in listed:
+    for block in listed:
         block_units = []
-        for number, arguments in enumerate(units, 1):
-            unit = _plan_unit(f"{block_scope}/unit_{number}", scope, kind, depth_in, arguments, next(remaining))
+        for number, arguments in enumerate(block.units, 1):
+            unit = _plan_unit(f"{block.scope}/unit_{number}", scope, kind, depth_in, arguments, next(remaining))
             block_units.append(unit)
             depth_in = unit.depth
-        planned.append(Block(block_scope, tuple(block_units)))
+        planned.append(Block(block.scope, tuple(block_units)))
 
     return Plan(
         name=name,

@@ -12,19 +12,22 @@ it. ``tests/test_slim_face.py`` runs tf-slim's own test files against this modul
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from dense_resnet import geometry, variants
 from dense_resnet.compat import slim
+from dense_resnet.errors import InputError
 from dense_resnet.plan import (
     BOTTLENECK_V2,
     ROOT_STRIDE,
     Conv,
     Pool,
     block_arguments,
+    make_plan,
     root_layers,
     schedule,
     stride_is_deferrable,
@@ -103,6 +106,15 @@ def pool(net: tf.Tensor, layer: Pool) -> tf.Tensor:
     return slim.max_pool2d(net, [layer.kernel] * 2, stride=layer.stride, padding="VALID", scope=layer.scope)
 
 
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raises a plain ``ValueError`` for what the plan refuses: the one kind that ``tf.function`` hands on as it is."""
+    try:
+        yield
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
 @slim.add_arg_scope
 def stack_blocks_dense(
     net: tf.Tensor,
@@ -124,11 +136,12 @@ def stack_blocks_dense(
             times as much. Only for blocks that carry the stride in their last 3x3.
 
     Raises:
-        InputError: (a ValueError) `output_stride` cannot be reached; the message names the valid ones.
+        ValueError: `output_stride` cannot be reached; the message names the valid ones.
     """
-    listed = block_arguments(blocks)
-    steps = iter(schedule([unit_stride(unit) for _, units in listed for unit in units], output_stride))
-    for block, (_, units) in zip(blocks, listed, strict=True):
+    with _plain_errors():
+        listed = block_arguments(blocks)
+        steps = iter(schedule([unit_stride(unit) for block in listed for unit in block.units], output_stride))
+    for block, (_, _, units) in zip(blocks, listed, strict=True):
         with v1.variable_scope(block.scope, "block", [net]) as scope:
             factor = 1
             for number, unit in enumerate(units, 1):
@@ -206,6 +219,27 @@ def residual_unit(
         return slim.utils.collect_named_outputs(outputs_collections, sc.name, output)
 
 
+def _refuse(
+    blocks: Sequence[Block],
+    inputs: tf.Tensor,
+    num_classes: int | None,
+    output_stride: int | None,
+    root: str | None,
+    preactivation: bool,
+) -> None:
+    """Raises what the plan has against the network before any op is made; of a user's own units it knows the strides."""
+    depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
+    kinds = {getattr(block.unit_fn, "kind", None) for block in blocks}
+    if len(kinds) == 1 and None not in kinds:
+        named = {"output_stride": output_stride, "in_channels": depth_in, "num_classes": num_classes}
+        make_plan("resnet", blocks, kinds.pop(), root=root, preprocessing="", **named)
+        return
+    strides = [unit_stride(unit) for block in blocks for unit in block.args]
+    schedule(strides, output_stride, ROOT_STRIDE if root else 1)
+    if root:
+        root_layers(root, depth_in, preactivation)
+
+
 def build(
     inputs: tf.Tensor,
     blocks: Sequence[Block],
@@ -225,13 +259,11 @@ def build(
     root: str,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """The network of :func:`resnet_v1.resnet_v1` and :func:`resnet_v2.resnet_v2`, which document the arguments."""
-    blocks = [
-        Block(block.scope, block.unit_fn, units)
-        for block, (_, units) in zip(blocks, block_arguments(blocks, multi_grid), strict=True)
-    ]
     root_stride = ROOT_STRIDE if include_root_block else 1
-    strides = [unit_stride(unit) for block in blocks for unit in block.args]
-    schedule(strides, output_stride, root_stride)  # refuses before any op is made
+    with _plain_errors():
+        listed = block_arguments(blocks, multi_grid)
+        blocks = [Block(block.scope, block.unit_fn, units) for block, (_, _, units) in zip(blocks, listed, strict=True)]
+        _refuse(blocks, inputs, num_classes, output_stride, root if include_root_block else None, preactivation)
     with v1.variable_scope(scope, "resnet_v2" if preactivation else "resnet_v1", [inputs], reuse=reuse) as sc:
         collection = sc.original_name_scope + "_end_points"
         mode = {} if is_training is None else {"is_training": is_training}

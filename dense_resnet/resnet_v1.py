@@ -44,6 +44,9 @@ def bottleneck(
     )  # fmt: skip
 
 
+bottleneck.kind = BOTTLENECK_V1  # so that a plan of its blocks knows what they are
+
+
 @slim.add_arg_scope
 def lite_bottleneck(
     inputs: tf.Tensor,
@@ -62,6 +65,9 @@ def lite_bottleneck(
         BASIC_V1, inputs, depth, None, stride, rate, outputs_collections, scope,
         stride_at=stride_at, unit_rate=unit_rate, suppressed=suppressed,
     )  # fmt: skip
+
+
+lite_bottleneck.kind = BASIC_V1  # so that a plan of its blocks knows what they are
 
 
 def resnet_v1(

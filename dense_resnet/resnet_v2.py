@@ -61,6 +61,9 @@ def bottleneck(
     )  # fmt: skip
 
 
+bottleneck.kind = BOTTLENECK_V2  # so that a plan of its blocks knows what they are
+
+
 def resnet_v2(
     inputs: tf.Tensor,
     blocks: Sequence[Block],
@@ -94,13 +97,13 @@ def resnet_v2(
         spatial_squeeze: drops height and width of a 1x1 result: ``[batch, num_classes]``; larger maps stay.
         store_non_strided_activations: see :func:`resnet_utils.stack_blocks_dense`.
         multi_grid: atrous factors for the last block's units.
-        root: the root block: "slim", "torch" (symmetric pooling) or "beta" (three 3x3).
+        root: the root block: "slim", "symmetric" (pooling padded as PyTorch and Keras do) or "beta" (three 3x3).
 
     Returns:
         The features ``[batch, rows, columns, depth]``, or with `num_classes` the logits, and a dict of end points.
 
     Raises:
-        InputError: (a ValueError) `output_stride` or `multi_grid` does not fit `blocks`; the message names what does.
+        ValueError: `output_stride` or `multi_grid` does not fit `blocks`; the message names what does.
     """
     return resnet_utils.build(
         inputs,

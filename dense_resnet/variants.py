@@ -1,15 +1,16 @@
 """The named networks: one table of depths, and what tells the families apart.
 
-======================  =====================================  ================  =============  =======
-name                    where a block's stride stands          root block        preprocessing  classes
-======================  =====================================  ================  =============  =======
-``resnet_v2_N``         last unit, 3x3 (slim)                  7x7, SAME pool    inception      1001
-``resnet_v1_N``         last unit, 3x3 (slim)                  7x7, SAME pool    vgg            1000
-``resnet_v1_5_N``       first unit, 3x3 (torchvision)          7x7, torch pool   torch          1000
-``resnet_v1_N_original``  first unit, 1x1 (paper, Keras)       7x7, SAME pool    caffe          1000
-``resnet_v1_N_beta``    last unit, 3x3 (DeepLab)               three 3x3         inception      1001
-======================  =====================================  ================  =============  =======
+========================  ==============================  ========================  =============  =======
+name                      where a block's stride stands    root block                preprocessing  classes
+========================  ==============================  ========================  =============  =======
+``resnet_v2_N``           last unit, 3x3 (slim)           7x7, SAME pooling         inception      1001
+``resnet_v1_N``           last unit, 3x3 (slim)           7x7, SAME pooling         vgg            1000
+``resnet_v1_5_N``         first unit, 3x3 (torchvision)   7x7, symmetric pooling    torch          1000
+``resnet_v1_N_original``  first unit, 1x1 (paper, Keras)  7x7, symmetric pooling    caffe          1000
+``resnet_v1_N_beta``      last unit, 3x3 (DeepLab)        three 3x3, SAME pooling   inception      1001
+========================  ==============================  ========================  =============  =======
 
+The two poolings agree at 32n+1 pixels; at even sizes each family does what its weights were trained with.
 Depths 18 and 34 have basic units of two 3x3 convolutions; the stride stands in the second one, in ``resnet_v1_5_N`` in
 the first unit's first one. Sources: K. He et al., https://arxiv.org/abs/1512.03385 (v1), https://arxiv.org/abs/1603.05027
 (v2); DeepLab's resnet_v1_beta.
@@ -23,7 +24,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from dense_resnet.errors import InputError
-from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, LAST_3X3, Plan, make_plan
+from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, LAST_3X3, Plan, block_arguments, make_plan
 
 UNITS = {  # units of each block
     18: (2, 2, 2, 2),
@@ -68,11 +69,11 @@ FAMILIES = (
     ),
     Family(
         "resnet_v1_5_{}", "resnet_v1_5_{}", (18, 34, 50, 101, 152, 200),
-        STRIDES_IN_FIRST_UNIT, True, "conv2", "conv1", "torch", "torch", 1000,
+        STRIDES_IN_FIRST_UNIT, True, "conv2", "conv1", "symmetric", "torch", 1000,
     ),
     Family(
         "resnet_v1_{}_original", "resnet_v1_{}_original", (50, 101, 152, 200),
-        STRIDES_IN_FIRST_UNIT, True, "conv1", "conv1", "slim", "caffe", 1000,
+        STRIDES_IN_FIRST_UNIT, True, "conv1", "conv1", "symmetric", "caffe", 1000,
     ),
     Family(
         "resnet_v1_{}_beta", "resnet_v1_{}", (18, 50, 101),
@@ -81,10 +82,14 @@ FAMILIES = (
 )  # fmt: skip
 
 
-def stacked_units(base_depth: int, count: int, stride: int) -> list[dict[str, Any]]:
-    """`count` bottleneck units of ``4 * base_depth`` channels as slim dicts, the last one with `stride`."""
-    unit = {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
-    return [dict(unit, stride=1)] * (count - 1) + [dict(unit, stride=stride)]
+def stacked_units(
+    base_depth: int, count: int, stride: int, *, basic: bool = False, first: bool = False
+) -> list[dict[str, Any]]:
+    """`count` units as slim dicts, the last or the first one with `stride`; a bottleneck has ``4 * base_depth`` channels."""
+    depths = {"depth": base_depth} if basic else {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
+    units: list[dict[str, Any]] = [dict(depths, stride=1) for _ in range(count)]
+    units[0 if first else -1]["stride"] = stride
+    return units
 
 
 @dataclass(frozen=True)
@@ -112,13 +117,11 @@ class Variant:
         ]
 
     def _block(self, base_depth: int, count: int, stride: int) -> list[dict[str, Any]]:
-        depths = {"depth": base_depth} if self.basic else {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
-        units: list[dict[str, Any]] = [dict(depths, stride=1) for _ in range(count)]
-        strided = units[0 if self.family.first_unit else -1]
-        strided["stride"] = stride
+        units = stacked_units(base_depth, count, stride, basic=self.basic, first=self.family.first_unit)
         stride_at = self.family.basic_stride_at if self.basic else self.family.stride_at
-        if stride > 1 and stride_at != LAST_3X3:
-            strided["stride_at"] = stride_at
+        for unit in units:
+            if unit["stride"] > 1 and stride_at != LAST_3X3:
+                unit["stride_at"] = stride_at
         return units
 
 
@@ -153,7 +156,7 @@ def plan(
     include_root_block: bool = True,
     in_channels: int = 3,
     num_classes: int | None = None,
-    kind: str = BOTTLENECK_V2,
+    kind: str | None = None,
     scope: str | None = None,
 ) -> Plan:
     """Plans a network: every unit's stride, rate and depths, validated, without TensorFlow.
@@ -167,7 +170,8 @@ def plan(
         include_root_block: False leaves out the first convolution and pooling.
         in_channels: channels of the input.
         num_classes: adds a 1x1 classifier; None or 0 for none.
-        kind: unit kind of your own blocks: "bottleneck_v2", "bottleneck_v1" or "lite_bottleneck_v1".
+        kind: unit kind of your own blocks: "bottleneck_v2", "bottleneck_v1" or "lite_bottleneck_v1". None takes it from the
+            unit functions of slim blocks, "bottleneck_v2" where there are none.
         scope: of the variables; the variant's own by default, "resnet" for your own blocks.
 
     Raises:
@@ -180,6 +184,8 @@ def plan(
     """
     if isinstance(variant_or_blocks, str):
         known = variant(variant_or_blocks)
+        if kind is not None:
+            raise InputError(f"kind goes with your own blocks; {known.name} has its own (not {kind!r}).")
         return make_plan(
             known.name,
             known.blocks,
@@ -195,7 +201,7 @@ def plan(
     return make_plan(
         scope or "resnet",
         variant_or_blocks,
-        kind,
+        _kind_of(variant_or_blocks, kind),
         root="slim" if include_root_block else None,
         output_stride=output_stride,
         multi_grid=multi_grid,
@@ -203,3 +209,11 @@ def plan(
         num_classes=num_classes,
         preprocessing="inception",
     )
+
+
+def _kind_of(blocks: Sequence[Any], asked: str | None) -> str:
+    """The kind of own blocks: what was asked for, agreeing with their unit functions where these are ours."""
+    kinds = {kind for block in block_arguments(blocks) if (kind := block.kind)} | ({asked} if asked else set())
+    if len(kinds) > 1:
+        raise InputError(f"the blocks' unit functions and kind must agree (not {', '.join(sorted(kinds))}).")
+    return kinds.pop() if kinds else BOTTLENECK_V2

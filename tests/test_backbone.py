@@ -179,6 +179,32 @@ def test_errors(call, message):
         call()
 
 
+@pytest.mark.parametrize("shape", [(1, 33, 33, 4), (33, 33, 3), (1, 33, 33, 3, 1)])
+def test_images_of_the_wrong_shape(shape, backbone):
+    with pytest.raises(ValueError, match=r"images must have shape \[batch, height, width, 3\] \(not \["):
+        backbone(np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match="images must have shape"):
+        tf.function(backbone).get_concrete_function(tf.TensorSpec(shape))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64, np.int32])
+def test_images_of_any_number_type(dtype, backbone):
+    images = np.random.default_rng(0).integers(0, 100, (1, 33, 33, 3))
+    expected = backbone(images.astype(np.float32))
+    assert np.array_equal(backbone(images.astype(dtype)), expected)
+    assert np.array_equal(backbone(tf.constant(images.astype(dtype))), expected)
+
+
+def test_a_users_arg_scopes_stay_outside(backbone):
+    from dense_resnet.compat import slim
+
+    images = tf.constant(images_of(33))
+    expected = backbone(images)
+    other = laws.loaded(backbone.plan, backbone.weights)
+    with slim.arg_scope([slim.batch_norm, slim.conv2d], activation_fn=tf.nn.tanh, reuse=True):
+        assert laws.relative_error(other(images), expected) <= 1e-5
+
+
 def test_the_graph_for_tensorboard(tmp_path):
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     plan = dr.plan(BLOCKS, scope="tiny")

@@ -214,6 +214,28 @@ def test_an_unreadable_checkpoint_state_file(state, tmp_path):
         checkpoints.read(tmp_path)
 
 
+def test_a_folder_that_was_moved(tmp_path):
+    save_with_tf1(tmp_path, weights_of(PLAN), v1.train.SaverDef.V2)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/where/it/was/model.ckpt"')
+    assert set(checkpoints.read(tmp_path)) == set(weights_of(PLAN))
+
+
+@pytest.mark.parametrize("name", ["weights.h5", "model.pth", "model.keras"])
+def test_other_formats_are_named(name, tmp_path):
+    with pytest.raises(ValueError, match=r"files are not read; slim checkpoints \(V1 and V2\) and \.safetensors are"):
+        checkpoints.read(tmp_path / name)
+    with pytest.raises(ValueError, match=r"the name must end in \.safetensors, or have \.ckpt in it"):
+        checkpoints.write(tmp_path / name, weights_of(PLAN))
+
+
+def test_folders_and_odd_names(tmp_path):
+    (tmp_path / "x.safetensors").mkdir()
+    with pytest.raises(ValueError, match="a folder, not a file"):
+        checkpoints.read(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        checkpoints.read(tmp_path / ".index")
+
+
 def test_values_that_are_not_finite(tmp_path):
     weights = weights_of(PLAN)
     weights["tiny/conv1/weights"][0, 0, 0, 0] = np.nan

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from conftest import images_of, weights_of
 
 import dense_resnet as dr
@@ -18,21 +17,24 @@ HERE = Path(__file__).parent
 PLAN = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 1)])], scope="tiny")
 
 
-def test_mirrored_strategy():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-    with strategy.scope():
-        backbone = dr.Backbone(PLAN)
-    backbone.assign(weights_of(PLAN))
-    assert all(type(variable).__name__ == "MirroredVariable" for variable in backbone.trainable_variables)
-    images = tf.constant(images_of(33, batch=2))
-    single = laws.loaded(PLAN, weights_of(PLAN))
-    run = tf.function(lambda images, training: strategy.run(lambda x: backbone(x, training=training), [images]))
-    assert laws.relative_error(run(images, False), single(images)) <= 1e-5
-    run(images, True)
-    single(images, training=True)
-    for name, value in backbone.weights.items():
-        np.testing.assert_allclose(value, single.weights[name], rtol=1e-4, atol=1e-6, err_msg=name)
-    assert not np.array_equal(backbone.weights["tiny/postnorm/moving_mean"], weights_of(PLAN)["tiny/postnorm/moving_mean"])
+def test_two_replicas(tmp_path):
+    """Mirrored variables; each replica moves its averages by its own images, and they are read as the mean."""
+    command = [sys.executable, HERE / "replicas.py", tmp_path / "replicas.npz"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    values = np.load(tmp_path / "replicas.npz")
+    weights, images = weights_of(PLAN), images_of(33, batch=4)
+    assert laws.relative_error(values["features"], laws.loaded(PLAN, weights)(images)) <= 1e-5
+    singles = []
+    for half in (images[:2], images[2:]):
+        single = laws.loaded(PLAN, weights)
+        single(half, training=True)
+        singles.append(single.weights)
+    for name, _, trainable in PLAN.variables:
+        expected = (singles[0][name] + singles[1][name]) / 2
+        np.testing.assert_allclose(values[name.replace("/", "|")], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+        assert trainable or not np.array_equal(expected, weights[name])
 
 
 def free_ports(count):

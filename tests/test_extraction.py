@@ -1,8 +1,8 @@
 """Extraction: shapes and maps, bad images, kill and resume, shards, and what stands in the folder already."""
 
+import contextlib
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -143,9 +143,12 @@ def test_an_image_that_breaks_after_the_check(backbone, folder_with_a_truncated_
 def test_stopping_and_going_on_gives_the_same_files(batch, backbone, found, tmp_path):
     settings = Settings(size=129, batch=batch)
     Extraction(backbone, tmp_path / "whole", settings).run(found)
-    asked = iter([False, True])
-    stopped = Extraction(backbone, tmp_path / "parts", settings).run(found, stop=lambda: next(asked))
+    seen = []
+    stopped = Extraction(backbone, tmp_path / "parts", settings).run(
+        found, progress=lambda what, done, total: seen.append((what, done)), stop=lambda: ("extracting", batch) in seen
+    )
     assert stopped.stopped
+    assert [what for what, _ in seen[:13]] == ["checking"] * 6 + ["comparing"] * 6 + ["extracting"]
     assert 0 < stopped.total < 6
     rest = Extraction(backbone, tmp_path / "parts", settings).run(found)
     assert rest.written == 6 - stopped.total
@@ -167,9 +170,14 @@ def test_half_a_line_of_the_manifest_and_a_lost_file(backbone, found, tmp_path):
 def test_a_damaged_manifest(backbone, found, tmp_path):
     extraction = Extraction(backbone, tmp_path, SMALL)
     extraction.run(found[:1])
-    (tmp_path / "manifest.jsonl").write_text("{garbage\n")
-    with pytest.raises(dr.InputError, match=r"manifest\.jsonl, line 1: damaged. Delete that line"):
-        extraction.run(found[:1])
+    for damage in (b"{garbage\n", b"[1]\n", b'{"path": "a"}\n', b"\xff\xfe\n", b'{"path": 1, "status": "ok"}\n'):
+        (tmp_path / "manifest.jsonl").write_bytes(damage)
+        with pytest.raises(dr.InputError, match=r"manifest\.jsonl, line 1: damaged. Delete that line"):
+            extraction.run(found[:1])
+    for damage in ("[1]", "{", "null"):
+        (tmp_path / "extraction.json").write_text(damage)
+        with pytest.raises(dr.InputError, match=r"extraction\.json: damaged"):
+            extraction.run(found[:1])
 
 
 def test_a_changed_image_is_extracted_again(backbone, folder_with_a_truncated_one, photograph_folder, tmp_path):
@@ -179,6 +187,11 @@ def test_a_changed_image_is_extracted_again(backbone, folder_with_a_truncated_on
     extraction.run(found)
     (folder_with_a_truncated_one / "a.jpg").write_bytes((photograph_folder / "grey.jpg").read_bytes())
     assert extraction.run(found).written == 1
+    assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 2  # one line an image again
+    (folder_with_a_truncated_one / "c.jpg").write_bytes(b"\xff\xd8\xff not an image any more")
+    assert extraction.run(found, on_error="skip").total == 1
+    assert sorted(lines(tmp_path / "out")) == ["a.jpg", "c.jpg"]
+    assert not (tmp_path / "out" / "c.jpg.safetensors").exists()  # features of what it was do not stay
 
 
 def test_another_protocol_is_refused(backbone, found, tmp_path):
@@ -201,14 +214,17 @@ def test_shards_make_the_whole(backbone, found, tmp_path):
     for image in found:
         name = f"{image.relative}.safetensors"
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    joined = Extraction(backbone, tmp_path / "shards", SMALL).run(found)
+    assert (joined.written, joined.total) == (0, 6)
+    assert lines(tmp_path / "shards") == merged
 
 
 def test_two_runs_on_one_folder(backbone, found, tmp_path):
     extraction = Extraction(backbone, tmp_path, SMALL)
     raised = []
 
-    def intrude(done, total):
-        if not raised:
+    def intrude(what, done, total):
+        if what == "extracting" and not raised:
             with pytest.raises(dr.InputError, match="another run is writing here"):
                 Extraction(backbone, tmp_path, SMALL).run(found)
             raised.append(True)
@@ -232,17 +248,19 @@ def test_a_full_disk_is_found_before_the_job(backbone, found, tmp_path, monkeypa
 
     usage = files.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(dr.InputError, match="GiB are needed and"):
+    with pytest.raises(dr.InputError, match="MiB are needed and"):
         Extraction(backbone, tmp_path / "out", SMALL).run(found)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(size=512), r"--size must be 16n\+1 pixels.*not 512.*nearest are 497 and 513"),
-        (Settings(size=129, layers=(4, 16)), r"--layers must be among 4, 8 \(not 16\)"),
-        (Settings(size=129, dtype="int8"), r"--dtype must be one of float32, float16, bfloat16 \(not 'int8'\)"),
-        (Settings(size=129, batch=0), r"--batch must be a positive integer \(not 0\)"),
+        (Settings(size=512), r"size must be 16n\+1 pixels.*not 512.*next: 497 and 513"),
+        (Settings(size=129, layers=(4, 16)), r"layers must be among 4, 8 \(not 16\)"),
+        (Settings(size=129, dtype="int8"), r"dtype must be one of float32, float16, bfloat16 \(not 'int8'\)"),
+        (Settings(size=129, batch=0), r"batch must be a positive integer \(not 0\)"),
+        (Settings(size=1), r"size must be 16n\+1 pixels.*not 1\); next: 17"),
+        (Settings(size=0), r"size must be a positive integer \(not 0\)"),
     ],
 )
 def test_settings_that_do_not_fit(settings, message, backbone, tmp_path):
@@ -251,10 +269,65 @@ def test_settings_that_do_not_fit(settings, message, backbone, tmp_path):
 
 
 def test_pictures(backbone, found, tmp_path):
-    Extraction(backbone, tmp_path, Settings(size=129, layers=(4, 8))).run(found[:1], picture=True)
-    picture = images.decode_image("p", (tmp_path / "alpha.PNG.png").read_bytes())
+    extraction = Extraction(backbone, tmp_path, Settings(size=129, layers=(4, 8)))
+    extraction.run(found[:1])
+    assert extraction.run(found[:1], picture=True).written == 0  # drawn from the features that are there
+    picture = images.decode_image("p", (tmp_path / "alpha.PNG.alignment.png").read_bytes())
     assert picture.shape[1] > 1200
     assert picture.std() > 20
+
+
+def test_a_folder_that_holds_the_images(backbone, folder_with_a_truncated_one):
+    found = images.find_images([str(folder_with_a_truncated_one)])
+    before = contents(folder_with_a_truncated_one)
+    for out in (folder_with_a_truncated_one, folder_with_a_truncated_one.parent):
+        with pytest.raises(dr.InputError, match="holds the images themselves"):
+            Extraction(backbone, out, SMALL).run(found, picture=True)
+    assert contents(folder_with_a_truncated_one) == before
+
+
+def test_a_manifest_without_its_protocol(backbone, found, tmp_path):
+    Extraction(backbone, tmp_path, SMALL).run(found[:1])
+    (tmp_path / "extraction.json").unlink()
+    with pytest.raises(dr.InputError, match=r"has manifest\.jsonl but not the extraction\.json that goes with it"):
+        Extraction(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
+
+
+def test_going_on_needs_room_only_for_the_rest(backbone, found, tmp_path, monkeypatch):
+    from dense_resnet import files
+
+    extraction = Extraction(backbone, tmp_path, SMALL)
+    extraction.run(found[:5])
+    usage = files.shutil.disk_usage(tmp_path)._replace(free=extraction._bytes_per_image() + 10)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
+    assert extraction.run(found).written == 1
+
+
+def test_a_kill_while_a_file_is_written_leaves_nothing_behind(backbone, found, tmp_path):
+    extraction = Extraction(backbone, tmp_path, SMALL)
+    extraction.run(found[:2])
+    left = tmp_path / f".{found[2].relative}.safetensors.partial"
+    left.write_bytes(b"half")
+    extraction.run(found)
+    assert not left.exists()
+
+
+def test_a_name_that_is_too_long(backbone, photograph_folder, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / ("a" * 240 + ".jpg")).write_bytes((photograph_folder / "cat.jpg").read_bytes())
+    with pytest.raises(dr.InputError, match="the name is too long"):
+        Extraction(backbone, tmp_path / "out", SMALL).run(images.find_images([str(folder)]))
+
+
+def test_stopping_while_it_checks(backbone, found, tmp_path):
+    assert Extraction(backbone, tmp_path / "out", SMALL).run(found, stop=lambda: True).stopped
+    assert not (tmp_path / "out").exists()
+
+
+def test_grey_input_for_a_scheme_of_colours(tmp_path):
+    with pytest.raises(dr.InputError, match="scheme 'vgg' needs 3 channels"):
+        Extraction(dr.Backbone("resnet_v1_18", in_channels=1), tmp_path, SMALL)
 
 
 # -- the 152-layer network, through the command -------------------------------------------------------------------------
@@ -311,6 +384,6 @@ def wait_for(condition, process, seconds=120):
     """Polls until the condition holds; fails where the process ends before."""
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, "the process ended early"
         assert time.monotonic() < end
-        os.sched_yield()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"the process ended early, with {process.wait(0.02)}")

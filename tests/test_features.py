@@ -87,6 +87,14 @@ def test_the_picture_shows_cells_where_they_are():
         assert profile[pixel * zoom] == pytest.approx(expected, abs=0.05), pixel
 
 
+@pytest.mark.parametrize("size", [(8, 600), (600, 8), (1, 1), (3000, 20)])
+def test_a_picture_of_any_shape(size):
+    place = images.placement(size, 513)
+    values = np.random.default_rng(0).standard_normal((33, 33, 4)).astype(np.float32)
+    picture = alignment_picture(np.zeros((*size, 3), np.uint8), Features({16: values}, place, "image"))
+    assert max(picture.shape) < 5000
+
+
 def test_colours_do_not_depend_on_the_sign_of_components():
     values = np.random.default_rng(0).standard_normal((50, 6))
     colours = principal_colours(values)

@@ -23,7 +23,7 @@ def test_replaces_and_leaves_nothing_behind(tmp_path):
     files.write_bytes(target, b"two")
     assert target.read_bytes() == b"two"
     assert names(target.parent) == ["file"]
-    assert target.stat().st_mode & 0o777 == 0o666 & ~files._umask()
+    assert target.stat().st_mode & 0o777 == 0o666 & ~files.UMASK
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("wrong")])
@@ -66,6 +66,34 @@ def test_a_full_disk(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
+def test_a_full_disk_under_weights(tmp_path):
+    """safetensors reports it in its own way."""
+    import numpy as np
+
+    from dense_resnet.checkpoints import safetensors
+
+    target = tmp_path / "w.safetensors"
+    safetensors.write(target, {"a": np.ones(3, np.float32)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(InputError, match="cannot be written: .*What was there before is unchanged"):
+            safetensors.write(target, {"a": np.ones(3000, np.float32)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert safetensors.read(target)["a"].tolist() == [1, 1, 1]
+    assert names(tmp_path) == ["w.safetensors"]
+
+
+def test_only_the_first_of_two_makes_a_new_file(tmp_path):
+    files.write_new(tmp_path / "file", b"one")
+    files.write_new(tmp_path / "file", b"two")
+    assert (tmp_path / "file").read_bytes() == b"one"
+    assert names(tmp_path) == ["file"]
+
+
 def test_a_kill_in_the_middle_keeps_the_old_file(tmp_path):
     target = tmp_path / "file"
     target.write_bytes(b"old")
@@ -81,7 +109,7 @@ def test_a_kill_in_the_middle_keeps_the_old_file(tmp_path):
 def test_probing(tmp_path):
     files.probe_folder(tmp_path / "a" / "b", 1000)
     assert names(tmp_path / "a" / "b") == []
-    with pytest.raises(InputError, match="GiB are needed and .* are free"):
+    with pytest.raises(InputError, match="MiB are needed and .* are free"):
         files.probe_folder(tmp_path, 10**18)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="cannot be written to"):

@@ -136,6 +136,19 @@ def test_damaged_exif_does_not_matter(tmp_path, photographs):
     assert decoded(data).shape == (300, 451, 3)
 
 
+def test_photographs_of_two_frames(photographs, tmp_path):
+    """MPO, as many telephones write: the first frame counts."""
+    one, two = (Image.fromarray(photographs[name]) for name in ("cat", "coffee"))
+    data = encoded(one, "MPO", save_all=True, append_images=[two], quality=95)
+    assert images.check_image(written(tmp_path, "image.jpg", data)) == images.Header("JPEG", (300, 451))
+    assert np.abs(decoded(data).astype(int) - photographs["cat"]).mean() < 3
+
+
+def test_a_header_that_is_cut_off(tmp_path, photographs):
+    with pytest.raises(InputError, match="its header is truncated or damaged"):
+        images.check_image(written(tmp_path, "image.jpg", encoded(photographs["cat"], "JPEG")[:20]))
+
+
 # -- finding ----------------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +164,7 @@ def test_folders_files_globs_and_lists(photograph_folder, tmp_path):
     assert relative(images.find_images([str(photograph_folder / "more" / "cat.jpg")])) == ["cat.jpg"]
     assert relative(images.find_images([str(photograph_folder / name) for name in everything[:2]])) == everything[:2]
     listing = photograph_folder / "list.txt"
-    listing.write_text("more/cat.jpg\n\ngrey.jpg\n")
+    listing.write_bytes(b"\xef\xbb\xbfmore/cat.jpg\r\n\r\ngrey.jpg\r\n")  # as Windows writes it
     assert relative(images.find_images([str(listing)])) == ["grey.jpg", "more/cat.jpg"]
     listing.unlink()
 
@@ -159,6 +172,35 @@ def test_folders_files_globs_and_lists(photograph_folder, tmp_path):
 def test_one_image_under_two_names_is_read_once(photograph_folder):
     twice = images.find_images([str(photograph_folder), str(photograph_folder / "cat.jpg")])
     assert relative(twice).count("cat.jpg") == 1
+
+
+def test_names_never_lead_out_of_the_output(photograph_folder, monkeypatch):
+    monkeypatch.chdir(photograph_folder / "more")
+    assert relative(images.find_images(["../cat.jpg", "cat.jpg"])) == ["cat.jpg", "more/cat.jpg"]
+
+
+def test_an_output_inside_the_folder_is_not_searched(photograph_folder, tmp_path):
+    import shutil
+
+    folder = tmp_path / "images"
+    shutil.copytree(photograph_folder, folder)
+    (folder / "features").mkdir()
+    shutil.copy(folder / "cat.jpg", folder / "features" / "cat.jpg.alignment.png")
+    assert len(images.find_images([str(folder)])) == 7
+    assert len(images.find_images([str(folder)], without=folder / "features")) == 6
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(photograph_folder, monkeypatch):
+    right = images.os.scandir
+
+    def scandir(path):
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return right(path)
+
+    monkeypatch.setattr(images.os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"more: cannot be read: Permission denied"):
+        images.find_images([str(photograph_folder)])
 
 
 def test_outputs_never_overwrite_each_other(photograph_folder):

@@ -11,11 +11,11 @@ PLACEMENTS = {  # name: unit kind, the convolution with the stride, whether in a
     "v2, last unit": ("bottleneck_v2", "conv2", False, "slim"),
     "v2, first unit, 1x1": ("bottleneck_v2", "conv1", True, "slim"),
     "v1, last unit": ("bottleneck_v1", "conv2", False, "slim"),
-    "v1.5": ("bottleneck_v1", "conv2", True, "torch"),
+    "v1.5": ("bottleneck_v1", "conv2", True, "symmetric"),
     "v1 original": ("bottleneck_v1", "conv1", True, "slim"),
     "beta": ("bottleneck_v1", "conv2", False, "beta"),
     "basic": ("lite_bottleneck_v1", "conv2", False, "slim"),
-    "basic v1.5": ("lite_bottleneck_v1", "conv1", True, "torch"),
+    "basic v1.5": ("lite_bottleneck_v1", "conv1", True, "symmetric"),
 }
 
 

@@ -147,6 +147,16 @@ def test_own_blocks_in_every_form():
     assert dr.plan(as_dicts, kind="bottleneck_v1", scope="mine").variables[0].name == "mine/conv1/weights"
 
 
+def test_slim_blocks_bring_their_kind():
+    from dense_resnet import resnet_v1, resnet_v2
+
+    blocks = [resnet_v1.resnet_v1_block("block1", 2, 2, 2)]
+    assert dr.plan(blocks).units[0].kind == "bottleneck_v1"
+    assert dr.plan([resnet_v2.resnet_v2_block("block1", 2, 2, 2)]).units[0].kind == "bottleneck_v2"
+    with pytest.raises(ValueError, match=r"must agree \(not bottleneck_v1, bottleneck_v2\)"):
+        dr.plan(blocks, kind="bottleneck_v2")
+
+
 V2 = "resnet_v2_50"
 
 
@@ -178,6 +188,8 @@ V2 = "resnet_v2_50"
         (lambda: dr.plan([("block1", [{"depth": 8, "width": 3}])]), "unknown argument 'width'"),
         (lambda: dr.plan([("block1", [(8, 2, 0)])]), r"a unit's stride must be a positive integer \(not 0\)"),
         (lambda: dr.plan([("block1", [(8, 2, 1)])], kind="v3"), "kind must be one of"),
+        (lambda: dr.plan(V2, kind="bottleneck_v1"), r"resnet_v2_50 has its own \(not 'bottleneck_v1'\)"),
+        (lambda: dr.plan([("b", [(8, 2, 1)]), ("b", [(8, 2, 1)])]), r"a scope of its own, a string \(not 'b'\)"),
         (lambda: dr.plan([("b", [{"depth": 8, "depth_bottleneck": 2, "stride_at": "conv3"}])]), "stride_at must be"),
         (lambda: dr.plan([("b", [(8, 2, 1)])], kind="lite_bottleneck_v1"), "a basic unit has no depth_bottleneck"),
     ],

@@ -192,13 +192,18 @@ def test_classic_tuples_and_multi_grid():
     images = v1.placeholder(tf.float32, [1, 33, 33, 3])
     blocks = [
         resnet_utils.Block("block1", resnet_v1.bottleneck, [(8, 2, 2)]),
-        resnet_utils.Block("b", resnet_v1.bottleneck, [(8, 2, 1)] * 2),
+        resnet_utils.Block("block2", resnet_v1.bottleneck, [(8, 2, 1)] * 2),
     ]
-    net, _ = resnet_v1.resnet_v1(images, blocks, is_training=False, global_pool=False, output_stride=4, multi_grid=(1, 2))
+    net, _ = resnet_v1.resnet_v1(images, blocks, is_training=False, global_pool=False, output_stride=4, multi_grid=(1, 3))
     assert net.shape.as_list() == [1, 9, 9, 8]
-    rates = [op.get_attr("dilations")[1] for op in net.graph.get_operations() if op.type == "Conv2D" and "conv2" in op.name]
-    spaced = [op for op in net.graph.get_operations() if op.type == "SpaceToBatchND"]
-    assert rates == [1, 2, 4] or len(spaced) == 2
+    rates = {}
+    for op in net.graph.get_operations():  # slim convolves natively or from space to batch, by TensorFlow's version
+        if "conv2/" in op.name and op.type == "Conv2D" and op.get_attr("dilations")[1] > 1:
+            rates[op.name.split("/conv2/")[0]] = op.get_attr("dilations")[1]
+        if "conv2/" in op.name and op.type == "SpaceToBatchND":
+            rates[op.name.split("/conv2/")[0]] = int(tf.get_static_value(op.inputs[1])[0])
+    scope = "resnet_v1/block2/unit_{}/bottleneck_v1"
+    assert rates == {scope.format(1): 2, scope.format(2): 6}
 
 
 @pytest.mark.usefixtures("graph")
@@ -227,6 +232,12 @@ def test_errors_come_before_any_op(arguments, message, graph):
     images = v1.placeholder(tf.float32, [1, 33, 33, 3])
     with pytest.raises(ValueError, match=re.escape(message)):
         tiny(images, **arguments)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tf.function(lambda images: tiny(images, **arguments)).get_concrete_function(tf.TensorSpec([1, 33, 33, 3]))
+    with pytest.raises(ValueError, match="conv2 would have stride 2 and rate 2"):
+        resnet_v1.resnet_v1_5_50(images, multi_grid=(2, 2, 2))
+    with pytest.raises(ValueError, match="root must be one of"):
+        tiny(images, root="stem")
     assert len(graph.get_operations()) == 1
 
 

@@ -114,7 +114,7 @@ def test_extract_with_weights(capsys, small_weights, image_folder, tmp_path):
     assert code == 0, out
     assert "features of 1 images" in out
     assert dr.read_features(tmp_path / "cat.jpg.safetensors").map(16).shape == (9, 9, 512)
-    assert images.check_image(tmp_path / "cat.jpg.png").format == "PNG"
+    assert images.check_image(tmp_path / "cat.jpg.alignment.png").format == "PNG"
     code, out, _ = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path)
     assert "1 of them from an earlier run" in out
 
@@ -131,7 +131,7 @@ MISTAKES = {
     ),
     "a wrong size": (
         ["--model", "resnet_v1_18", "--random-weights", "0", "--size", "512"],
-        "--size must be 32n+1 pixels, so that cells sit exactly on pixels (not 512); the nearest are 481 and 513",
+        "size must be 32n+1 pixels, so that cells sit exactly on pixels (not 512); next: 481 and 513",
     ),
     "a missing file": (
         ["--model", "resnet_v1_18", "--weights", "/nowhere/model.ckpt"],
@@ -140,13 +140,25 @@ MISTAKES = {
     "weights of another variant": (["--model", "resnet_v1_34", "--weights", "{weights}"], "These weights fit: resnet_v1_18"),
     "a wrong layer": (
         ["--model", "resnet_v1_18", "--random-weights", "0", "--layers", "2"],
-        "--layers must be among 4, 8, 16 (not 2)",
+        "layers must be among 4, 8, 16 (not 2)",
     ),
     "a wrong shard": (
         ["--model", "resnet_v1_18", "--random-weights", "0", "--shard", "4/4"],
         "--shard must be I/N with 0 <= I < N",
     ),
-    "a wrong type": (["--model", "resnet_v1_18", "--random-weights", "0", "--dtype", "half"], "--dtype must be one of float32"),
+    "a wrong type": (["--model", "resnet_v1_18", "--random-weights", "0", "--dtype", "half"], "dtype must be one of float32"),
+    "no pixels": (
+        ["--model", "resnet_v1_18", "--random-weights", "0", "--max-pixels", "0"],
+        "max_pixels must be a positive integer",
+    ),
+    "a folder as weights": (
+        ["--model", "resnet_v1_18", "--weights", "/tmp"],
+        "/tmp: the folder has no readable 'checkpoint' file",
+    ),
+    "PyTorch weights": (
+        ["--model", "resnet_v1_18", "--weights", "model.pth"],
+        "model.pth: .pth files are not read; slim checkpoints",
+    ),
 }
 
 
@@ -172,6 +184,39 @@ def test_a_read_only_output(capsys, image_folder):
     code, _, err = run(capsys, "extract", image_folder, *arguments)
     assert code == 1
     assert "error: /proc/self/out: cannot be written to" in err
+
+
+def test_an_output_that_is_a_file(capsys, image_folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    arguments = ["--model", "resnet_v1_18", "--random-weights", 0, "--size", 65, "--out", tmp_path / "file"]
+    code, _, err = run(capsys, "extract", image_folder, *arguments)
+    assert code == 1
+    assert f"error: {tmp_path / 'file'}: cannot be written to" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_checking_the_nominal_network_says_nothing(capsys):
+    code, _, err = run(capsys, "check", "resnet_v1_18", "--random-weights", 0, "--output-stride", 32)
+    assert code == 1
+    assert "--output-stride 32 is the nominal network itself; check a finer one" in err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (KeyboardInterrupt(), 75, "interrupted"),
+        (ImportError("tf-slim cannot run here"), 1, "error: tf-slim cannot run here"),
+        (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: Permission denied."),
+    ],
+)
+def test_what_else_ends_without_a_traceback(raised, code, message, capsys, monkeypatch):
+    from tools import describe
+
+    def fail(args):
+        raise raised
+
+    monkeypatch.setattr(describe, "main", fail)
+    assert run(capsys, "describe", "resnet_v1_18")[::2] == (code, message + "\n")
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
@@ -211,7 +256,7 @@ def test_demo(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "stride 16: 33 x 33 cells of 2048 channels" in result.stdout
-    assert images.decode_image("p", (tmp_path / "demo_output" / "coffee.jpg.png").read_bytes()).shape[1] > 1200
+    assert images.decode_image("p", (tmp_path / "demo_output" / "coffee.jpg.alignment.png").read_bytes()).shape[1] > 1200
 
 
 def test_a_second_signal_ends_at_once():

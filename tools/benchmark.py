@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 HELP = "Time the forward pass; --versus runs others in turn with it and prints the ratio."
 
@@ -31,13 +32,23 @@ def main(args: argparse.Namespace) -> int:
 
     for name in ("size", "batch", "batches", "images"):
         positive_integer(f"--{name}", getattr(args, name))
+    positive_integer("--burn-in", args.burn_in + 1)
     planned = plan(args.model, args.output_stride, multi_grid=args.multi_grid)
 
     start_tensorflow()
     from dense_resnet import benchmark, files
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.extraction import Settings
+
+    if "slim" in args.versus:
+        benchmark.slim_network(planned)
+    if "extract" in args.versus:
+        Settings(args.size).check(planned)
+    if args.json:
+        files.probe_folder(Path(args.json).parent)
 
     images = benchmark.noise_images(planned, args.size, args.batch)
-    own = benchmark.prepared("dense_resnet", lambda: benchmark.backbone_forward(planned, images), args.batch)
+    own = benchmark.prepared("dense_resnet", lambda: benchmark.backbone_forward(Backbone(planned, seed=0), images), args.batch)
     peak = benchmark.peak_memory()
     competitors = [own]
     if "slim" in args.versus:
@@ -61,6 +72,7 @@ def main(args: argparse.Namespace) -> int:
         ratios["forward / extract (images/s of extract over those of the forward)"] = benchmark.ratio(bare, extract)
         result["peak_memory_bytes_after_each_extraction"] = peaks
     result |= {"timings": [timing.as_dict() for timing in timings], "ratios": ratios}
+    result["gmac_per_second"] = gmacs / result["timings"][0]["median"]
 
     print(f"{planned.name}, output_stride {planned.output_stride}, {args.size}x{args.size}, batch {args.batch}")
     for timing in timings:

@@ -24,18 +24,21 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
     from dense_resnet.variants import plan
 
-    from .cli import loaded_backbone
+    from .cli import asked_plan, loaded_backbone
 
+    planned = asked_plan(args, args.variant)
     nominal = plan(args.variant, multi_grid=args.multi_grid)
+    if planned == nominal:
+        raise InputError(f"--output-stride {planned.output_stride} is the nominal network itself; check a finer one.")
     if nominal.aligned_size(args.size)[0] != args.size or args.size == 1:
         raise InputError(f"--size must be 32n+1 (not {args.size}); the next is {nominal.aligned_size(args.size + 1)[0]}.")
-    backbone = loaded_backbone(args, args.variant)
+    backbone = loaded_backbone(args, planned)
 
     from dense_resnet import laws
 
     table = Table("law", "largest error", "of std", "")
     holds = True
-    for finding in laws.check(backbone.plan, nominal, backbone.weights, args.size):
+    for finding in laws.check(backbone, nominal, args.size):
         verdict = "[green]holds[/]" if finding.holds else "[red]FAILS[/]"
         table.add_row(finding.law, f"{finding.error:.1e}", f"{finding.spread:.3g}", verdict)
         holds = holds and finding.holds

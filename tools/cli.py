@@ -15,7 +15,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.plan import Plan
 
 VERBS = ("describe", "check", "extract", "benchmark", "demo")
 STOPPED = 75  # EX_TEMPFAIL: run it again
@@ -25,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; a mistake in the input becomes one message."""
     from dense_resnet.errors import InputError
 
+    with contextlib.suppress(AttributeError):  # a file name need not be printable
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     parser = argparse.ArgumentParser(prog="dense-resnet", description="ResNet backbones for dense prediction.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     modules = {verb: importlib.import_module(f"{__package__}.{verb}") for verb in VERBS}
@@ -34,12 +40,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = modules[args.verb].main(args)
         return code
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # the reader of our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return STOPPED
+    except (InputError, ImportError) as error:
+        message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = f"{error.filename}: {error.strerror}."
+    print(f"error: {message}", file=sys.stderr)
+    return 1
 
 
 def script(file: str) -> None:
@@ -83,14 +97,19 @@ def start_tensorflow() -> None:
         os.close(silent)
 
 
-def loaded_backbone(args: argparse.Namespace, name: str) -> Any:
-    """The backbone that --weights or --random-weights ask for; prints the load report."""
+def asked_plan(args: argparse.Namespace, name: str) -> Plan:
+    """The plan that --output-stride and --multi-grid ask for; refuses, before anything is read, if no weights are given."""
     from dense_resnet.errors import InputError
     from dense_resnet.variants import plan
 
-    planned = plan(name, args.output_stride, multi_grid=args.multi_grid)  # a wrong name fails before anything is read
+    planned = plan(name, args.output_stride, multi_grid=args.multi_grid)
     if args.weights is None and args.random_weights is None:
         raise InputError("no weights: give --weights PATH, or --random-weights SEED to try things out.")
+    return planned
+
+
+def loaded_backbone(args: argparse.Namespace, planned: Plan) -> Backbone:
+    """The backbone with what --weights or --random-weights ask for; prints the load report."""
     start_tensorflow()
     from dense_resnet.backbone import Backbone
 
@@ -98,7 +117,9 @@ def loaded_backbone(args: argparse.Namespace, name: str) -> Any:
     if args.weights is not None:
         print(backbone.load(args.weights))
     else:
-        print(f"{name}: random weights of seed {args.random_weights}. The features mean nothing; the geometry is exact.")
+        print(
+            f"{planned.name}: random weights of seed {args.random_weights}. The features mean nothing; the geometry is exact."
+        )
     return backbone
 
 
@@ -122,8 +143,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function of (done, total) that draws a bar with images/s and the time left."""
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A function of (what, done, total) that draws a bar with images/s and the time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -131,7 +152,16 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed:.2f} images/s" if task.speed else "")
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     with Progress(*columns, speed_estimate_period=120) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:  # what came before has made room for it
+                for task in tasks.values():
+                    bar.remove_task(task)
+                tasks.clear()
+                tasks[what] = bar.add_task(what, total=total, completed=done)
+            bar.update(tasks[what], completed=done)
+
+        yield show

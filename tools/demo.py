@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"  stride {stride:>2}: {values.shape[0]} x {values.shape[1]} cells of {values.shape[2]} channels")
     point = (width // 2, height // 2)
     print(f"  sample(features, {point}, 16): {sample(features, point, 16).shape[1]} values at the middle of the photograph")
-    print(f"The alignment picture: {args.out}/{PHOTOGRAPH.name}.png")
+    print(f"The alignment picture: {args.out}/{PHOTOGRAPH.name}.alignment.png")
     return 0
 
 

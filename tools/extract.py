@@ -29,23 +29,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.images import MAX_PIXELS, find_images
 
-    from .cli import STOPPED, loaded_backbone, progress_bar, stop_signals
+    from .cli import STOPPED, asked_plan, loaded_backbone, progress_bar, start_tensorflow, stop_signals
 
-    found = find_images(args.images)
+    found = find_images(args.images, without=args.out)
     shard = _shard(args.shard)
-    backbone = loaded_backbone(args, args.model)
+    planned = asked_plan(args, args.model)
+    with stop_signals() as stop:
+        start_tensorflow()
+        from dense_resnet.extraction import Extraction, Settings
 
-    from dense_resnet.extraction import Extraction, Settings
-
-    extraction = Extraction(
-        backbone,
-        args.out,
-        Settings(args.size, tuple(args.layers), args.dtype, args.batch),
-        shard=shard,
-        max_pixels=args.max_pixels or MAX_PIXELS,
-    )
-    with stop_signals() as stop, progress_bar("extracting") as progress:
-        outcome = extraction.run(found, on_error=args.on_error, progress=progress, stop=stop, picture=args.picture)
+        settings = Settings(args.size, tuple(args.layers), args.dtype, args.batch)
+        settings.check(planned)
+        max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+        extraction = Extraction(loaded_backbone(args, planned), args.out, settings, shard=shard, max_pixels=max_pixels)
+        with progress_bar() as progress:
+            outcome = extraction.run(found, on_error=args.on_error, progress=progress, stop=stop, picture=args.picture)
     earlier = outcome.total - outcome.written
     print(f"{args.out}: features of {outcome.total} images" + (f", {earlier} of them from an earlier run" if earlier else ""))
     if outcome.failed:

@@ -18,6 +18,9 @@ from dense_resnet.errors import InputError
 
 Weights = dict[str, np.ndarray]
 
+READ = "slim checkpoints (V1 and V2) and .safetensors"
+OTHERS = (".h5", ".hdf5", ".keras", ".pth", ".pt", ".bin", ".npz", ".npy", ".pb", ".onnx", ".tflite", ".pkl")
+
 
 def read(path: str | os.PathLike[str]) -> Weights:
     """All floating-point arrays of a weights file, as float32.
@@ -32,12 +35,16 @@ def read(path: str | os.PathLike[str]) -> Weights:
     path = Path(path)
     if path.suffix == safetensors.SUFFIX:
         return safetensors.read(path)
+    if path.suffix in OTHERS:
+        raise InputError(f"{path}: {path.suffix} files are not read; {READ} are.")
     return slim.read(path)
 
 
 def write(path: str | os.PathLike[str], weights: Mapping[str, np.ndarray]) -> None:
-    """Writes `weights` to a ``.safetensors`` file or, under any other name, to a slim checkpoint of the V2 format."""
+    """Writes `weights` to a ``.safetensors`` file, or to a slim checkpoint of the V2 format where ".ckpt" is in the name."""
     path = Path(path)
+    if path.suffix != safetensors.SUFFIX and ".ckpt" not in path.name:
+        raise InputError(f"{path}: the name must end in .safetensors, or have .ckpt in it for a slim checkpoint.")
     for name, value in weights.items():
         if not np.isfinite(value).all():
             raise InputError(f"{path}: not written: {name} has values that are not finite.")

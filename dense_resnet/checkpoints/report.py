@@ -110,16 +110,14 @@ def match(
                 left_out.append(f"{name}: network {list(shape)}, file {list(value.shape)}")
         else:
             mismatched.append((name, shape, value.shape))
-    own = {variable.name for variable in plan.variables}
-    for name in sorted(set(weights) - own):
-        if name.startswith(logits):
-            left_out.append(f"{name}: file {list(weights[name].shape)}")
+    unexpected = sorted(set(weights) - {variable.name for variable in plan.variables})
+    left_out += [f"{name}: file {list(weights[name].shape)}" for name in unexpected if name.startswith(logits)]
     report = LoadReport(
         source=source,
         matched=tuple(matched),
         adapted=tuple(adapted),
         missing=tuple(missing),
-        unexpected=tuple(name for name in sorted(set(weights) - own) if not name.startswith(logits)),
+        unexpected=tuple(name for name in unexpected if not name.startswith(logits)),
         mismatched=tuple(mismatched),
         left_out=tuple(left_out),
         fitting=fitting_variants(weights) if missing or mismatched else (),

@@ -27,7 +27,7 @@ ENTRY = "dense_resnet"
 def read(path: Path) -> dict[str, np.ndarray]:
     """The floating-point arrays of `path` as float32, their checksums compared where the file has them."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file.")
+        raise InputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}.")
     try:
         with safe_open(path, framework="numpy") as file:
             digests = _described(file).get("sha256", {})
@@ -56,7 +56,10 @@ def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str,
     arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
     about = {**(described or {}), "sha256": {name: digest(value) for name, value in arrays.items()}}
     with files.replacing(path, check=read) as temporary:
-        save_file(arrays, temporary, metadata={ENTRY: json.dumps(about)})
+        try:
+            save_file(arrays, temporary, metadata={ENTRY: json.dumps(about)})
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(str(error)) from error
 
 
 def _described(file: Any) -> dict[str, Any]:

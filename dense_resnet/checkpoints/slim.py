@@ -7,6 +7,7 @@ carry checksums, which TensorFlow's reader compares.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 from dense_resnet import files
 from dense_resnet.errors import InputError
 
+INDEX, DATA = ".index", ".data-00000-of-00001"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
@@ -38,7 +40,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
             raise
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path}: cannot be read as a TensorFlow checkpoint: {reason}. It is damaged or of another kind."
+            f"{path}: cannot be read as a TensorFlow checkpoint: {reason}. It is damaged or of another kind; "
+            "what is read: slim checkpoints (V1 and V2) and .safetensors."
         ) from error
 
 
@@ -47,36 +50,35 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
 
     The format is a pair of files that cannot be replaced in one step, so an existing one is never touched.
     """
-    index = path.with_name(path.name + ".index")
-    data = path.with_name(path.name + ".data-00000-of-00001")
+    index, data = path.with_name(path.name + INDEX), path.with_name(path.name + DATA)
     for existing in (path, index, data):
         if existing.exists():
             raise InputError(
                 f"{existing}: exists already, and a slim checkpoint's two files cannot be replaced in one step. "
                 "Choose another name, or save as .safetensors."
             )
-    with files.replacing(index) as new_index:
-        prefix = new_index.with_name(new_index.name + ".slim")
-        parts = [prefix.with_name(prefix.name + suffix) for suffix in (".index", ".data-00000-of-00001")]
-        try:
-            names = sorted(weights)
-            try:
-                tf.raw_ops.SaveV2(
-                    prefix=str(prefix),
-                    tensor_names=names,
-                    shape_and_slices=[""] * len(names),
-                    tensors=[tf.constant(weights[name]) for name in names],
-                )
-            except tf.errors.OpError as error:
-                raise OSError(error.message) from error
-            back = read(prefix)
-            if any(not np.array_equal(back[name], weights[name]) for name in names):
-                raise OSError("what was read back differs from what was written")
-            parts[1].replace(data)  # without its index it is no checkpoint yet
-            parts[0].replace(new_index)
-        finally:
-            for part in parts:
-                part.unlink(missing_ok=True)
+    names = sorted(weights)
+    try:
+        with files.replacing(index) as new_index, files.replacing(data) as new_data:  # data first: without an index it is none
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                prefix = Path(folder) / "checkpoint"
+                try:
+                    tf.raw_ops.SaveV2(
+                        prefix=str(prefix),
+                        tensor_names=names,
+                        shape_and_slices=[""] * len(names),
+                        tensors=[tf.constant(weights[name]) for name in names],
+                    )
+                except tf.errors.OpError as error:
+                    raise OSError(error.message) from error
+                back = read(prefix)
+                if any(not np.array_equal(back[name], weights[name]) for name in names):
+                    raise OSError("what was read back differs from what was written")
+                prefix.with_name(prefix.name + DATA).replace(new_data)
+                prefix.with_name(prefix.name + INDEX).replace(new_index)
+    except BaseException:
+        data.unlink(missing_ok=True)  # it was not there before
+        raise
 
 
 def _prefix(path: Path) -> Path:
@@ -92,13 +94,13 @@ def _prefix(path: Path) -> Path:
                 f"{path}: the folder has no readable 'checkpoint' file that names one of its checkpoints. "
                 f"Give the one to load by name; found: {', '.join(found) or 'none'}."
             )
-        path = path / state.model_checkpoint_path  # stays as it is where absolute
-    path = path.with_name(PART.sub("", path.name))
-    if path.with_name(path.name + ".index").is_file() or path.is_file():
+        named = path / state.model_checkpoint_path  # stays as it is where absolute
+        beside = path / named.name  # where the folder was moved since
+        path = beside if beside.with_name(beside.name + INDEX).is_file() or beside.is_file() else named
+    path = path.with_name(PART.sub("", path.name) or path.name)
+    if path.with_name(path.name + INDEX).is_file() or path.is_file():
         return path
-    nearby = sorted(
-        {PART.sub("", near.name) for near in path.parent.glob("*.index")} | {n.name for n in path.parent.glob("*.ckpt")}
-    )
+    nearby = sorted({PART.sub("", near.name) for pattern in ("*.index", "*.ckpt") for near in path.parent.glob(pattern)})
     raise InputError(
         f"{path}: no such checkpoint (neither this file nor {path.name}.index). "
         f"In that folder: {', '.join(nearby) or 'no checkpoint'}."
