@@ -1,29 +1,25 @@
-"""The TensorFlow 2 face: the slim network as a ``tf.Module`` with variables of its own.
+"""The TensorFlow 2 face: a ResNet as a ``tf.Module`` with variables of its own.
 
-The variables are made once, from the plan, under their slim names, and handed to the slim functions whenever those ask
-for one. So a single definition of the network serves eager calls, ``tf.function``, ``GradientTape``, distribution
-strategies (make the backbone under ``strategy.scope()``) and SavedModel. ``tests/test_backbone.py`` and
-``tests/test_distribution.py`` prove each.
+It works eagerly, in ``tf.function``, under ``GradientTape`` and distribution strategies (make the backbone under
+``strategy.scope()``), and as a SavedModel: ``tests/test_backbone.py`` and ``tests/test_distribution.py`` prove each.
+:mod:`dense_resnet.slim_module` says how.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import checkpoints, files, resnet_utils, resnet_v1, resnet_v2, variants
+from dense_resnet import checkpoints, files, resnet_v1, resnet_v2, variants
 from dense_resnet.checkpoints import report
-from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
-from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, Plan, Variable
+from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, Plan
 from dense_resnet.resnet_utils import Block
-
-v1 = tf.compat.v1
+from dense_resnet.slim_module import SlimModule
 
 UNIT_FUNCTIONS = {
     BOTTLENECK_V2: resnet_v2.bottleneck,
@@ -32,14 +28,7 @@ UNIT_FUNCTIONS = {
 }
 
 
-# How replicas keep a moving average: each its own, read as their mean.
-MOVING_AVERAGE = {
-    "synchronization": tf.VariableSynchronization.ON_READ,
-    "aggregation": tf.VariableAggregation.MEAN,
-}
-
-
-class Backbone(tf.Module):
+class Backbone(SlimModule):
     """A ResNet for dense prediction.
 
     Args:
@@ -65,17 +54,12 @@ class Backbone(tf.Module):
         num_classes: int | None = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__(name="backbone")
         if not isinstance(plan, Plan):
             plan = variants.plan(plan, output_stride, multi_grid=multi_grid, in_channels=in_channels, num_classes=num_classes)
         elif (output_stride, multi_grid, in_channels, num_classes) != (None, None, 3, None):
             raise InputError("a Plan has its own output_stride, multi_grid, in_channels and num_classes: give them to dr.plan.")
+        super().__init__("backbone", plan.variables, plan.in_channels, seed)
         self.plan = plan
-        self._by_name = {}
-        for (name, _, trainable), value in _initial_values(plan, seed):
-            kept = {} if trainable else MOVING_AVERAGE
-            self._by_name[name] = tf.Variable(value, trainable=trainable, name=name, **kept)
-        self._traced = _Traced(self)
         # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called.
         self.__call__ = self._traced.function("features", training=False)
 
@@ -109,20 +93,9 @@ class Backbone(tf.Module):
             raise ValueError(f"this {self.plan.name} was made without num_classes, so it has no logits.")
         return self._run("logits", images, training)
 
-    def _run(self, output: str, images: Any, training: bool) -> Any:
-        """Inside a graph: the ops themselves. Eagerly: a function traced once for all sizes.
-
-        Its errors are plain ``ValueError``, the one kind that ``tf.function`` hands on as it is.
-        """
-        if not isinstance(training, bool):
-            raise ValueError(f"training must be True or False (not {training!r}).")
-        images = tf.cast(images, tf.float32)
-        channels = self.plan.in_channels
-        if images.shape.rank not in (None, 4) or (images.shape.rank == 4 and images.shape[3] not in (None, channels)):
-            raise ValueError(f"images must have shape [batch, height, width, {channels}] (not {images.shape.as_list()}).")
-        if tf.executing_eagerly():
-            return self._traced.function(output, training)(images)
-        return self._build(output, images, training)
+    def end_points(self, images: Any, training: bool = False) -> dict[str, tf.Tensor]:
+        """Every activation that slim names, such as ``resnet_v2_50/block1/unit_2/bottleneck_v2/conv3``, and ``features``."""
+        return self._run("end_points", images, training)
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
         plan = self.plan
@@ -131,17 +104,7 @@ class Backbone(tf.Module):
             Block(block.scope, UNIT_FUNCTIONS[block.units[0].kind], [unit.arguments for unit in block.units])
             for block in plan.blocks
         ]
-        outer = v1.get_variable_scope().name
-        prefix = f"{outer}/" if outer else ""
-
-        def own_variable(getter: Callable[..., Any], name: str, **unused: Any) -> tf.Variable:
-            return self._by_name[name.removeprefix(prefix)]
-
-        with (
-            v1.variable_scope(v1.get_variable_scope(), custom_getter=own_variable, reuse=v1.AUTO_REUSE, use_resource=True),
-            slim.arg_scope({}),  # a user's own arg scopes stay outside
-            slim.arg_scope(resnet_utils.resnet_arg_scope(weight_decay=0.0)),
-        ):
+        with self._own_variables() as prefix:
             net, end_points = network(
                 images,
                 blocks,
@@ -155,16 +118,13 @@ class Backbone(tf.Module):
                 store_non_strided_activations=output == "pyramid",
                 root=plan.root_name,
             )
+        if output == "end_points":
+            return {name.removeprefix(prefix): values for name, values in end_points.items()} | {"features": net}
         if output != "pyramid":
             return net
         return {stride: end_points[prefix + unit.scope] if unit else net for stride, unit in plan.pyramid.items()}
 
     # -- weights ------------------------------------------------------------------------------------------------------
-
-    @property
-    def weights(self) -> dict[str, np.ndarray]:
-        """All variables' values, float32, under their canonical names."""
-        return {name: variable.numpy() for name, variable in self._by_name.items()}
 
     def load(
         self, path: str | os.PathLike[str], *, strict: bool = True, first_convolution: str = report.ADAPT
@@ -205,49 +165,6 @@ class Backbone(tf.Module):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all variables: to safetensors where `path` ends so, else to a slim checkpoint of the V2 format."""
         checkpoints.write(path, self.weights)
-
-
-class _Traced:
-    """The functions of a backbone that eager calls run, each traced at its first use, for any image size.
-
-    Not trackable, so that saving the backbone saves none of them but the one that it holds as an attribute.
-    """
-
-    def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
-        self._functions: dict[tuple[str, bool], Any] = {}
-
-    def function(self, output: str, training: bool) -> Any:
-        key = output, training
-        if key not in self._functions:
-            build = self._backbone._build
-
-            def run(images: tf.Tensor) -> Any:
-                return build(output, images, training)
-
-            signature = tf.TensorSpec([None, None, None, self._backbone.plan.in_channels], tf.float32, name="images")
-            self._functions[key] = tf.function(run, input_signature=[signature], autograph=False)
-        return self._functions[key]
-
-
-def _initial_values(plan: Plan, seed: int | None) -> Iterator[tuple[Variable, tf.Tensor]]:
-    """Fresh float32 values for every variable of `plan`, equal for equal seeds.
-
-    As slim's: convolutions truncated normal of variance 2 / fan-in (He et al., https://arxiv.org/abs/1502.01852), biases
-    and means 0, scales and variances 1.
-    """
-    if seed is None:
-        seed = int(np.random.default_rng().integers(2**31))
-    for number, variable in enumerate(plan.variables):
-        leaf = variable.name.rpartition("/")[2]
-        if leaf == "weights":
-            std = math.sqrt(2 / math.prod(variable.shape[:-1])) / TRUNCATED_STD
-            yield variable, tf.random.stateless_truncated_normal(variable.shape, [seed, number], stddev=std)
-        else:
-            yield variable, tf.fill(variable.shape, float(leaf in ("gamma", "moving_variance")))
-
-
-TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal cut at 2
 
 
 def write_graph(plan: Plan, size: tuple[int, int], folder: str | os.PathLike[str]) -> None:

@@ -226,12 +226,12 @@ class Placement:
     def to_canvas(self, xy: np.ndarray) -> np.ndarray:
         """Canvas coordinates of original pixel coordinates, ``[points, 2]`` of (x, y), pixel centres at integers."""
         factors = np.array(self.scale[::-1])
-        return (np.asarray(xy, np.float64) + 0.5) * factors - 0.5
+        return np.asarray((np.asarray(xy, np.float64) + 0.5) * factors - 0.5)
 
     def to_original(self, xy: np.ndarray) -> np.ndarray:
         """The inverse of :meth:`to_canvas`."""
         factors = np.array(self.scale[::-1])
-        return (np.asarray(xy, np.float64) + 0.5) / factors - 0.5
+        return np.asarray((np.asarray(xy, np.float64) + 0.5) / factors - 0.5)
 
 
 def placement(original_size: tuple[int, int], side: int) -> Placement:
@@ -247,7 +247,7 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if pixels.shape[:2] == size:
         return pixels
     resized = opencv().resize(pixels, size[::-1], interpolation=opencv().INTER_AREA)
-    return resized.reshape(*size, pixels.shape[2])
+    return np.asarray(resized).reshape(*size, pixels.shape[2])
 
 
 def opencv() -> Any:

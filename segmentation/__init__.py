@@ -1,6 +1,22 @@
-"""Semantic segmentation on the backbones of :mod:`dense_resnet`."""
+"""Semantic segmentation on the backbones of :mod:`dense_resnet`: a head, a model, and metrics that one can check."""
 
-from segmentation import metrics
-from segmentation.confusion import ConfusionMatrix
+from __future__ import annotations
 
-__all__ = ["ConfusionMatrix", "metrics"]
+import importlib
+from typing import Any
+
+_LAZY = {  # name: the module that it is handed on from
+    "ConfusionMatrix": "segmentation.confusion",
+    "SegmentationModel": "segmentation.model",
+}
+_MODULES = ("metrics",)
+
+__all__ = ["ConfusionMatrix", "SegmentationModel", "metrics"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"segmentation.{name}")
+    raise AttributeError(f"module 'segmentation' has no attribute {name!r}")

@@ -18,7 +18,7 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
     ["variants"],
     ["preprocessing", "images", "compat"],
     ["resnet_utils"],
-    ["resnet_v1", "resnet_v2"],
+    ["resnet_v1", "resnet_v2", "slim_module"],
     ["checkpoints.safetensors", "checkpoints.slim"],
     ["checkpoints.report"],
     ["checkpoints"],
@@ -27,6 +27,7 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
     ["laws", "extraction"],
     ["benchmark"],
 ]
+SEGMENTATION = [["confusion", "metrics", "heads"], ["model"]]
 GROUND = {"errors", "geometry", "files", "analysis", "plan", "variants"}
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 PRIVATE_TO_COMPAT = ("tensorflow.python", "tf_keras")
@@ -79,6 +80,16 @@ def test_imports_go_down(name):
 def test_the_ground_floor_is_plain_python(name):
     allowed = sys.stdlib_module_names | {"dense_resnet"}
     assert all(imported.split(".")[0] in allowed for imported in imports_of(FILES[name].read_text()))
+
+
+def test_segmentation_imports_go_down():
+    floor = {f"segmentation.{name}": number for number, names in enumerate(SEGMENTATION) for name in names}
+    files = {f"segmentation.{file.stem}": file for file in (ROOT / "segmentation").glob("*.py") if file.stem != "__init__"}
+    assert set(files) == set(floor)
+    for name, file in files.items():
+        for imported in imports_of(file.read_text()):
+            assert floor.get(imported, -1) < floor[name], f"{name} imports {imported}, which is not below it"
+            assert not imported.startswith(("tools", *PRIVATE_TO_COMPAT)), f"{name} imports {imported}"
 
 
 def test_the_rule_sees_a_breach():

@@ -1,8 +1,8 @@
-"""Writes variables.json again: ``python tests/golden/regenerate.py [FOLDER WITH names_deeplab.json]``.
+"""Writes variables.json and heads.json again: ``python tests/golden/regenerate.py FOLDER``.
 
-The lists come from code that nobody here wrote: ``tf_slim.nets`` for v1 and v2 of depth 50 to 200, the original DeepLab
-code (a JSON file of its variables) for the beta variants of depth 50 and 101. The basic variants (18, 34) exist in
-neither; theirs are this project's own plan, held fixed. v1.5 and original variants have the v1 list under their scope.
+FOLDER has names_deeplab.json, the variables that the original DeepLab code makes: it gives the heads, and the beta variants
+of depth 50 and 101. v1 and v2 of depth 50 to 200 come from ``tf_slim.nets``. The basic variants (18, 34) exist in neither;
+theirs are this project's own plan, held fixed. v1.5 and original variants have the v1 list under their scope.
 """
 
 import json
@@ -12,7 +12,6 @@ from pathlib import Path
 from dense_resnet.compat import slim
 from dense_resnet.variants import plan
 
-FILE = Path(__file__).with_name("variables.json")
 BASIC = ("resnet_v1_18", "resnet_v1_34", "resnet_v1_18_beta")
 
 
@@ -42,9 +41,19 @@ def main():
     deeplab = json.loads((Path(sys.argv[1]) / "names_deeplab.json").read_text())
     for depth in (50, 101):
         lists[f"resnet_v1_{depth}_beta"] = deeplab[f"resnet_v1_{depth}_beta/backbone"]["variables"]
-    FILE.write_text(
-        "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in lists.items()) + "\n}\n"
-    )
+    write("variables.json", lists)
+    heads = {}
+    for config, listed in deeplab.items():
+        network, _, head = config.partition("/")
+        if network == "resnet_v1_50_beta" and head != "backbone":
+            heads[head] = [variable for variable in listed["variables"] if not variable[0].startswith("resnet")]
+    write("heads.json", heads)
+
+
+def write(name, lists):
+    """One list a line."""
+    rows = [f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in lists.items()]
+    Path(__file__).with_name(name).write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
 if __name__ == "__main__":

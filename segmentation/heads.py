@@ -1,0 +1,217 @@
+"""From features to logits: the heads of DeepLab, planned as integers and built on the slim face.
+
+==========  ===================================================================================================
+head        logits from
+==========  ===================================================================================================
+`fcn`       one 1x1 convolution on the features: the light one
+`aspp`      DeepLabv3: a 1x1, three atrous 3x3 and the image's mean, side by side, projected to 256 channels
+`decoder`   DeepLabv3+: the same, enlarged to stride 4, joined with block1's activation there, two 3x3
+==========  ===================================================================================================
+
+The atrous rates are not typed anywhere: a head reads 96, 192 and 288 pixels apart whatever the stride, which is 6, 12, 18
+cells at stride 16. Variables have the names of the original DeepLab code, so that its checkpoints load
+(``tests/test_heads.py`` compares names and numbers with that code's).
+
+Sources: "Rethinking Atrous Convolution", https://arxiv.org/abs/1706.05587 (aspp); "Encoder-Decoder with Atrous Separable
+Convolution", https://arxiv.org/abs/1802.02611 (decoder, separable).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from dense_resnet import geometry
+from dense_resnet.compat import slim
+from dense_resnet.errors import InputError
+from dense_resnet.plan import Conv, Norm, Plan, Unit, Variable
+from dense_resnet.resnet_utils import convolve, resnet_arg_scope
+
+HEADS = ("fcn", "aspp", "decoder")
+ATROUS_PIXELS = (96, 192, 288)  # between the taps of the atrous branches: rates 6, 12, 18 at stride 16
+DEPTH = 256  # channels between features and logits
+SKIP_DEPTH = 48  # channels of the decoder's stride-4 features
+SKIP_STRIDE = 4
+BATCH_NORM_DECAY = 0.9997
+BATCH_NORM_EPSILON = 1e-5
+KEEP = 0.9  # share of the projection's activations that training keeps
+
+
+@dataclass(frozen=True)
+class DepthwiseConv:
+    """A 3x3 convolution of each channel by itself, then batch norm and ReLU."""
+
+    scope: str
+    rate: int
+    depth: int
+    kernel: int = 3
+
+    @property
+    def variables(self) -> Iterator[Variable]:
+        yield Variable(f"{self.scope}/depthwise_weights", (self.kernel, self.kernel, self.depth, 1), True)
+        yield from Norm(f"{self.scope}/BatchNorm", self.depth).variables
+
+
+Layer = Conv | DepthwiseConv
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """A head as immutable integers; made by :func:`plan_head`."""
+
+    type: str  # one of HEADS
+    num_classes: int
+    separable: bool
+    image_pooling: tuple[int, int] | None  # of a crop: cells to average over; None: the whole map
+    image_projection: Conv | None  # of the image's mean
+    branches: tuple[tuple[Layer, ...], ...]  # side by side on the features
+    projection: Conv | None  # of all branches together
+    skip: Unit | None  # whose last convolution, before the addition, the decoder reads
+    skip_projection: Conv | None
+    decoder: tuple[Layer, ...]
+    logits: Conv
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All of them, in the order in which the original code makes them."""
+        parts = [self.image_projection, *(layer for branch in self.branches for layer in branch), self.projection]
+        parts += [self.skip_projection, *self.decoder, self.logits]
+        return tuple(part for part in parts if part)
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """Every variable: canonical name, shape, whether it is trained."""
+        return tuple(variable for layer in self.layers for variable in layer.variables)
+
+
+def atrous_rates(output_stride: int) -> tuple[int, ...]:
+    """The rates of the three atrous branches.
+
+    >>> atrous_rates(16), atrous_rates(8), atrous_rates(32)
+    ((6, 12, 18), (12, 24, 36), (3, 6, 9))
+    """
+    if any(pixels % output_stride for pixels in ATROUS_PIXELS):
+        raise InputError(f"ASPP needs an output_stride that divides {ATROUS_PIXELS[0]} (not {output_stride}).")
+    return tuple(pixels // output_stride for pixels in ATROUS_PIXELS)
+
+
+def plan_head(
+    plan: Plan,
+    num_classes: int,
+    head: str = "aspp",
+    *,
+    separable: bool = True,
+    image_pooling_crop: object | None = None,
+) -> HeadPlan:
+    """Plans a head on the features of `plan`.
+
+    Args:
+        num_classes: of the labels.
+        head: "fcn", "aspp" or "decoder".
+        separable: whether 3x3 convolutions are split into a depthwise and a 1x1.
+        image_pooling_crop: (height, width) in pixels: the image's mean becomes that of every window of such a crop, as
+            DeepLab ties it to its training crop; None takes the mean of the whole map.
+
+    Raises:
+        InputError: an argument does not fit; the message names the valid values.
+    """
+    if head not in HEADS:
+        raise InputError(f"head must be one of {', '.join(map(repr, HEADS))} (not {head!r}).")
+    num_classes = geometry.positive_integer("num_classes", num_classes)
+    if head == "fcn":
+        logits = _logits(plan.depth, num_classes)
+        return HeadPlan(head, num_classes, False, None, None, (), None, None, None, (), logits)
+    image = Conv("image_pooling", 1, 1, 1, plan.depth, DEPTH)
+    branches: list[tuple[Layer, ...]] = [(Conv("aspp0", 1, 1, 1, plan.depth, DEPTH),)]
+    for number, rate in enumerate(atrous_rates(plan.output_stride), 1):
+        branches.append(_three_by_three(f"aspp{number}", plan.depth, rate, separable))
+    projection = Conv("concat_projection", 1, 1, 1, DEPTH * (len(branches) + 1), DEPTH)
+    pooled = plan.feature_size(image_pooling_crop) if image_pooling_crop is not None else None
+    skip = skip_projection = None
+    decoder: tuple[Layer, ...] = ()
+    if head == "decoder":
+        skip = skip_unit(plan)
+        skip_projection = Conv("decoder/feature_projection0", 1, 1, 1, skip.convolutions[-1].depth, SKIP_DEPTH)
+        names = (
+            ("decoder_conv0", "decoder_conv1")
+            if separable
+            else ("decoder_conv0/decoder_conv0_1", "decoder_conv0/decoder_conv0_2")
+        )
+        first, second = (f"decoder/{name}" for name in names)
+        decoder = (
+            *_three_by_three(first, DEPTH + SKIP_DEPTH, 1, separable),
+            *_three_by_three(second, DEPTH, 1, separable),
+        )
+    return HeadPlan(
+        head, num_classes, separable, pooled, image, tuple(branches), projection, skip, skip_projection, decoder,
+        _logits(DEPTH, num_classes),
+    )  # fmt: skip
+
+
+def skip_unit(plan: Plan) -> Unit:
+    """The unit whose residual branch the decoder reads: the last but one of the first block, at stride 4."""
+    units = plan.blocks[0].units
+    if len(units) < 2 or units[-2].input_stride * units[-2].stride != SKIP_STRIDE:
+        raise InputError(f"the decoder reads the last but one unit of the first block at stride 4, which {plan.name} has not.")
+    return units[-2]
+
+
+def _logits(depth_in: int, num_classes: int) -> Conv:
+    return Conv("logits/semantic", 1, 1, 1, depth_in, num_classes, batch_norm=False, relu=False)
+
+
+def _three_by_three(scope: str, depth_in: int, rate: int, separable: bool) -> tuple[Layer, ...]:
+    if not separable:
+        return (Conv(scope, 3, 1, rate, depth_in, DEPTH),)
+    return DepthwiseConv(f"{scope}_depthwise", rate, depth_in), Conv(f"{scope}_pointwise", 1, 1, 1, depth_in, DEPTH)
+
+
+def build_head(head: HeadPlan, features: tf.Tensor, skip: tf.Tensor | None, is_training: bool) -> tf.Tensor:
+    """The head's ops on slim's layers.
+
+    Args:
+        features: ``[batch, rows, columns, depth]`` of the backbone.
+        skip: for the decoder, ``[batch, 4 x rows, 4 x columns, channels]`` of its skip unit, or as many as there are.
+        is_training: batch norm's mode, and whether activations are dropped.
+
+    Returns:
+        Logits ``[batch, rows, columns, num_classes]``, of the features' size, or of the skip's under the decoder.
+    """
+    with (
+        slim.arg_scope(resnet_arg_scope(0.0, BATCH_NORM_DECAY, BATCH_NORM_EPSILON, is_training=is_training)),
+        slim.arg_scope([slim.separable_conv2d], activation_fn=tf.nn.relu, normalizer_fn=slim.batch_norm),
+    ):
+        net = features
+        if head.projection and head.image_projection:
+            size = tf.shape(features)[1:3]
+            parts = [_enlarged(convolve(_image_mean(head, features), head.image_projection), size)]
+            parts += [_stack(features, branch) for branch in head.branches]
+            net = convolve(tf.concat(parts, axis=3), head.projection)
+            if is_training:
+                net = tf.nn.dropout(net, rate=1 - KEEP)
+        if head.skip_projection and skip is not None:
+            beside = convolve(skip, head.skip_projection)
+            net = _stack(tf.concat([_enlarged(net, tf.shape(beside)[1:3]), beside], axis=3), head.decoder)
+        return convolve(net, head.logits)
+
+
+def _stack(net: tf.Tensor, layers: tuple[Layer, ...]) -> tf.Tensor:
+    for layer in layers:
+        if isinstance(layer, DepthwiseConv):
+            net = slim.separable_conv2d(net, None, layer.kernel, depth_multiplier=1, rate=layer.rate, scope=layer.scope)
+        else:
+            net = convolve(net, layer)
+    return net
+
+
+def _image_mean(head: HeadPlan, features: tf.Tensor) -> tf.Tensor:
+    if head.image_pooling is None:
+        return tf.reduce_mean(features, [1, 2], keepdims=True)
+    return tf.nn.avg_pool2d(features, head.image_pooling, 1, "VALID")
+
+
+def _enlarged(values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """`values` on another grid of cells, corner on corner."""
+    return tf.compat.v1.image.resize_bilinear(values, size, align_corners=True)

@@ -1,0 +1,142 @@
+"""Heads and the model against the original DeepLab code: names, shapes and numbers; then any size, any stride."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import images_of, weights_of
+from det_weights import det_input, det_weight
+
+import dense_resnet as dr
+from dense_resnet import geometry, laws
+from dense_resnet.backbone import Backbone
+from segmentation.heads import HEADS, atrous_rates, plan_head
+from segmentation.model import SegmentationModel, _aligned
+
+GOLDEN = Path(__file__).parent / "golden"
+BLOCKS = [("block1", [(8, 4, 1), (8, 4, 2)]), ("block2", [(12, 4, 2)]), ("block3", [(16, 4, 2)]), ("block4", [(16, 4, 1)])]
+
+
+@pytest.mark.parametrize("config", json.loads((GOLDEN / "heads.json").read_text()))
+def test_variables_are_deeplabs(config):
+    expected = json.loads((GOLDEN / "heads.json").read_text())[config]
+    head, separable = "decoder" if "decoder" in config else "aspp", "plain" not in config
+    planned = plan_head(dr.plan("resnet_v1_50_beta", output_stride=16), 21, head, separable=separable)
+    assert [[name, list(shape), trainable] for name, shape, trainable in planned.variables] == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "head", "size"),
+    [("logits_aspp_sep_321_os16", "aspp", 321), ("logits_aspp_sep_decoder_sep_97_os16", "decoder", 97)],
+)
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_are_deeplabs(file, head, size, tied):
+    backbone = Backbone("resnet_v1_50_beta", output_stride=16)
+    model = SegmentationModel(backbone, 21, head, image_pooling_crop=size if tied else None)
+    for module in (backbone, model):
+        for name, variable in module._by_name.items():
+            variable.assign(det_weight(name, variable.shape))
+    expected = np.load(GOLDEN / f"{file}.npy", allow_pickle=False)
+    assert laws.relative_error(model.logits(det_input(size, size)), expected) <= 2e-4
+
+
+def small_model(head, output_stride=16, num_classes=5, **arguments):
+    """A head on a tiny backbone, with weights that are not trivial."""
+    plan = dr.plan(BLOCKS, output_stride=output_stride, scope="tiny", kind="bottleneck_v1")
+    model = SegmentationModel(laws.loaded(plan, weights_of(plan)), num_classes, head, **arguments)
+    for name, variable in model._by_name.items():
+        variable.assign(det_weight(name, variable.shape))
+    return model
+
+
+@pytest.mark.parametrize(("output_stride", "rates"), [(32, (3, 6, 9)), (16, (6, 12, 18)), (8, (12, 24, 36)), (4, (24, 48, 72))])
+def test_rates_follow_the_stride(output_stride, rates):
+    assert atrous_rates(output_stride) == rates
+    planned = plan_head(dr.plan("resnet_v2_50", output_stride=output_stride), 21)
+    assert tuple(branch[0].rate for branch in planned.branches[1:]) == rates
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("separable", [True, False])
+def test_the_same_weights_at_every_stride(head, separable):
+    """Where nothing is pooled over the map, logits at stride 8, subsampled, are those at stride 16."""
+    fine, coarse = (small_model(head, stride, separable=separable) for stride in (8, 16))
+    assert {name: value.shape for name, value in fine.weights.items()} == {name: v.shape for name, v in coarse.weights.items()}
+    images = images_of(65)
+    if head == "fcn":
+        assert laws.relative_error(fine.logits(images)[:, ::2, ::2], coarse.logits(images)) <= 1e-4
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("size", [(65, 65), (50, 77), (1, 40)])
+def test_any_size(head, size):
+    """Static, unknown and eager sizes agree, and are what padding and cropping by hand give."""
+    model = small_model(head)
+    images = images_of(size)
+    canvas = [geometry.aligned_size(side) for side in size]
+    padded = np.zeros((1, *canvas, 3), np.float32)
+    padded[:, : size[0], : size[1]] = images
+    small = model.logits(padded)
+    assert tuple(small.shape[1:3]) == tuple((side - 1) // (4 if head == "decoder" else 16) + 1 for side in canvas)
+    expected = tf.compat.v1.image.resize_bilinear(small, canvas, align_corners=True)[:, : size[0], : size[1]]
+    assert laws.relative_error(model(images), expected) <= 1e-5
+    static = tf.function(model).get_concrete_function(tf.TensorSpec([None, *size, 3]))
+    assert static.structured_outputs.shape.as_list() == [None, *size, 5]
+    assert laws.relative_error(static(tf.constant(images)), expected) <= 1e-5
+
+
+def test_logits_of_a_cell_stand_on_its_pixel():
+    """align_corners on the canvas: pixel (16 i, 16 j) has cell (i, j)'s logits."""
+    model = small_model("aspp")
+    images = images_of(65)
+    np.testing.assert_allclose(model(images)[:, ::16, ::16], model.logits(images), rtol=1e-4, atol=1e-5)
+
+
+def test_decoder_without_padding_keeps_its_own_size():
+    """DESIGN: 96x128 with the decoder gives 24x32."""
+    assert small_model("decoder").logits(images_of((96, 128))).shape.as_list() == [1, 24, 32, 5]
+
+
+@pytest.mark.parametrize("size", range(1, 70))
+def test_aligned_tensor_sizes(size):
+    assert _aligned(size, 32) == int(_aligned(tf.constant(size), 32)) == geometry.aligned_size(size)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_training(head):
+    model = small_model(head)
+    before = model.weights
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(images_of(65, batch=2), training=True) ** 2)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    assert len(gradients) == len(model.backbone.trainable_variables) + sum(v.trainable for v in model.head.variables)
+    assert all(gradient is not None for gradient in gradients)
+    moved = [name for name, value in model.weights.items() if not np.array_equal(value, before[name])]
+    assert sorted(moved) == sorted(name for name in before if "moving_" in name)
+
+
+def test_saved_model(tmp_path):
+    model = small_model("decoder")
+    tf.saved_model.save(model, str(tmp_path / "saved"))
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    images = tf.constant(images_of((50, 77)))
+    assert laws.relative_error(loaded(images), model(images)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: small_model("deeplab"), r"head must be one of 'fcn', 'aspp', 'decoder' \(not 'deeplab'\)"),
+        (lambda: small_model("aspp", num_classes=0), r"num_classes must be a positive integer \(not 0\)"),
+        (lambda: plan_head(dr.plan([("b", [(8, 4, 5)])]), 3), r"ASPP needs an output_stride that divides 96 \(not 20\)"),
+        (
+            lambda: plan_head(dr.plan([("b", [(8, 4, 2)])]), 3, "decoder"),
+            "the last but one unit of the first block at stride 4",
+        ),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
