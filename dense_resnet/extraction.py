@@ -200,6 +200,7 @@ class Extraction:
             progress("comparing", number, len(found))
             if self._is_done(image, manifest):
                 done.add(image.relative)
+        bad = {name: message for name, message in bad.items() if name not in done}  # a lower limit takes nothing away
         for name, message in bad.items():
             self._fail(name, message, manifest)
         size = self.settings.batch

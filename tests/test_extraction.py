@@ -320,6 +320,14 @@ def test_a_name_that_is_too_long(backbone, photograph_folder, tmp_path):
         Extraction(backbone, tmp_path / "out", SMALL).run(images.find_images([str(folder)]))
 
 
+def test_a_lower_limit_takes_nothing_away(backbone, found, tmp_path):
+    Extraction(backbone, tmp_path, SMALL).run(found)
+    before = contents(tmp_path)
+    again = Extraction(backbone, tmp_path, SMALL, max_pixels=1000).run(found, on_error="skip")
+    assert (again.written, again.total, again.failed) == (0, 6, ())
+    assert contents(tmp_path) == before
+
+
 def test_stopping_while_it_checks(backbone, found, tmp_path):
     assert Extraction(backbone, tmp_path / "out", SMALL).run(found, stop=lambda: True).stopped
     assert not (tmp_path / "out").exists()
