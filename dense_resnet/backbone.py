@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from dense_resnet import checkpoints, files, resnet_v1, resnet_v2, variants
 from dense_resnet.checkpoints import report
+from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, Plan
-from dense_resnet.resnet_utils import Block
+from dense_resnet.resnet_utils import Block, resnet_arg_scope
 from dense_resnet.slim_module import SlimModule
 
 UNIT_FUNCTIONS = {
@@ -104,7 +105,7 @@ class Backbone(SlimModule):
             Block(block.scope, UNIT_FUNCTIONS[block.units[0].kind], [unit.arguments for unit in block.units])
             for block in plan.blocks
         ]
-        with self._own_variables() as prefix:
+        with self._own_variables() as prefix, slim.arg_scope(resnet_arg_scope(weight_decay=0.0)):
             net, end_points = network(
                 images,
                 blocks,

@@ -349,6 +349,7 @@ class Extraction:
     def _agree_on_protocol(self) -> None:
         path = self.out / PROTOCOL
         text = json.dumps(self.protocol, indent=1) + "\n"
+        new = json.loads(text)
         if not path.exists():
             if manifests := sorted(self.out.glob("manifest*.jsonl")):
                 raise InputError(
@@ -357,11 +358,10 @@ class Extraction:
             files.write_new(path, text.encode())
         try:
             old = json.loads(path.read_text())
-            differing = sorted(key for key in old.keys() | self.protocol.keys() if old.get(key) != json.loads(text).get(key))
+            differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
         except (ValueError, AttributeError) as error:
             raise InputError(f"{path}: damaged ({error}). Choose another --out.") from error
         if differing:
-            new = json.loads(text)
             listed = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing)
             raise InputError(f"{self.out}: holds features of another protocol ({listed}). Choose another --out.")
 
@@ -398,16 +398,15 @@ class _Manifest:
         try:
             _lock(self._file.fileno(), fcntl.LOCK_EX, self.path)
             self._file.seek(0)
-            data = self._file.read()
-            whole = data[: data.rfind(b"\n") + 1]  # a kill can leave half a line
+            whole = _whole_lines(self._file.read())
             self._file.truncate(len(whole))
             records = _records(self.path, whole)
             self.lines = {record["path"]: record for record in records}
             self._superseded = len(records) > len(self.lines)
             for other in sorted(self.path.parent.glob("manifest*.jsonl")):
                 if other != self.path:
-                    data = other.read_bytes()
-                    self.elsewhere |= {record["path"]: record for record in _records(other, data[: data.rfind(b"\n") + 1])}
+                    whole = _whole_lines(other.read_bytes())
+                    self.elsewhere |= {record["path"]: record for record in _records(other, whole)}
         except BaseException:
             self._file.close()
             raise
@@ -433,6 +432,11 @@ class _Manifest:
 
 def _line(record: dict[str, Any]) -> bytes:
     return json.dumps(record).encode() + b"\n"
+
+
+def _whole_lines(data: bytes) -> bytes:
+    """`data` without the half line that a kill can leave."""
+    return data[: data.rfind(b"\n") + 1]
 
 
 def _records(path: Path, data: bytes) -> list[dict[str, Any]]:

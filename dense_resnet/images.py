@@ -56,7 +56,8 @@ def find_images(sources: Sequence[str], without: str | os.PathLike[str] | None =
         if path.is_dir():
             inside = [file for file in _walk(path) if file.suffix.lower() in SUFFIXES and file.is_file()]
             if without is not None:
-                inside = [file for file in inside if Path(without).resolve() not in file.resolve().parents]
+                apart = Path(without).resolve()
+                inside = [file for file in inside if apart not in file.resolve().parents]
             if not inside:
                 raise InputError(f"{source}: the folder holds no image (looked for {', '.join(SUFFIXES)}).")
             found += [Found(file, file.relative_to(path).as_posix()) for file in inside]

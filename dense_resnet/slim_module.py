@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import resnet_utils
 from dense_resnet.compat import slim
 from dense_resnet.plan import Variable
 
@@ -83,7 +82,6 @@ class SlimModule(tf.Module):
         with (
             v1.variable_scope(v1.get_variable_scope(), custom_getter=own_variable, reuse=v1.AUTO_REUSE, use_resource=True),
             slim.arg_scope({}),  # a user's own arg scopes stay outside
-            slim.arg_scope(resnet_utils.resnet_arg_scope(weight_decay=0.0)),
         ):
             yield prefix
 

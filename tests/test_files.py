@@ -1,5 +1,6 @@
 """Nothing good is lost: full disk, read-only folder, a failed check, a kill in the middle."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -15,6 +16,19 @@ from dense_resnet.errors import InputError
 def names(folder):
     """What the folder holds."""
     return sorted(path.name for path in folder.iterdir())
+
+
+@contextlib.contextmanager
+def room_for(size):
+    """A disk on which no file grows beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_replaces_and_leaves_nothing_behind(tmp_path):
@@ -53,15 +67,9 @@ def test_a_failed_check_keeps_the_old_file(tmp_path):
 def test_a_full_disk(tmp_path):
     target = tmp_path / "file"
     target.write_bytes(b"old")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
+    with room_for(1000):
         with pytest.raises(InputError, match="cannot be written: File too large"):
             files.write_bytes(target, bytes(5000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
     assert target.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
 
@@ -74,15 +82,9 @@ def test_a_full_disk_under_weights(tmp_path):
 
     target = tmp_path / "w.safetensors"
     safetensors.write(target, {"a": np.ones(3, np.float32)})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
+    with room_for(1000):
         with pytest.raises(InputError, match="cannot be written: .*What was there before is unchanged"):
             safetensors.write(target, {"a": np.ones(3000, np.float32)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
     assert safetensors.read(target)["a"].tolist() == [1, 1, 1]
     assert names(tmp_path) == ["w.safetensors"]
 

@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
         "peak_memory_bytes": peak,
     }
     if "extract" in args.versus:
-        bare, extract, peaks = benchmark.against_extraction(planned, args.size, args.images, 3, 0)
+        bare, extract, peaks = benchmark.against_extraction(planned, args.size, args.images, runs=3)
         timings += [bare, extract]
         ratios["forward / extract (images/s of extract over those of the forward)"] = benchmark.ratio(bare, extract)
         result["peak_memory_bytes_after_each_extraction"] = peaks

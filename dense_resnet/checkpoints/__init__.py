@@ -18,7 +18,6 @@ from dense_resnet.errors import InputError
 
 Weights = dict[str, np.ndarray]
 
-READ = "slim checkpoints (V1 and V2) and .safetensors"
 OTHERS = (".h5", ".hdf5", ".keras", ".pth", ".pt", ".bin", ".npz", ".npy", ".pb", ".onnx", ".tflite", ".pkl")
 
 
@@ -36,7 +35,7 @@ def read(path: str | os.PathLike[str]) -> Weights:
     if path.suffix == safetensors.SUFFIX:
         return safetensors.read(path)
     if path.suffix in OTHERS:
-        raise InputError(f"{path}: {path.suffix} files are not read; {READ} are.")
+        raise InputError(f"{path}: {path.suffix} files are not read; {slim.READABLE} are.")
     return slim.read(path)
 
 

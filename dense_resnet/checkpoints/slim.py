@@ -17,6 +17,7 @@ import tensorflow as tf
 from dense_resnet import files
 from dense_resnet.errors import InputError
 
+READABLE = "slim checkpoints (V1 and V2) and .safetensors"
 INDEX, DATA = ".index", ".data-00000-of-00001"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
@@ -41,7 +42,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path}: cannot be read as a TensorFlow checkpoint: {reason}. It is damaged or of another kind; "
-            "what is read: slim checkpoints (V1 and V2) and .safetensors."
+            f"what is read: {READABLE}."
         ) from error
 
 
