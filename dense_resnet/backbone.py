@@ -19,7 +19,7 @@ from dense_resnet.checkpoints import report
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, Plan
-from dense_resnet.resnet_utils import Block, resnet_arg_scope
+from dense_resnet.resnet_utils import BATCH_NORM_DECAY, Block, resnet_arg_scope
 from dense_resnet.slim_module import SlimModule
 
 UNIT_FUNCTIONS = {
@@ -36,6 +36,7 @@ class Backbone(SlimModule):
         plan: a variant's name, or a :class:`dense_resnet.plan.Plan`.
         output_stride, multi_grid, in_channels, num_classes: as :func:`dense_resnet.plan`, where `plan` is a name.
         seed: of the initial weights; None draws one.
+        batch_norm_decay: of the moving averages in training.
 
     Raises:
         InputError: (a ValueError) an argument does not fit; the message names the valid values.
@@ -54,13 +55,14 @@ class Backbone(SlimModule):
         in_channels: int = 3,
         num_classes: int | None = None,
         seed: int | None = None,
+        batch_norm_decay: float = BATCH_NORM_DECAY,
     ) -> None:
         if not isinstance(plan, Plan):
             plan = variants.plan(plan, output_stride, multi_grid=multi_grid, in_channels=in_channels, num_classes=num_classes)
         elif (output_stride, multi_grid, in_channels, num_classes) != (None, None, 3, None):
             raise InputError("a Plan has its own output_stride, multi_grid, in_channels and num_classes: give them to dr.plan.")
         super().__init__("backbone", plan.variables, plan.in_channels, seed)
-        self.plan = plan
+        self.plan, self._decay = plan, batch_norm_decay
         # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called.
         self.__call__ = self._traced.function("features", training=False)
 
@@ -105,7 +107,7 @@ class Backbone(SlimModule):
             Block(block.scope, UNIT_FUNCTIONS[block.units[0].kind], [unit.arguments for unit in block.units])
             for block in plan.blocks
         ]
-        with self._own_variables() as prefix, slim.arg_scope(resnet_arg_scope(weight_decay=0.0)):
+        with self._own_variables() as prefix, slim.arg_scope(resnet_arg_scope(0.0, self._decay)):
             net, end_points = network(
                 images,
                 blocks,

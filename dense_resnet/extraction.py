@@ -7,11 +7,8 @@ stopped; batches are cut from the whole list, so what it writes then is what an 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,15 +19,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import checkpoints, features, files, geometry, images
+from dense_resnet import checkpoints, features, files, geometry, images, journal
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
 from dense_resnet.images import Found, Placement
+from dense_resnet.journal import Journal
 from dense_resnet.picture import alignment_picture, write_picture
 from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import preprocess
 
-MANIFEST = "manifest.jsonl"
+MANIFEST = "manifest"
 PROTOCOL = "extraction.json"
 FORMAT = 1
 FAIL, SKIP = "fail", "skip"
@@ -164,9 +162,9 @@ class Extraction:
                 f"--on-error skip leaves them out.\n{listed}"
             )
         files.probe_folder(self.out)
-        with _locked(self.out, shared=count > 1):
-            self._agree_on_protocol()
-            with _Manifest(self.out / self._manifest_name()) as manifest:
+        with journal.locked(self.out, shared=count > 1):
+            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, MANIFEST)
+            with Journal(self.out / journal.log_name(MANIFEST, self.shard), MANIFEST) as manifest:
                 return self._work(found, bad, manifest, on_error, progress, stop, picture)
 
     def path_of(self, image: Found) -> Path:
@@ -187,7 +185,7 @@ class Extraction:
         self,
         found: list[Found],
         bad: dict[str, str],
-        manifest: _Manifest,
+        manifest: Journal,
         on_error: str,
         progress: Progress,
         stop: Callable[[], bool],
@@ -267,7 +265,7 @@ class Extraction:
         ready: list[tuple[Found, np.ndarray, Placement, str]],
         maps: dict[int, np.ndarray],
         done: set[str],
-        manifest: _Manifest,
+        manifest: Journal,
         picture: bool,
     ) -> None:
         dtype = tf.dtypes.as_dtype(self.settings.dtype).as_numpy_dtype
@@ -304,7 +302,7 @@ class Extraction:
                 }
             )
 
-    def _fail(self, name: str, message: str, manifest: _Manifest) -> None:
+    def _fail(self, name: str, message: str, manifest: Journal) -> None:
         """Records a bad image; features of what it was before do not stay."""
         self._features_of(name).unlink(missing_ok=True)
         manifest.add({"path": name, "status": "error", "error": message})
@@ -332,124 +330,15 @@ class Extraction:
         depths = {stride: (plan.pyramid[stride] or plan).depth for stride in self.layers}
         return sum(cells[stride] * depths[stride] for stride in self.layers) * tf.dtypes.as_dtype(self.settings.dtype).size
 
-    def _is_done(self, image: Found, manifest: _Manifest) -> bool:
+    def _is_done(self, image: Found, manifest: Journal) -> bool:
         """Whether the manifest, or one of a shard, has features of this very image; then the manifest has the line too."""
-        line = manifest.lines.get(image.relative) or manifest.elsewhere.get(image.relative)
+        line = manifest.find(image.relative)
         if line is None or line["status"] != "ok" or not self.path_of(image).is_file():
             return False
         if hashlib.sha256(images.read_file(image.path)).hexdigest() != line.get("sha256"):
             return False
         manifest.add(line)
         return True
-
-    def _manifest_name(self) -> str:
-        index, count = self.shard
-        return MANIFEST if count == 1 else f"manifest.{index}-of-{count}.jsonl"
-
-    def _agree_on_protocol(self) -> None:
-        path = self.out / PROTOCOL
-        text = json.dumps(self.protocol, indent=1) + "\n"
-        new = json.loads(text)
-        if not path.exists():
-            if manifests := sorted(self.out.glob("manifest*.jsonl")):
-                raise InputError(
-                    f"{self.out}: has {manifests[0].name} but not the {PROTOCOL} that goes with it. Choose another --out."
-                )
-            files.write_new(path, text.encode())
-        try:
-            old = json.loads(path.read_text())
-            differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{path}: damaged ({error}). Choose another --out.") from error
-        if differing:
-            listed = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing)
-            raise InputError(f"{self.out}: holds features of another protocol ({listed}). Choose another --out.")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, shared: bool) -> Iterator[None]:
-    """Keeps other runs out of `folder`; shards keep out only runs of the whole."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, folder)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, kind: int, path: Path) -> None:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{path}: another run is writing here. Wait for it, or choose another --out.") from None
-
-
-class _Manifest:
-    """The append-only log: a line an image. Open by one process at a time; a whole line or none survives a kill."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: dict[str, dict[str, Any]] = {}  # the last of each image
-        self.elsewhere: dict[str, dict[str, Any]] = {}  # likewise, in the manifests of shards
-        self._superseded = False  # whether the file has lines that no longer count
-
-    def __enter__(self) -> _Manifest:
-        self._file = open(self.path, "a+b")
-        try:
-            _lock(self._file.fileno(), fcntl.LOCK_EX, self.path)
-            self._file.seek(0)
-            whole = _whole_lines(self._file.read())
-            self._file.truncate(len(whole))
-            records = _records(self.path, whole)
-            self.lines = {record["path"]: record for record in records}
-            self._superseded = len(records) > len(self.lines)
-            for other in sorted(self.path.parent.glob("manifest*.jsonl")):
-                if other != self.path:
-                    whole = _whole_lines(other.read_bytes())
-                    self.elsewhere |= {record["path"]: record for record in _records(other, whole)}
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Appends a line, on disk when this returns, unless the image has this very line."""
-        record = json.loads(json.dumps(record))
-        old = self.lines.get(record["path"])
-        if record == old:
-            return
-        self._superseded |= old is not None
-        self.lines[record["path"]] = record
-        self._file.write(_line(record))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def __exit__(self, *_: object) -> None:
-        if self._superseded:  # one line an image again
-            files.write_bytes(self.path, b"".join(map(_line, self.lines.values())))
-        self._file.close()
-
-
-def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record).encode() + b"\n"
-
-
-def _whole_lines(data: bytes) -> bytes:
-    """`data` without the half line that a kill can leave."""
-    return data[: data.rfind(b"\n") + 1]
-
-
-def _records(path: Path, data: bytes) -> list[dict[str, Any]]:
-    records = []
-    for number, line in enumerate(data.splitlines(), 1):
-        try:
-            record = json.loads(line)
-            if not (isinstance(record["path"], str) and record["status"] in ("ok", "error")):
-                raise ValueError("no path or status")
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}, line {number}: damaged. Delete that line; its image will be extracted again.") from None
-        records.append(record)
-    return records
 
 
 def _ahead(

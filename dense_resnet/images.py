@@ -27,6 +27,7 @@ PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 EXIF_ORIENTATION = 0x0112
+PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # Pillow decodes a PNG to look for what may be absent
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,12 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             end = file.read().rstrip(b"\0\r\n ")
             file.seek(0)
-            with _opened(path, file, max_pixels) as image:
-                turned = _orientation(image) in (5, 6, 7, 8)
-                width, height = image.size[::-1] if turned else image.size
+            with opened(path, file, max_pixels) as image:
+                width, height = image.size
+                turned = (orientation_of(path, read_file(path), max_pixels) if start == PNG_START else orientation(image)) >= 5
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    width, height = (height, width) if turned else (width, height)
     kind = "PNG" if start == PNG_START else "JPEG"
     if not end.endswith(ENDINGS[kind]):
         decode_image(path, read_file(path), max_pixels=max_pixels)  # trailing bytes are harmless, a missing end is not
@@ -170,7 +172,7 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
     Returns:
         ``[height, width, channels]`` uint8.
     """
-    with _opened(path, io.BytesIO(data), max_pixels) as image:
+    with opened(path, io.BytesIO(data), max_pixels) as image:
         try:
             image.load()
             pixels = ImageOps.exif_transpose(image)
@@ -184,7 +186,8 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
         )
 
 
-def _opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
+def opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
+    """A Pillow image whose header has been read and found admissible; raises an :class:`InputError` otherwise."""
     Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for the process, and so have we
     start = file.read(len(PNG_START))
     file.seek(0)
@@ -204,7 +207,23 @@ def _opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
     return image
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """The EXIF orientation of an image file, 1 (upright) to 8."""
+    if data.startswith(PNG_START) and not any(mark in data for mark in PNG_EXIF):
+        return 1  # Pillow would decode all of it to say so
+    with opened(path, io.BytesIO(data), max_pixels) as image:
+        return orientation(image)
+
+
+def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes the turn of an EXIF orientation: ``[height, width, ...]`` on the pixels as they lie in the file."""
+    turned = upright.swapaxes(0, 1) if orientation >= 5 else upright
+    rows, columns = (-1 if orientation in turns else 1 for turns in ((3, 4, 6, 7), (2, 3, 7, 8)))
+    return np.ascontiguousarray(turned[::rows, ::columns])
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8."""
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block says nothing about the rotation, and decoding ignores it too

@@ -38,6 +38,8 @@ from dense_resnet.plan import (
 
 v1 = tf.compat.v1
 
+BATCH_NORM_DECAY = 0.997  # of the moving averages in training
+
 
 class Block(collections.namedtuple("Block", ["scope", "unit_fn", "args"])):
     """A block of residual units.
@@ -160,7 +162,7 @@ def stack_blocks_dense(
 
 def resnet_arg_scope(
     weight_decay: float = 0.0001,
-    batch_norm_decay: float = 0.997,
+    batch_norm_decay: float = BATCH_NORM_DECAY,
     batch_norm_epsilon: float = 1e-5,
     batch_norm_scale: bool = True,
     *,

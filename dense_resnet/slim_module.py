@@ -51,6 +51,11 @@ class SlimModule(tf.Module):
         """All variables' values, float32, under their canonical names."""
         return {name: variable.numpy() for name, variable in self._by_name.items()}
 
+    @property
+    def trainable(self) -> dict[str, tf.Variable]:
+        """The variables that training changes by gradients, under their canonical names."""
+        return {name: variable for name, variable in self._by_name.items() if variable.trainable}
+
     def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
         """The ops of one of the module's outputs."""
         raise NotImplementedError

@@ -217,3 +217,51 @@ def _kind_of(blocks: Sequence[Any], asked: str | None) -> str:
     if len(kinds) > 1:
         raise InputError(f"the blocks' unit functions and kind must agree (not {', '.join(sorted(kinds))}).")
     return kinds.pop() if kinds else BOTTLENECK_V2
+
+
+def described(planned: Plan) -> str | dict[str, Any]:
+    """`planned` as JSON: a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` with slim dicts.
+
+    Raises:
+        InputError: it has no root block, which a description does not say.
+    """
+    if not planned.root:
+        raise InputError("a plan without root block has no description.")
+    if planned.name in VARIANTS:
+        return planned.name
+    blocks = []
+    for block in planned.blocks:
+        units = [dict(unit.arguments) for unit in block.units]
+        if planned.multi_grid and block is planned.blocks[-1]:  # it says their factors
+            for unit in units:
+                unit.pop("unit_rate", None)
+        blocks.append([block.scope, units])
+    return {"scope": planned.scope, "kind": planned.units[0].kind, "blocks": blocks}
+
+
+def from_description(
+    description: object,
+    output_stride: int | None = None,
+    multi_grid: Sequence[int] | None = None,
+    in_channels: int = 3,
+) -> Plan:
+    """The plan that :func:`described` tells of, at an output_stride.
+
+    Raises:
+        InputError: it is neither a variant's name nor blocks, or does not fit.
+
+    >>> from_description(described(plan("resnet_v1_18")), output_stride=8).name
+    'resnet_v1_18'
+    """
+    if isinstance(description, str):
+        return plan(description, output_stride, multi_grid=multi_grid, in_channels=in_channels)
+    if not isinstance(description, dict) or set(description) - {"scope", "kind"} != {"blocks"}:
+        raise InputError(f"a plan must be a variant's name, or an object of blocks, kind and scope (not {description!r:.80}).")
+    return plan(
+        description["blocks"],
+        output_stride,
+        multi_grid=multi_grid,
+        in_channels=in_channels,
+        kind=description.get("kind"),
+        scope=description.get("scope"),
+    )

@@ -8,10 +8,12 @@ from typing import Any
 _LAZY = {  # name: the module that it is handed on from
     "ConfusionMatrix": "segmentation.confusion",
     "SegmentationModel": "segmentation.model",
+    "load_model": "segmentation.model_directory",
+    "save_model": "segmentation.model_directory",
 }
 _MODULES = ("metrics",)
 
-__all__ = ["ConfusionMatrix", "SegmentationModel", "metrics"]
+__all__ = ["ConfusionMatrix", "SegmentationModel", "load_model", "metrics", "save_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ Convolution", https://arxiv.org/abs/1802.02611 (decoder, separable).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -55,6 +55,7 @@ class DepthwiseConv:
 
 
 Layer = Conv | DepthwiseConv
+Uniform = Callable[..., tf.Tensor]  # of a shape and a dtype: numbers in [0, 1)
 
 
 @dataclass(frozen=True)
@@ -168,19 +169,29 @@ def _three_by_three(scope: str, depth_in: int, rate: int, separable: bool) -> tu
     return DepthwiseConv(f"{scope}_depthwise", rate, depth_in), Conv(f"{scope}_pointwise", 1, 1, 1, depth_in, DEPTH)
 
 
-def build_head(head: HeadPlan, features: tf.Tensor, skip: tf.Tensor | None, is_training: bool) -> tf.Tensor:
+def build_head(
+    head: HeadPlan,
+    features: tf.Tensor,
+    skip: tf.Tensor | None,
+    is_training: bool,
+    *,
+    dropout: Uniform | None = None,
+    batch_norm_decay: float = BATCH_NORM_DECAY,
+) -> tf.Tensor:
     """The head's ops on slim's layers.
 
     Args:
         features: ``[batch, rows, columns, depth]`` of the backbone.
         skip: for the decoder, ``[batch, 4 x rows, 4 x columns, channels]`` of its skip unit, or as many as there are.
-        is_training: batch norm's mode, and whether activations are dropped.
+        is_training: batch norm's mode.
+        dropout: draws the numbers that say which activations training drops; None drops none.
+        batch_norm_decay: of the moving averages.
 
     Returns:
         Logits ``[batch, rows, columns, num_classes]``, of the features' size, or of the skip's under the decoder.
     """
     with (
-        slim.arg_scope(resnet_arg_scope(0.0, BATCH_NORM_DECAY, BATCH_NORM_EPSILON, is_training=is_training)),
+        slim.arg_scope(resnet_arg_scope(0.0, batch_norm_decay, BATCH_NORM_EPSILON, is_training=is_training)),
         slim.arg_scope([slim.separable_conv2d], activation_fn=tf.nn.relu, normalizer_fn=slim.batch_norm),
     ):
         net = features
@@ -189,8 +200,8 @@ def build_head(head: HeadPlan, features: tf.Tensor, skip: tf.Tensor | None, is_t
             parts = [_enlarged(convolve(_image_mean(head, features), head.image_projection), size)]
             parts += [_stack(features, branch) for branch in head.branches]
             net = convolve(tf.concat(parts, axis=3), head.projection)
-            if is_training:
-                net = tf.nn.dropout(net, rate=1 - KEEP)
+            if dropout is not None:
+                net = tf.nn.experimental.general_dropout(net, 1 - KEEP, dropout)
         if head.skip_projection and skip is not None:
             beside = convolve(skip, head.skip_projection)
             net = _stack(tf.concat([_enlarged(net, tf.shape(beside)[1:3]), beside], axis=3), head.decoder)

@@ -94,15 +94,13 @@ def scoped_mean_iou(
             class of every image at once (torchmetrics).
         absent, background: as :func:`class_iou`.
     """
-    matrices = [checked_counts(matrix) for matrix in matrices]
     if scope not in SCOPES:
         raise InputError(f"scope must be one of {', '.join(SCOPES)} (not {scope!r}).")
     if scope == "dataset":
-        return mean_iou(np.sum(matrices, axis=0), absent, background=background)
-    if scope == "image":
-        values = np.array([mean_iou(matrix, absent, background=background) for matrix in matrices])
-    else:
-        values = np.concatenate([class_iou(matrix, absent, background=background) for matrix in matrices])
+        return mean_iou(np.sum([*map(checked_counts, matrices)], axis=0), absent, background=background)
+    of_image = mean_iou if scope == "image" else class_iou
+    each = [np.atleast_1d(of_image(matrix, absent, background=background)) for matrix in matrices]
+    values = np.concatenate([*each, np.empty(0)])
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 

@@ -7,14 +7,16 @@ padding is cropped off. (``tests/test_heads.py``)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from dense_resnet.backbone import Backbone
+from dense_resnet.errors import InputError
 from dense_resnet.slim_module import SlimModule
-from segmentation.heads import build_head, plan_head
+from segmentation.heads import BATCH_NORM_DECAY, Uniform, build_head, plan_head
 
 
 class SegmentationModel(SlimModule):
@@ -27,6 +29,7 @@ class SegmentationModel(SlimModule):
         separable: whether the head's 3x3 convolutions are split into a depthwise and a 1x1.
         image_pooling_crop: see :func:`segmentation.heads.plan_head`.
         seed: of the head's initial weights.
+        batch_norm_decay: of the head's moving averages in training.
 
     Raises:
         InputError: (a ValueError) an argument does not fit; the message names the valid values.
@@ -45,10 +48,13 @@ class SegmentationModel(SlimModule):
         separable: bool = True,
         image_pooling_crop: object | None = None,
         seed: int | None = None,
+        batch_norm_decay: float = BATCH_NORM_DECAY,
     ) -> None:
         plan = plan_head(backbone.plan, num_classes, head, separable=separable, image_pooling_crop=image_pooling_crop)
         super().__init__("segmentation_model", plan.variables, backbone.plan.in_channels, seed)
         self.backbone, self.head = backbone, plan
+        self.image_pooling_crop = image_pooling_crop
+        self._decay = batch_norm_decay
         # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called.
         self.__call__ = self._traced.function("pixels", training=False)
 
@@ -68,23 +74,59 @@ class SegmentationModel(SlimModule):
         """Logits before they are enlarged, one a cell; nothing is padded or cropped."""
         return self._run("cells", images, training)
 
+    def training_logits(self, images: tf.Tensor, dropout: Uniform, freeze_batch_norm: bool) -> tf.Tensor:
+        """What a training step differentiates: :meth:`__call__` in training mode, for use inside a ``tf.function``.
+
+        Args:
+            images: as :meth:`__call__`.
+            dropout: a function of a shape and a dtype that draws from [0, 1); equal numbers drop the same activations.
+            freeze_batch_norm: normalizes by the moving averages and leaves them alone.
+        """
+        return self._pixels(images, not freeze_batch_norm, dropout)
+
     @property
     def weights(self) -> dict[str, np.ndarray]:
         """The backbone's and the head's variables, float32, under their canonical names."""
         return self.backbone.weights | super().weights
 
+    @property
+    def trainable(self) -> dict[str, tf.Variable]:
+        """Likewise, the variables that training changes by gradients."""
+        return self.backbone.trainable | super().trainable
+
+    @property
+    def head_names(self) -> frozenset[str]:
+        """The names of the head's own variables."""
+        return frozenset(self._by_name)
+
+    def assign(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> None:
+        """Takes the weights of a whole model under canonical names.
+
+        Raises:
+            InputError: a variable is missing or has another shape; then none has changed.
+        """
+        own = self.backbone._by_name | self._by_name
+        for name, variable in own.items():
+            if name not in weights or weights[name].shape != tuple(variable.shape):
+                found = f"has shape {list(weights[name].shape)}" if name in weights else "is missing"
+                raise InputError(f"{source}: {name} {found}; this model needs {variable.shape.as_list()}.")
+        for name, variable in own.items():
+            variable.assign(weights[name])
+
     def _build(self, output: str, images: tf.Tensor, training: bool) -> tf.Tensor:
-        if output == "cells":
-            return self._cells(images, training)
+        dropout = tf.random.uniform if training else None
+        return self._cells(images, training, dropout) if output == "cells" else self._pixels(images, training, dropout)
+
+    def _pixels(self, images: tf.Tensor, training: bool, dropout: Uniform | None) -> tf.Tensor:
         height, width = (_size(images, axis) for axis in (1, 2))
         stride = self.backbone.plan.nominal_stride
         below, right = (_aligned(side, stride) - side for side in (height, width))
         canvas = tf.pad(images, [[0, 0], [0, below], [0, right], [0, 0]])
-        cells = self._cells(canvas, training)
+        cells = self._cells(canvas, training, dropout)
         enlarged = tf.compat.v1.image.resize_bilinear(cells, [height + below, width + right], align_corners=True)
         return enlarged[:, :height, :width]
 
-    def _cells(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+    def _cells(self, images: tf.Tensor, training: bool, dropout: Uniform | None) -> tf.Tensor:
         skip = None
         if self.head.skip:
             end_points = self.backbone.end_points(images, training)
@@ -92,7 +134,7 @@ class SegmentationModel(SlimModule):
         else:
             features = self.backbone(images, training)
         with self._own_variables():
-            return build_head(self.head, features, skip, training)
+            return build_head(self.head, features, skip, training, dropout=dropout, batch_norm_decay=self._decay)
 
 
 def _size(images: tf.Tensor, axis: int) -> Any:

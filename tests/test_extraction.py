@@ -197,7 +197,7 @@ def test_a_changed_image_is_extracted_again(backbone, folder_with_a_truncated_on
 def test_another_protocol_is_refused(backbone, found, tmp_path):
     Extraction(backbone, tmp_path, SMALL).run(found[:1])
     before = contents(tmp_path)
-    with pytest.raises(dr.InputError, match=r"features of another protocol \(dtype: 'float32' there, 'float16' now\)"):
+    with pytest.raises(dr.InputError, match=r"results of another protocol \(dtype: 'float32' there, 'float16' now\)"):
         Extraction(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
     other = laws.loaded(PLAN, laws.mirrored(backbone.weights))
     with pytest.raises(dr.InputError, match="weights_sha256"):

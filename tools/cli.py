@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dense_resnet.backbone import Backbone
     from dense_resnet.plan import Plan
+    from segmentation.prediction import Inference
 
-VERBS = ("describe", "check", "extract", "benchmark", "demo")
+VERBS = ("describe", "check", "extract", "doctor", "train", "evaluate", "compare", "predict", "benchmark", "demo")
 STOPPED = 75  # EX_TEMPFAIL: run it again
 
 
@@ -83,6 +84,54 @@ def add_weights_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--random-weights", type=int, metavar="SEED", help="fresh weights instead, for trying things out")
 
 
+def add_dataset_options(parser: argparse.ArgumentParser) -> None:
+    """The dataset and how its labels are read."""
+    parser.add_argument("dataset", metavar="DATASET", help="a folder in a layout that doctor knows, or a CSV list")
+    parser.add_argument("--classes", metavar="FILE", help="a dataset.json with class names and colours")
+    parser.add_argument(
+        "--label-map", metavar="MAP", help="labelIds, trainIds, reduce_zero_label, or a JSON file of value: label"
+    )
+    parser.add_argument(
+        "--exif", choices=("error", "apply", "ignore"), default="error", help="what a rotated image gets (default error)"
+    )
+
+
+def add_inference_options(parser: argparse.ArgumentParser) -> None:
+    """How a model is run on an image."""
+    group = parser.add_argument_group("inference")
+    group.add_argument("--output-stride", type=int, metavar="N", help="another one than the model was trained at")
+    group.add_argument("--size", type=int, default=513, metavar="N", help="side of the canvas, 32n+1 (default 513)")
+    group.add_argument(
+        "--scales", type=float, nargs="+", default=[1.0], metavar="X", help="such as 0.5 0.75 1 1.25 (default 1)"
+    )
+    group.add_argument("--flip", action="store_true", help="also mirrored, and averaged")
+    group.add_argument("--tile", type=int, metavar="N", help="sliding windows of that side, 32n+1, over large images")
+
+
+def asked_inference(args: argparse.Namespace, **others: str) -> Inference:
+    """What :func:`add_inference_options` asks for."""
+    from segmentation.prediction import Inference
+
+    return Inference(size=args.size, scales=tuple(args.scales), flip=args.flip, tile=args.tile, **others)
+
+
+def add_shard_options(parser: argparse.ArgumentParser) -> None:
+    """Which images, and what bad ones get."""
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th image from the I-th on")
+    parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="at a bad image (default fail)")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """--shard as numbers."""
+    from dense_resnet.errors import InputError
+
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise InputError(f"--shard must be I/N with 0 <= I < N, such as 0/4 (not {text!r}).")
+    return int(index), int(count)
+
+
 def start_tensorflow() -> None:
     """Imports TensorFlow without the lines about processors that it prints before anybody can set its log level."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -90,7 +139,9 @@ def start_tensorflow() -> None:
     sys.stderr.flush()
     os.dup2(silent, 2)
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow
+
+        tensorflow.get_logger().setLevel("ERROR")  # align_corners exists in a deprecated function only
     finally:
         os.dup2(kept, 2)
         os.close(kept)
@@ -143,8 +194,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A function of (what, done, total) that draws a bar with images/s and the time left."""
+def progress_bar() -> Iterator[Callable[..., None]]:
+    """A function of (what, done, total, note) that draws a bar with images/s and the time left; the note may be left out."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -152,16 +203,17 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed:.2f} images/s" if task.speed else "")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    text, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (text, BarColumn(20), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), note)
     with Progress(*columns, speed_estimate_period=120) as bar:
         tasks: dict[str, Any] = {}
 
-        def show(what: str, done: int, total: int) -> None:
+        def show(what: str, done: int, total: int, note: str = "") -> None:
             if what not in tasks:  # what came before has made room for it
                 for task in tasks.values():
                     bar.remove_task(task)
                 tasks.clear()
-                tasks[what] = bar.add_task(what, total=total, completed=done)
-            bar.update(tasks[what], completed=done)
+                tasks[what] = bar.add_task(what, total=total, completed=done, note=note)
+            bar.update(tasks[what], completed=done, note=note)
 
         yield show

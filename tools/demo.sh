@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets everything up and runs the main job on the photograph that comes with the package.
+# Sets everything up, then extracts features of a photograph and evaluates a small model: what comes with the package.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$root"

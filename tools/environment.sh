@@ -1,5 +1,5 @@
-# Sourced by demo.sh and test.sh: a virtual environment with the package and its test extra, made where there is none.
-# An active one is used as it is; otherwise .venv in the checkout. PYTHON names the interpreter that makes it.
+# Sourced by the scripts here: a virtual environment with the package, made where there is none, and with the extra that
+# $extra names. An active one is used as it is; otherwise .venv in the checkout. PYTHON names the interpreter that makes it.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 environment=${VIRTUAL_ENV:-$root/.venv}
 if [ ! -x "$environment/bin/python" ]; then
@@ -11,12 +11,13 @@ if [ ! -x "$environment/bin/python" ]; then
 fi
 PATH="$environment/bin:$PATH"
 export PATH
-if [ "$root/setup.py" -nt "$environment/.dense-resnet" ]; then
+stamp=$environment/.dense-resnet${extra:-}
+if [ "$root/setup.py" -nt "$stamp" ]; then
   echo "installing into $environment (TensorFlow is large: a few minutes)"
-  python -m pip install --quiet --disable-pip-version-check --editable "$root[test]"
+  python -m pip install --quiet --disable-pip-version-check --editable "$root${extra:-}"
   if ! python -c 'import cv2' 2>/dev/null; then # no libGL: a machine without a display
     python -m pip uninstall --quiet --yes --disable-pip-version-check opencv-python
     python -m pip install --quiet --disable-pip-version-check opencv-python-headless
   fi
-  touch "$environment/.dense-resnet"
+  touch "$stamp"
 fi

@@ -8,7 +8,7 @@ HELP = "Extract features of images to disk: one safetensors file an image, and a
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_plan_options, add_weights_options
+    from .cli import add_plan_options, add_shard_options, add_weights_options
 
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
     parser.add_argument("--model", required=True, metavar="VARIANT", help="such as resnet_v2_152")
@@ -20,19 +20,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[], metavar="N", help="strides to keep, such as 4 8 16")
     parser.add_argument("--dtype", default="float32", help="float32, float16 or bfloat16 (default float32)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at a time (default 1)")
-    parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th image from the I-th on")
-    parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="at a bad image (default fail)")
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
+    add_shard_options(parser)
     parser.add_argument("--picture", action="store_true", help="also write an alignment picture of each image")
 
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.images import MAX_PIXELS, find_images
 
-    from .cli import STOPPED, asked_plan, loaded_backbone, progress_bar, start_tensorflow, stop_signals
+    from .cli import STOPPED, asked_plan, loaded_backbone, progress_bar, shard_of, start_tensorflow, stop_signals
 
     found = find_images(args.images, without=args.out)
-    shard = _shard(args.shard)
+    shard = shard_of(args.shard)
     planned = asked_plan(args, args.model)
     with stop_signals() as stop:
         start_tensorflow()
@@ -54,15 +52,6 @@ def main(args: argparse.Namespace) -> int:
         print("stopped; the same command goes on from here")
         return STOPPED
     return 0
-
-
-def _shard(text: str) -> tuple[int, int]:
-    from dense_resnet.errors import InputError
-
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise InputError(f"--shard must be I/N with 0 <= I < N, such as 0/4 (not {text!r}).")
-    return int(index), int(count)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,448 @@
+"""Scoring a dataset, an image at a time, so that a run can be stopped, killed, split and checked.
+
+    OUT/evaluation.json          every figure, the confusion matrix, and the whole protocol
+    OUT/images.jsonl             one line an image: its confusion matrix, boundary, trimap and calibration counts
+    OUT/protocol.json            what the lines depend on: another protocol is refused, never mixed in
+    OUT/report/index.html        the page to look at
+
+A line is on disk soon after its image, so a run that was killed goes on and gives exactly the result of an uninterrupted
+one; shards write logs of their own, which a run of the whole takes over. The ground truth is never resized. A bad image or
+label may be skipped, and is then listed; a bad prediction never: a system does not choose what it is scored on.
+How the lines become figures: :mod:`segmentation.results`. (``tests/test_evaluation.py``)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_resnet import files, images, journal
+from dense_resnet.errors import InputError
+from dense_resnet.journal import ERROR, OK, Journal
+from segmentation import boundaries, calibration
+from segmentation.labels import LabelSpace, decode_indices, decode_label
+from segmentation.model_directory import SavedModel
+from segmentation.prediction import INPUT, NATIVE, Inference, Predictor
+from segmentation.presets import Switches
+from segmentation.report import Example, write_page
+from segmentation.results import FORMAT, LOG, RESULT, ImageCounts, summarise
+from segmentation.samples import Dataset, Sample
+
+PROTOCOL, REPORT = "protocol.json", "report"
+FAIL, SKIP = "fail", "skip"
+DECODERS = 2
+IMAGES_AHEAD = 3  # decoded, and as many waiting to be counted: what bounds the memory
+WORST, MIDDLE, BEST = 4, 2, 2  # images on the page
+MOST_SHOWN = 20  # problems in one message
+DEFINITION = Switches()
+
+Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system says of one image."""
+
+    labels: np.ndarray  # [height, width], of the image or of the canvas that it was padded to
+    confidence: np.ndarray | None = None  # [height, width] float32, where there are probabilities
+    padded: int = 0  # pixels of the canvas beyond the image
+    sha256: str | None = None  # of the file that it was read from
+
+
+class ModelSystem:
+    """A model, asked anew for every image."""
+
+    def __init__(self, saved: SavedModel, inference: Inference) -> None:
+        self._predictor = Predictor(saved.model, saved.preprocessing, inference)
+        self.space, self.seams = saved.space, self._predictor.seams
+        self.described = {**saved.described, "seams": self.seams}
+        self.inference: dict[str, Any] | None = dataclasses.asdict(inference)
+        self.size, self.upsample = inference.score, inference.upsample
+
+    def fingerprint(self, sample: Sample) -> str | None:
+        """What a line of the log depends on beyond image, label and protocol: nothing."""
+        return None
+
+    def __call__(self, sample: Sample, image: np.ndarray) -> Answer:
+        try:
+            prediction = self._predictor(image)
+        except InputError as error:
+            raise InputError(f"{sample.image}: {error}") from error
+        return Answer(prediction.labels, prediction.confidence, prediction.padded)
+
+
+class FolderSystem:
+    """Predictions that another program wrote: one index PNG an image, under the sample's name.
+
+    Args:
+        folder: with ``<name>.png`` for each sample, or all in one level under the last part of the name.
+        space: of the predicted indices.
+        samples: that have to be there.
+        max_pixels: larger files are refused.
+
+    Raises:
+        InputError: predictions are missing; all are listed at once.
+    """
+
+    size, upsample, seams = NATIVE, None, None
+    inference: dict[str, Any] | None = None
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        space: LabelSpace,
+        samples: Sequence[Sample],
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> None:
+        root = Path(folder)
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder of predictions.")
+        self.space, self._max_pixels = space, max_pixels
+        self.described: dict[str, Any] = {"predictions": str(root)}
+        flat = len({Path(sample.name).name for sample in samples}) == len(samples)
+        self._paths = {}
+        for sample in samples:
+            own = root / f"{sample.name}.png"
+            level = root / own.name
+            self._paths[sample.name] = level if flat and not own.is_file() and level.is_file() else own
+        if missing := [f"{path}: no such file" for path in self._paths.values() if not path.is_file()]:
+            raise InputError(f"{root}: {len(missing)} of {len(samples)} predictions are missing.{_listed(missing)}")
+
+    def fingerprint(self, sample: Sample) -> str | None:
+        """The prediction file's digest."""
+        return _sha256(images.read_file(self._paths[sample.name]))
+
+    def __call__(self, sample: Sample, image: np.ndarray) -> Answer:
+        path = self._paths[sample.name]
+        data = images.read_file(path)
+        labels = decode_indices(path, data, self._max_pixels)
+        if labels.shape != image.shape[:2]:
+            raise InputError(
+                f"{path}: the prediction is {_size(labels)} pixels, the image {_size(image)}. "
+                "Labels are never resized: predict at the image's own size."
+            )
+        if (wrong := labels >= self.space.num_classes).any():
+            y, x = np.argwhere(wrong)[0]
+            raise InputError(
+                f"{path}: prediction value {labels[y, x]} ({np.count_nonzero(labels == labels[y, x])} px, first at y={y}, "
+                f"x={x}) is outside 0..{self.space.num_classes - 1}. Every pixel needs a class: only the ground truth has an "
+                "ignore label. Are the classes counted from 1, or the values colours turned to grey?"
+            )
+        return Answer(labels, sha256=_sha256(data))
+
+
+System = ModelSystem | FolderSystem
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    result: dict[str, Any] | None  # evaluation.json; None where the run was stopped or did a shard
+    scored: int  # images, in this run
+    total: int  # images of this run that now have a line
+    failed: tuple[str, ...]  # messages
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An image and its label, decoded."""
+
+    image: np.ndarray  # [height, width, 3] uint8
+    label: np.ndarray  # [height, width]
+    digests: dict[str, str]  # of both files
+
+
+class Evaluation:
+    """A system, a dataset, and the folder that the result goes to.
+
+    Args:
+        system: a model, or a folder of predictions.
+        dataset: with labels.
+        out: the folder.
+        switches: what becomes of absent classes, and the rest of what evaluators disagree on.
+        shard: (i, n) takes every n-th image from the i-th on; a run without shards joins them.
+        max_pixels: larger images are refused.
+
+    Raises:
+        InputError: the system's classes are not the dataset's, or it does not do what the switches say.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        dataset: Dataset,
+        out: str | os.PathLike[str],
+        switches: Switches = DEFINITION,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> None:
+        if system.space.names != dataset.space.names:
+            raise InputError(
+                f"the model has {_named(system.space)}, {dataset.name} has {_named(dataset.space)}: they must be the same, in "
+                "the same order. See --classes and --label-map."
+            )
+        if system.size != switches.size:
+            raise InputError(f"size {switches.size!r} is to be scored, and the predictions are of size {system.size!r}.")
+        if system.upsample not in (None, switches.upsample):
+            raise InputError(f"upsample is to be {switches.upsample!r}, and the model's inference has {system.upsample!r}.")
+        if system.size == INPUT and dataset.space.ignore_label is None:
+            raise InputError("scoring the input canvas needs an ignore label for its padding, and this dataset has none.")
+        self.system, self.dataset, self.out, self.switches = system, dataset, Path(out), switches
+        self.shard, self.max_pixels = shard, max_pixels
+        names = "\n".join(sorted(sample.name for sample in dataset.samples))
+        self.protocol = {
+            "format": FORMAT,
+            "dataset": dataset.name,
+            "split": dataset.split,
+            "names_sha256": _sha256(names.encode("utf-8", "surrogateescape")),
+            "labels": dataset.space.as_json(),
+            "exif": dataset.samples[0].exif if dataset.samples else None,
+            "system": system.described,
+            "inference": system.inference,
+            "boundary": {"dilation_ratio": boundaries.DILATION_RATIO, "trimap_widths": boundaries.TRIMAP_WIDTHS},
+            "calibration_bins": calibration.BINS,
+        }
+
+    def run(
+        self,
+        *,
+        on_error: str = FAIL,
+        merge: bool = False,
+        progress: Progress = lambda what, done, total: None,
+        stop: Callable[[], bool] = lambda: False,
+        report: bool = True,
+    ) -> Outcome:
+        """Scores what an earlier run of the same protocol has not, then writes the result.
+
+        Args:
+            on_error: "fail" names all bad pairs before any compute, as far as labels and the images' headers show them, and
+                stops at one that turns up later; "skip" lists them and goes on.
+            merge: only joins shards: an image that is in none's log is an error.
+            progress: called with (what is being done, images done, images in all).
+            stop: asked before each image; True finishes what has begun and returns.
+            report: also writes the page.
+
+        Raises:
+            InputError: a bad pair under "fail", a bad prediction, an unusable folder, another protocol in it, or another run
+                at work on it.
+        """
+        index, count = self.shard
+        if on_error not in (FAIL, SKIP):
+            raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
+        if merge and count > 1:
+            raise InputError("a shard has nothing to merge: leave out --shard.")
+        samples = self.dataset.samples[index::count]
+        bad: dict[str, str] = {}
+        for number, sample in enumerate(samples):
+            if stop():
+                return Outcome(None, 0, 0, (), stopped=True)
+            progress("checking", number, len(samples))
+            if message := self._refusal(sample):
+                bad[sample.name] = message
+        if bad and on_error == FAIL:
+            raise InputError(
+                f"{len(bad)} of {len(samples)} pairs cannot be used; nothing was computed. "
+                f"--on-error skip leaves them out.{_listed(list(bad.values()))}"
+            )
+        files.probe_folder(self.out)
+        with journal.locked(self.out, shared=count > 1):
+            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG)
+            with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
+                outcome = self._score(samples, bad, log, on_error, merge, progress, stop)
+                if outcome.stopped or count > 1:
+                    return outcome
+                text = json.dumps(self._result(log), indent=1, allow_nan=False) + "\n"
+            files.write_bytes(self.out / RESULT, text.encode())
+            result = json.loads(text)
+            if report:
+                write_page(self.out / REPORT, result, list(self._examples(result["images"], progress)))
+        return dataclasses.replace(outcome, result=result)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _refusal(self, sample: Sample) -> str | None:
+        """Why a pair cannot be used, as far as its label and the image's header say."""
+        try:
+            label = self._label(sample, sample.label_bytes())
+            if sample.image.length is None:  # else a record, whose checksum was compared when it was opened
+                size = images.check_image(sample.image.path, self.max_pixels).size
+                if sample.exif != "apply" and sample.is_turned(data := sample.image_bytes()):
+                    size = sample.decode_image(data, self.max_pixels).shape[:2]
+                _compare_sizes(sample, size, label)
+        except InputError as error:
+            return str(error)
+        return None
+
+    def _score(
+        self,
+        samples: Sequence[Sample],
+        bad: Mapping[str, str],
+        log: Journal,
+        on_error: str,
+        merge: bool,
+        progress: Progress,
+        stop: Callable[[], bool],
+    ) -> Outcome:
+        todo: list[Sample] = []
+        for number, sample in enumerate(samples):
+            if stop():
+                return Outcome(None, 0, number - len(todo), (), stopped=True)
+            progress("comparing", number, len(samples))
+            if sample.name not in bad and not self._is_done(sample, log):
+                todo.append(sample)
+        if merge and (missing := [sample for sample in todo if not log.find(sample.name)]):
+            raise InputError(
+                f"{self.out}: {len(missing)} of {len(samples)} images are in no shard's log, the first is {missing[0]}. "
+                "Run the shards that are missing, or leave out --merge to score them now."
+            )
+        failed, scored, stopped = dict(bad), 0, False
+        earlier = len(samples) - len(bad) - len(todo)
+        with ThreadPoolExecutor(DECODERS) as decoders, ThreadPoolExecutor(1) as counter:
+            counting = deque(counter.submit(_fail, log, name, message) for name, message in bad.items())
+            for sample, pair in zip(todo, _ahead(decoders, self._read, todo), strict=True):
+                progress("scoring", earlier + scored + len(failed), len(samples))
+                if stop():
+                    stopped = True
+                    break
+                while len(counting) >= IMAGES_AHEAD:
+                    counting.popleft().result()
+                try:
+                    decoded = pair.result()
+                except InputError as error:
+                    if on_error == FAIL:
+                        raise
+                    failed[sample.name] = str(error)
+                    counting.append(counter.submit(_fail, log, sample.name, str(error)))
+                else:
+                    answer = self.system(sample, decoded.image)
+                    counting.append(counter.submit(self._count, sample, decoded, answer, log))
+                    scored += 1
+            for future in counting:
+                future.result()
+        progress("scoring", earlier + scored + len(failed), len(samples))
+        return Outcome(None, scored, earlier + scored, tuple(failed.values()), stopped)
+
+    def _label(self, sample: Sample, data: bytes) -> np.ndarray:
+        place = sample.label.place if sample.label else sample.name
+        return decode_label(place, data, self.dataset.space, self.max_pixels)
+
+    def _read(self, sample: Sample) -> _Pair:
+        data, label_data = sample.image_bytes(), sample.label_bytes()
+        image, label = sample.decode_image(data, self.max_pixels), self._label(sample, label_data)
+        _compare_sizes(sample, image.shape[:2], label)
+        return _Pair(image, label, {"image_sha256": _sha256(data), "label_sha256": _sha256(label_data)})
+
+    def _count(self, sample: Sample, pair: _Pair, answer: Answer, log: Journal) -> None:
+        """Adds the image's line to the log."""
+        space = self.dataset.space
+        height, width = pair.label.shape
+        label = pair.label
+        if answer.labels.shape != label.shape:  # the canvas, whose padding is ignored
+            label = np.full(answer.labels.shape, space.ignore_label, label.dtype)
+            label[:height, :width] = pair.label
+        predicted = answer.labels.astype(label.dtype)
+        counts = ImageCounts.of(label, predicted, answer.confidence, space.num_classes, space.ignore_label)
+        scored = int(counts.matrix.sum())
+        log.add(
+            {
+                "path": sample.name,
+                "status": OK,
+                **pair.digests,
+                "prediction_sha256": answer.sha256,
+                "size": (height, width),
+                "scored": scored,
+                "ignored": height * width - scored,
+                "padded": answer.padded,
+                **counts.as_json(),
+            }
+        )
+
+    def _is_done(self, sample: Sample, log: Journal) -> bool:
+        """Whether the log, or one of a shard, has this very image, label and prediction; then this log has the line too."""
+        line = log.find(sample.name)
+        if line is None or line["status"] != OK:
+            return False
+        own = {
+            "image_sha256": _sha256(sample.image_bytes()),
+            "label_sha256": _sha256(sample.label_bytes()),
+            "prediction_sha256": self.system.fingerprint(sample),
+        }
+        if any(line.get(key) != value for key, value in own.items()):
+            return False
+        log.add(line)
+        return True
+
+    def _result(self, log: Journal) -> dict[str, Any]:
+        names = sorted(sample.name for sample in self.dataset.samples)
+
+        def lines() -> Iterator[dict[str, Any]]:
+            return (line for name in names if (line := log.find(name)))
+
+        return summarise(lines, self.dataset.space, self.switches, self.protocol)
+
+    def _examples(self, scored: Iterable[Mapping[str, Any]], progress: Progress) -> Iterator[Example]:
+        """The worst images, some of the middle and the best, predicted once more."""
+        order = sorted((line["mean_iou"], line["path"]) for line in scored if line["mean_iou"] is not None)
+        middle = max(0, (len(order) - MIDDLE) // 2)
+        chosen = dict.fromkeys([*order[:WORST], *order[middle : middle + MIDDLE], *order[-BEST:]])
+        by_name = {sample.name: sample for sample in self.dataset.samples}
+        for number, (mean, name) in enumerate(chosen):
+            progress("drawing", number, len(chosen))
+            pair = self._read(by_name[name])
+            height, width = pair.label.shape
+            predicted = self.system(by_name[name], pair.image).labels[:height, :width]
+            yield Example(name, pair.image, pair.label, predicted, mean)
+
+
+def _ahead(pool: Executor, read: Callable[[Sample], _Pair], samples: Iterable[Sample]) -> Iterator[Future[_Pair]]:
+    """Each sample's pair, begun IMAGES_AHEAD samples before it is asked for."""
+    begun: deque[Future[_Pair]] = deque()
+    for sample in samples:
+        begun.append(pool.submit(read, sample))
+        if len(begun) > IMAGES_AHEAD:
+            yield begun.popleft()
+    while begun:
+        yield begun.popleft()
+
+
+def _fail(log: Journal, name: str, message: str) -> None:
+    log.add({"path": name, "status": ERROR, "error": message})
+
+
+def _compare_sizes(sample: Sample, size: tuple[int, ...], label: np.ndarray) -> None:
+    if tuple(size) != label.shape:
+        raise InputError(
+            f"{sample.image}: the image is {size[1]}x{size[0]} pixels, its label {_size(label)}. Labels are never resized."
+        )
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+
+
+def _named(space: LabelSpace) -> str:
+    listed = ", ".join(space.names[:5]) + (", …" if space.num_classes > 5 else "")
+    return f"{space.num_classes} classes ({listed})"
+
+
+def _listed(messages: Sequence[str]) -> str:
+    """Some of them, a line each."""
+    more = len(messages) - MOST_SHOWN
+    return "".join(f"\n  {message}" for message in [*messages[:MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,220 @@
+"""Labelling a folder of images: an index PNG an image, and what else is asked for.
+
+    OUT/<relative path without extension>.png                         what `evaluate --predictions` reads
+    OUT/<relative path without extension>.overlay.jpg                 the labels over the image, to look at
+    OUT/<relative path without extension>.probabilities.safetensors   `probabilities`, float16 [height, width, classes]
+    OUT/predictions.jsonl, protocol.json                              what is done, and how: a run that was killed goes on
+
+A photograph with an EXIF rotation is turned upright for the network, and its labels and probabilities are turned back, so
+that they lie on the pixels as they are stored; the overlay stays upright. (``tests/test_labelling.py``)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dense_resnet import files, images, journal
+from dense_resnet.checkpoints import safetensors
+from dense_resnet.errors import InputError
+from dense_resnet.images import Found
+from dense_resnet.journal import ERROR, OK, Journal
+from segmentation.labels import encode_label
+from segmentation.model_directory import SavedModel
+from segmentation.prediction import Inference, Predictor
+from segmentation.records import without_suffix
+
+FORMAT = 1
+LOG, PROTOCOL = "predictions", "protocol.json"
+FAIL, SKIP = "fail", "skip"
+LABELS, OVERLAY, PROBABILITIES = ".png", ".overlay.jpg", ".probabilities.safetensors"
+OPACITY = 0.55  # of the classes' colours over the image
+MOST_SHOWN = 20  # problems in one message
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    written: int  # images, in this run
+    total: int  # images of this run that now have labels
+    failed: tuple[str, ...]  # messages
+    stopped: bool
+
+
+class Labelling:
+    """A model and the folder that labels go to.
+
+    Args:
+        saved: the model.
+        out: the folder; it must not hold the images.
+        inference: see :class:`Inference`.
+        shard: (i, n) takes every n-th image from the i-th on.
+        overlay: also writes a picture of the labels over the image.
+        probabilities: also writes those of every class.
+        max_pixels: larger images are refused.
+    """
+
+    def __init__(
+        self,
+        saved: SavedModel,
+        out: str | os.PathLike[str],
+        inference: Inference,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        overlay: bool = False,
+        probabilities: bool = False,
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> None:
+        self._predictor = Predictor(saved.model, saved.preprocessing, inference)
+        self.space, self.out, self.shard, self.max_pixels = saved.space, Path(out), shard, max_pixels
+        self.seams = self._predictor.seams
+        self._kinds = [LABELS, *([OVERLAY] if overlay else []), *([PROBABILITIES] if probabilities else [])]
+        self.protocol = {
+            "format": FORMAT,
+            "system": saved.described,
+            "classes": saved.space.names,
+            "inference": dataclasses.asdict(inference),
+        }
+
+    def path_of(self, image: Found, kind: str = LABELS) -> Path:
+        """Where the labels of `image` go, or its OVERLAY or PROBABILITIES."""
+        return self.out / f"{without_suffix(image.relative)}{kind}"
+
+    def run(
+        self,
+        found: Sequence[Found],
+        *,
+        on_error: str = FAIL,
+        progress: Progress = lambda what, done, total: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Outcome:
+        """Labels what an earlier run has not.
+
+        Args:
+            found: of :func:`dense_resnet.images.find_images`.
+            on_error: "fail" stops at a bad image, and checks every header first; "skip" lists it and goes on.
+            progress, stop: as :meth:`segmentation.evaluation.Evaluation.run`.
+
+        Raises:
+            InputError: a bad image under "fail", two images whose labels would have one name, an unusable folder, or logits
+                that are not finite.
+        """
+        if on_error not in (FAIL, SKIP):
+            raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
+        self._check_names(found)
+        index, count = self.shard
+        found = list(found)[index::count]
+        bad: dict[str, str] = {}
+        for number, image in enumerate(found):
+            if stop():
+                return Outcome(0, 0, (), stopped=True)
+            progress("checking", number, len(found))
+            try:
+                images.check_image(image.path, self.max_pixels)
+            except InputError as error:
+                bad[image.relative] = str(error)
+        if bad and on_error == FAIL:
+            listed = "\n".join(f"  {message}" for message in list(bad.values())[:MOST_SHOWN])
+            raise InputError(
+                f"{len(bad)} of {len(found)} images cannot be used; nothing was computed. "
+                f"--on-error skip leaves them out.\n{listed}"
+            )
+        files.probe_folder(self.out)
+        with journal.locked(self.out, shared=count > 1):
+            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG)
+            with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
+                return self._label_all(found, bad, log, on_error, progress, stop)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _label_all(
+        self,
+        found: Sequence[Found],
+        bad: Mapping[str, str],
+        log: Journal,
+        on_error: str,
+        progress: Progress,
+        stop: Callable[[], bool],
+    ) -> Outcome:
+        written = total = 0
+        failed: list[str] = []
+        for number, image in enumerate(found):
+            if stop():
+                return Outcome(written, total, tuple(failed), stopped=True)
+            progress("labelling", number, len(found))
+            try:
+                data = images.read_file(image.path)
+                sha256 = hashlib.sha256(data).hexdigest()
+                if self._is_done(image, sha256, log):  # even if it is bad by now: a lower limit takes nothing away
+                    total += 1
+                    continue
+                if image.relative in bad:
+                    raise InputError(bad[image.relative])
+                pixels = images.decode_image(image.path, data, max_pixels=self.max_pixels)
+            except InputError as error:
+                if on_error == FAIL:
+                    raise
+                failed.append(str(error))
+                self._fail(image, str(error), log)
+                continue
+            self._label(image, pixels, images.orientation_of(image.path, data, self.max_pixels))
+            log.add({"path": image.relative, "status": OK, "sha256": sha256})
+            written, total = written + 1, total + 1
+        progress("labelling", len(found), len(found))
+        return Outcome(written, total, tuple(failed), stopped=False)
+
+    def _is_done(self, image: Found, sha256: str, log: Journal) -> bool:
+        """Whether the log, or one of a shard, has this very image, with all its files; then this log has the line too."""
+        line = log.find(image.relative)
+        if line is None or line.get("sha256") != sha256:
+            return False
+        if not all(self.path_of(image, kind).is_file() for kind in self._kinds):
+            return False
+        log.add(line)
+        return True
+
+    def _label(self, image: Found, pixels: np.ndarray, orientation: int) -> None:
+        try:
+            prediction = self._predictor(pixels, keep_probabilities=PROBABILITIES in self._kinds)
+        except InputError as error:
+            raise InputError(f"{image.path}: {error}") from error
+        if prediction.probabilities is not None:
+            values = images.as_stored(prediction.probabilities.astype(np.float16), orientation)
+            safetensors.write(self.path_of(image, PROBABILITIES), {"probabilities": values}, {"classes": self.space.names})
+        if OVERLAY in self._kinds:
+            blended = (1 - OPACITY) * pixels + OPACITY * self.space.colored(prediction.labels)
+            picture = io.BytesIO()
+            Image.fromarray(np.rint(blended).astype(np.uint8)).save(picture, "JPEG", quality=90)
+            files.write_bytes(self.path_of(image, OVERLAY), picture.getvalue())
+        files.write_bytes(self.path_of(image), encode_label(images.as_stored(prediction.labels, orientation), self.space))
+
+    def _fail(self, image: Found, message: str, log: Journal) -> None:
+        """Records a bad image; labels of what it was before do not stay."""
+        for kind in (LABELS, OVERLAY, PROBABILITIES):
+            self.path_of(image, kind).unlink(missing_ok=True)
+        log.add({"path": image.relative, "status": ERROR, "error": message})
+
+    def _check_names(self, found: Sequence[Found]) -> None:
+        owners: dict[Path, Found] = {}
+        apart = self.out.resolve()
+        for image in found:
+            other = owners.setdefault(self.path_of(image), image)
+            if other is not image:
+                raise InputError(
+                    f"the labels of {other.path} and {image.path} would both be {self.path_of(image)}. Rename one."
+                )
+            if apart in image.path.resolve().parents:
+                raise InputError(f"{self.out}: holds the images themselves ({image.path}). Choose an --out of its own.")
+            if not files.name_fits(self.path_of(image, PROBABILITIES)):
+                raise InputError(f"{image.path}: the name is too long for a file name with {PROBABILITIES} behind it.")

@@ -1,0 +1,177 @@
+"""A model on disk: ``model.json`` says what it is, ``weights.safetensors`` holds its weights.
+
+Training writes it and every other tool reads it, so nobody passes the architecture twice. The weights file carries a copy
+of the description: where a kill fell between the two files, the weights still say what they are.
+
+    {"format": 1, "plan": "resnet_v2_50", "output_stride": 16, "multi_grid": null, "in_channels": 3,
+     "head": {"type": "aspp", "separable": true, "image_pooling": null},
+     "classes": [{"name": "background", "color": [0, 0, 0]}, …], "ignore_label": 255,
+     "preprocessing": "inception", "weights_sha256": "…", "training": {…}}
+
+`plan` is a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` for blocks of one's own, units as
+slim dicts. (``tests/test_model_directory.py``)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dense_resnet import checkpoints, files, variants
+from dense_resnet.backbone import Backbone
+from dense_resnet.checkpoints import safetensors
+from dense_resnet.errors import InputError
+from dense_resnet.preprocessing import SCHEMES
+from dense_resnet.resnet_utils import BATCH_NORM_DECAY
+from segmentation import heads
+from segmentation.labels import LabelSpace
+from segmentation.model import SegmentationModel
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
+COPY = "model"  # the description's key in the weights' metadata
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a model directory holds."""
+
+    model: SegmentationModel
+    space: LabelSpace
+    preprocessing: str  # a scheme of dense_resnet.preprocess
+    training: Mapping[str, Any]  # the protocol that it was trained by
+    weights_sha256: str
+    path: Path
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All that its answers depend on, for protocols."""
+        plan, head = self.model.backbone.plan, self.model.head
+        return {
+            "weights_sha256": self.weights_sha256,
+            "plan": variants.described(plan),
+            "output_stride": plan.output_stride,
+            "multi_grid": plan.multi_grid,
+            "head": {"type": head.type, "separable": head.separable, "image_pooling": self.model.image_pooling_crop},
+            "preprocessing": self.preprocessing,
+        }
+
+
+def save_model(
+    folder: str | os.PathLike[str],
+    model: SegmentationModel,
+    space: LabelSpace,
+    *,
+    preprocessing: str | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a model directory; each file replaces an older one in one step.
+
+    Args:
+        folder: made where it does not exist.
+        model: its plan, head and weights.
+        space: the classes of its labels.
+        preprocessing: what the weights expect of images; None is the plan's own.
+        training: how it was trained, for the record.
+
+    Raises:
+        InputError: the plan has no root block, or the folder cannot be written to or is full.
+    """
+    plan, head, weights = model.backbone.plan, model.head, model.weights
+    described = {
+        "format": FORMAT,
+        "plan": variants.described(plan),
+        "output_stride": plan.output_stride,
+        "multi_grid": plan.multi_grid,
+        "in_channels": plan.in_channels,
+        "head": {"type": head.type, "separable": head.separable, "image_pooling": model.image_pooling_crop},
+        **LabelSpace(space.classes, space.ignore_label).as_json(),  # how label files were read is the dataset's affair
+        "preprocessing": preprocessing or plan.preprocessing,
+        "weights_sha256": checkpoints.fingerprint(weights),
+        "training": dict(training or {}),
+    }
+    folder = Path(folder)
+    files.probe_folder(folder, sum(value.nbytes for value in weights.values()))
+    safetensors.write(folder / WEIGHTS, weights, {COPY: described})
+    files.write_bytes(folder / DESCRIPTION, (json.dumps(described, indent=1) + "\n").encode())
+
+
+def load_model(
+    folder: str | os.PathLike[str], output_stride: int | None = None, *, batch_norm_decays: tuple[float, float] | None = None
+) -> SavedModel:
+    """Reads a model directory.
+
+    Args:
+        folder: with ``model.json`` and ``weights.safetensors``.
+        output_stride: another one than the model was trained at; the head's rates follow.
+        batch_norm_decays: of the backbone's and the head's moving averages, where the model is to be trained on.
+
+    Raises:
+        InputError: a file is missing or damaged, the two do not belong together, or the output_stride cannot be.
+    """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).is_file() and not (folder / WEIGHTS).is_file():
+        raise InputError(f"{folder}: no model directory: it has neither {DESCRIPTION} nor {WEIGHTS}. `train` writes one.")
+    weights = safetensors.read(folder / WEIGHTS)
+    sha256 = checkpoints.fingerprint(weights)
+    described = _description(folder, sha256)
+    try:
+        model = _model(described, output_stride, batch_norm_decays or (BATCH_NORM_DECAY, heads.BATCH_NORM_DECAY))
+        space = LabelSpace.from_json({key: described[key] for key in ("classes", "ignore_label")}, "classes")
+        if described["preprocessing"] not in SCHEMES:
+            raise InputError(f"preprocessing must be one of {', '.join(SCHEMES)} (not {described['preprocessing']!r}).")
+        training = dict(described["training"])
+    except InputError as error:
+        raise InputError(f"{folder / DESCRIPTION}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder / DESCRIPTION}: damaged, or edited by mistake: {error!r}.") from error
+    model.assign(weights, str(folder / WEIGHTS))
+    return SavedModel(model, space, described["preprocessing"], training, sha256, folder)
+
+
+def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
+    """``model.json`` where it belongs to the weights, else their own copy of it."""
+    path = folder / DESCRIPTION
+    try:
+        written = json.loads(path.read_text()) if path.is_file() else {}
+        copy = safetensors.metadata(folder / WEIGHTS).get(COPY, {})
+        for described in (written, copy):
+            if described.get("weights_sha256") == weights_sha256:
+                if described.get("format") != FORMAT:
+                    raise InputError(
+                        f"{path}: format {described.get('format')!r} is not read by this version, which reads {FORMAT}."
+                    )
+                return dict(described)
+    except (ValueError, AttributeError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: damaged: {error}. The copy in {WEIGHTS} takes over once {DESCRIPTION} is deleted."
+        ) from error
+    raise InputError(
+        f"{path}: was written for other weights than those of {WEIGHTS} (their sha256 is {weights_sha256}, it says "
+        f"{written.get('weights_sha256')!r}). Put back the file that belongs to them."
+    )
+
+
+def _model(described: Mapping[str, Any], output_stride: int | None, decays: tuple[float, float]) -> SegmentationModel:
+    plan = variants.from_description(
+        described["plan"],
+        described["output_stride"] if output_stride is None else output_stride,
+        described["multi_grid"],
+        described["in_channels"],
+    )
+    head = described["head"]
+    return SegmentationModel(
+        Backbone(plan, seed=0, batch_norm_decay=decays[0]),
+        len(described["classes"]),
+        head["type"],
+        separable=head["separable"],
+        image_pooling_crop=head["image_pooling"],
+        seed=0,
+        batch_norm_decay=decays[1],
+    )

@@ -1,0 +1,263 @@
+"""From an image of any size to a class for each of its pixels.
+
+    pad -> network -> enlarge the logits on the padded canvas -> crop -> highest class
+
+An image is padded at the bottom and on the right with 0 after preprocessing, the mean colour, to exactly `size`; one that
+is larger to its own next 32n+1. Logits are enlarged with align_corners on that canvas, where each cell sits exactly on
+its pixel. What was scaled before the network has its logits brought back by half-pixel bilinear. Scales and mirror images
+average their class probabilities, as DeepLab does, but mirrored at scale 1 too. Logits that are not finite are an error,
+not class 0.
+
+Sliding windows lie on the output-stride grid and overlap. Each cell's logits come from the window that it is deepest in,
+and the map is enlarged whole. So where the receptive field fits the overlap, the logits are those of the image run whole;
+elsewhere :attr:`Predictor.seams` says why not. (``tests/test_prediction.py``)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet import geometry
+from dense_resnet.errors import InputError
+from dense_resnet.preprocessing import preprocess
+from segmentation.heads import SKIP_STRIDE
+from segmentation.model import SegmentationModel
+from segmentation.presets import SIZES, UPSAMPLES
+
+SIZE = 513  # pixels, the field's canvas
+NATIVE, INPUT = SIZES
+FACTORS = (0.1, 10.0)  # the least and the greatest scale
+OVERLAP = 1 / 3  # of a window with the next, at least
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a model is run on an image."""
+
+    size: int = SIZE  # side of the canvas, 32n+1
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False  # each scale also mirrored left to right
+    tile: int | None = None  # side of sliding windows, 32n+1; None runs the image whole
+    upsample: str = UPSAMPLES[0]
+    score: str = NATIVE  # "input" keeps the padding, for evaluators that score the canvas
+
+    def check(self, nominal_stride: int) -> None:
+        """Raises an :class:`InputError` for values that cannot be."""
+        for name, side in (("size", self.size), ("tile", self.tile)):
+            if side is None:
+                continue
+            nearest = geometry.aligned_size(max(2, geometry.positive_integer(name, side)), nominal_stride)
+            if side != nearest:
+                raise InputError(f"{name} must be {nominal_stride}n+1 pixels (not {side}); next: {nearest}.")
+        least, greatest = FACTORS
+        if not self.scales or not all(least <= scale <= greatest for scale in self.scales):
+            raise InputError(f"scales must be factors from {least} to {greatest} (not {self.scales}).")
+        for name, value, allowed in (("upsample", self.upsample, UPSAMPLES), ("score", self.score, SIZES)):
+            if value not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)} (not {value!r}).")
+        if self.score == INPUT and (self.averages or self.tile):
+            raise InputError("scoring the input canvas has no meaning for several scales, mirror images or sliding windows.")
+
+    @property
+    def averages(self) -> bool:
+        """Whether several runs make one answer, or one was scaled."""
+        return self.flip or self.scales != (1.0,)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's answer."""
+
+    labels: np.ndarray  # [height, width] uint8, or uint16 above 256 classes
+    confidence: np.ndarray  # [height, width] float32: the probability of that class
+    padded: int  # pixels of the canvas beyond the image; 0 where several runs were averaged
+    probabilities: np.ndarray | None = None  # [height, width, classes] float32, where asked for
+
+
+class Predictor:
+    """A model ready to run on images.
+
+    Args:
+        model: with weights.
+        preprocessing: a scheme of :func:`dense_resnet.preprocess`.
+        inference: see :class:`Inference`.
+
+    Raises:
+        InputError: the inference has values that cannot be, or the network takes no RGB.
+
+    >>> from dense_resnet import Backbone
+    >>> model = SegmentationModel(Backbone("resnet_v1_18", output_stride=16), num_classes=5, head="fcn")
+    >>> Predictor(model, "vgg", Inference(size=65))(np.zeros((40, 60, 3), np.uint8)).labels.shape
+    (40, 60)
+    """
+
+    def __init__(self, model: SegmentationModel, preprocessing: str, inference: Inference = Inference()) -> None:
+        plan = model.backbone.plan
+        inference.check(plan.nominal_stride)
+        if plan.in_channels != 3:
+            raise InputError(f"images have 3 channels, this network takes {plan.in_channels}.")
+        self.model, self.preprocessing, self.inference = model, preprocessing, inference
+        pixels, size = tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)
+        maps = tf.TensorSpec([None, None, model.head.num_classes], tf.float32)
+        self._cells = tf.function(self._cells_of, [pixels, size], autograph=False)
+        self._enlarged = tf.function(self._enlarged_of, [maps, size, size], autograph=False)
+        self._highest = tf.function(self._highest_of, [maps], autograph=False)
+
+    def __call__(self, image: np.ndarray, *, keep_probabilities: bool = False) -> Prediction:
+        """The class of every pixel.
+
+        Args:
+            image: uint8 RGB ``[height, width, 3]``.
+            keep_probabilities: also hands out those of all classes.
+
+        Raises:
+            InputError: the logits are not finite.
+        """
+        if self.inference.averages:
+            probabilities = self._mean_probabilities(image)
+            labels = np.argmax(probabilities, axis=-1)
+            confidence = np.take_along_axis(probabilities, labels[..., None], axis=-1)[..., 0]
+            kept = probabilities if keep_probabilities else None
+            return Prediction(labels.astype(self._dtype), confidence, 0, kept)
+        logits = self._logits(image, self.inference.size)
+        labels, confidence = self._highest(logits)
+        kept = tf.nn.softmax(logits).numpy() if keep_probabilities else None
+        height, width = self._canvas(image.shape[:2], self.inference.size)
+        return Prediction(labels.numpy(), confidence.numpy(), height * width - image.shape[0] * image.shape[1], kept)
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """Logits at the image's own scale, not mirrored: ``[height, width, classes]`` float32."""
+        return np.asarray(self._logits(image, self.inference.size).numpy())
+
+    @property
+    def seams(self) -> str | None:
+        """Why sliding windows may differ from the image run whole; None where they do not (to 1e-5), or there are none."""
+        if self.inference.tile is None:
+            return None
+        plan = self.model.backbone.plan
+        overlap = self.inference.tile - _step(self.inference.tile, plan.output_stride)
+        if self.model.head.image_projection is not None:
+            return f"the head takes the mean of each window of {self.inference.tile} pixels, not of the image"
+        if plan.receptive_field > overlap:
+            return f"windows overlap by {overlap} pixels, and a cell sees {plan.receptive_field}"
+        return None
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _dtype(self) -> Any:
+        return np.uint8 if self.model.head.num_classes <= 256 else np.uint16
+
+    def _mean_probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Over scales and mirror images."""
+        total = np.zeros((*image.shape[:2], self.model.head.num_classes), np.float32)
+        for logits in self._runs(image):
+            total += tf.nn.softmax(logits).numpy()
+        return total / (len(self.inference.scales) * (1 + self.inference.flip))
+
+    def _runs(self, image: np.ndarray) -> Iterator[tf.Tensor]:
+        """The logits of each scale, then of its mirror image, on the image's own pixels."""
+        own = image.shape[:2]
+        for scale in self.inference.scales:
+            scaled = _scaled(image, scale)
+            side = geometry.aligned_size(round((self.inference.size - 1) * scale) + 1, self.model.backbone.plan.nominal_stride)
+            for mirrored in (False, True) if self.inference.flip else (False,):
+                logits = self._logits(scaled[:, ::-1] if mirrored else scaled, side)
+                logits = logits[:, ::-1] if mirrored else logits
+                yield logits if scaled is image else tf.image.resize(logits, own)  # half-pixel bilinear
+
+    def _logits(self, image: np.ndarray, side: int) -> tf.Tensor:
+        size = image.shape[:2]
+        canvas = self._canvas(size, side)
+        cells = self._tiled(image, canvas) if self.inference.tile else self._finite(*self._cells(image, canvas))
+        return self._enlarged(cells, canvas, canvas if self.inference.score == INPUT else size)
+
+    def _tiled(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+        """The whole canvas's cells, each from the window that it is deepest in: later windows write over earlier ones."""
+        head, grid = self.model.head, self.model.backbone.plan.output_stride
+        stride = SKIP_STRIDE if head.skip else grid  # pixels between two cells of the logits
+        height, width = window = tuple(min(side, self.inference.tile or side) for side in canvas)
+        rows, columns = (_shares(*axis, grid, stride) for axis in zip(canvas, window, strict=True))
+        whole = np.empty((*((side - 1) // stride + 1 for side in canvas), head.num_classes), np.float32)
+        for (top, row), (left, column) in itertools.product(rows, columns):
+            part = np.ascontiguousarray(image[top : top + height, left : left + width])
+            cells = self._finite(*self._cells(part, window)).numpy()
+            own = cells[row - top // stride :, column - left // stride :]
+            whole[row : row + own.shape[0], column : column + own.shape[1]] = own
+        return whole
+
+    def _canvas(self, size: tuple[int, ...], side: int) -> tuple[int, int]:
+        """Exactly `side`, or the image's own next aligned size where it is larger."""
+        height, width = self.model.backbone.plan.aligned_size((size[0], size[1]))
+        return max(side, height), max(side, width)
+
+    def _finite(self, cells: tf.Tensor, finite: tf.Tensor) -> tf.Tensor:
+        if not finite:
+            raise InputError(
+                "the network's logits are not finite (NaN or infinite). Are the weights sound, and was the model trained "
+                "with this preprocessing?"
+            )
+        return cells
+
+    def _cells_of(self, image: tf.Tensor, canvas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits ``[rows, columns, classes]``, one a cell of the canvas, and whether all are finite."""
+        below, right = tf.unstack(canvas - tf.shape(image)[:2])
+        values = tf.pad(preprocess(image, self.preprocessing), [[0, below], [0, right], [0, 0]])
+        cells = self.model.logits(values[None])[0]
+        return cells, tf.reduce_all(tf.math.is_finite(cells))
+
+    def _enlarged_of(self, cells: tf.Tensor, canvas: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        """Logits on the canvas's pixels, cropped to `kept`."""
+        if self.inference.upsample == "half_pixel":
+            pixels = tf.image.resize(cells, canvas)
+        else:
+            exact = self.inference.upsample == "align_corners"
+            pixels = tf.compat.v1.image.resize_bilinear(cells[None], canvas, align_corners=exact)[0]
+        return pixels[: kept[0], : kept[1]]
+
+    def _highest_of(self, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(classes, their probabilities); the lowest class on ties, which top_k promises and argmax does not."""
+        highest, labels = tf.math.top_k(logits, 1)
+        return tf.cast(labels[..., 0], self._dtype), 1 / tf.reduce_sum(tf.exp(logits - highest), axis=-1)
+
+
+def window_starts(length: int, window: int, grid: int) -> list[int]:
+    """Where windows begin along an axis: on multiples of `grid`, and the last ends where the axis does.
+
+    Args:
+        length: of the axis, in pixels; 1 more than a multiple of `grid`, as is `window`.
+        window: pixels, at most `length`.
+        grid: pixels.
+
+    >>> window_starts(1025, 513, 16), window_starts(513, 513, 16)
+    ([0, 336, 512], [0])
+    """
+    return [*range(0, length - window, _step(window, grid)), length - window]
+
+
+def _step(window: int, grid: int) -> int:
+    """Pixels from a window to the next."""
+    return max(grid, int(window * (1 - OVERLAP)) // grid * grid)
+
+
+def _shares(length: int, window: int, grid: int, stride: int) -> list[tuple[int, int]]:
+    """(where a window begins, in pixels; from which cell on it counts) along an axis: half of what two windows share each."""
+    starts = window_starts(length, window, grid)
+    cells = (window - 1) // stride + 1
+    seams = [(before // stride + cells + start // stride) // 2 for before, start in itertools.pairwise(starts)]
+    return list(zip(starts, [0, *seams], strict=True))
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    """`image` itself where its size does not change."""
+    size = tuple(max(1, round(side * scale)) for side in image.shape[:2])
+    if size == image.shape[:2]:
+        return image
+    resized = tf.image.resize(image, size, antialias=scale < 1).numpy()
+    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)

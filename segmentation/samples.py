@@ -1,0 +1,438 @@
+"""Finding and reading pairs of image and label in the layouts that datasets really come in.
+
+The layout is told by what is there (:func:`recognise`); a dataset of your own needs no code, only two folders and a small
+dataset.json. Pairs are matched by relative path without extension, and that path is the sample's name, so no two outputs
+ever overwrite each other. All problems of a split are found before any work and named at once.
+
+=====================  ======================================================================  ======================
+layout                 images, labels                                                          label space
+=====================  ======================================================================  ======================
+PASCAL VOC 2012        ``JPEGImages``, ``SegmentationClass`` (``…Aug`` for trainaug), lists in  VOC
+                       ``ImageSets/Segmentation``
+Cityscapes             ``leftImg8bit/SPLIT/CITY``, ``gtFine/SPLIT/CITY``                       Cityscapes, labelIds
+ADE20K                 ``images/SPLIT``, ``annotations/SPLIT``                                 ADE20K
+two folders            ``images/SPLIT``, ``labels/SPLIT``, or both without SPLIT               dataset.json
+a CSV list             columns image, label, and split if you like                             dataset.json beside it
+TFRecords              ``SPLIT-*.tfrecord`` with DeepLab's features                            dataset.json
+=====================  ======================================================================  ======================
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_resnet.errors import InputError
+from dense_resnet.images import MAX_PIXELS, SUFFIXES, as_stored, decode_image, find_images, orientation_of, read_file
+from segmentation import records
+from segmentation.labels import ADE20K, CITYSCAPES, VOC, LabelSpace, decode_label, mapping_from_json, reduce_zero_label
+from segmentation.records import Source, is_inside, without_suffix
+
+EXIF = ("error", "apply", "ignore")
+LABEL_MAPS = ("trainIds", "labelIds", "reduce_zero_label")
+WHOLE = "all"  # the split of a dataset without splits
+DESCRIPTION = "dataset.json"
+MOST_SHOWN = 100  # problems in one message
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and its label."""
+
+    name: str  # relative path without extension, forward slashes; unique within a dataset
+    image: Source
+    label: Source | None = None
+    exif: str = "error"  # what a rotated image gets: "error", "apply" (turned; the label is as shown) or "ignore"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def image_bytes(self) -> bytes:
+        """The encoded image."""
+        return self.image.read()
+
+    def label_bytes(self) -> bytes:
+        """The encoded label."""
+        if self.label is None:
+            raise InputError(f"{self.image}: there is no label to this image.")
+        return self.label.read()
+
+    def read_image(self, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """The image, uint8 ``[height, width, 3]`` RGB.
+
+        Raises:
+            InputError: it cannot be decoded, is too large, or has an EXIF rotation and ``exif`` is "error".
+        """
+        return self.decode_image(self.image_bytes(), max_pixels)
+
+    def decode_image(self, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """As :meth:`read_image`, of bytes that were read already."""
+        path = self.image.place
+        orientation = orientation_of(self.image.place, data, max_pixels)
+        if orientation != 1 and self.exif == "error":
+            raise InputError(
+                f"{path}: has EXIF rotation {orientation}, and whether its label is turned too cannot be known. Choose "
+                "--exif apply (the label fits the image as viewers show it) or --exif ignore (as it is stored)."
+            )
+        pixels = decode_image(path, data, max_pixels=max_pixels)
+        return pixels if self.exif == "apply" else as_stored(pixels, orientation)
+
+    def is_turned(self, data: bytes, max_pixels: int = MAX_PIXELS) -> bool:
+        """Whether an encoded image has an EXIF rotation."""
+        return orientation_of(self.image.place, data, max_pixels) != 1
+
+    def read_label(self, space: LabelSpace, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """The label ``[height, width]``: see :func:`segmentation.labels.decode_label`."""
+        data = self.label_bytes()
+        assert self.label is not None
+        return decode_label(self.label.place, data, space, max_pixels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The pairs of one split, in the order of their names or of their list."""
+
+    name: str
+    split: str
+    space: LabelSpace
+    samples: tuple[Sample, ...]
+    problems: tuple[str, ...] = ()  # what finding pairs turned up: unmatched, duplicate, missing
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What looking for one split's pairs gave."""
+
+    samples: tuple[Sample, ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A dataset as it lies on disk."""
+
+    name: str
+    space: LabelSpace
+    splits: tuple[str, ...]
+    pairs: Callable[[str], Pairs]  # of a split
+    notes: tuple[str, ...] = ()  # what was left out
+    is_records: bool = False  # TFRecords, which take TensorFlow to open
+
+
+def open_dataset(
+    source: str | Path,
+    split: str | None = None,
+    *,
+    classes: str | Path | None = None,
+    label_map: str | Path | None = None,
+    exif: str = "error",
+    strict: bool = True,
+) -> Dataset:
+    """Finds the pairs of a split.
+
+    Args:
+        source: a folder in one of the layouts above, or a CSV list.
+        split: one of the dataset's own; None where there is only one.
+        classes: a JSON file as :meth:`LabelSpace.from_json` reads, instead of the dataset's own label space.
+        label_map: how values in the files become labels: "labelIds" (of Cityscapes, to trainIds), "trainIds" (the files hold
+            the labels themselves; for Cityscapes, its ``*_labelTrainIds.png``), "reduce_zero_label" (0 is "ignore", n is
+            class n - 1), or a JSON file ``{"value": label}``.
+        exif: what an image with an EXIF rotation gets: see :class:`Sample`.
+        strict: raise if there are problems; otherwise they are in the result, with the pairs that are whole.
+
+    Raises:
+        InputError: nothing is recognised, the split is not there, or (if `strict`) problems, all in one message.
+    """
+    return open_layout(recognise(source, classes=classes, label_map=label_map), split, exif=exif, strict=strict)
+
+
+def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error", strict: bool = True) -> Dataset:
+    """As :func:`open_dataset`, of what :func:`recognise` found."""
+    if exif not in EXIF:
+        raise InputError(f"exif must be one of {', '.join(EXIF)} (not {exif!r}).")
+    if split is None:
+        if len(layout.splits) > 1:
+            raise InputError(f"{layout.name}: which split? There are {', '.join(layout.splits)}.")
+        split = layout.splits[0]
+    if split not in layout.splits:
+        raise InputError(f"{layout.name}: there is no split {split!r}; there are {', '.join(layout.splits)}.")
+    found = layout.pairs(split)
+    problems = list(found.problems)
+    if not (found.samples or problems):
+        problems.append("there are no pairs")
+    if strict and problems:
+        shown = problems[:MOST_SHOWN]
+        if len(problems) > len(shown):
+            shown.append(f"... and {len(problems) - len(shown)} more: doctor lists them all")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise InputError("\n  ".join([f"{layout.name}, split {split}: {count}:", *shown]))
+    samples = tuple(replace(sample, exif=exif) for sample in found.samples)
+    return Dataset(layout.name, split, layout.space, samples, tuple(problems))
+
+
+def recognise(source: str | Path, *, classes: str | Path | None = None, label_map: str | Path | None = None) -> Layout:
+    """Which layout `source` has, its label space and its splits. Arguments and errors as :func:`open_dataset`."""
+    given = Path(source)
+    if given.is_file():
+        root, layout = given, _csv_list
+    elif given.is_dir():
+        root, layout = _layout_of(given)
+    else:
+        raise InputError(f"{source}: no such file or folder.")
+    found = layout(root, _described(root if root.is_dir() else root.parent, classes), str(label_map) == "trainIds")
+    return found if label_map is None else replace(found, space=_mapped(found.space, label_map))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Label spaces
+
+
+@dataclass(frozen=True)
+class Described:
+    """What dataset.json, or the file given instead, says."""
+
+    name: str
+    space: LabelSpace
+
+
+def _described(folder: Path, classes: str | Path | None) -> Described | None:
+    path = folder / DESCRIPTION if classes is None else Path(classes)
+    if classes is None and not path.exists():
+        return None
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f'{path}: expected an object such as {{"name": ..., "classes": [...]}} (not {value!r:.80}).')
+    name = value.pop("name", folder.resolve().name)
+    if not isinstance(name, str):
+        raise InputError(f'{path}: "name" must be a string (not {name!r:.80}).')
+    return Described(name, LabelSpace.from_json(value, path))
+
+
+def _needed(described: Described | None, folder: Path) -> Described:
+    if described is None:
+        raise InputError(
+            f"{folder}: there is no {DESCRIPTION}, which names the classes. Write one there, or give --classes FILE, such as "
+            '{"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}, ...], "ignore_label": 255}.'
+        )
+    return described
+
+
+def _mapped(space: LabelSpace, label_map: str | Path) -> LabelSpace:
+    if str(label_map) == "trainIds":
+        return replace(space, mapping=None)
+    if str(label_map) == "labelIds":
+        return replace(space, mapping=CITYSCAPES.mapping)
+    if str(label_map) == "reduce_zero_label":
+        return reduce_zero_label(space)
+    path = Path(label_map)
+    if not path.is_file():
+        raise InputError(f"label map {str(label_map)!r}: neither a JSON file nor one of {', '.join(LABEL_MAPS)}.")
+    try:
+        return replace(space, mapping=mapping_from_json(_read_json(path)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_file(path))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}.") from error
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Layouts
+
+
+def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bool], Layout]]:
+    """(the dataset's own folder, what reads its layout)."""
+    for root in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012", folder / "ADEChallengeData2016"):
+        for parts, layout in LAYOUTS.items():
+            if all((root / part).is_dir() for part in parts):
+                return root, layout
+    if records.find_shards(folder):
+        return folder, _tfrecords
+    inside = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+    known = "; ".join(" and ".join(parts) for parts in LAYOUTS)
+    raise InputError(
+        f"{folder}: no layout of a dataset is recognised. It holds {inside}. Expected are two folders ({known}), or files "
+        "SPLIT-*.tfrecord; or give a CSV file with the columns image,label instead of a folder."
+    )
+
+
+def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    lists = {path.stem: path for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))}
+    if not lists:
+        raise InputError(f"{root}: ImageSets/Segmentation holds no list such as train.txt.")
+
+    def pairs(split: str) -> Pairs:
+        labels = "SegmentationClassAug" if "aug" in split else "SegmentationClass"
+        if not (root / labels).is_dir():
+            return Pairs((), (f"{root / labels}: the folder of labels is not there",))
+        lines = enumerate(_text(lists[split]).splitlines(), 1)
+        named = [(number, line.strip()) for number, line in lines if line.strip()]
+        return _listed(
+            root,
+            [
+                _Row(f"{lists[split]}: line {number}", name, f"JPEGImages/{name}.jpg", f"{labels}/{name}.png")
+                for number, name in named
+            ],
+        )
+
+    own = described or Described("PASCAL VOC 2012", VOC)
+    return Layout(own.name, own.space, tuple(lists), pairs)
+
+
+def _cityscapes(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    own = described or Described("Cityscapes", CITYSCAPES)
+    label_ending = "_gtFine_labelTrainIds" if train_ids else "_gtFine_labelIds"
+    return _folders(root, own, "leftImg8bit", "gtFine", "_leftImg8bit", label_ending)
+
+
+def _ade20k(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    return _folders(root, described or Described("ADE20K", ADE20K), "images", "annotations")
+
+
+def _own(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    return _folders(root, _needed(described, root), "images", "labels")
+
+
+def _folders(root: Path, own: Described, images: str, labels: str, image_ending: str = "", label_ending: str = "") -> Layout:
+    """Two folders with subfolders for splits, or without; the labels' decide, for without labels there is nothing to do."""
+    splits, unlabelled = _subfolders(root / labels), ()
+    if any(path.suffix.lower() in SUFFIXES for path in (root / images).iterdir()) or not splits:
+        splits = (WHOLE,)
+    else:
+        unlabelled = tuple(name for name in _subfolders(root / images) if name not in splits)
+
+    def pairs(split: str) -> Pairs:
+        part = "" if splits == (WHOLE,) else split
+        return _matched(_Files(root / images / part, image_ending, ".jpg"), _Files(root / labels / part, label_ending, ".png"))
+
+    notes = tuple(f"{root / images / name}: left out, for there is no {root / labels / name}" for name in unlabelled)
+    return Layout(own.name, own.space, splits, pairs, notes)
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Files of one kind below a folder."""
+
+    folder: Path
+    ending: str  # of a name before its extension
+    suffix: str  # that is usual
+
+    def expected(self, name: str) -> Path:
+        """Where the file of a sample should be."""
+        return self.folder / f"{name}{self.ending}{self.suffix}"
+
+    def by_name(self) -> tuple[dict[str, Path], list[str]]:
+        """(files by the sample's name, problems)."""
+        try:
+            found = find_images([str(self.folder)])
+        except InputError as error:
+            return {}, [str(error)]
+        files: dict[str, Path] = {}
+        problems = []
+        for file in found:
+            name = without_suffix(file.relative)
+            if file.path.name.startswith(".") or not name.endswith(self.ending):  # "._a.png" is a file manager's own
+                continue
+            other = files.setdefault(name.removesuffix(self.ending), file.path)
+            if other != file.path:
+                problems.append(f"{other} and {file.path} differ in the extension only: which one counts?")
+        if not files:
+            problems.append(f"{self.folder}: holds no *{self.ending}{self.suffix}")
+        return files, problems
+
+
+def _matched(images: _Files, labels: _Files) -> Pairs:
+    of_image, problems = images.by_name()
+    of_label, label_problems = labels.by_name()
+    problems += label_problems
+    if not (of_image and of_label):
+        return Pairs((), tuple(problems))
+    both = sorted(set(of_image) & set(of_label))
+    problems += [f"{of_image[name]}: no label {labels.expected(name)}" for name in sorted(set(of_image) - set(both))]
+    problems += [f"{of_label[name]}: no image {images.expected(name)}" for name in sorted(set(of_label) - set(both))]
+    if not both:
+        problems.insert(
+            0, "no image has the name of a label. Names must be equal up to the extension; or list them in a CSV file"
+        )
+    return Pairs(tuple(Sample(name, Source(of_image[name]), Source(of_label[name])) for name in both), tuple(problems))
+
+
+def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layout:
+    own = _needed(described, path.parent)
+    reader = csv.DictReader(_text(path).splitlines(), restval="")
+    columns = reader.fieldnames or ()
+    if "image" not in columns or "label" not in columns:
+        raise InputError(
+            f"{path}: its first line must name the columns image,label (and split, if you like), not {','.join(columns)!r:.80}."
+        )
+    rows: dict[str, list[_Row]] = {}
+    for entry in reader:
+        where, image = f"{path}: line {reader.line_num}", entry["image"].strip()
+        row = _Row(where, without_suffix(image), image, entry["label"].strip())
+        rows.setdefault(entry.get("split", "").strip() or WHOLE, []).append(row)
+    if not rows:
+        raise InputError(f"{path}: the list is empty.")
+    return Layout(own.name, own.space, tuple(sorted(rows)), lambda split: _listed(path.parent, rows[split]))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of a list."""
+
+    where: str
+    name: str
+    image: str  # both relative to the list's, or the dataset's, folder
+    label: str
+
+
+def _listed(root: Path, rows: Iterable[_Row]) -> Pairs:
+    samples: dict[str, Sample] = {}
+    problems = []
+    for row in rows:
+        outside = [part for part in (row.name, row.image, row.label) if part and not is_inside(part)]
+        if outside:
+            problems.append(f"{row.where}: {outside[0]!r} is not inside {root}")
+            continue
+        missing = [part for part in (row.image, row.label) if not (part and (root / part).is_file())]
+        problems += [f"{row.where}: no such file {part!r} in {root}" for part in missing]
+        if row.name in samples:
+            problems.append(f"{row.where}: {row.name!r} is listed already")
+        elif not missing:
+            samples[row.name] = Sample(row.name, Source(root / row.image), Source(root / row.label))
+    return Pairs(tuple(samples.values()), tuple(problems))
+
+
+def _text(path: Path) -> str:
+    return read_file(path).decode("utf-8-sig", "surrogateescape")
+
+
+def _tfrecords(folder: Path, described: Described | None, train_ids: bool) -> Layout:
+    own = _needed(described, folder)
+
+    def pairs(split: str) -> Pairs:
+        found, problems = records.read_split(folder, split)
+        return Pairs(tuple(Sample(one.name, one.image, one.label) for one in found), tuple(problems))
+
+    return Layout(own.name, own.space, tuple(sorted(records.find_shards(folder))), pairs, is_records=True)
+
+
+LAYOUTS = {  # folders that are there: what reads them
+    ("JPEGImages", "ImageSets/Segmentation"): _voc,
+    ("leftImg8bit", "gtFine"): _cityscapes,
+    ("images", "labels"): _own,
+    ("images", "annotations"): _ade20k,
+}

@@ -1,0 +1,708 @@
+"""Training: from a dataset to a model directory, by SGD with momentum, and exactly on after a kill.
+
+    OUT/model.json, weights.safetensors      the best model so far (without validation images: the last)
+    OUT/last/                                the last one, likewise a model directory
+    OUT/training/state.safetensors           weights and momentum after `step` steps: what a resumed run starts from
+    OUT/training/log.jsonl, tensorboard/     figures, and pictures of validation images
+
+Everything random is a function of (seed, position in the data), so step, weights and momentum are the whole state: a run
+that was killed and started again gives the weights of an uninterrupted one, bit for bit on one worker, where TensorFlow
+runs deterministic ops (the `train` verb sees to that). Over several devices the loss is the global sum over the global
+number of valid pixels; all of them share the out folder, and the first worker alone writes. (``tests/test_training.py``)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet import checkpoints, files, geometry, journal, variants
+from dense_resnet.backbone import Backbone
+from dense_resnet.checkpoints import safetensors
+from dense_resnet.errors import InputError
+from dense_resnet.preprocessing import preprocess
+from segmentation import losses, metrics
+from segmentation.confusion import ConfusionMatrix
+from segmentation.model import SegmentationModel
+from segmentation.model_directory import DESCRIPTION, save_model
+from segmentation.prediction import Inference, Predictor
+from segmentation.samples import Dataset, Sample
+from segmentation.transforms import Augmentation, augment, placed
+
+FORMAT = 1
+FOLDER, LAST = "training", "last"
+STATE, LOG, CURVES = "state.safetensors", "log.jsonl", "tensorboard"
+MOMENTUM = "momentum/"  # before a variable's name
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+MIXED = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's own rewriting of float32 graphs
+READERS = 2  # threads
+BATCHES_AHEAD = 3  # of the step, being read
+CURVE_EVERY = 10  # steps between points of the curves
+PICTURES = 4  # validation images that are shown
+COLLAPSED = 0.99  # share of the predicted pixels in one class
+FAR_APART = 0.3  # half the sum of differences between two label histograms
+SMALLEST_BATCH = 12  # images below which batch statistics do harm: DeepLab's advice
+LOST = (  # what TensorFlow raises where another worker does not answer
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+LARGEST_SEED = 2**31  # TensorFlow's are int32
+
+Progress = Callable[[str, int, int, str], None]  # (what is being done, images done, images in all, a note)
+
+
+def quiet(what: str, done: int, total: int, note: str) -> None:
+    """No progress."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. All of it is recorded, and a run goes on only under the same."""
+
+    steps: int
+    batch: int = 8  # images a step, of all devices together
+    learning_rate: float = 0.007
+    head_rate: float = 1.0  # factor on the head's learning rate
+    warmup: int = 0  # steps of a rate that grows from 0
+    power: float = 0.9  # of the poly schedule: rate * (1 - step / steps) ** power
+    momentum: float = 0.9
+    weight_decay: float = 0.0001  # L2 of the convolutions' weights, as slim counts it
+    clip: float | None = None  # the gradients' greatest global norm
+    freeze_batch_norm: bool = False
+    class_weights: tuple[float, ...] | None = None
+    hardest: float = 1.0  # share of each image's pixels that count
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+    precision: str = FLOAT32
+    validate_every: int = 500  # steps; and at the end
+    save_every: int = 500
+
+    def check(self, num_classes: int) -> None:
+        """Raises an :class:`InputError` for values that cannot be."""
+        for name in ("steps", "batch", "validate_every", "save_every"):
+            geometry.positive_integer(name, getattr(self, name))
+        for name in ("learning_rate", "head_rate", "power"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be above 0 (not {getattr(self, name)}).")
+        for name in ("momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 0 and below 1 (not {getattr(self, name)}).")
+        if not 0 <= self.warmup < self.steps:
+            raise InputError(f"warmup must be at least 0 and below the {self.steps} steps (not {self.warmup}).")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise InputError(f"clip must be above 0 (not {self.clip}).")
+        if not 0 < self.hardest <= 1:
+            raise InputError(f"hardest must be a share above 0 and up to 1 (not {self.hardest}).")
+        if self.precision not in (FLOAT32, BFLOAT16):
+            raise InputError(f"precision must be {FLOAT32!r} or {BFLOAT16!r} (not {self.precision!r}).")
+        if not 0 <= self.seed < LARGEST_SEED:
+            raise InputError(f"seed must be at least 0 and below {LARGEST_SEED} (not {self.seed}).")
+        weights = self.class_weights
+        if weights is not None and (len(weights) != num_classes or not all(0 <= weight < math.inf for weight in weights)):
+            raise InputError(f"class_weights must be one number of at least 0 for each of the {num_classes} classes.")
+        self.augmentation.check()
+
+    def rate(self, step: int) -> float:
+        """The backbone's learning rate at `step`.
+
+        >>> Recipe(steps=100, warmup=10, learning_rate=1.0).rate(4), Recipe(steps=4, power=1.0, learning_rate=1.0).rate(3)
+        (0.4..., 0.25)
+        """
+        rate = self.learning_rate * (1 - step / self.steps) ** self.power
+        return rate * min(1.0, (step + 1) / self.warmup) if self.warmup else rate
+
+
+def batch_norm_decay(usual: float, steps: int) -> float:
+    """A moving average's decay that has forgotten its start after `steps` steps.
+
+    >>> batch_norm_decay(0.997, 200), batch_norm_decay(0.997, 30000)
+    (0.95, 0.997)
+    """
+    return min(usual, max(0.0, 1 - 10 / steps))
+
+
+def label_histogram(dataset: Dataset, progress: Progress = quiet) -> np.ndarray:
+    """Pixels of each class in all labels of `dataset`, int64 ``[num_classes]``.
+
+    Raises:
+        InputError: a label cannot be read.
+    """
+    classes = dataset.space.num_classes
+
+    def count(sample: Sample) -> np.ndarray:
+        return np.bincount(sample.read_label(dataset.space).ravel(), minlength=classes)[:classes]  # ignored ones are above
+
+    total = np.zeros(classes, np.int64)
+    with ThreadPoolExecutor(READERS) as pool, contextlib.closing(pool.map(count, dataset.samples)) as counts:
+        for done, found in enumerate(counts, 1):
+            total += found
+            progress("counting labels", done, len(dataset.samples), "")
+    return total
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    step: int  # that the state is at
+    best: float | None  # mean IoU on the validation images
+    stopped: bool  # by `stop`, before the end
+    warnings: tuple[str, ...]
+
+
+class Training:
+    """A model, its data and its recipe.
+
+    Args:
+        model: with its initial weights; made under the strategy's scope.
+        dataset: to train on.
+        validation: to choose the best model by; None keeps the last.
+        out: the folder for everything.
+        recipe: see :class:`Recipe`.
+        preprocessing: a scheme of :func:`dense_resnet.preprocess`; None is the plan's own.
+        strategy: a ``tf.distribute.Strategy``; None is one device.
+        validation_size: side of the canvas that validation images are run on, 32n+1.
+
+    Raises:
+        InputError: model, data and recipe do not fit each other.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        dataset: Dataset,
+        validation: Dataset | None,
+        out: str | os.PathLike[str],
+        recipe: Recipe,
+        *,
+        preprocessing: str | None = None,
+        strategy: tf.distribute.Strategy | None = None,
+        validation_size: int = Inference.size,
+    ) -> None:
+        recipe.check(model.head.num_classes)
+        self.model, self.dataset, self.validation = model, dataset, validation
+        self.out, self.recipe = Path(out), recipe
+        self.preprocessing = preprocessing or model.backbone.plan.preprocessing
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self._inference = Inference(validation_size)
+        self._inference.check(model.backbone.plan.nominal_stride)
+        if model.backbone.plan.in_channels != 3:
+            raise InputError(f"images have 3 channels, this network takes {model.backbone.plan.in_channels}.")
+        replicas = self.strategy.num_replicas_in_sync
+        if recipe.batch % replicas:
+            raise InputError(f"batch must be a multiple of the {replicas} devices (not {recipe.batch}).")
+        space = dataset.space
+        if space.num_classes != model.head.num_classes:
+            raise InputError(f"{dataset.name} has {space.num_classes} classes, the model {model.head.num_classes}.")
+        if validation is not None and validation.space.names != space.names:
+            raise InputError(f"{validation.name}: its classes differ from those of {dataset.name}.")
+        self._worker, self._workers = _place(self.strategy)
+        self.chief = self._worker == 0
+        self._summed = tf.function(lambda number: self.strategy.run(_sum, [number]), autograph=False)
+        # A list: a set would order the graph by chance, and TensorFlow optimizes graphs of another order to other bits.
+        self._decayed = [name for name in model.trainable if name.endswith("/weights")]
+        with self.strategy.scope():
+            self._momentum = {
+                name: tf.Variable(tf.zeros_like(variable), trainable=False, name=MOMENTUM + name)
+                for name, variable in model.trainable.items()
+            }
+        self.initial = model.weights
+        self.protocol = {
+            "format": FORMAT,
+            "plan": variants.described(model.backbone.plan),
+            "output_stride": model.backbone.plan.output_stride,
+            "multi_grid": model.backbone.plan.multi_grid,
+            "head": {"type": model.head.type, "separable": model.head.separable, "image_pooling": model.image_pooling_crop},
+            "preprocessing": self.preprocessing,
+            "initial_weights_sha256": checkpoints.fingerprint(self.initial),
+            "dataset": _described(dataset),
+            "validation": _described(validation) if validation is not None else None,
+            "validation_size": validation_size,
+            "recipe": dataclasses.asdict(recipe),
+        }
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        progress: Progress = quiet,
+        stop: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> Outcome:
+        """Trains from the last saved state to the end.
+
+        Args:
+            progress: called with (what is being done, images done, images in all, a note).
+            stop: asked after each step; True from any worker saves and returns on all of them.
+            say: called with each line that a reader should see: figures of a validation, warnings.
+
+        Raises:
+            InputError: `out` holds another training, a sample cannot be read, the loss is not finite, or another worker is
+                lost; the last good state stays.
+        """
+        try:
+            return self._run(_Run(self, progress, say), stop, say)
+        except LOST as error:
+            if self._workers == 1:
+                raise
+            raise InputError(
+                f"another of the {self._workers} workers is lost; it may say why. The same commands on all of them go on from "
+                f"the last state in {self.out}."
+            ) from error
+
+    def _run(self, run: _Run, stop: Callable[[], bool], say: Callable[[str], None]) -> Outcome:
+        folder, steps = self.out / FOLDER, self.recipe.steps
+        with contextlib.ExitStack() as stack:
+            if self.chief:
+                files.probe_folder(folder, 4 * sum(value.nbytes for value in self.initial.values()))
+                stack.enter_context(journal.locked(folder, shared=False))
+            start = run.restore(folder / STATE)
+            if self._total(start) != start * self._workers:
+                raise InputError(f"{self.out}: the workers find different states there. They must share the folder.")
+            if start:
+                say(f"going on at step {start} of {steps}")
+            if start == steps:
+                return Outcome(start, run.best, False, tuple(run.warnings))
+            stack.enter_context(run.open(folder, start))
+            stack.enter_context(_mixed(self.recipe.precision))
+            batches = stack.enter_context(contextlib.closing(self._batches(start)))
+            for step, (samples, pixels, labels) in zip(range(start, steps), batches, strict=True):
+                run.train(step, samples, pixels, labels)
+                done = step + 1
+                stopping = self._total(int(stop())) > 0 and done < steps
+                if done == steps or done % self.recipe.validate_every == 0:
+                    run.validate(done)
+                if done == steps or stopping or done % self.recipe.save_every == 0:
+                    run.save(done)
+                if stopping:
+                    return Outcome(done, run.best, True, tuple(run.warnings))
+        return Outcome(steps, run.best, False, tuple(run.warnings))
+
+    def _total(self, number: int) -> int:
+        """The sum of a number over the workers, each of which must ask for it."""
+        if self._workers == 1:
+            return number
+
+        local = self.strategy.experimental_local_results(self._summed(tf.constant(number)))
+        return int(local[0]) // len(local)  # every device of a worker has added its number
+
+    def view(self, position: int) -> tuple[Sample, np.ndarray, np.ndarray]:
+        """(sample, preprocessed pixels, label) at a position of the endless order of training images."""
+        recipe = self.recipe
+        epoch, place = divmod(position, len(self.dataset.samples))
+        sample = self.dataset.samples[self._order(epoch)[place]]
+        image, label = sample.read_image(), sample.read_label(self.dataset.space)
+        generator = np.random.default_rng([recipe.seed, 1, position])
+        try:
+            image, label, offset = augment(image, label, recipe.augmentation, generator)
+        except InputError as error:
+            raise InputError(f"{sample}: {error}") from error
+        ignored = self.dataset.space.ignore_label
+        if ignored is None and label.shape != recipe.augmentation.crop:
+            raise InputError(f"{sample}: is smaller than the crop, and without an ignore label it cannot be padded.")
+        pixels = placed(preprocess(image, self.preprocessing), offset, recipe.augmentation.crop, 0)
+        return sample, pixels, placed(label.astype(np.int32), offset, recipe.augmentation.crop, ignored or 0)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.recipe.seed, 0, epoch]).permutation(len(self.dataset.samples))
+
+    def _batches(self, start: int) -> Iterator[tuple[list[Sample], np.ndarray, np.ndarray]]:
+        """This worker's part of each step's images, read ahead by threads."""
+        batch, own = self.recipe.batch, self.recipe.batch // self._workers
+        first = own * self._worker
+        with ThreadPoolExecutor(READERS) as pool:
+            pending: deque[list[Future[Any]]] = deque()
+            steps = iter(range(start, self.recipe.steps))
+            try:
+                while True:
+                    for step in itertools.islice(steps, BATCHES_AHEAD - len(pending)):
+                        positions = range(step * batch + first, step * batch + first + own)
+                        pending.append([pool.submit(self.view, position) for position in positions])
+                    if not pending:
+                        return
+                    views = [future.result() for future in pending.popleft()]
+                    yield (
+                        [view[0] for view in views],
+                        np.stack([view[1] for view in views]),
+                        np.stack([view[2] for view in views]),
+                    )
+            finally:
+                for futures in pending:
+                    for future in futures:
+                        future.cancel()
+
+
+class _Run:
+    """One run of a training: what changes while it goes on."""
+
+    def __init__(self, training: Training, progress: Progress, say: Callable[[str], None]) -> None:
+        self.training, self.progress, self.say = training, progress, say
+        self.best: float | None = None
+        self.warnings: list[str] = []
+        classes, ignored = training.model.head.num_classes, training.dataset.space.ignore_label
+        self.seen = ConfusionMatrix(classes, ignored)  # of the training images since the last validation
+        self.labelled = np.zeros(classes, np.int64)  # pixels of each class in all training images of this run
+        self._step = tf.function(self._replicas_step, autograph=False)
+        self._twin: Predictor | None = None
+        self._log: Any = None
+        self._curves: Any = None
+
+    @contextlib.contextmanager
+    def open(self, folder: Path, start: int) -> Iterator[None]:
+        """The log up to step `start` and the curves, written by the chief alone."""
+        if not self.training.chief:
+            yield
+            return
+        self._curves = tf.summary.create_file_writer(os.fspath(folder / CURVES))
+        _cut(folder / LOG, start)
+        with open(folder / LOG, "a", encoding="utf-8") as self._log:
+            try:
+                yield
+            finally:
+                self._curves.close()
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    def train(self, step: int, samples: list[Sample], pixels: np.ndarray, labels: np.ndarray) -> None:
+        """One step on this worker's part of the batch."""
+        training, recipe = self.training, self.training.recipe
+        strategy = training.strategy
+        rate = np.float32(recipe.rate(step))
+        local = strategy.num_replicas_in_sync // training._workers
+        parts = [
+            (tf.constant(p), tf.constant(q)) for p, q in zip(np.split(pixels, local), np.split(labels, local), strict=True)
+        ]
+        inputs = parts[0] if strategy.num_replicas_in_sync == 1 else _per_replica(strategy, parts)
+        loss, answers = self._step(*inputs, tf.constant(rate), tf.constant(step, tf.int32))
+        loss = float(strategy.experimental_local_results(loss)[0])
+        if not math.isfinite(loss):
+            listed = ", ".join(str(sample) for sample in samples)
+            raise InputError(
+                f"step {step}: the loss is {loss}. The batch: {listed}. The last good state is kept in {training.out}. "
+                "Likely causes: a learning rate that is too high (lower --lr, or give --clip 1 or --warmup), or weights "
+                "that expect another preprocessing."
+            )
+        answered = np.concatenate([part.numpy() for part in strategy.experimental_local_results(answers)])
+        counts = self.seen.update(labels, answered)
+        self.labelled += counts.sum(axis=1)
+        mean = metrics.mean_iou(self.seen.counts)
+        done = step + 1
+        note = f"step {done}/{recipe.steps}  loss {loss:.3f}  mIoU {mean:.3f}"
+        self.progress("training", done * recipe.batch, recipe.steps * recipe.batch, note)
+        if self._curves is not None and done % CURVE_EVERY == 0:
+            with self._curves.as_default(step=done):
+                tf.summary.scalar("loss", loss)
+                tf.summary.scalar("learning_rate", rate)
+                tf.summary.scalar("mean_iou/training", mean)
+
+    def _replicas_step(self, pixels: Any, labels: Any, rate: tf.Tensor, step: tf.Tensor) -> tuple[Any, Any]:
+        return self.training.strategy.run(self._replica_step, (pixels, labels, rate, step))
+
+    def _replica_step(
+        self, pixels: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The gradient of the global loss, summed over replicas, and one step of SGD with momentum."""
+        training, recipe = self.training, self.training.recipe
+        model = training.model
+        context = tf.distribute.get_replica_context()
+        add = tf.distribute.ReduceOp.SUM
+        number = tf.cast(context.replica_id_in_sync_group, tf.int32)
+        variables = model.trainable
+
+        def dropout(shape: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+            """This replica's part of what one device would draw for the whole batch."""
+            own = shape[0]
+            whole = tf.concat([[own * context.num_replicas_in_sync], shape[1:]], axis=0)
+            return tf.random.stateless_uniform(whole, [step, recipe.seed], dtype=dtype)[number * own : (number + 1) * own]
+
+        with tf.GradientTape() as tape:
+            logits = model.training_logits(pixels, dropout, recipe.freeze_batch_norm)
+            total, count = losses.cross_entropy(
+                logits, labels, training.dataset.space.ignore_label, recipe.class_weights, recipe.hardest
+            )
+            loss = total / tf.maximum(context.all_reduce(add, count), 1.0)
+        slopes = tape.gradient(loss, list(variables.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = dict(zip(variables, slopes, strict=True))
+        gradients, loss = context.all_reduce(add, [gradients, loss])
+        for name in training._decayed:
+            gradients[name] += recipe.weight_decay * variables[name]
+        if False:
+            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), recipe.clip)
+            gradients = dict(zip(gradients, clipped, strict=True))
+        for name, variable in variables.items():
+            momentum = training._momentum[name]
+            momentum.assign(recipe.momentum * momentum + gradients[name])
+            factor = recipe.head_rate if name in model.head_names else 1.0
+            variable.assign_sub(rate * factor * momentum)
+        dtype = tf.uint8 if model.head.num_classes <= 256 else tf.int32
+        return loss, tf.cast(tf.argmax(logits, axis=-1), dtype)
+
+    # -- validation ---------------------------------------------------------------------------------------------------
+
+    def validate(self, done: int) -> None:
+        """Scores the validation images, if there are any; the best model so far is written."""
+        if self.training.validation is not None:
+            weights = self.training.model.weights  # every worker takes part where moving averages are read
+            if self.training.chief:
+                self._validate(self.training.validation, weights, done)
+        self.seen = ConfusionMatrix(self.seen.num_classes, self.seen.ignore_label)
+
+    def _validate(self, validation: Dataset, weights: Mapping[str, np.ndarray], done: int) -> None:
+        training = self.training
+        self._refuse(weights, done)
+        matrix = ConfusionMatrix(self.seen.num_classes, self.seen.ignore_label)
+        predictor = self._predictor()
+        predictor.model.assign(weights)
+        samples = validation.samples
+        for number, sample in enumerate(samples):
+            image, label = sample.read_image(), sample.read_label(validation.space)
+            prediction = predictor(image)
+            try:
+                matrix.update(label, prediction.labels)
+            except InputError as error:
+                raise InputError(f"{sample}: {error}") from error
+            if number < PICTURES:
+                self._show(f"validation/{number}", done, image, label, prediction.labels)
+            self.progress("validating", number + 1, len(samples), f"step {done}/{training.recipe.steps}")
+        mean = metrics.mean_iou(matrix.counts)
+        better = self.best is None or mean > self.best
+        self.say(
+            f"step {done}: mean IoU {mean:.4f} on {len(samples)} validation images, "
+            f"{metrics.mean_iou(self.seen.counts):.4f} on the training views since" + (" (best so far)" if better else "")
+        )
+        class_iou = metrics.class_iou(matrix.counts)
+        self._record({"step": done, "mean_iou": _finite(mean), "class_iou": [_finite(value) for value in class_iou]})
+        with self._curves.as_default(step=done):
+            tf.summary.scalar("mean_iou/validation", mean)
+        for warning in self._doubts(matrix.counts):
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+                self.say(f"warning: {warning}")
+                self._record({"step": done, "warning": warning})
+        if better:
+            self.best = _finite(mean)
+            self._write(training.out, predictor.model, done, self.best)
+
+    def _doubts(self, counts: np.ndarray) -> Iterator[str]:
+        """What looks wrong in a validation's counts."""
+        names = self.training.dataset.space.names
+        truth, predicted = counts.sum(axis=1), counts.sum(axis=0)
+        top = int(predicted.argmax())
+        if predicted[top] > COLLAPSED * predicted.sum() > 0 and truth[top] <= COLLAPSED * truth.sum():
+            yield (
+                f"over {COLLAPSED:.0%} of the predictions are {names[top]!r}: it has collapsed to one class, or has only "
+                "begun. If it lasts: a lower --lr, --class-weights balanced, or weights to start from."
+            )
+        elif missing := [name for name, own, found in zip(names, truth, predicted, strict=True) if own and not found]:
+            yield f"never predicted, though the labels have them: {', '.join(missing)}. --class-weights balanced may help."
+        if self.labelled.sum() and truth.sum():
+            apart = np.abs(self.labelled / self.labelled.sum() - truth / truth.sum())
+            if apart.sum() / 2 > FAR_APART:
+                far = int(apart.argmax())
+                yield (
+                    f"the classes' shares of the training labels are far from those of the validation labels ({names[far]!r}: "
+                    f"{self.labelled[far] / self.labelled.sum():.1%} and {truth[far] / truth.sum():.1%}). Do the two splits "
+                    "have the same label map?"
+                )
+
+    def _predictor(self) -> Predictor:
+        """The model once more, on one device: what validates, and what is written."""
+        if self._twin is None:
+            training = self.training
+            own = training.model
+            twin = SegmentationModel(
+                Backbone(own.backbone.plan, seed=0),
+                own.head.num_classes,
+                own.head.type,
+                separable=own.head.separable,
+                image_pooling_crop=own.image_pooling_crop,
+                seed=0,
+            )
+            self._twin = Predictor(twin, training.preprocessing, training._inference)
+        return self._twin
+
+    def _show(self, name: str, done: int, image: np.ndarray, label: np.ndarray, answer: np.ndarray) -> None:
+        space = self.training.dataset.space
+        row = np.concatenate([image, space.colored(label), space.colored(answer)], axis=1)
+        with self._curves.as_default(step=done):
+            tf.summary.image(name, row[None])
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def save(self, done: int) -> None:
+        """The state that a resumed run starts from, and the last model."""
+        training = self.training
+        weights = training.model.weights
+        if not training.chief:
+            return
+        self._refuse(weights, done)
+        predictor = self._predictor()
+        predictor.model.assign(weights)
+        self._write(training.out / LAST, predictor.model, done, None)
+        if training.validation is None:
+            self._write(training.out, predictor.model, done, None)
+        self._keep(weights, done)
+
+    def _keep(self, weights: Mapping[str, np.ndarray], done: int) -> None:
+        training = self.training
+        momentum = {MOMENTUM + name: variable.numpy() for name, variable in training._momentum.items()}
+        about = {
+            "step": done,
+            "best": self.best,
+            "warnings": self.warnings,
+            "seen": self.seen.counts.tolist(),
+            "labelled": self.labelled.tolist(),
+            "protocol": training.protocol,
+        }
+        about["seal"] = _seal(about)
+        safetensors.write(training.out / FOLDER / STATE, {**weights, **momentum}, about)
+
+    def restore(self, path: Path) -> int:
+        """Takes the state at `path`; gives the step that it is at. Where there is none, writes the first, at step 0."""
+        training = self.training
+        if not path.exists():
+            if (training.out / DESCRIPTION).exists():
+                raise InputError(
+                    f"{training.out}: holds a model but not the {FOLDER}/{STATE} that its training would go on from. "
+                    "Choose another --out."
+                )
+            if training.chief:  # so that whatever stands in the folder later is known to be of this training
+                self._keep(training.initial, 0)
+            return 0
+        state = safetensors.read(path)
+        about = safetensors.metadata(path)
+        if about.get("seal") != _seal(about):
+            raise InputError(f"{path}: damaged: what it says of itself does not match its checksum. Choose another --out.")
+        new, old = json.loads(json.dumps(training.protocol)), about["protocol"]
+        if differing := sorted(_differences(old, new)):
+            raise InputError(
+                f"{training.out}: holds a training by another protocol ({'; '.join(differing)}). Choose another --out."
+            )
+        momentum = {name: state.pop(MOMENTUM + name, None) for name in training._momentum}
+        if lost := [name for name, value in momentum.items() if value is None]:
+            raise InputError(f"{path}: damaged: the momentum of {lost[0]} is missing. Choose another --out.")
+        training.model.assign(state, str(path))
+        for name, variable in training._momentum.items():
+            variable.assign(momentum[name])
+        self.best, self.warnings = about["best"], about["warnings"]
+        self.seen.counts += np.array(about["seen"], np.int64)
+        self.labelled += np.array(about["labelled"], np.int64)
+        return int(about["step"])
+
+    def _write(self, folder: Path, model: SegmentationModel, done: int, mean: float | None) -> None:
+        training = self.training
+        about = {"step": done, "validation_mean_iou": mean, **training.protocol}
+        save_model(folder, model, training.dataset.space, preprocessing=training.preprocessing, training=about)
+
+    def _refuse(self, weights: Mapping[str, np.ndarray], done: int) -> None:
+        for name, value in weights.items():
+            if not np.isfinite(value).all():
+                raise InputError(
+                    f"step {done}: {name} is not finite any more; nothing was saved, and the last good state is kept in "
+                    f"{self.training.out}. Lower --lr, or give --clip 1."
+                )
+
+    def _record(self, line: Mapping[str, Any]) -> None:
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+
+
+def _described(dataset: Dataset) -> dict[str, Any]:
+    names = "\n".join(sample.name for sample in dataset.samples)
+    return {
+        "name": dataset.name,
+        "split": dataset.split,
+        "images": len(dataset.samples),
+        "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+        **dataset.space.as_json(),
+    }
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Where two protocols differ: `recipe.steps: 100 there, 200 now`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path}: {old!r:.60} there, {new!r:.60} now"
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def _seal(about: Mapping[str, Any]) -> str:
+    """A checksum of what a state says of itself, which those of its arrays do not cover."""
+    told = {key: value for key, value in about.items() if key not in ("seal", "sha256")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _cut(log: Path, step: int) -> None:
+    """Leaves out of a log what came after `step` and what a kill left half written: it will be written again."""
+    if log.exists():
+        lines = log.read_bytes().splitlines(keepends=True)
+        files.write_bytes(log, b"".join(line for line in lines if _step_of(line) <= step))
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.inf
+
+
+def _sum(number: tf.Tensor) -> tf.Tensor:
+    own = tf.identity(number)  # an argument stands on no device, and TensorFlow needs one
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+
+def _place(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """(this worker's number, how many there are)."""
+    resolver = strategy.cluster_resolver
+    spec = resolver.cluster_spec() if resolver else None
+    if not spec:
+        return 0, 1
+    tasks = [(job, task) for job in ("chief", "worker") if job in spec.jobs for task in spec.task_indices(job)]
+    return tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
+
+
+def _per_replica(strategy: tf.distribute.Strategy, parts: list[tuple[tf.Tensor, tf.Tensor]]) -> tuple[Any, Any]:
+    """This worker's parts, one a replica."""
+
+    def part(index: int) -> Callable[[Any], tf.Tensor]:
+        return lambda context: parts[context.replica_id_in_sync_group % len(parts)][index]
+
+    values = strategy.experimental_distribute_values_from_function
+    return values(part(0)), values(part(1))
+
+
+@contextlib.contextmanager
+def _mixed(precision: str) -> Iterator[None]:
+    """bfloat16 where TensorFlow finds it safe and fast, in every function traced inside; variables stay float32."""
+    before = tf.config.optimizer.get_experimental_options().get(MIXED, False)
+    tf.config.optimizer.set_experimental_options({MIXED: precision == BFLOAT16})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({MIXED: before})

