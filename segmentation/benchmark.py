@@ -8,16 +8,34 @@ classes as we do, and once more without looking, which is another contract: valu
 from __future__ import annotations
 
 import functools
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet.benchmark import Run, Timing, alternate, prepared, ratio
+from dense_resnet.backbone import Backbone
+from dense_resnet.benchmark import Run, Timing, alternate, peak_memory, prepared, ratio
+from dense_resnet.errors import InputError
 from dense_resnet.geometry import positive_integer
 from dense_resnet.images import opencv
+from dense_resnet.plan import BOTTLENECK_V2, Conv, Plan
+from dense_resnet.preprocessing import preprocess
 from segmentation.confusion import ConfusionMatrix
+from segmentation.evaluation import Evaluation, ModelSystem
+from segmentation.labels import LabelClass, LabelSpace
+from segmentation.model import SegmentationModel
+from segmentation.model_directory import SavedModel
+from segmentation.prediction import Inference
+from segmentation.records import Source
+from segmentation.samples import Dataset, Sample, open_dataset
+from segmentation.scenes import CLASSES, write_scenes
+from segmentation.training import BFLOAT16, FLOAT32, Recipe, Training, TrainingRun, mixed_precision, quiet
+from segmentation.transforms import Augmentation
 
 OWN = "dense_resnet"
 
@@ -111,3 +129,127 @@ def _scikit_learn(labels: np.ndarray, predictions: np.ndarray, num_classes: int)
         np.add(total, confusion_matrix(labels, predictions, labels=classes), out=total)
 
     return run
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Evaluation against the bare forward
+
+
+def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[Timing, Timing, list[int]]:
+    """(forward + enlarging + argmax of images in memory, `evaluate` of the same from files, peak memory after each pair).
+
+    Args:
+        plan: of the backbone; the head is DeepLabv3's.
+        size: of the images and the canvas.
+        images: how many a run.
+        runs: pairs of runs.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_scenes(folder / "scenes", 1, images, size=size)
+        dataset = open_dataset(folder / "scenes", "val")
+        model = SegmentationModel(Backbone(plan, seed=0), len(CLASSES), "aspp", seed=0)
+        saved = SavedModel(model, dataset.space, plan.preprocessing, {}, "", folder)
+        system = ModelSystem(saved, Inference(size))
+        pictures = [tf.constant(preprocess(sample.read_image(), plan.preprocessing)[None]) for sample in dataset.samples]
+        answer = tf.function(lambda image: tf.argmax(model(image), axis=-1), autograph=False)
+        count = iter(range(sys.maxsize))
+
+        def bare() -> None:
+            for picture in pictures:
+                answer(picture).numpy()
+
+        def evaluate() -> None:
+            Evaluation(system, dataset, folder / str(next(count))).run(report=False)
+
+        competitors = prepared("forward", lambda: bare, images), prepared("evaluate", lambda: evaluate, images)
+        peaks = []
+        for _ in range(runs):
+            alternate(competitors, runs=1, burn_in=0)
+            peaks.append(peak_memory())
+        return competitors[0][0], competitors[1][0], peaks
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Training against Keras
+
+
+def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -> tuple[Timing, ...]:
+    """Our steps in float32 and bfloat16, and those of the same network written plainly in Keras and run by ``fit``.
+
+    Args:
+        plan: of v2 bottlenecks; the head is one 1x1 convolution.
+        crop: side of the training images.
+        batch: images a step.
+        steps: a run.
+        runs: timed ones of each.
+    """
+    if any(unit.kind != BOTTLENECK_V2 for unit in plan.units):
+        raise InputError(f"training is compared on v2 bottlenecks, such as resnet_v2_50 (not {plan.name}).")
+    classes = 21
+    generator = np.random.default_rng(0)
+    pixels = generator.standard_normal((batch, crop, crop, 3)).astype(np.float32)
+    labels = generator.integers(0, classes, (batch, crop, crop)).astype(np.int32)
+    sample = Sample("noise", Source(Path("noise")))
+    space = LabelSpace(tuple(LabelClass(f"class {i}", (i, i, i)) for i in range(classes)))
+    dataset = Dataset("noise", "train", space, (sample,))
+
+    def own(precision: str) -> Run:
+        model = SegmentationModel(Backbone(plan, seed=0), classes, "fcn", seed=0)
+        recipe = Recipe(steps=sys.maxsize, batch=batch, augmentation=Augmentation((crop, crop)), precision=precision)
+        with tempfile.TemporaryDirectory() as folder:
+            run = TrainingRun(Training(model, dataset, None, folder, recipe), quiet, str)
+
+        def some() -> None:
+            with mixed_precision(precision):
+                for step in range(steps):
+                    run.train(step, [sample] * batch, pixels, labels)
+
+        return some
+
+    def plain() -> Run:
+        model = keras_network(plan, classes, crop)
+        data = tf.data.Dataset.from_tensors((pixels, labels)).repeat(steps)
+        return lambda: model.fit(data, verbose=0, shuffle=False)
+
+    competitors = [
+        prepared("dense_resnet", lambda: own(FLOAT32), batch * steps),
+        prepared("Keras fit", plain, batch * steps),
+        prepared("dense_resnet, bfloat16", lambda: own(BFLOAT16), batch * steps),
+    ]
+    alternate(competitors, runs, burn_in=1)
+    return tuple(timing for timing, _ in competitors)
+
+
+def keras_network(plan: Plan, num_classes: int, crop: int) -> Any:
+    """A v2 ResNet with an fcn head as one would write it in Keras, compiled with the same loss and optimizer."""
+    keras = tf.keras
+    layers = keras.layers
+
+    def conv(net: Any, one: Conv, bias: bool = True) -> Any:
+        return layers.Conv2D(one.depth, one.kernel, one.stride, "same", dilation_rate=one.rate, use_bias=bias)(net)
+
+    def norm(net: Any) -> Any:
+        return layers.ReLU()(layers.BatchNormalization(momentum=0.997, epsilon=1e-5)(net))
+
+    image = net = keras.Input((crop, crop, plan.in_channels))
+    for layer in plan.root:
+        net = conv(net, layer) if isinstance(layer, Conv) else layers.MaxPool2D(layer.kernel, layer.stride, "same")(net)
+    for unit in plan.units:
+        before = norm(net)
+        shortcut = net
+        if unit.shortcut:
+            shortcut = conv(before, unit.shortcut)
+        elif unit.stride > 1:
+            shortcut = layers.MaxPool2D(1, unit.stride)(net)
+        for one in unit.convolutions:
+            before = conv(before, one, bias=not one.batch_norm)
+            before = norm(before) if one.batch_norm else before
+        net = layers.Add()([shortcut, before])
+    cells = layers.Conv2D(num_classes, 1)(norm(net))
+    model = keras.Model(image, layers.Resizing(crop, crop)(cells))
+    model.compile(
+        keras.optimizers.SGD(0.007, momentum=0.9, weight_decay=0.0001),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255),
+    )
+    return model

@@ -229,7 +229,7 @@ class Evaluation:
 
         Args:
             on_error: "fail" names all bad pairs before any compute, as far as labels and the images' headers show them, and
-                stops at one that turns up later; "skip" lists them and goes on.
+                stops at one that turns up later; "skip" lists those that it meets and goes on.
             merge: only joins shards: an image that is in none's log is an error.
             progress: called with (what is being done, images done, images in all).
             stop: asked before each image; True finishes what has begun and returns.
@@ -245,23 +245,23 @@ class Evaluation:
         if merge and count > 1:
             raise InputError("a shard has nothing to merge: leave out --shard.")
         samples = self.dataset.samples[index::count]
-        bad: dict[str, str] = {}
-        for number, sample in enumerate(samples):
-            if stop():
-                return Outcome(None, 0, 0, (), stopped=True)
-            progress("checking", number, len(samples))
-            if message := self._refusal(sample):
-                bad[sample.name] = message
-        if bad and on_error == FAIL:
-            raise InputError(
-                f"{len(bad)} of {len(samples)} pairs cannot be used; nothing was computed. "
-                f"--on-error skip leaves them out.{_listed(list(bad.values()))}"
-            )
+        if on_error == FAIL:
+            bad = []
+            for number, sample in enumerate(samples):
+                if stop():
+                    return Outcome(None, 0, 0, (), stopped=True)
+                progress("checking", number, len(samples))
+                bad += self._refusal(sample)
+            if bad:
+                raise InputError(
+                    f"{len(bad)} of {len(samples)} pairs cannot be used; nothing was computed. "
+                    f"--on-error skip leaves them out.{_listed(bad)}"
+                )
         files.probe_folder(self.out)
         with journal.locked(self.out, shared=count > 1):
             journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG)
             with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
-                outcome = self._score(samples, bad, log, on_error, merge, progress, stop)
+                outcome = self._score(samples, log, on_error, merge, progress, stop)
                 if outcome.stopped or count > 1:
                     return outcome
                 text = json.dumps(self._result(log), indent=1, allow_nan=False) + "\n"
@@ -273,8 +273,8 @@ class Evaluation:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _refusal(self, sample: Sample) -> str | None:
-        """Why a pair cannot be used, as far as its label and the image's header say."""
+    def _refusal(self, sample: Sample) -> list[str]:
+        """Why a pair cannot be used, as far as its label and the image's header say; empty where it can."""
         try:
             label = self._label(sample, sample.label_bytes())
             if sample.image.length is None:  # else a record, whose checksum was compared when it was opened
@@ -283,13 +283,12 @@ class Evaluation:
                     size = sample.decode_image(data, self.max_pixels).shape[:2]
                 _compare_sizes(sample, size, label)
         except InputError as error:
-            return str(error)
-        return None
+            return [str(error)]
+        return []
 
     def _score(
         self,
         samples: Sequence[Sample],
-        bad: Mapping[str, str],
         log: Journal,
         on_error: str,
         merge: bool,
@@ -301,17 +300,17 @@ class Evaluation:
             if stop():
                 return Outcome(None, 0, number - len(todo), (), stopped=True)
             progress("comparing", number, len(samples))
-            if sample.name not in bad and not self._is_done(sample, log):
+            if not self._is_done(sample, log):
                 todo.append(sample)
         if merge and (missing := [sample for sample in todo if not log.find(sample.name)]):
             raise InputError(
                 f"{self.out}: {len(missing)} of {len(samples)} images are in no shard's log, the first is {missing[0]}. "
                 "Run the shards that are missing, or leave out --merge to score them now."
             )
-        failed, scored, stopped = dict(bad), 0, False
-        earlier = len(samples) - len(bad) - len(todo)
+        earlier, scored, stopped = len(samples) - len(todo), 0, False
+        failed: list[str] = []
         with ThreadPoolExecutor(DECODERS) as decoders, ThreadPoolExecutor(1) as counter:
-            counting = deque(counter.submit(_fail, log, name, message) for name, message in bad.items())
+            counting: deque[Future[None]] = deque()
             for sample, pair in zip(todo, _ahead(decoders, self._read, todo), strict=True):
                 progress("scoring", earlier + scored + len(failed), len(samples))
                 if stop():
@@ -324,8 +323,8 @@ class Evaluation:
                 except InputError as error:
                     if on_error == FAIL:
                         raise
-                    failed[sample.name] = str(error)
-                    counting.append(counter.submit(_fail, log, sample.name, str(error)))
+                    failed.append(str(error))
+                    counting.append(counter.submit(log.add, {"path": sample.name, "status": ERROR, "error": str(error)}))
                 else:
                     answer = self.system(sample, decoded.image)
                     counting.append(counter.submit(self._count, sample, decoded, answer, log))
@@ -333,7 +332,7 @@ class Evaluation:
             for future in counting:
                 future.result()
         progress("scoring", earlier + scored + len(failed), len(samples))
-        return Outcome(None, scored, earlier + scored, tuple(failed.values()), stopped)
+        return Outcome(None, scored, earlier + scored, tuple(failed), stopped)
 
     def _label(self, sample: Sample, data: bytes) -> np.ndarray:
         place = sample.label.place if sample.label else sample.name
@@ -375,11 +374,14 @@ class Evaluation:
         line = log.find(sample.name)
         if line is None or line["status"] != OK:
             return False
-        own = {
-            "image_sha256": _sha256(sample.image_bytes()),
-            "label_sha256": _sha256(sample.label_bytes()),
-            "prediction_sha256": self.system.fingerprint(sample),
-        }
+        try:
+            own = {
+                "image_sha256": _sha256(sample.image_bytes()),
+                "label_sha256": _sha256(sample.label_bytes()),
+                "prediction_sha256": self.system.fingerprint(sample),
+            }
+        except InputError:  # which scoring will meet again
+            return False
         if any(line.get(key) != value for key, value in own.items()):
             return False
         log.add(line)
@@ -405,6 +407,7 @@ class Evaluation:
             height, width = pair.label.shape
             predicted = self.system(by_name[name], pair.image).labels[:height, :width]
             yield Example(name, pair.image, pair.label, predicted, mean)
+        progress("drawing", len(chosen), len(chosen))
 
 
 def _ahead(pool: Executor, read: Callable[[Sample], _Pair], samples: Iterable[Sample]) -> Iterator[Future[_Pair]]:
@@ -416,10 +419,6 @@ def _ahead(pool: Executor, read: Callable[[Sample], _Pair], samples: Iterable[Sa
             yield begun.popleft()
     while begun:
         yield begun.popleft()
-
-
-def _fail(log: Journal, name: str, message: str) -> None:
-    log.add({"path": name, "status": ERROR, "error": message})
 
 
 def _compare_sizes(sample: Sample, size: tuple[int, ...], label: np.ndarray) -> None:

@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,33 +115,33 @@ class Labelling:
         self._check_names(found)
         index, count = self.shard
         found = list(found)[index::count]
-        bad: dict[str, str] = {}
-        for number, image in enumerate(found):
-            if stop():
-                return Outcome(0, 0, (), stopped=True)
-            progress("checking", number, len(found))
-            try:
-                images.check_image(image.path, self.max_pixels)
-            except InputError as error:
-                bad[image.relative] = str(error)
-        if bad and on_error == FAIL:
-            listed = "\n".join(f"  {message}" for message in list(bad.values())[:MOST_SHOWN])
-            raise InputError(
-                f"{len(bad)} of {len(found)} images cannot be used; nothing was computed. "
-                f"--on-error skip leaves them out.\n{listed}"
-            )
+        if on_error == FAIL:
+            bad = []
+            for number, image in enumerate(found):
+                if stop():
+                    return Outcome(0, 0, (), stopped=True)
+                progress("checking", number, len(found))
+                try:
+                    images.check_image(image.path, self.max_pixels)
+                except InputError as error:
+                    bad.append(f"  {error}")
+            if bad:
+                listed = "\n".join(bad[:MOST_SHOWN])
+                raise InputError(
+                    f"{len(bad)} of {len(found)} images cannot be used; nothing was computed. "
+                    f"--on-error skip leaves them out.\n{listed}"
+                )
         files.probe_folder(self.out)
         with journal.locked(self.out, shared=count > 1):
             journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG)
             with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
-                return self._label_all(found, bad, log, on_error, progress, stop)
+                return self._label_all(found, log, on_error, progress, stop)
 
     # ------------------------------------------------------------------------------------------------------------------
 
     def _label_all(
         self,
         found: Sequence[Found],
-        bad: Mapping[str, str],
         log: Journal,
         on_error: str,
         progress: Progress,
@@ -156,11 +156,9 @@ class Labelling:
             try:
                 data = images.read_file(image.path)
                 sha256 = hashlib.sha256(data).hexdigest()
-                if self._is_done(image, sha256, log):  # even if it is bad by now: a lower limit takes nothing away
+                if self._is_done(image, sha256, log):
                     total += 1
                     continue
-                if image.relative in bad:
-                    raise InputError(bad[image.relative])
                 pixels = images.decode_image(image.path, data, max_pixels=self.max_pixels)
             except InputError as error:
                 if on_error == FAIL:

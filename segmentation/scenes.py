@@ -14,7 +14,6 @@ bytes are the same at every call; another NumPy, OpenCV or processor may round a
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable
@@ -23,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dense_resnet.errors import InputError
 from dense_resnet.files import write_bytes
 from dense_resnet.geometry import positive_integer
 from dense_resnet.images import opencv
 from segmentation.confusion import IGNORE_LABEL
+from segmentation.labels import LabelClass, LabelSpace, encode_label
 
 CLASSES: tuple[tuple[str, tuple[int, int, int]], ...] = (  # name, colour of the label
     ("ground", (70, 74, 84)),
@@ -43,7 +42,7 @@ CLASSES: tuple[tuple[str, tuple[int, int, int]], ...] = (  # name, colour of the
     ("ball", (226, 120, 172)),
     ("scales", (150, 206, 226)),
 )
-IGNORE_COLOUR = (224, 224, 192)  # PASCAL VOC's
+SPACE = LabelSpace(tuple(LabelClass(name, colour) for name, colour in CLASSES), IGNORE_LABEL)
 SPLITS = ("train", "val")
 SIZE = 513  # pixels
 SMALLEST = 65  # pixels: a scene must hold an object that shows its texture
@@ -378,14 +377,13 @@ def write_scenes(
         image, label = scene(split, index, size, seed)
         name = f"{index:04d}.png"
         write_bytes(folder / "images" / split / name, _png(image))
-        write_bytes(folder / "labels" / split / name, _label_png(label))
+        write_bytes(folder / "labels" / split / name, encode_label(label, SPACE))
 
     progress("drawing", 0, len(jobs))
     with ThreadPoolExecutor(2) as pool:
         for done, _ in enumerate(pool.map(work, jobs), 1):
             progress("drawing", done, len(jobs))
-    classes = [{"name": name, "color": list(colour)} for name, colour in CLASSES]
-    about = {"name": "scenes", "classes": classes, "ignore_label": IGNORE_LABEL}
+    about = {"name": "scenes", **SPACE.as_json()}
     write_bytes(folder / "dataset.json", (json.dumps(about, indent=1) + "\n").encode())  # last: it says that all is there
 
 
@@ -395,15 +393,3 @@ def _png(image: np.ndarray) -> bytes:
     if not done:
         raise RuntimeError("OpenCV could not encode a PNG")
     return bytes(data)
-
-
-def _label_png(label: np.ndarray) -> bytes:
-    """A label as a palette file."""
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(CLASSES)] = [colour for _, colour in CLASSES]
-    palette[IGNORE_LABEL] = IGNORE_COLOUR
-    image = Image.fromarray(label)
-    image.putpalette(palette.tobytes())
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()

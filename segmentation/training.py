@@ -259,7 +259,7 @@ class Training:
                 lost; the last good state stays.
         """
         try:
-            return self._run(_Run(self, progress, say), stop, say)
+            return self._run(TrainingRun(self, progress, say), stop, say)
         except LOST as error:
             if self._workers == 1:
                 raise
@@ -268,7 +268,7 @@ class Training:
                 f"the last state in {self.out}."
             ) from error
 
-    def _run(self, run: _Run, stop: Callable[[], bool], say: Callable[[str], None]) -> Outcome:
+    def _run(self, run: TrainingRun, stop: Callable[[], bool], say: Callable[[str], None]) -> Outcome:
         folder, steps = self.out / FOLDER, self.recipe.steps
         with contextlib.ExitStack() as stack:
             if self.chief:
@@ -280,9 +280,9 @@ class Training:
             if start:
                 say(f"going on at step {start} of {steps}")
             if start == steps:
-                return Outcome(start, run.best, False, tuple(run.warnings))
+                return Outcome(start, run.best, False, tuple(run.warnings.values()))
             stack.enter_context(run.open(folder, start))
-            stack.enter_context(_mixed(self.recipe.precision))
+            stack.enter_context(mixed_precision(self.recipe.precision))
             batches = stack.enter_context(contextlib.closing(self._batches(start)))
             for step, (samples, pixels, labels) in zip(range(start, steps), batches, strict=True):
                 run.train(step, samples, pixels, labels)
@@ -293,14 +293,13 @@ class Training:
                 if done == steps or stopping or done % self.recipe.save_every == 0:
                     run.save(done)
                 if stopping:
-                    return Outcome(done, run.best, True, tuple(run.warnings))
-        return Outcome(steps, run.best, False, tuple(run.warnings))
+                    return Outcome(done, run.best, True, tuple(run.warnings.values()))
+        return Outcome(steps, run.best, False, tuple(run.warnings.values()))
 
     def _total(self, number: int) -> int:
         """The sum of a number over the workers, each of which must ask for it."""
         if self._workers == 1:
             return number
-
         local = self.strategy.experimental_local_results(self._summed(tf.constant(number)))
         return int(local[0]) // len(local)  # every device of a worker has added its number
 
@@ -352,16 +351,16 @@ class Training:
                         future.cancel()
 
 
-class _Run:
+class TrainingRun:
     """One run of a training: what changes while it goes on."""
 
     def __init__(self, training: Training, progress: Progress, say: Callable[[str], None]) -> None:
         self.training, self.progress, self.say = training, progress, say
         self.best: float | None = None
-        self.warnings: list[str] = []
+        self.warnings: dict[str, str] = {}  # by their kinds, each of which is said once
         classes, ignored = training.model.head.num_classes, training.dataset.space.ignore_label
         self.seen = ConfusionMatrix(classes, ignored)  # of the training images since the last validation
-        self.labelled = np.zeros(classes, np.int64)  # pixels of each class in all training images of this run
+        self.labelled = np.zeros(classes, np.int64)  # pixels of each class in all training images so far
         self._step = tf.function(self._replicas_step, autograph=False)
         self._twin: Predictor | None = None
         self._log: Any = None
@@ -446,7 +445,7 @@ class _Run:
         gradients, loss = context.all_reduce(add, [gradients, loss])
         for name in training._decayed:
             gradients[name] += recipe.weight_decay * variables[name]
-        if False:
+        if recipe.clip is not None:
             clipped, _ = tf.clip_by_global_norm(list(gradients.values()), recipe.clip)
             gradients = dict(zip(gradients, clipped, strict=True))
         for name, variable in variables.items():
@@ -494,35 +493,40 @@ class _Run:
         self._record({"step": done, "mean_iou": _finite(mean), "class_iou": [_finite(value) for value in class_iou]})
         with self._curves.as_default(step=done):
             tf.summary.scalar("mean_iou/validation", mean)
-        for warning in self._doubts(matrix.counts):
-            if warning not in self.warnings:
-                self.warnings.append(warning)
+        for kind, warning in self._doubts(matrix.counts):
+            if kind not in self.warnings:
+                self.warnings[kind] = warning
                 self.say(f"warning: {warning}")
                 self._record({"step": done, "warning": warning})
         if better:
             self.best = _finite(mean)
             self._write(training.out, predictor.model, done, self.best)
 
-    def _doubts(self, counts: np.ndarray) -> Iterator[str]:
-        """What looks wrong in a validation's counts."""
+    def _doubts(self, counts: np.ndarray) -> Iterator[tuple[str, str]]:
+        """What looks wrong in a validation's counts: (kind, warning)."""
         names = self.training.dataset.space.names
         truth, predicted = counts.sum(axis=1), counts.sum(axis=0)
         top = int(predicted.argmax())
         if predicted[top] > COLLAPSED * predicted.sum() > 0 and truth[top] <= COLLAPSED * truth.sum():
             yield (
+                "collapsed",
                 f"over {COLLAPSED:.0%} of the predictions are {names[top]!r}: it has collapsed to one class, or has only "
-                "begun. If it lasts: a lower --lr, --class-weights balanced, or weights to start from."
+                "begun. If it lasts: a lower --lr, --class-weights balanced, or weights to start from.",
             )
         elif missing := [name for name, own, found in zip(names, truth, predicted, strict=True) if own and not found]:
-            yield f"never predicted, though the labels have them: {', '.join(missing)}. --class-weights balanced may help."
+            yield (
+                "never",
+                f"never predicted, though the labels have them: {', '.join(missing)}. --class-weights balanced may help.",
+            )
         if self.labelled.sum() and truth.sum():
             apart = np.abs(self.labelled / self.labelled.sum() - truth / truth.sum())
             if apart.sum() / 2 > FAR_APART:
                 far = int(apart.argmax())
                 yield (
+                    "far",
                     f"the classes' shares of the training labels are far from those of the validation labels ({names[far]!r}: "
                     f"{self.labelled[far] / self.labelled.sum():.1%} and {truth[far] / truth.sum():.1%}). Do the two splits "
-                    "have the same label map?"
+                    "have the same label map?",
                 )
 
     def _predictor(self) -> Predictor:
@@ -698,7 +702,7 @@ def _per_replica(strategy: tf.distribute.Strategy, parts: list[tuple[tf.Tensor, 
 
 
 @contextlib.contextmanager
-def _mixed(precision: str) -> Iterator[None]:
+def mixed_precision(precision: str) -> Iterator[None]:
     """bfloat16 where TensorFlow finds it safe and fast, in every function traced inside; variables stay float32."""
     before = tf.config.optimizer.get_experimental_options().get(MIXED, False)
     tf.config.optimizer.set_experimental_options({MIXED: precision == BFLOAT16})

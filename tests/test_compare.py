@@ -91,6 +91,7 @@ def test_the_difference_is_under_the_switches(tmp_path):
     one, two = (evaluated(tmp_path, name, wrong, zero) for name, wrong in (("a", 0.1), ("b", 0.3)))
     found, result = compare(one, two), read_result(one)[0]
     assert found["mean_iou"]["first"] == result["mean_iou"] == metrics.mean_iou(result["matrix"], "zero")
+    assert found["mean_iou"]["difference"] == pytest.approx(found["mean_iou"]["first"] - found["mean_iou"]["second"])
     assert found["classes"][2]["first"] is None  # by the definition
 
 

@@ -162,17 +162,17 @@ def test_the_fixture_worked_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("switches", "mean"),
+    ("switches", "mean", "averaged"),
     [
-        (Switches(absent="one"), 0.5625),
-        (Switches(absent="nan"), None),
-        (Switches(absent="gt_only"), 0.625),
-        (Switches(background=False), 0.25),
-        (Switches(scope="image"), 0.39583),
-        (Switches(scope="image_class"), 0.4),
+        (Switches(absent="one"), 0.5625, 4),
+        (Switches(absent="nan"), None, 3),
+        (Switches(absent="gt_only"), 0.625, 2),
+        (Switches(background=False), 0.25, 2),
+        (Switches(scope="image"), 0.39583, 3),
+        (Switches(scope="image_class"), 0.4, 3),
     ],
 )
-def test_switches_need_no_new_run(switches, mean, tmp_path):
+def test_switches_need_no_new_run(switches, mean, averaged, tmp_path):
     dataset, folder = write_fixture(tmp_path)
     plain = Evaluation(folder, dataset, tmp_path / "out").run(report=False).result
     outcome = Evaluation(folder, dataset, tmp_path / "out", switches).run(report=False)
@@ -187,7 +187,7 @@ def test_switches_need_no_new_run(switches, mean, tmp_path):
         assert low <= mean <= high
     for one, other in zip(outcome.result["classes"], plain["classes"], strict=True):  # by the definition, whatever the mean
         assert {**one, "averaged": None} == {**other, "averaged": None}
-    assert outcome.result["averaged_classes"] == sum(one["averaged"] for one in outcome.result["classes"])
+    assert outcome.result["averaged_classes"] == sum(one["averaged"] for one in outcome.result["classes"]) == averaged
 
 
 def test_the_ignored_pixel_as_class_0(tmp_path):
@@ -602,7 +602,7 @@ def turned(orientation):
 
 
 def test_a_pair_that_breaks_after_the_check(system, own_pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation.Evaluation, "_refusal", lambda *_: None)
+    monkeypatch.setattr(evaluation.Evaluation, "_refusal", lambda *_: [])
     path = own_pairs / "images" / "more/a.png"
     path.write_bytes(path.read_bytes()[:500])
     dataset = open_dataset(own_pairs)
@@ -635,6 +635,19 @@ def test_shards_with_a_skipped_image_join(system, own_pairs, tmp_path):
         Evaluation(system, dataset, tmp_path / "out", shard=(index, 2)).run(on_error="skip")
     merged = Evaluation(system, dataset, tmp_path / "out").run(on_error="skip", merge=True, report=False)
     assert (merged.scored, merged.result["counts"]["skipped"]) == (0, 1)
+
+
+def test_a_file_that_is_gone(system, own_pairs, tmp_path):
+    dataset, out = open_dataset(own_pairs), tmp_path / "out"
+    Evaluation(system, dataset, out).run(report=False)
+    (own_pairs / "images" / "b.png").unlink()
+    before = contents(out)
+    with pytest.raises(InputError, match=r"1 of 6 pairs cannot be used; .*\n  .*images/b\.png: cannot be read: No such file"):
+        Evaluation(system, dataset, out).run()
+    assert contents(out) == before
+    outcome = Evaluation(system, dataset, out).run(on_error="skip", report=False)
+    assert (outcome.scored, outcome.total, outcome.result["counts"]["images"]) == (0, 5, 5)
+    assert "images/b.png: cannot be read" in outcome.result["skipped"][0]
 
 
 def test_nothing_but_bad_pairs(system, own_pairs, tmp_path):
@@ -945,6 +958,7 @@ MISTAKES = {
         'Is 255 the ignore label? Then set "ignore_label": 255',
     ),
     "no predictions": (["--predictions", "{out}/nothing"], "no such folder of predictions"),
+    "upsampling of files": (["--predictions", "{model}", "--upsample", "legacy"], "--tile and --upsample go with --model"),
     "options of a model": (["--predictions", "{model}", "--flip"], "--flip, --tile and --upsample go with --model"),
     "the canvas of files": (["--predictions", "{pairs}/labels", "--preset", "deeplab"], "the predictions are of size 'native'"),
     "a shard": (["--model", "{model}", "--shard", "2/2"], "--shard must be I/N with 0 <= I < N"),

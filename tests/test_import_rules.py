@@ -31,7 +31,8 @@ SEGMENTATION = [
     ["confusion", "metrics", "calibration", "heads", "labels", "losses", "transforms", "records"],
     ["boundaries", "intervals", "presets", "scenes", "samples", "model"],
     ["inspection", "model_directory", "prediction", "report", "results"],
-    ["training", "evaluation", "labelling", "benchmark"],
+    ["training", "evaluation", "labelling"],
+    ["benchmark"],
 ]
 GROUND = {"errors", "geometry", "files", "analysis", "plan", "variants"}
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

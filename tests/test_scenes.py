@@ -10,7 +10,8 @@ from PIL import Image
 from dense_resnet.errors import InputError
 from dense_resnet.images import opencv
 from segmentation import ConfusionMatrix, metrics
-from segmentation.scenes import CLASSES, IGNORE_COLOUR, IGNORE_LABEL, SMALLEST, SPLITS, scene, write_scenes
+from segmentation.labels import VOID_COLOR
+from segmentation.scenes import CLASSES, IGNORE_LABEL, SMALLEST, SPLITS, scene, write_scenes
 
 NAMES = [name for name, _ in CLASSES]
 BINS = 16  # a channel
@@ -106,7 +107,7 @@ def test_written_scenes_read_back(tmp_path):
         written = Image.open(tmp_path / "labels" / file)
         assert written.mode == "P"
         np.testing.assert_array_equal(np.asarray(written), label)
-        colours = {**dict(enumerate(colour for _, colour in CLASSES)), IGNORE_LABEL: IGNORE_COLOUR}
+        colours = {**dict(enumerate(colour for _, colour in CLASSES)), IGNORE_LABEL: VOID_COLOR}
         expected = np.array([colours[kind] for kind in label.ravel()]).reshape(*label.shape, 3)
         np.testing.assert_array_equal(np.asarray(written.convert("RGB")), expected)
     about = json.loads((tmp_path / "dataset.json").read_text())
@@ -127,7 +128,7 @@ def test_the_classes():
     assert NAMES[0] == "ground"
     colours = sorted(colour for _, colour in CLASSES)
     assert all(first != second for first, second in pairwise(colours))
-    assert IGNORE_COLOUR not in colours
+    assert VOID_COLOR not in colours
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dense_resnet import checkpoints, images
 from tools import cli
 
 ROOT = Path(__file__).parent.parent
+SCENES_MODEL = ROOT / "tools" / "scenes_model"
 
 
 def run(capsys, *arguments):
@@ -250,13 +251,53 @@ def test_benchmark_against_a_network_that_slim_lacks(capsys):
     assert "tf_slim.nets has no resnet_v1_18 to compare with" in err
 
 
+def test_benchmark_of_segmentation(capsys, monkeypatch):
+    """Everybody is timed, and the network in Keras is the plan's: as many weights, the same sizes."""
+    from segmentation.benchmark import keras_network
+    from tools import benchmark
+
+    monkeypatch.setattr(benchmark, "LABEL_MAPS", [((33, 65), 21)])
+    small = ("--model", "resnet_v2_50", "--size", 65, "--crop", 65, "--batch", 1, "--images", 1, "--batches", 1, "--burn-in", 0)
+    code, out, err = run(capsys, "benchmark", *small, "--versus", "evaluate", "train", "confusion")
+    assert code == 0, err
+    for name in (
+        "evaluate / (forward",
+        "Keras fit / our",
+        "bfloat16 / our",
+        "33x65, 21 classes: torchmetrics",
+    ):
+        assert name in out
+    plan = dr.plan("resnet_v2_50", output_stride=16)
+    network = keras_network(plan, 21, 65)
+    trained = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
+    assert trained == plan.parameter_count + (plan.depth + 1) * 21
+    assert network.layers[-2].output.shape[1:3] == plan.feature_size(65)
+
+
 def test_demo(tmp_path):
     result = subprocess.run(
         [sys.executable, ROOT / "tools" / "demo.py"], cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False
     )
     assert result.returncode == 0, result.stderr
     assert "stride 16: 33 x 33 cells of 2048 channels" in result.stdout
-    assert images.decode_image("p", (tmp_path / "demo_output" / "coffee.jpg.alignment.png").read_bytes()).shape[1] > 1200
+    out = tmp_path / "demo_output"
+    assert images.decode_image("p", (out / "features" / "coffee.jpg.alignment.png").read_bytes()).shape[1] > 1200
+    assert (out / "evaluation" / "report" / "index.html").is_file()
+    own, recorded = (json.loads((folder / "evaluation.json").read_text()) for folder in (out / "evaluation", SCENES_MODEL))
+    assert own["mean_iou"] == pytest.approx(recorded["mean_iou"], abs=1e-3)
+    assert own["mean_iou"] > 0.85
+    assert own["counts"]["images"] == recorded["counts"]["images"] >= 50
+    assert own["protocol"]["system"] == recorded["protocol"]["system"]
+
+
+def test_the_shipped_model_is_small_and_never_saw_what_it_is_scored_on():
+    assert sum(file.stat().st_size for file in SCENES_MODEL.iterdir()) < 10_000_000
+    described = json.loads((SCENES_MODEL / "model.json").read_text())
+    recorded = json.loads((SCENES_MODEL / "evaluation.json").read_text())
+    assert described["weights_sha256"] == recorded["protocol"]["system"]["weights_sha256"]
+    assert described["training"]["dataset"]["split"] == "train"
+    assert described["training"]["validation"] is None  # nor was it chosen by them
+    assert recorded["protocol"]["split"] == "val"
 
 
 def test_a_second_signal_ends_at_once():

@@ -129,6 +129,21 @@ def test_it_learns(trained, data):
     assert_equal(last.model.weights, one.model.weights)
 
 
+def test_the_best_is_kept(trained, data, tmp_path):
+    """Not the latest: neither a worse one nor its equal takes its place."""
+    one = make(data, tmp_path, validation="val", steps=9)
+    run = training.TrainingRun(one, training.quiet, print)
+    (tmp_path / training.FOLDER).mkdir()
+    with run.open(tmp_path / training.FOLDER, 0):
+        for step, weights in enumerate([one.initial, trained[0].model.weights, one.initial, trained[0].model.weights], 1):
+            one.model.assign(weights)
+            run.validate(step)
+            saved = load_model(tmp_path)
+            assert saved.training["step"] == min(step, 2)
+            assert saved.training["validation_mean_iou"] == run.best
+    assert_equal(saved.model.weights, trained[0].model.weights)
+
+
 def test_batch_norm_moves_its_averages(trained):
     one, *_, before = trained
     after = one.model.weights
@@ -283,9 +298,9 @@ def test_label_histogram(data):
 
 def doubts(one, counts, labelled=(0, 0, 0)):
     """What a validation with such counts would say."""
-    run = training._Run(one, training.quiet, print)
+    run = training.TrainingRun(one, training.quiet, print)
     run.labelled += labelled
-    return list(run._doubts(np.array(counts)))
+    return [warning for _, warning in run._doubts(np.array(counts))]
 
 
 def test_doubts(data, tmp_path):
@@ -308,9 +323,10 @@ def test_a_warning_is_said_once_recorded_and_remembered(data, tmp_path):
     one = make(tmp_path, tmp_path / "out", validation="val", steps=20, learning_rate=0.2, validate_every=10)
     outcome = one.run(say=lines.append)
     warnings = [line for line in lines if line.startswith("warning: ")]
-    assert [line.removeprefix("warning: ") for line in warnings] == list(outcome.warnings) == about(one.out)["warnings"]
+    assert [line.removeprefix("warning: ") for line in warnings] == list(outcome.warnings)
+    assert list(about(one.out)["warnings"].values()) == list(outcome.warnings)
     assert any("collapsed to one class" in line for line in warnings)
-    assert any("the classes' shares of the training labels are far from" in line for line in warnings)
+    assert sum("the classes' shares of the training labels are far from" in line for line in warnings) == 1
     log = [json.loads(line) for line in (one.out / training.FOLDER / training.LOG).read_text().splitlines()]
     assert [line["warning"] for line in log if "warning" in line] == list(outcome.warnings)
 
@@ -333,7 +349,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(data, tmp
 
 def test_weights_that_are_not_finite_are_never_written(data, tmp_path):
     one = make(data, tmp_path, steps=1)
-    run = training._Run(one, training.quiet, print)
+    run = training.TrainingRun(one, training.quiet, print)
     assert run.restore(tmp_path / STATE) == 0
     before = (tmp_path / STATE).read_bytes()
     one.model.trainable["logits/semantic/biases"].assign([0.0, math.nan, 0.0])
@@ -355,7 +371,7 @@ def test_weights_that_are_not_finite_are_never_written(data, tmp_path):
 )
 def test_a_damaged_state(data, tmp_path, damage, message):
     one = make(data, tmp_path)
-    training._Run(one, training.quiet, print).restore(tmp_path / STATE)
+    training.TrainingRun(one, training.quiet, print).restore(tmp_path / STATE)
     before = (tmp_path / STATE).read_bytes()
     (tmp_path / STATE).write_bytes(damage(before))
     assert (tmp_path / STATE).read_bytes() != before
@@ -364,7 +380,7 @@ def test_a_damaged_state(data, tmp_path, damage, message):
 
 
 def test_another_training_in_the_folder_is_refused(data, tmp_path):
-    training._Run(make(data, tmp_path), training.quiet, print).restore(tmp_path / STATE)
+    training.TrainingRun(make(data, tmp_path), training.quiet, print).restore(tmp_path / STATE)
     for changes, message in (
         ({"learning_rate": 0.2}, r"recipe.learning_rate: 0.1 there, 0.2 now"),
         ({"split": "val"}, r"dataset.images: 8 there, 3 now; .*dataset.split: 'train' there, 'val' now"),
@@ -394,7 +410,7 @@ def test_two_runs_on_one_folder(data, tmp_path):
 def test_no_room_is_found_before_the_first_step(data, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(InputError, match="MiB are needed and 0 MiB are free"):
-        make(data, tmp_path).run()
+        make(data, tmp_path).run(progress=lambda *call: pytest.fail("a step was made"))
 
 
 def test_images_that_cannot_be_read_name_their_file(data, tmp_path):
@@ -565,6 +581,23 @@ def test_several_devices_are_one(data, tmp_path, start):
     assert not np.allclose(
         weights["one"]["logits/semantic/weights"], make(data, tmp_path, head="aspp").initial["logits/semantic/weights"]
     )
+
+
+def test_a_log_goes_on_where_the_state_does(tmp_path):
+    """What a kill left after it will be written again; half a line is nothing."""
+    log = tmp_path / "log.jsonl"
+    training._cut(log, 0)
+    assert not log.exists()
+    log.write_bytes(b'{"step": 2}\n{"step": 4}\n{"st{"step": 4}\n[5]\n{"step": 6}\n{"step": 3}')
+    training._cut(log, 4)
+    assert log.read_bytes() == b'{"step": 2}\n{"step": 4}\n'
+
+
+def test_workers_that_do_not_share_the_folder(data, tmp_path, monkeypatch):
+    one = make(data, tmp_path)
+    monkeypatch.setattr(one, "_total", lambda number: number + 1)
+    with pytest.raises(InputError, match="the workers find different states there. They must share the folder"):
+        one.run()
 
 
 def test_a_lost_worker(data, tmp_path, monkeypatch):

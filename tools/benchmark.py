@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
-HELP = "Time the forward pass; --versus runs others in turn with it and prints the ratio."
+HELP = "Time the forward pass; --versus runs others in turn with what is ours and prints the ratio."
+SLIM, EXTRACT, CONFUSION, EVALUATE, TRAIN = "slim", "extract", "confusion", "evaluate", "train"
+LABEL_MAPS = [(size, classes) for size in ((513, 513), (1024, 2048)) for classes in (21, 150)]  # that matrices are counted of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +22,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images a run (default 1)")
     parser.add_argument("--burn-in", type=int, default=3, metavar="N", help="runs that are not timed (default 3)")
     parser.add_argument("--batches", type=int, default=20, metavar="N", help="runs that are (default 20)")
-    parser.add_argument("--versus", nargs="+", default=[], choices=("slim", "extract"), help="what to compare with")
-    parser.add_argument("--images", type=int, default=64, metavar="N", help="files for --versus extract (default 64)")
+    parser.add_argument(
+        "--versus", nargs="+", default=[], choices=(SLIM, EXTRACT, CONFUSION, EVALUATE, TRAIN), help="what to compare with"
+    )
+    parser.add_argument("--images", type=int, default=64, metavar="N", help="files for extract and evaluate (default 64)")
+    parser.add_argument("--crop", type=int, default=257, metavar="N", help="side of the images for train (default 257)")
     parser.add_argument("--json", metavar="FILE", help="also write every figure there")
 
 
@@ -30,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
 
     from .cli import start_tensorflow
 
-    for name in ("size", "batch", "batches", "images"):
+    for name in ("size", "batch", "batches", "images", "crop"):
         positive_integer(f"--{name}", getattr(args, name))
     positive_integer("--burn-in", args.burn_in + 1)
     planned = plan(args.model, args.output_stride, multi_grid=args.multi_grid)
@@ -40,9 +46,9 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.backbone import Backbone
     from dense_resnet.extraction import Settings
 
-    if "slim" in args.versus:
+    if SLIM in args.versus:
         benchmark.slim_network(planned)
-    if "extract" in args.versus:
+    if {EXTRACT, EVALUATE} & {*args.versus}:
         Settings(args.size).check(planned)
     if args.json:
         files.probe_folder(Path(args.json).parent)
@@ -51,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     own = benchmark.prepared("dense_resnet", lambda: benchmark.backbone_forward(Backbone(planned, seed=0), images), args.batch)
     peak = benchmark.peak_memory()
     competitors = [own]
-    if "slim" in args.versus:
+    if SLIM in args.versus:
         slim = benchmark.prepared("tf_slim", lambda: benchmark.slim_forward(planned, images), args.batch)
         competitors.append(slim)
     benchmark.alternate(competitors, args.batches, args.burn_in)
@@ -66,11 +72,33 @@ def main(args: argparse.Namespace) -> int:
         "gmac": gmacs,
         "peak_memory_bytes": peak,
     }
-    if "extract" in args.versus:
+    if EXTRACT in args.versus:
         bare, extract, peaks = benchmark.against_extraction(planned, args.size, args.images, runs=3)
         timings += [bare, extract]
         ratios["forward / extract (images/s of extract over those of the forward)"] = benchmark.ratio(bare, extract)
         result["peak_memory_bytes_after_each_extraction"] = peaks
+    if EVALUATE in args.versus:
+        from segmentation.benchmark import against_evaluation
+
+        bare, evaluate, peaks = against_evaluation(planned, args.size, args.images, runs=3)
+        timings += [dataclasses.replace(bare, name="logits + argmax"), evaluate]
+        ratios["evaluate / (forward + enlarging + argmax)"] = benchmark.ratio(evaluate, bare)
+        result["peak_memory_bytes_after_each_evaluation"] = peaks
+    if TRAIN in args.versus:
+        from segmentation.benchmark import training_timings
+
+        training = training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches)
+        timings += training
+        for other in training[1:]:
+            ratios[f"{other.name} / our training step in float32"] = benchmark.ratio(other, training[0])
+    if CONFUSION in args.versus:
+        from segmentation.benchmark import confusion_timings
+
+        for (height, width), classes in LABEL_MAPS:
+            comparison = confusion_timings(height, width, classes, args.batches)
+            for name, value in comparison.ratios.items():
+                ratios[f"confusion matrix, {height}x{width}, {classes} classes: {name} / dense_resnet"] = value
+            result["not_compared"] = comparison.missing
     result |= {"timings": [timing.as_dict() for timing in timings], "ratios": ratios}
     result["gmac_per_second"] = gmacs / result["timings"][0]["median"]
 

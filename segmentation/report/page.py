@@ -36,14 +36,14 @@ VOID = ("br", "img", "meta")  # elements without an end
 CONVENTIONS = {
     "voc": "PASCAL VOC: the mean over all classes; one that is nowhere leaves no mean",
     "cityscapes": "cityscapesScripts: classes that are nowhere are left out",
-    "mmseg": "MMSegmentation: classes that are nowhere are left out",
+    "mmseg": "MMSegmentation's IoUMetric: classes that are nowhere are left out",
     "keras": "keras.metrics.MeanIoU: classes without a count are left out",
     "tf": "tf.compat.v1.metrics.mean_iou: classes without a count are left out",
-    "detectron2": "detectron2: only classes that the ground truth has, so that one which is predicted but absent lowers the "
-    "others' IoU alone",
+    "detectron2": "SemSegEvaluator: only classes that the ground truth has, so that one which is predicted but absent lowers "
+    "the others' IoU alone",
     "ade20k": "ADE20K's own script: the mean over all classes; one that is nowhere counts 0",
-    "torchmetrics": "torchmetrics: the mean over every class of every image that either map has",
-    "deeplab": "DeepLab's eval.py: classes without a count are left out; scored on the padded canvas, whose padding is ignored",
+    "torchmetrics": "torchmetrics.segmentation.MeanIoU: the mean over every class of every image that either map has",
+    "deeplab": "DeepLab's eval.py: classes without a count are left out; it scores the padded canvas, whose padding is ignored",
 }
 HEADLINES = {
     "pixel_accuracy": ("Pixel accuracy", "share of the pixels that are right"),
