@@ -374,14 +374,17 @@ def _matched(images: _Files, labels: _Files) -> Pairs:
 def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layout:
     own = _needed(described, path.parent)
     reader = csv.DictReader(_text(path).splitlines(), restval="")
-    columns = reader.fieldnames or ()
+    try:
+        columns, entries = reader.fieldnames or (), [(reader.line_num, entry) for entry in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num + 1}: {error}.") from error
     if "image" not in columns or "label" not in columns:
         raise InputError(
             f"{path}: its first line must name the columns image,label (and split, if you like), not {','.join(columns)!r:.80}."
         )
     rows: dict[str, list[_Row]] = {}
-    for entry in reader:
-        where, image = f"{path}: line {reader.line_num}", entry["image"].strip()
+    for number, entry in entries:
+        where, image = f"{path}: line {number}", entry["image"].strip()
         row = _Row(where, without_suffix(image), image, entry["label"].strip())
         rows.setdefault(entry.get("split", "").strip() or WHOLE, []).append(row)
     if not rows:
