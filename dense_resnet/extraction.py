@@ -23,7 +23,7 @@ from dense_resnet import checkpoints, features, files, geometry, images, journal
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
 from dense_resnet.images import Found, Placement
-from dense_resnet.journal import Journal
+from dense_resnet.journal import FAIL, Journal
 from dense_resnet.picture import alignment_picture, write_picture
 from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import preprocess
@@ -31,7 +31,6 @@ from dense_resnet.preprocessing import preprocess
 MANIFEST = "manifest"
 PROTOCOL = "extraction.json"
 FORMAT = 1
-FAIL, SKIP = "fail", "skip"
 DECODERS = 2
 BATCHES_AHEAD = 2  # decoded or waiting to be written: what bounds the memory
 PICTURE = ".alignment.png"
@@ -144,8 +143,7 @@ class Extraction:
         Raises:
             InputError: a bad image under "fail", an unusable folder, another protocol in it, or another run at work on it.
         """
-        if on_error not in (FAIL, SKIP):
-            raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
+        journal.check_on_error(on_error)
         index, count = self.shard
         found = list(found)[index::count]
         bad: dict[str, str] = {}

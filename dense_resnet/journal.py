@@ -20,7 +20,14 @@ from dense_resnet.errors import InputError
 
 SUFFIX = ".jsonl"
 OK, ERROR = "ok", "error"  # a line's status
+FAIL, SKIP = "fail", "skip"  # what a bad image gets
 MOST_SHOWN = 100  # characters of a value in a message
+
+
+def check_on_error(on_error: str) -> None:
+    """Raises an :class:`InputError` for what is neither FAIL nor SKIP."""
+    if on_error not in (FAIL, SKIP):
+        raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
 
 
 def log_name(stem: str, shard: tuple[int, int] = (0, 1)) -> str:
@@ -44,9 +51,17 @@ def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str) -> Non
             raise ValueError(f"a {type(there).__name__}")
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}). Choose another --out.") from error
-    if differing := differences(there, json.loads(text)):
-        listed = "; ".join(f"{key}: {_shown(old)} there, {_shown(new)} now" for key, old, new in differing)
-        raise InputError(f"{path.parent}: holds results of another protocol ({listed}). Choose another --out.")
+    if differing := said_differences(there, json.loads(text)):
+        raise InputError(f"{path.parent}: holds results of another protocol ({differing}). Choose another --out.")
+
+
+def said_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Where two protocols differ, in words; empty where they do not.
+
+    >>> said_differences({"size": 513}, {"size": 257})
+    'size: 513 there, 257 now'
+    """
+    return "; ".join(f"{key}: {_shown(old)} there, {_shown(new)} now" for key, old, new in differences(there, now))
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -28,7 +28,7 @@ import numpy as np
 
 from dense_resnet import files, images, journal
 from dense_resnet.errors import InputError
-from dense_resnet.journal import ERROR, OK, Journal
+from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from segmentation import boundaries, calibration
 from segmentation.labels import LabelSpace, decode_indices, decode_label
 from segmentation.model_directory import SavedModel
@@ -39,7 +39,6 @@ from segmentation.results import FORMAT, LOG, RESULT, ImageCounts, summarise
 from segmentation.samples import Dataset, Sample
 
 PROTOCOL, REPORT = "protocol.json", "report"
-FAIL, SKIP = "fail", "skip"
 DECODERS = 2
 IMAGES_AHEAD = 3  # decoded, and as many waiting to be counted: what bounds the memory
 WORST, MIDDLE, BEST = 4, 2, 2  # images on the page
@@ -240,8 +239,7 @@ class Evaluation:
                 at work on it.
         """
         index, count = self.shard
-        if on_error not in (FAIL, SKIP):
-            raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
+        journal.check_on_error(on_error)
         if merge and count > 1:
             raise InputError("a shard has nothing to merge: leave out --shard.")
         samples = self.dataset.samples[index::count]

@@ -26,7 +26,7 @@ from dense_resnet import files, images, journal
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.errors import InputError
 from dense_resnet.images import Found
-from dense_resnet.journal import ERROR, OK, Journal
+from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from segmentation.labels import encode_label
 from segmentation.model_directory import SavedModel
 from segmentation.prediction import Inference, Predictor
@@ -34,7 +34,6 @@ from segmentation.records import without_suffix
 
 FORMAT = 1
 LOG, PROTOCOL = "predictions", "protocol.json"
-FAIL, SKIP = "fail", "skip"
 LABELS, OVERLAY, PROBABILITIES = ".png", ".overlay.jpg", ".probabilities.safetensors"
 OPACITY = 0.55  # of the classes' colours over the image
 MOST_SHOWN = 20  # problems in one message
@@ -110,8 +109,7 @@ class Labelling:
             InputError: a bad image under "fail", two images whose labels would have one name, an unusable folder, or logits
                 that are not finite.
         """
-        if on_error not in (FAIL, SKIP):
-            raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
+        journal.check_on_error(on_error)
         self._check_names(found)
         index, count = self.shard
         found = list(found)[index::count]

@@ -598,10 +598,8 @@ class TrainingRun:
         if about.get("seal") != _seal(about):
             raise InputError(f"{path}: damaged: what it says of itself does not match its checksum. Choose another --out.")
         new, old = json.loads(json.dumps(training.protocol)), about["protocol"]
-        if differing := sorted(_differences(old, new)):
-            raise InputError(
-                f"{training.out}: holds a training by another protocol ({'; '.join(differing)}). Choose another --out."
-            )
+        if differing := journal.said_differences(old, new):
+            raise InputError(f"{training.out}: holds a training by another protocol ({differing}). Choose another --out.")
         momentum = {name: state.pop(MOMENTUM + name, None) for name in training._momentum}
         if lost := [name for name, value in momentum.items() if value is None]:
             raise InputError(f"{path}: damaged: the momentum of {lost[0]} is missing. Choose another --out.")
@@ -640,15 +638,6 @@ def _described(dataset: Dataset) -> dict[str, Any]:
         "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
         **dataset.space.as_json(),
     }
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Where two protocols differ: `recipe.steps: 100 there, 200 now`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in old.keys() | new.keys():
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif old != new:
-        yield f"{path}: {old!r:.60} there, {new!r:.60} now"
 
 
 def _finite(value: float) -> float | None:

@@ -13,7 +13,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +172,25 @@ def loaded_backbone(args: argparse.Namespace, planned: Plan) -> Backbone:
             f"{planned.name}: random weights of seed {args.random_weights}. The features mean nothing; the geometry is exact."
         )
     return backbone
+
+
+def print_skipped(failed: Sequence[str]) -> None:
+    """The messages of the images that were left out, if any."""
+    if failed:
+        print(f"{len(failed)} images skipped:")
+        for message in failed:
+            print(f"  {message}")
+
+
+def print_outcome(outcome: Any, out: str, what: str) -> int:
+    """What a run over images has written to `out`, what it left out, whether it was stopped; gives the exit code."""
+    earlier = outcome.total - outcome.written
+    print(f"{out}: {what} of {outcome.total} images" + (f", {earlier} of them from an earlier run" if earlier else ""))
+    print_skipped(outcome.failed)
+    if outcome.stopped:
+        print("stopped; the same command goes on from here")
+        return STOPPED
+    return 0
 
 
 @contextlib.contextmanager

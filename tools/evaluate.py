@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.images import MAX_PIXELS
     from segmentation.samples import open_layout, recognise
 
-    from .cli import STOPPED, progress_bar, shard_of, start_tensorflow, stop_signals
+    from .cli import STOPPED, print_skipped, progress_bar, shard_of, start_tensorflow, stop_signals
 
     switches = _switches(args)
     shard = shard_of(args.shard)
@@ -66,10 +66,7 @@ def main(args: argparse.Namespace) -> int:
             outcome = evaluation.run(
                 on_error=args.on_error, merge=args.merge, progress=progress, stop=stop, report=not args.no_report
             )
-    if outcome.failed:
-        print(f"{len(outcome.failed)} images skipped:")
-        for message in outcome.failed:
-            print(f"  {message}")
+    print_skipped(outcome.failed)
     if outcome.stopped:
         print(f"stopped with {outcome.total} of {len(dataset.samples)} images; the same command goes on from here")
         return STOPPED

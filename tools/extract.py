@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.images import MAX_PIXELS, find_images
 
-    from .cli import STOPPED, asked_plan, loaded_backbone, progress_bar, shard_of, start_tensorflow, stop_signals
+    from .cli import asked_plan, loaded_backbone, print_outcome, progress_bar, shard_of, start_tensorflow, stop_signals
 
     found = find_images(args.images, without=args.out)
     shard = shard_of(args.shard)
@@ -42,16 +42,7 @@ def main(args: argparse.Namespace) -> int:
         extraction = Extraction(loaded_backbone(args, planned), args.out, settings, shard=shard, max_pixels=max_pixels)
         with progress_bar() as progress:
             outcome = extraction.run(found, on_error=args.on_error, progress=progress, stop=stop, picture=args.picture)
-    earlier = outcome.total - outcome.written
-    print(f"{args.out}: features of {outcome.total} images" + (f", {earlier} of them from an earlier run" if earlier else ""))
-    if outcome.failed:
-        print(f"{len(outcome.failed)} images skipped:")
-        for message in outcome.failed:
-            print(f"  {message}")
-    if outcome.stopped:
-        print("stopped; the same command goes on from here")
-        return STOPPED
-    return 0
+    return print_outcome(outcome, args.out, "features")
 
 
 if __name__ == "__main__":
