@@ -34,7 +34,7 @@ class Backbone(SlimModule):
 
     Args:
         plan: a variant's name, or a :class:`dense_resnet.plan.Plan`.
-        output_stride, multi_grid, in_channels, num_classes: as :func:`dense_resnet.plan`, where `plan` is a name.
+        output_stride, multi_grid, in_channels, num_classes, root: as :func:`dense_resnet.plan`, where `plan` is a name.
         seed: of the initial weights; None draws one.
         batch_norm_decay: of the moving averages in training.
 
@@ -54,13 +54,17 @@ class Backbone(SlimModule):
         multi_grid: Sequence[int] | None = None,
         in_channels: int = 3,
         num_classes: int | None = None,
+        root: str | None = None,
         seed: int | None = None,
         batch_norm_decay: float = BATCH_NORM_DECAY,
     ) -> None:
         if not isinstance(plan, Plan):
-            plan = variants.plan(plan, output_stride, multi_grid=multi_grid, in_channels=in_channels, num_classes=num_classes)
-        elif (output_stride, multi_grid, in_channels, num_classes) != (None, None, 3, None):
-            raise InputError("a Plan has its own output_stride, multi_grid, in_channels and num_classes: give them to dr.plan.")
+            asked = {"multi_grid": multi_grid, "in_channels": in_channels, "num_classes": num_classes, "root": root}
+            plan = variants.plan(plan, output_stride, **asked)
+        elif (output_stride, multi_grid, in_channels, num_classes, root) != (None, None, 3, None, None):
+            raise InputError(
+                "a Plan has its own output_stride, multi_grid, in_channels, num_classes and root: give them to dr.plan."
+            )
         super().__init__("backbone", plan.variables, plan.in_channels, seed)
         self.plan, self._decay = plan, batch_norm_decay
         # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called.

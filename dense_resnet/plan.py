@@ -159,7 +159,8 @@ class Pool:
     kernel: int
     stride: int
     depth: int
-    padding: str  # geometry.SAME or geometry.SYMMETRIC (with minus infinity)
+    padding: str  # geometry.SAME or geometry.SYMMETRIC
+    zeros: bool  # pads with zeros, which after no ReLU can win; else with minus infinity, which never does
     rate: int = 1
     variables: tuple[Variable, ...] = ()
 
@@ -414,11 +415,12 @@ def unit_shortcut(kind: str, depth_in: int, depth: int, stride: int, prefix: str
     return Conv(f"{prefix}shortcut", 1, stride, 1, depth_in, depth, batch_norm=kind != BOTTLENECK_V2, relu=False)
 
 
-ROOTS: Mapping[str, tuple[tuple[tuple[str, int, int, int], ...], str]] = {
-    # name: ((scope, kernel, stride, depth) of each convolution, padding of the pooling)
-    "slim": ((("conv1", 7, 2, 64),), geometry.SAME),
-    "symmetric": ((("conv1", 7, 2, 64),), geometry.SYMMETRIC),
-    "beta": ((("conv1_1", 3, 2, 64), ("conv1_2", 3, 1, 64), ("conv1_3", 3, 1, 128)), geometry.SAME),
+ROOTS: Mapping[str, tuple[tuple[tuple[str, int, int, int], ...], str, bool]] = {
+    # name: ((scope, kernel, stride, depth) of each convolution, padding of the pooling, whether with zeros)
+    "slim": ((("conv1", 7, 2, 64),), geometry.SAME, False),
+    "symmetric": ((("conv1", 7, 2, 64),), geometry.SYMMETRIC, False),
+    "keras": ((("conv1", 7, 2, 64),), geometry.SYMMETRIC, True),
+    "beta": ((("conv1_1", 3, 2, 64), ("conv1_2", 3, 1, 64), ("conv1_3", 3, 1, 128)), geometry.SAME, False),
 }
 
 
@@ -426,13 +428,13 @@ def root_layers(root: str, in_channels: int, preactivation: bool, prefix: str = 
     """The root block's layers, of stride 4 in all. A v2 network normalizes in its first unit: its root only convolves."""
     if root not in ROOTS:
         raise InputError(f"root must be one of {', '.join(map(repr, ROOTS))} (not {root!r}).")
-    convolutions, padding = ROOTS[root]
+    convolutions, padding, zeros = ROOTS[root]
     layers: list[Conv | Pool] = []
     depth_in = in_channels
     for scope, kernel, stride, depth in convolutions:
         layers.append(Conv(prefix + scope, kernel, stride, 1, depth_in, depth, not preactivation, not preactivation))
         depth_in = depth
-    return *layers, Pool(f"{prefix}pool1", 3, 2, depth_in, padding)
+    return *layers, Pool(f"{prefix}pool1", 3, 2, depth_in, padding, zeros)
 
 
 def unit_arguments(unit: object) -> dict[str, Any]:

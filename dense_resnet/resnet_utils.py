@@ -104,7 +104,7 @@ def pool(net: tf.Tensor, layer: Pool) -> tf.Tensor:
     if layer.padding == geometry.SAME:
         return slim.max_pool2d(net, [layer.kernel] * 2, stride=layer.stride, scope=layer.scope)
     pads = geometry.symmetric_padding(layer.kernel)
-    net = tf.pad(net, [[0, 0], pads, pads, [0, 0]], constant_values=net.dtype.min)
+    net = tf.pad(net, [[0, 0], pads, pads, [0, 0]], constant_values=0 if layer.zeros else net.dtype.min)
     return slim.max_pool2d(net, [layer.kernel] * 2, stride=layer.stride, padding="VALID", scope=layer.scope)
 
 

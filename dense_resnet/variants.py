@@ -39,6 +39,7 @@ BASE_DEPTHS = (64, 128, 256, 512)  # of the 3x3 convolutions in each block
 EXPANSION = 4  # a bottleneck's depth over that of its 3x3
 STRIDES_IN_LAST_UNIT = (2, 2, 2, 1)
 STRIDES_IN_FIRST_UNIT = (1, 2, 2, 2)
+DEFAULT_ROOT = "slim"  # of one's own blocks
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def plan(
     *,
     multi_grid: Sequence[int] | None = None,
     include_root_block: bool = True,
+    root: str | None = None,
     in_channels: int = 3,
     num_classes: int | None = None,
     kind: str | None = None,
@@ -168,6 +170,8 @@ def plan(
             block); None is the nominal stride.
         multi_grid: atrous factors for the last block's units, such as (1, 2, 4).
         include_root_block: False leaves out the first convolution and pooling.
+        root: another root block than the variant's own: "slim", "symmetric" (PyTorch's pooling), "keras" (that of Keras'
+            ResNetV2, whose pooling pads with zeros) or "beta" (DeepLab's three 3x3).
         in_channels: channels of the input.
         num_classes: adds a 1x1 classifier; None or 0 for none.
         kind: unit kind of your own blocks: "bottleneck_v2", "bottleneck_v1" or "lite_bottleneck_v1". None takes it from the
@@ -182,6 +186,8 @@ def plan(
     >>> plan([("block1", [(256, 64, 1), (256, 64, 2)])], output_stride=4).nominal_stride
     8
     """
+    if root is not None and not include_root_block:
+        raise InputError(f"root goes with a root block; without one it must be None (not {root!r}).")
     if isinstance(variant_or_blocks, str):
         known = variant(variant_or_blocks)
         if kind is not None:
@@ -191,7 +197,7 @@ def plan(
             known.blocks,
             known.kind,
             scope=scope or known.scope,
-            root=known.family.root if include_root_block else None,
+            root=(root or known.family.root) if include_root_block else None,
             output_stride=output_stride,
             multi_grid=multi_grid,
             in_channels=in_channels,
@@ -202,7 +208,7 @@ def plan(
         scope or "resnet",
         variant_or_blocks,
         _kind_of(variant_or_blocks, kind),
-        root="slim" if include_root_block else None,
+        root=(root or DEFAULT_ROOT) if include_root_block else None,
         output_stride=output_stride,
         multi_grid=multi_grid,
         in_channels=in_channels,
@@ -244,6 +250,7 @@ def from_description(
     output_stride: int | None = None,
     multi_grid: Sequence[int] | None = None,
     in_channels: int = 3,
+    root: str | None = None,
 ) -> Plan:
     """The plan that :func:`described` tells of, at an output_stride.
 
@@ -254,7 +261,7 @@ def from_description(
     'resnet_v1_18'
     """
     if isinstance(description, str):
-        return plan(description, output_stride, multi_grid=multi_grid, in_channels=in_channels)
+        return plan(description, output_stride, multi_grid=multi_grid, in_channels=in_channels, root=root)
     if not isinstance(description, dict) or set(description) - {"scope", "kind"} != {"blocks"}:
         raise InputError(f"a plan must be a variant's name, or an object of blocks, kind and scope (not {description!r:.80}).")
     return plan(
@@ -262,6 +269,7 @@ def from_description(
         output_stride,
         multi_grid=multi_grid,
         in_channels=in_channels,
+        root=root,
         kind=description.get("kind"),
         scope=description.get("scope"),
     )
