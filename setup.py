@@ -23,6 +23,8 @@ setup(
         "tensorflow>=2.16,<2.22",
         "tf-keras>=2.16,<2.22",
         "tf-slim>=1.1,<1.2",
+        "google-crc32c",
+        "keras>=3.3,<4",
         "numpy",
         "opencv-python",
         "pillow>=10",
@@ -40,6 +42,9 @@ setup(
             "scikit-learn",
             "torch==2.13.0",
             "torchmetrics",
+            "huggingface-hub",  # for timm, which tools/test.sh installs without its dependencies
+            "pyyaml",  # likewise
+            "pytest-xdist",  # a process a core
         ],
         "lint": ["mypy==2.4.1", "ruff==0.17.6"],
     },

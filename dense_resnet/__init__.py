@@ -28,7 +28,7 @@ _LAZY = {  # name: the module that it is handed on from
     "read_features": "dense_resnet.features",
     "sample": "dense_resnet.features",
 }
-_MODULES = ("checkpoints", "resnet_utils", "resnet_v1", "resnet_v2")
+_MODULES = ("checkpoints", "keras_resnet", "resnet_utils", "resnet_v1", "resnet_v2")
 
 __all__ = ["VARIANTS", "InputError", "Plan", "aligned_size", "plan", *_LAZY, *_MODULES]
 

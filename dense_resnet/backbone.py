@@ -7,6 +7,7 @@ It works eagerly, in ``tf.function``, under ``GradientTape`` and distribution st
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -65,7 +66,7 @@ class Backbone(SlimModule):
             raise InputError(
                 "a Plan has its own output_stride, multi_grid, in_channels, num_classes and root: give them to dr.plan."
             )
-        super().__init__("backbone", plan.variables, plan.in_channels, seed)
+        super().__init__("backbone", plan.variables, plan.in_channels, plan.preprocessing, seed)
         self.plan, self._decay = plan, batch_norm_decay
         # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called.
         self.__call__ = self._traced.function("features", training=False)
@@ -133,27 +134,28 @@ class Backbone(SlimModule):
 
     # -- weights ------------------------------------------------------------------------------------------------------
 
-    def load(
-        self, path: str | os.PathLike[str], *, strict: bool = True, first_convolution: str = report.ADAPT
-    ) -> report.LoadReport:
-        """Takes the weights of a file: slim ``.ckpt`` (V1 and V2) or ``.safetensors``, see :func:`checkpoints.read`.
+    def load(self, source: Any, *, strict: bool = True, first_convolution: str = report.ADAPT) -> report.LoadReport:
+        """Takes the weights of a file: of slim, DeepLab, Keras, PyTorch or safetensors, see :func:`checkpoints.open_source`.
 
         A classifier in the file is left out, and named in the report, where this backbone has none or another class
         count. Either everything that the report says is assigned, or nothing.
 
         Args:
-            path: the file.
+            source: a path, ``keras:ResNet152V2``, a Keras model, a PyTorch module or a state dictionary.
             strict: refuses where a variable of the backbone is missing or has another shape.
             first_convolution: "adapt" or "leave_out", where the file has another number of input channels: see
                 :func:`dense_resnet.checkpoints.report.match`.
 
         Returns:
-            The report: matched, missing, unexpected, mismatched. ``print(report)`` shows it as a table.
+            The report: matched, missing, unexpected, mismatched, and what the weights expect of images. ``print(report)``
+            shows it as a table.
 
         Raises:
             InputError: (a ValueError) the file is missing, damaged, or does not fit; then the message is the report.
         """
-        return self.assign(checkpoints.read(path), str(path), strict=strict, first_convolution=first_convolution)
+        opened = checkpoints.open_source(source)
+        outcome = self.assign(opened.weights, opened.name, strict=strict, first_convolution=first_convolution)
+        return dataclasses.replace(outcome, origin=opened.origin, notes=opened.origin.notes(self.plan))
 
     def assign(
         self,

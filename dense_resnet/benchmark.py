@@ -22,9 +22,9 @@ import tensorflow as tf
 from dense_resnet import resnet_utils
 from dense_resnet.backbone import Backbone
 from dense_resnet.compat import slim
-from dense_resnet.errors import InputError
 from dense_resnet.extraction import Extraction, Settings
 from dense_resnet.images import find_images, opencv
+from dense_resnet.parity import slim_network
 from dense_resnet.plan import Plan
 
 Run = Callable[[], Any]
@@ -88,16 +88,6 @@ def backbone_forward(backbone: Backbone, images: np.ndarray) -> Run:
     function = tf.function(backbone, autograph=False).get_concrete_function(tf.TensorSpec(images.shape, tf.float32))
     tensor = tf.constant(images)
     return lambda: function(tensor).numpy()
-
-
-def slim_network(plan: Plan) -> Callable[..., Any]:
-    """tf_slim.nets' own function for `plan`, or an :class:`InputError`."""
-    from tf_slim.nets import resnet_v1, resnet_v2
-
-    network = getattr(resnet_v2, plan.name, None) or getattr(resnet_v1, plan.name, None)
-    if network is None or plan.multi_grid:
-        raise InputError(f"tf_slim.nets has no {plan.name}{' with multi_grid' if plan.multi_grid else ''} to compare with.")
-    return network
 
 
 def slim_forward(plan: Plan, images: np.ndarray) -> Run:

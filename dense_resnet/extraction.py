@@ -112,6 +112,7 @@ class Extraction:
         self.protocol = {
             "format": FORMAT,
             "plan": plan.name,
+            "root": plan.root_name,
             "output_stride": plan.output_stride,
             "multi_grid": plan.multi_grid,
             "in_channels": plan.in_channels,

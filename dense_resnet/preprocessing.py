@@ -28,6 +28,9 @@ TORCH_MEAN = (0.485, 0.456, 0.406)
 TORCH_STD = (0.229, 0.224, 0.225)
 
 
+SLACK = 16  # times the values that a scheme can give: what augmentation, noise or another norm may add
+
+
 @dataclass(frozen=True)
 class Scheme:
     """``(x[reversed?] - mean) / std`` of values in [0, 255]."""
@@ -35,6 +38,11 @@ class Scheme:
     mean: tuple[float, ...] | float
     std: tuple[float, ...] | float = 1.0
     reverse: bool = False  # RGB -> BGR
+
+    @property
+    def unit_scale(self) -> bool:
+        """Whether values come out of the order of 1, not of 100."""
+        return self.std != 1.0
 
 
 SCHEMES = {
@@ -80,3 +88,32 @@ def preprocess(images: Any, scheme: str) -> Any:
     if recipe.reverse:
         images = images[..., ::-1]
     return (images - np.float32(recipe.mean)) / np.float32(recipe.std)
+
+
+def preprocessing_doubt(images: Any, scheme: str) -> str | None:
+    """Why `images`, a network's input, cannot have gone through `scheme`; None where they can.
+
+    The commonest mistakes are raw RGB values, and the scheme of another set of weights: a network runs on either without a
+    word. A scheme of unit scale gives nothing near 100, the others nothing beyond 152, and more than [-1, 1] but for a
+    picture of a single colour.
+
+    >>> preprocessing_doubt(np.full((1, 1, 1, 3), 200.0), "inception")
+    "images have values from 200 to 200, which dr.preprocess(images, 'inception') never gives: they look like raw RGB values."
+    """
+    if scheme not in SCHEMES or 0 in images.shape:
+        return None
+    low, high = float(np.min(images)), float(np.max(images))
+    like = None
+    if SCHEMES[scheme].unit_scale:
+        if max(-low, high) > SLACK:
+            like = "raw RGB values" if low >= 0 else "those of the scheme 'vgg' or 'caffe'"
+    elif high > 255 - min(VGG_MEAN) + 1 and low >= 0:
+        like = "raw RGB values"
+    elif low < 0 and max(-low, high) <= 1:
+        like = "those of the scheme 'inception'"
+    if like is None:
+        return None
+    return (
+        f"images have values from {low:.4g} to {high:.4g}, which dr.preprocess(images, {scheme!r}) never gives: "
+        f"they look like {like}."
+    )

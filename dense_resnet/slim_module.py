@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from dense_resnet.compat import slim
 from dense_resnet.plan import Variable
+from dense_resnet.preprocessing import preprocessing_doubt
 
 v1 = tf.compat.v1
 
@@ -34,12 +36,16 @@ class SlimModule(tf.Module):
     Args:
         variables: what to make, in order.
         in_channels: of the images.
+        preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
         seed: of the initial values; None draws one.
     """
 
-    def __init__(self, name: str, variables: Sequence[Variable], in_channels: int, seed: int | None) -> None:
+    def __init__(
+        self, name: str, variables: Sequence[Variable], in_channels: int, preprocessing: str, seed: int | None
+    ) -> None:
         super().__init__(name=name)
-        self._in_channels = in_channels
+        self._in_channels, self._preprocessing = in_channels, preprocessing
+        self._looked_at_images = False
         self._by_name = {}
         for (path, _, trainable), value in _initial_values(variables, seed):
             kept = {} if trainable else MOVING_AVERAGE
@@ -63,7 +69,8 @@ class SlimModule(tf.Module):
     def _run(self, output: str, images: Any, training: bool) -> Any:
         """Inside a graph: the ops themselves. Eagerly: a function traced once for all sizes.
 
-        Its errors are plain ``ValueError``, the one kind that ``tf.function`` hands on as it is.
+        The first images seen eagerly get a look at their scale. Errors are plain ``ValueError``, the one kind that
+        ``tf.function`` hands on as it is.
         """
         if not isinstance(training, bool):
             raise ValueError(f"training must be True or False (not {training!r}).")
@@ -72,6 +79,10 @@ class SlimModule(tf.Module):
         if images.shape.rank not in (None, 4) or (images.shape.rank == 4 and images.shape[3] not in (None, channels)):
             raise ValueError(f"images must have shape [batch, height, width, {channels}] (not {images.shape.as_list()}).")
         if tf.executing_eagerly():
+            if not self._looked_at_images:
+                self._looked_at_images = True
+                if doubt := preprocessing_doubt(images, self._preprocessing):
+                    warnings.warn(doubt, stacklevel=3)  # at the caller of the public method
             return self._traced.function(output, training)(images)
         return self._build(output, images, training)
 

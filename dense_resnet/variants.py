@@ -19,7 +19,7 @@ the first unit's first one. Sources: K. He et al., https://arxiv.org/abs/1512.03
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -57,6 +57,11 @@ class Family:
     preprocessing: str
     class_count: int  # of the published ImageNet weights
     bottleneck: str = BOTTLENECK_V1
+
+    @property
+    def preactivation(self) -> bool:
+        """Whether these are v2 networks."""
+        return self.bottleneck == BOTTLENECK_V2
 
 
 FAMILIES = (
@@ -251,6 +256,7 @@ def from_description(
     multi_grid: Sequence[int] | None = None,
     in_channels: int = 3,
     root: str | None = None,
+    num_classes: int | None = None,
 ) -> Plan:
     """The plan that :func:`described` tells of, at an output_stride.
 
@@ -260,16 +266,28 @@ def from_description(
     >>> from_description(described(plan("resnet_v1_18")), output_stride=8).name
     'resnet_v1_18'
     """
+    others: dict[str, Any] = {
+        "multi_grid": multi_grid, "in_channels": in_channels, "root": root, "num_classes": num_classes,
+    }  # fmt: skip
     if isinstance(description, str):
-        return plan(description, output_stride, multi_grid=multi_grid, in_channels=in_channels, root=root)
+        return plan(description, output_stride, **others)
     if not isinstance(description, dict) or set(description) - {"scope", "kind"} != {"blocks"}:
         raise InputError(f"a plan must be a variant's name, or an object of blocks, kind and scope (not {description!r:.80}).")
-    return plan(
-        description["blocks"],
+    return plan(description["blocks"], output_stride, kind=description.get("kind"), scope=description.get("scope"), **others)
+
+
+def at_output_stride(planned: Plan, output_stride: int | None) -> Plan:
+    """`planned` at another output_stride, its variables the same; None is the nominal one.
+
+    >>> at_output_stride(plan("resnet_v2_50", 8, multi_grid=(1, 2, 4)), 16).units[-1].rate
+    8
+    """
+    other = from_description(
+        described(planned),
         output_stride,
-        multi_grid=multi_grid,
-        in_channels=in_channels,
-        root=root,
-        kind=description.get("kind"),
-        scope=description.get("scope"),
+        planned.multi_grid,
+        planned.in_channels,
+        root=planned.root_name,
+        num_classes=planned.num_classes,
     )
+    return replace(other, preprocessing=planned.preprocessing)

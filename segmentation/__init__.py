@@ -8,12 +8,14 @@ from typing import Any
 _LAZY = {  # name: the module that it is handed on from
     "ConfusionMatrix": "segmentation.confusion",
     "SegmentationModel": "segmentation.model",
+    "load_backbone": "segmentation.model_directory",
     "load_model": "segmentation.model_directory",
+    "save_backbone": "segmentation.model_directory",
     "save_model": "segmentation.model_directory",
 }
 _MODULES = ("metrics",)
 
-__all__ = ["ConfusionMatrix", "SegmentationModel", "load_model", "metrics", "save_model"]
+__all__ = ["ConfusionMatrix", "SegmentationModel", "load_backbone", "load_model", "metrics", "save_backbone", "save_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,9 +18,11 @@ Convolution", https://arxiv.org/abs/1802.02611 (decoder, separable).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from dense_resnet import geometry
@@ -149,6 +151,27 @@ def plan_head(
         head, num_classes, separable, pooled, image, tuple(branches), projection, skip, skip_projection, decoder,
         _logits(DEPTH, num_classes),
     )  # fmt: skip
+
+
+class HeadOptions(NamedTuple):
+    """What :func:`plan_head` is asked for."""
+
+    num_classes: int
+    type: str
+    separable: bool
+
+
+def options_of(weights: Mapping[str, np.ndarray]) -> HeadOptions | None:
+    """The head whose variables are among `weights`, by their names; None where there are no logits.
+
+    What a head's variables do not tell is how DeepLab pooled the image: over crops of which size.
+    """
+    logits = weights.get("logits/semantic/weights")
+    if logits is None:
+        return None
+    kind = "decoder" if any(name.startswith("decoder/") for name in weights) else "aspp"
+    kind = kind if "concat_projection/weights" in weights else "fcn"
+    return HeadOptions(logits.shape[-1], kind, "aspp1_depthwise/depthwise_weights" in weights)
 
 
 def skip_unit(plan: Plan) -> Unit:

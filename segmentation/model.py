@@ -51,7 +51,8 @@ class SegmentationModel(SlimModule):
         batch_norm_decay: float = BATCH_NORM_DECAY,
     ) -> None:
         plan = plan_head(backbone.plan, num_classes, head, separable=separable, image_pooling_crop=image_pooling_crop)
-        super().__init__("segmentation_model", plan.variables, backbone.plan.in_channels, seed)
+        of_images = backbone.plan.in_channels, backbone.plan.preprocessing
+        super().__init__("segmentation_model", plan.variables, *of_images, seed)
         self.backbone, self.head = backbone, plan
         self.image_pooling_crop = image_pooling_crop
         self._decay = batch_norm_decay

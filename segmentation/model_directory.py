@@ -3,28 +3,35 @@
 Training writes it and every other tool reads it, so nobody passes the architecture twice. The weights file carries a copy
 of the description: where a kill fell between the two files, the weights still say what they are.
 
-    {"format": 1, "plan": "resnet_v2_50", "output_stride": 16, "multi_grid": null, "in_channels": 3,
+    {"format": 1, "plan": "resnet_v2_50", "root": "slim", "output_stride": 16, "multi_grid": null, "in_channels": 3,
      "head": {"type": "aspp", "separable": true, "image_pooling": null},
      "classes": [{"name": "background", "color": [0, 0, 0]}, …], "ignore_label": 255,
-     "preprocessing": "inception", "weights_sha256": "…", "training": {…}}
+     "preprocessing": "inception", "origin": null, "weights_sha256": "…", "training": {…}}
 
 `plan` is a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` for blocks of one's own, units as
-slim dicts. (``tests/test_model_directory.py``)
+slim dicts. A backbone alone has ``"head": null``, and ``"num_classes"`` where it has an ImageNet classifier; `origin` is what
+is known of where weights come from, see :mod:`dense_resnet.checkpoints.origin`. (``tests/test_model_directory.py``)
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dense_resnet import checkpoints, files, variants
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints import safetensors
+from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.errors import InputError
+from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import SCHEMES
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY
 from segmentation import heads
@@ -32,7 +39,7 @@ from segmentation.labels import LabelSpace
 from segmentation.model import SegmentationModel
 
 FORMAT = 1
-DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
+DESCRIPTION, WEIGHTS = "model.json", checkpoints.MODEL_WEIGHTS
 COPY = "model"  # the description's key in the weights' metadata
 
 
@@ -54,6 +61,7 @@ class SavedModel:
         return {
             "weights_sha256": self.weights_sha256,
             "plan": variants.described(plan),
+            "root": plan.root_name,
             "output_stride": plan.output_stride,
             "multi_grid": plan.multi_grid,
             "head": {"type": head.type, "separable": head.separable, "image_pooling": self.model.image_pooling_crop},
@@ -67,6 +75,7 @@ def save_model(
     space: LabelSpace,
     *,
     preprocessing: str | None = None,
+    origin: Origin | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a model directory; each file replaces an older one in one step.
@@ -76,27 +85,63 @@ def save_model(
         model: its plan, head and weights.
         space: the classes of its labels.
         preprocessing: what the weights expect of images; None is the plan's own.
+        origin: where the weights come from, where they were converted.
         training: how it was trained, for the record.
 
     Raises:
         InputError: the plan has no root block, or the folder cannot be written to or is full.
     """
-    plan, head, weights = model.backbone.plan, model.head, model.weights
     described = {
+        **_network(model.backbone.plan),
+        "head": {
+            "type": model.head.type,
+            "separable": model.head.separable,
+            "image_pooling": model.image_pooling_crop,
+        },
+        **LabelSpace(space.classes, space.ignore_label).as_json(),  # how label files were read is the dataset's affair
+        "preprocessing": preprocessing or model.backbone.plan.preprocessing,
+        "origin": origin.as_json() if origin else None,
+        "training": dict(training or {}),
+    }
+    _write(Path(folder), model.weights, described)
+
+
+def save_backbone(folder: str | os.PathLike[str], backbone: Backbone, origin: Origin | None = None) -> None:
+    """Writes a model directory without a head: what `extract`, `check` and ``train --weights`` take.
+
+    Args:
+        folder: made where it does not exist.
+        backbone: its plan, with an ImageNet classifier or without, and weights.
+        origin: where the weights come from; what it says of preprocessing outweighs the plan.
+
+    Raises:
+        InputError: as :func:`save_model`.
+    """
+    described = {
+        **_network(backbone.plan),
+        "head": None,
+        "num_classes": backbone.plan.num_classes,
+        "preprocessing": (origin and origin.preprocessing) or backbone.plan.preprocessing,
+        "origin": origin.as_json() if origin else None,
+    }
+    _write(Path(folder), backbone.weights, described)
+
+
+def _network(plan: Plan) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "plan": variants.described(plan),
+        "root": plan.root_name,
         "output_stride": plan.output_stride,
         "multi_grid": plan.multi_grid,
         "in_channels": plan.in_channels,
-        "head": {"type": head.type, "separable": head.separable, "image_pooling": model.image_pooling_crop},
-        **LabelSpace(space.classes, space.ignore_label).as_json(),  # how label files were read is the dataset's affair
-        "preprocessing": preprocessing or plan.preprocessing,
-        "weights_sha256": checkpoints.fingerprint(weights),
-        "training": dict(training or {}),
     }
-    folder = Path(folder)
+
+
+def _write(folder: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, Any]) -> None:
+    described = {**described, "weights_sha256": checkpoints.fingerprint(weights)}
     files.probe_folder(folder, sum(value.nbytes for value in weights.values()))
-    safetensors.write(folder / WEIGHTS, weights, {COPY: described})
+    safetensors.write(folder / WEIGHTS, weights, {COPY: described, checkpoints.origin.ENTRY: described["origin"]})
     files.write_bytes(folder / DESCRIPTION, (json.dumps(described, indent=1) + "\n").encode())
 
 
@@ -114,23 +159,75 @@ def load_model(
         InputError: a file is missing or damaged, the two do not belong together, or the output_stride cannot be.
     """
     folder = Path(folder)
-    if not (folder / DESCRIPTION).is_file() and not (folder / WEIGHTS).is_file():
-        raise InputError(f"{folder}: no model directory: it has neither {DESCRIPTION} nor {WEIGHTS}. `train` writes one.")
-    weights = safetensors.read(folder / WEIGHTS)
-    sha256 = checkpoints.fingerprint(weights)
-    described = _description(folder, sha256)
-    try:
+    weights, sha256, described = _read(folder)
+    with _explained(folder):
+        if described["head"] is None:
+            raise InputError(
+                "this is a backbone without a segmentation head: `extract` takes it, and `train --weights` starts from it."
+            )
         model = _model(described, output_stride, batch_norm_decays or (BATCH_NORM_DECAY, heads.BATCH_NORM_DECAY))
         space = LabelSpace.from_json({key: described[key] for key in ("classes", "ignore_label")}, "classes")
-        if described["preprocessing"] not in SCHEMES:
-            raise InputError(f"preprocessing must be one of {', '.join(SCHEMES)} (not {described['preprocessing']!r}).")
         training = dict(described["training"])
+    model.assign(weights, str(folder / WEIGHTS))
+    return SavedModel(model, space, described["preprocessing"], training, sha256, folder)
+
+
+def load_backbone(
+    folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
+) -> Backbone:
+    """The backbone of a model directory, whether it has a head or not.
+
+    Args:
+        folder: with ``model.json`` and ``weights.safetensors``.
+        output_stride, multi_grid: other ones than it was saved with.
+
+    Raises:
+        InputError: as :func:`load_model`.
+    """
+    folder = Path(folder)
+    weights, _, described = _read(folder)
+    with _explained(folder):
+        backbone = Backbone(_plan(described, output_stride, multi_grid), seed=0)
+    backbone.assign(weights, str(folder / WEIGHTS))
+    return backbone
+
+
+def saved_plan(
+    folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
+) -> Plan:
+    """The plan of :func:`load_backbone`, from ``model.json`` alone; whether the weights belong to it is not looked at.
+
+    Raises:
+        InputError: the file is missing or damaged, or the output_stride cannot be.
+    """
+    folder = Path(folder)
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise InputError(f"{folder}: no model directory: it has no {DESCRIPTION}. `train` and `convert` write one.")
+    with _explained(folder):
+        return _plan(json.loads(path.read_text()), output_stride, multi_grid)
+
+
+def _read(folder: Path) -> tuple[checkpoints.Weights, str, dict[str, Any]]:
+    """The weights, their fingerprint, and the description that belongs to them."""
+    if not (folder / DESCRIPTION).is_file() and not (folder / WEIGHTS).is_file():
+        raise InputError(
+            f"{folder}: no model directory: it has neither {DESCRIPTION} nor {WEIGHTS}. `train` and `convert` write one."
+        )
+    weights = safetensors.read(folder / WEIGHTS)
+    sha256 = checkpoints.fingerprint(weights)
+    return weights, sha256, _description(folder, sha256)
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Says of whatever is wrong with the description that it is."""
+    try:
+        yield
     except InputError as error:
         raise InputError(f"{folder / DESCRIPTION}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / DESCRIPTION}: damaged, or edited by mistake: {error!r}.") from error
-    model.assign(weights, str(folder / WEIGHTS))
-    return SavedModel(model, space, described["preprocessing"], training, sha256, folder)
 
 
 def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
@@ -158,16 +255,24 @@ def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
     )
 
 
-def _model(described: Mapping[str, Any], output_stride: int | None, decays: tuple[float, float]) -> SegmentationModel:
+def _plan(described: Mapping[str, Any], output_stride: int | None = None, multi_grid: Sequence[int] | None = None) -> Plan:
+    if described["preprocessing"] not in SCHEMES:
+        raise InputError(f"preprocessing must be one of {', '.join(SCHEMES)} (not {described['preprocessing']!r}).")
     plan = variants.from_description(
         described["plan"],
         described["output_stride"] if output_stride is None else output_stride,
-        described["multi_grid"],
+        described["multi_grid"] if multi_grid is None else multi_grid,
         described["in_channels"],
+        root=described.get("root"),
+        num_classes=described.get("num_classes"),
     )
+    return dataclasses.replace(plan, preprocessing=described["preprocessing"])
+
+
+def _model(described: Mapping[str, Any], output_stride: int | None, decays: tuple[float, float]) -> SegmentationModel:
     head = described["head"]
     return SegmentationModel(
-        Backbone(plan, seed=0, batch_norm_decay=decays[0]),
+        Backbone(_plan(described, output_stride), seed=0, batch_norm_decay=decays[0]),
         len(described["classes"]),
         head["type"],
         separable=head["separable"],

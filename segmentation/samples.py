@@ -205,10 +205,19 @@ def _described(folder: Path, classes: str | Path | None) -> Described | None:
     path = folder / DESCRIPTION if classes is None else Path(classes)
     if classes is None and not path.exists():
         return None
+    return read_description(path, folder.resolve().name)
+
+
+def read_description(path: Path, name: str = "") -> Described:
+    """The classes that a ``dataset.json`` describes; `name` is the dataset's where the file has none.
+
+    Raises:
+        InputError: the file cannot be read, or describes no classes.
+    """
     value = _read_json(path)
     if not isinstance(value, dict):
         raise InputError(f'{path}: expected an object such as {{"name": ..., "classes": [...]}} (not {value!r:.80}).')
-    name = value.pop("name", folder.resolve().name)
+    name = value.pop("name", name)
     if not isinstance(name, str):
         raise InputError(f'{path}: "name" must be a string (not {name!r:.80}).')
     return Described(name, LabelSpace.from_json(value, path))

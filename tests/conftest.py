@@ -2,7 +2,9 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -15,6 +17,10 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE / "golden"))
 
 from det_weights import det_weight
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fuzz-cases", type=int, default=200, help="damaged files a reader of weights (test_fuzz_weights.py)")
 
 
 def weights_of(plan):
@@ -75,3 +81,23 @@ def photograph_folder(photographs, tmp_path_factory):
     alpha = np.dstack([photographs["coffee"], np.full(photographs["coffee"].shape[:2], 128, np.uint8)])
     Image.fromarray(alpha).save(folder / "alpha.PNG")
     return folder
+
+
+@pytest.fixture(scope="session")
+def timm_resnet():
+    """The module timm.models.resnet.
+
+    timm imports torchvision for its data pipelines and for one layer, and its builds have to fit PyTorch's. No ResNet needs
+    any of it, so empty modules stand in for it while timm is imported, and it need not be installed.
+    """
+    pytest.importorskip("torch")
+    parts = ("", ".transforms", ".transforms.functional", ".datasets", ".ops", ".ops.misc")
+    standing_in = {f"torchvision{part}": mock.MagicMock() for part in parts}
+    sys.modules.update(standing_in)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pytest.importorskip("timm.models.resnet")
+    finally:
+        for name in standing_in:
+            del sys.modules[name]

@@ -1,15 +1,19 @@
 """Weights files: both formats round, V1 checkpoints, the load report, and files that are wrong."""
 
+import json
 import re
 
+import mutations
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import images_of, weights_of
+from safetensors.numpy import save_file
+from tensorflow.core.util.saved_tensor_slice_pb2 import SavedTensorSlices
 
 import dense_resnet as dr
 from dense_resnet import checkpoints, laws
-from dense_resnet.checkpoints import report
+from dense_resnet.checkpoints import origin, report, safetensors, table
 
 v1 = tf.compat.v1
 PLAN = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 1)])], scope="tiny")
@@ -95,7 +99,7 @@ def test_a_wrong_variant_is_named_and_nothing_is_loaded():
 
 def test_beta_and_plain_are_told_apart_although_their_scope_is_the_same():
     weights = weights_of(dr.plan("resnet_v1_50_beta"))
-    assert report.fitting_variants(weights) == ("resnet_v1_50_beta",)
+    assert origin.fitting_variants(weights) == ("resnet_v1_50_beta",)
     with pytest.raises(ValueError, match="These weights fit: resnet_v1_50_beta"):
         report.match(dr.plan("resnet_v1_50"), weights, "file")
 
@@ -221,9 +225,7 @@ def test_a_folder_that_was_moved(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["weights.h5", "model.pth", "model.keras"])
-def test_other_formats_are_named(name, tmp_path):
-    with pytest.raises(ValueError, match=r"files are not read; slim checkpoints \(V1 and V2\) and \.safetensors are"):
-        checkpoints.read(tmp_path / name)
+def test_other_formats_are_not_written(name, tmp_path):
     with pytest.raises(ValueError, match=r"the name must end in \.safetensors, or have \.ckpt in it"):
         checkpoints.write(tmp_path / name, weights_of(PLAN))
 
@@ -267,3 +269,135 @@ def test_the_fingerprint_is_of_names_and_values():
     assert checkpoints.fingerprint(dict(reversed(weights.items()))) == one
     weights["tiny/postnorm/beta"][0] += 1
     assert checkpoints.fingerprint(weights) != one
+
+
+# -- slim checkpoints, compared with TensorFlow's own reader -----------------------------------------------------------
+
+
+def many_kinds():
+    """Variables of every kind that a checkpoint can hold, and so many that their names share beginnings."""
+    generator = np.random.default_rng(0)
+    return {
+        "double": generator.standard_normal((2, 3)),
+        "empty": np.zeros((0, 3), np.float32),
+        "scalar": np.float32(3),
+        "step": np.int64(7),
+        "repeated": np.tile(generator.standard_normal(7).astype(np.float32), 9000),
+        **{f"net/block1/unit_{n}/weights": np.full((1, n), n, np.float32) for n in range(1, 120)},
+    }
+
+
+def assert_reads_as_tensorflow_does(path):
+    theirs = tf.train.load_checkpoint(str(path))
+    ours = checkpoints.read(path)
+    assert set(ours) == {name for name, dtype in theirs.get_variable_to_dtype_map().items() if dtype.is_floating}
+    for name, value in ours.items():
+        expected = theirs.get_tensor(name)
+        assert (value.dtype, value.shape) == (np.float32, expected.shape)
+        assert np.array_equal(value, expected.astype(np.float32))
+
+
+def test_a_v1_checkpoint_reads_as_tensorflow_reads_it(tmp_path):
+    variables = many_kinds()
+    with tf.Graph().as_default(), v1.Session() as session:
+        data = [tf.constant(value) for value in variables.values()]
+        session.run(tf.raw_ops.Save(filename=str(tmp_path / "model.ckpt"), tensor_names=list(variables), data=data))
+    assert_reads_as_tensorflow_does(tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_v2_checkpoint_reads_as_tensorflow_reads_it(size, compressed, tmp_path):
+    variables = {name: tf.constant(value) for name, value in many_kinds().items()}
+    variables |= {"half": tf.constant([1.5, -2], tf.float16), "bfloat16": tf.constant([1.5, -2], tf.bfloat16)}
+    path = tmp_path / "model.ckpt"
+    names, values = list(variables), list(variables.values())
+    tf.raw_ops.SaveV2(prefix=str(path), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+    assert_reads_as_tensorflow_does(path)
+    index = tmp_path / "model.ckpt.index"
+    entries = list(table.entries(index))
+    index.write_bytes(mutations.table(entries, size, compressed=compressed))  # as other releases write it
+    assert list(table.entries(index)) == entries
+    assert_reads_as_tensorflow_does(path)
+
+
+def test_a_table_whose_checksums_are_right_and_that_lies(tmp_path):
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "a.ckpt"), tensor_names=["a", "b"], shape_and_slices=[""] * 2, tensors=[tf.ones(3)] * 2
+    )
+    index = tmp_path / "a.ckpt.index"
+    entries, good = list(table.entries(index)), index.read_bytes()
+    footer = good[-48:]
+    empty = footer[: next(at + 1 for at in range(1, 48) if footer[at] < 128)]  # where the empty block lies: two numbers
+    header, (_, value), _ = entries
+    blocks = []
+    mutations.table(entries, 1, lambda block: blocks.append(block) or block)
+    begins = np.cumsum([0] + [len(block) + table.TRAILER for block in blocks])
+    less = mutations.block([(b"b", mutations.varint(int(begins[2])) + mutations.varint(len(blocks[2])))])
+    for content, why in (
+        (mutations.table(entries[::-1], 1), "its keys are not in order"),
+        (mutations.table([entries[0], *entries], 9), "its keys are not in order"),
+        (mutations.table(entries, 1, lambda block: less if block == blocks[-1] else block), "no block begins at byte 0"),
+        (mutations.table([header, (b"a", value), (b"b", value), (b"c", value)], 9), "too short for c"),
+        (good[:-48] + (empty * 2).ljust(40, b"\0") + good[-8:], "its blocks do not fill it"),
+    ):
+        index.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"a\.ckpt: .*{why}"):
+            checkpoints.read(tmp_path / "a.ckpt")
+
+
+def test_a_v1_checkpoint_that_leaves_a_size_open(tmp_path):
+    path = tmp_path / "a.ckpt"
+    tf.raw_ops.Save(filename=str(path), tensor_names=["a"], data=[tf.ones((2, 3))])
+    (key, value), *entries = table.entries(path)
+    listed = SavedTensorSlices.FromString(value)
+    listed.meta.tensor[0].shape.dim[0].size = -1
+    path.write_bytes(mutations.table([(key, listed.SerializeToString()), *entries], 9))
+    with pytest.raises(ValueError, match=r"a\.ckpt: .*a has no shape that a variable can have"):
+        checkpoints.read(path)
+
+
+def test_a_partitioned_variable_is_refused_by_name(tmp_path):
+    halves = [tf.ones((2, 3)), tf.ones((2, 3))]
+    slices = {"tensor_names": ["a/weights"] * 2, "shape_and_slices": ["4 3 0,2:0,3", "4 3 2,2:0,3"]}
+    slices_v1 = {"tensor_names": ["a/weights"] * 2, "shapes_and_slices": slices["shape_and_slices"]}
+    tf.raw_ops.SaveV2(prefix=str(tmp_path / "two.ckpt"), tensors=halves, **slices)
+    tf.raw_ops.SaveSlices(filename=str(tmp_path / "one.ckpt"), data=halves, **slices_v1)
+    for name in ("one.ckpt", "two.ckpt"):
+        with pytest.raises(ValueError, match=f"{name}: .*a/weights is stored in slices"):
+            checkpoints.read(tmp_path / name)
+
+
+# -- safetensors: what the checksums cover -----------------------------------------------------------------------------
+
+
+def test_what_is_said_about_the_arrays_is_under_a_checksum(tmp_path):
+    path = tmp_path / "a.safetensors"
+    for before, after in (
+        (b'"shape":[2,6]', b'"shape":[6,2]'),
+        (b'"F32"', b'"I32"'),
+        (b'"scope/weights":{', b'"scopf/weights":{'),
+        (b"road", b"toad"),
+    ):
+        safetensors.write(path, {"scope/weights": np.ones((2, 6), np.float32)}, {"classes": ["road"]})
+        content = path.read_bytes()
+        assert content.count(before) == 1
+        path.write_bytes(content.replace(before, after))
+        with pytest.raises(ValueError, match=r"a\.safetensors: .*damaged"):
+            checkpoints.read(path)
+
+
+def test_files_of_the_first_release_have_checksums_of_arrays_only(tmp_path):
+    path, weights = tmp_path / "a.safetensors", {"a": np.ones((2, 3), np.float32)}
+    save_file(weights, path, metadata={"dense_resnet": json.dumps({"sha256": {"a": safetensors.digest(weights["a"])}})})
+    assert np.array_equal(checkpoints.read(path)["a"], weights["a"])
+    save_file(weights, path, metadata={"dense_resnet": json.dumps({"sha256": {"b": safetensors.digest(weights["a"])}})})
+    with pytest.raises(ValueError, match="its arrays are not those that it has checksums for"):
+        checkpoints.read(path)
+
+
+def test_metadata_that_is_nested_without_end(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": np.ones(3, np.float32)}, path, metadata={"dense_resnet": "[" * 100_000})
+    with pytest.raises(ValueError, match=r"a\.safetensors: cannot be read"):
+        checkpoints.read(path)

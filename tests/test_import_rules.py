@@ -19,19 +19,21 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
     ["preprocessing", "images", "compat", "journal"],
     ["resnet_utils"],
     ["resnet_v1", "resnet_v2", "slim_module"],
-    ["checkpoints.safetensors", "checkpoints.slim"],
-    ["checkpoints.report"],
+    ["checkpoints.hdf5_file", "checkpoints.table"],
+    ["checkpoints.safetensors", "checkpoints.slim", "checkpoints.hdf5", "checkpoints.pickled", "checkpoints.origin"],
+    ["checkpoints.report", "checkpoints.keras", "checkpoints.torchvision"],
     ["checkpoints"],
     ["features"],
-    ["backbone", "picture"],
+    ["backbone", "keras_resnet", "picture"],
     ["laws", "extraction"],
+    ["parity"],
     ["benchmark"],
 ]
 SEGMENTATION = [
     ["confusion", "metrics", "calibration", "heads", "labels", "losses", "transforms", "records"],
     ["boundaries", "intervals", "presets", "scenes", "samples", "model"],
     ["inspection", "model_directory", "prediction", "report", "results"],
-    ["training", "evaluation", "labelling"],
+    ["training", "evaluation", "labelling", "conversion"],
     ["benchmark"],
 ]
 GROUND = {"errors", "geometry", "files", "analysis", "plan", "variants"}

@@ -1,5 +1,6 @@
 """Model directories: what goes in comes out, to the bit; and whatever is wrong with one is said."""
 
+import dataclasses
 import json
 import os
 from types import SimpleNamespace
@@ -59,6 +60,9 @@ def test_everything_comes_back(head, options, tmp_path):
     save_model(tmp_path, model, SPACE, preprocessing="torch", training={"step": 7})
     assert names(tmp_path) == [DESCRIPTION, WEIGHTS]
     loaded = load_model(tmp_path)
+    plan = dataclasses.replace(model.backbone.plan, preprocessing="torch")
+    assert loaded.model.backbone.plan == plan
+    model.backbone.plan = plan
     assert same(loaded.model, model)
     assert loaded.space == SPACE
     assert (loaded.preprocessing, loaded.training, loaded.path) == ("torch", {"step": 7}, tmp_path)
@@ -96,8 +100,8 @@ def test_a_label_space_without_an_ignore_label_and_one_with_a_mapping(model, tmp
     save_model(tmp_path, model, reduce_zero_label(SPACE))  # how files are read is the dataset's affair
     assert load_model(tmp_path).space == SPACE
     assert list(json.loads((tmp_path / DESCRIPTION).read_text())) == [
-        "format", "plan", "output_stride", "multi_grid", "in_channels", "head", "classes", "ignore_label", "preprocessing",
-        "weights_sha256", "training",
+        "format", "plan", "root", "output_stride", "multi_grid", "in_channels", "head", "classes", "ignore_label",
+        "preprocessing", "origin", "training", "weights_sha256",
     ]  # fmt: skip
 
 
@@ -134,7 +138,7 @@ def test_a_flipped_byte_in_the_weights(saved, place):
     header = int.from_bytes(data[:8], "little")
     data[8 + header + int(place * (len(data) - header - 8))] ^= 4
     (saved / WEIGHTS).write_bytes(data)
-    with pytest.raises(InputError, match=r"weights.safetensors: .* does not match its checksum: the file is damaged"):
+    with pytest.raises(InputError, match=r"weights.safetensors: .* does not match its checksum.* damaged"):
         load_model(saved)
 
 

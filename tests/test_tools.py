@@ -156,9 +156,9 @@ MISTAKES = {
         ["--model", "resnet_v1_18", "--weights", "/tmp"],
         "/tmp: the folder has no readable 'checkpoint' file",
     ),
-    "PyTorch weights": (
-        ["--model", "resnet_v1_18", "--weights", "model.pth"],
-        "model.pth: .pth files are not read; slim checkpoints",
+    "weights of another kind": (
+        ["--model", "resnet_v1_18", "--weights", "model.onnx"],
+        "model.onnx: .onnx files are not read; slim checkpoints",
     ),
 }
 

@@ -42,12 +42,12 @@ def main(args: argparse.Namespace) -> int:
     planned = plan(args.model, args.output_stride, multi_grid=args.multi_grid)
 
     start_tensorflow()
-    from dense_resnet import benchmark, files
+    from dense_resnet import benchmark, files, parity
     from dense_resnet.backbone import Backbone
     from dense_resnet.extraction import Settings
 
     if SLIM in args.versus:
-        benchmark.slim_network(planned)
+        parity.slim_network(planned)
     if {EXTRACT, EVALUATE} & {*args.versus}:
         Settings(args.size).check(planned)
     if args.json:

@@ -10,7 +10,7 @@ HELP = "Check on your weights that dense features equal the nominal network's an
 def configure(parser: argparse.ArgumentParser) -> None:
     from .cli import add_plan_options, add_weights_options
 
-    parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152")
+    parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152, or a model directory")
     add_weights_options(parser)
     add_plan_options(parser)
     parser.set_defaults(output_stride=16)
@@ -18,37 +18,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
     from dense_resnet.errors import InputError
-    from dense_resnet.variants import plan
 
-    from .cli import asked_plan, loaded_backbone
+    from .cli import asked_plan, checked_laws, loaded_backbone
 
     planned = asked_plan(args, args.variant)
-    nominal = plan(args.variant, multi_grid=args.multi_grid)
+    nominal = asked_plan(argparse.Namespace(**{**vars(args), "output_stride": planned.nominal_stride}), args.variant)
     if planned == nominal:
         raise InputError(f"--output-stride {planned.output_stride} is the nominal network itself; check a finer one.")
     if nominal.aligned_size(args.size)[0] != args.size or args.size == 1:
         raise InputError(f"--size must be 32n+1 (not {args.size}); the next is {nominal.aligned_size(args.size + 1)[0]}.")
-    backbone = loaded_backbone(args, planned)
-
-    from dense_resnet import laws
-
-    table = Table("law", "largest error", "of std", "")
-    holds = True
-    for finding in laws.check(backbone, nominal, args.size):
-        verdict = "[green]holds[/]" if finding.holds else "[red]FAILS[/]"
-        table.add_row(finding.law, f"{finding.error:.1e}", f"{finding.spread:.3g}", verdict)
-        holds = holds and finding.holds
-    console = Console()
-    console.print(table)
-    console.print(
-        f"Errors are max|a - b| / std(b); a law holds up to {laws.TOLERANCE:g}, "
-        f"and must break by {laws.BREAKS:g} at even sizes."
-    )
-    return 0 if holds else 1
+    return 0 if checked_laws(loaded_backbone(args, args.variant, planned), nominal, args.size) else 1
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from dense_resnet.plan import Plan
     from segmentation.prediction import Inference
 
-VERBS = ("describe", "check", "extract", "doctor", "train", "evaluate", "compare", "predict", "benchmark", "demo")
+VERBS = (
+    "describe", "check", "convert", "extract", "doctor", "train", "evaluate", "compare", "predict", "benchmark", "demo",
+)  # fmt: skip
 STOPPED = 75  # EX_TEMPFAIL: run it again
 
 
@@ -77,10 +79,13 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+WEIGHTS_HELP = "a slim .ckpt, .safetensors, Keras .h5 or .keras, PyTorch .pth, keras:ResNet152V2, or a model directory"
+
+
 def add_weights_options(parser: argparse.ArgumentParser) -> None:
     """--weights or --random-weights."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--weights", metavar="PATH", help="a slim checkpoint (.ckpt) or .safetensors")
+    group.add_argument("--weights", metavar="PATH", help=WEIGHTS_HELP)
     group.add_argument("--random-weights", type=int, metavar="SEED", help="fresh weights instead, for trying things out")
 
 
@@ -148,22 +153,51 @@ def start_tensorflow() -> None:
         os.close(silent)
 
 
+def described_network(name: str) -> Any:
+    """--model as :func:`dense_resnet.variants.from_description` takes it: a variant's name, or a .json file's blocks."""
+    import json
+
+    from dense_resnet.errors import InputError
+
+    if not name.endswith(".json"):
+        return name
+    try:
+        return json.loads(Path(name).read_text())
+    except ValueError as error:
+        raise InputError(f"{name}: is not JSON: {error}.") from error
+
+
 def asked_plan(args: argparse.Namespace, name: str) -> Plan:
-    """The plan that --output-stride and --multi-grid ask for; refuses, before anything is read, if no weights are given."""
+    """The plan that --output-stride and --multi-grid ask for, of a variant or of a model directory's backbone.
+
+    Refuses, before anything is read, if no weights are given.
+    """
     from dense_resnet.errors import InputError
     from dense_resnet.variants import plan
 
+    given = args.weights is not None or args.random_weights is not None
+    if Path(name).is_dir():
+        if given:
+            raise InputError(f"{name}: a model directory has its own weights: leave --weights and --random-weights out.")
+        start_tensorflow()
+        from segmentation.model_directory import saved_plan
+
+        return saved_plan(name, args.output_stride, multi_grid=args.multi_grid)
     planned = plan(name, args.output_stride, multi_grid=args.multi_grid)
-    if args.weights is None and args.random_weights is None:
+    if not given:
         raise InputError("no weights: give --weights PATH, or --random-weights SEED to try things out.")
     return planned
 
 
-def loaded_backbone(args: argparse.Namespace, planned: Plan) -> Backbone:
-    """The backbone with what --weights or --random-weights ask for; prints the load report."""
+def loaded_backbone(args: argparse.Namespace, name: str, planned: Plan) -> Backbone:
+    """The backbone with what --weights or --random-weights ask for, or a model directory's; prints the load report."""
     start_tensorflow()
     from dense_resnet.backbone import Backbone
 
+    if Path(name).is_dir():
+        from segmentation.model_directory import load_backbone
+
+        return load_backbone(name, args.output_stride, multi_grid=args.multi_grid)
     backbone = Backbone(planned, seed=args.random_weights)
     if args.weights is not None:
         print(backbone.load(args.weights))
@@ -172,6 +206,28 @@ def loaded_backbone(args: argparse.Namespace, planned: Plan) -> Backbone:
             f"{planned.name}: random weights of seed {args.random_weights}. The features mean nothing; the geometry is exact."
         )
     return backbone
+
+
+def checked_laws(backbone: Backbone, nominal: Plan, size: int) -> bool:
+    """Whether laws 2 and 3 hold on the backbone's weights; prints a table of the figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dense_resnet import laws
+
+    table = Table("law", "largest error", "of std", "")
+    holds = True
+    for finding in laws.check(backbone, nominal, size):
+        verdict = "[green]holds[/]" if finding.holds else "[red]FAILS[/]"
+        table.add_row(finding.law, f"{finding.error:.1e}", f"{finding.spread:.3g}", verdict)
+        holds = holds and finding.holds
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Errors are max|a - b| / std(b); a law holds up to {laws.TOLERANCE:g}, "
+        f"and must break by {laws.BREAKS:g} at even sizes."
+    )
+    return holds
 
 
 def print_skipped(failed: Sequence[str]) -> None:

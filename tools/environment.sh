@@ -1,5 +1,6 @@
 # Sourced by the scripts here: a virtual environment with the package, made where there is none, and with the extra that
-# $extra names. An active one is used as it is; otherwise .venv in the checkout. PYTHON names the interpreter that makes it.
+# $extra names and $alone, a package that setup.py cannot name. An active one is used as it is; otherwise .venv in the
+# checkout. PYTHON names the interpreter that makes it.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 environment=${VIRTUAL_ENV:-$root/.venv}
 if [ ! -x "$environment/bin/python" ]; then
@@ -15,6 +16,9 @@ stamp=$environment/.dense-resnet${extra:-}
 if [ "$root/setup.py" -nt "$stamp" ]; then
   echo "installing into $environment (TensorFlow is large: a few minutes)"
   python -m pip install --quiet --disable-pip-version-check --editable "$root${extra:-}"
+  if [ -n "${alone:-}" ]; then # without its dependencies
+    python -m pip install --quiet --disable-pip-version-check --no-deps "$alone"
+  fi
   if ! python -c 'import cv2' 2>/dev/null; then # no libGL: a machine without a display
     python -m pip uninstall --quiet --yes --disable-pip-version-check opencv-python
     python -m pip install --quiet --disable-pip-version-check opencv-python-headless

@@ -11,7 +11,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from .cli import add_plan_options, add_shard_options, add_weights_options
 
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
-    parser.add_argument("--model", required=True, metavar="VARIANT", help="such as resnet_v2_152")
+    parser.add_argument("--model", required=True, metavar="VARIANT", help="such as resnet_v2_152, or a model directory")
     add_weights_options(parser)
     add_plan_options(parser)
     parser.set_defaults(output_stride=16)
@@ -39,7 +39,8 @@ def main(args: argparse.Namespace) -> int:
         settings = Settings(args.size, tuple(args.layers), args.dtype, args.batch)
         settings.check(planned)
         max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
-        extraction = Extraction(loaded_backbone(args, planned), args.out, settings, shard=shard, max_pixels=max_pixels)
+        backbone = loaded_backbone(args, args.model, planned)
+        extraction = Extraction(backbone, args.out, settings, shard=shard, max_pixels=max_pixels)
         with progress_bar() as progress:
             outcome = extraction.run(found, on_error=args.on_error, progress=progress, stop=stop, picture=args.picture)
     return print_outcome(outcome, args.out, "features")

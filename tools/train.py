@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ ONE, MIRRORED, WORKERS = "one", "mirrored", "multi-worker"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_dataset_options, add_plan_options
+    from .cli import WEIGHTS_HELP, add_dataset_options, add_plan_options
 
     add_dataset_options(parser)
     parser.add_argument("--split", metavar="NAME", help="what to train on (default train, or the only one)")
@@ -32,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("network")
     network.add_argument("--model", metavar="VARIANT", help="such as resnet_v2_50, or a .json file with a plan of your own")
     network.add_argument("--init", metavar="DIR", help="a model directory to start from instead")
-    network.add_argument("--weights", metavar="PATH", help="of the backbone: a slim checkpoint or .safetensors; else random")
+    network.add_argument("--weights", metavar="PATH", help=f"of the backbone: {WEIGHTS_HELP}; else random")
     add_plan_options(network)
     network.add_argument("--head", metavar="NAME", help="fcn, aspp or decoder (default aspp)")
     network.add_argument("--plain", action="store_true", help="plain 3x3 convolutions in the head, not separable ones")
@@ -125,19 +124,12 @@ def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Datase
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    import json
-
-    from dense_resnet.errors import InputError
     from dense_resnet.variants import from_description
 
+    from .cli import described_network
+
     stride = 16 if args.output_stride is None else args.output_stride
-    if not args.model.endswith(".json"):
-        return from_description(args.model, stride, args.multi_grid)
-    try:
-        described = json.loads(Path(args.model).read_text())
-    except ValueError as error:
-        raise InputError(f"{args.model}: is not JSON: {error}.") from error
-    return from_description(described, stride, args.multi_grid)
+    return from_description(described_network(args.model), stride, args.multi_grid)
 
 
 def _strategy(asked: str) -> Any:
@@ -234,14 +226,17 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
             )
         return saved.model, saved.preprocessing
     backbone = Backbone(planned, seed=args.seed, batch_norm_decay=own)
+    preprocessing = planned.preprocessing
     if args.weights:
-        print(backbone.load(args.weights))
+        report = backbone.load(args.weights)
+        print(report)
+        preprocessing = (report.origin and report.origin.preprocessing) or preprocessing  # bound to where they come from
     else:
         print(f"{planned.name}: random weights. Weights of ImageNet (--weights) save days.")
     model = SegmentationModel(
         backbone, space.num_classes, args.head or "aspp", separable=not args.plain, seed=args.seed, batch_norm_decay=of_head
     )
-    return model, planned.preprocessing
+    return model, preprocessing
 
 
 if __name__ == "__main__":

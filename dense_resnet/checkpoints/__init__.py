@@ -1,6 +1,8 @@
 """Weights on disk: one file here per source, each to and from ``{canonical name: float32 array}``.
 
-The canonical name is TF-Slim's variable name, so any source works with any builder. What a network takes from such a
+The canonical name is TF-Slim's variable name, so any source works with any builder. A file is read in two steps: what it is
+packed in (:mod:`slim`, :mod:`safetensors`, :mod:`hdf5`, :mod:`pickled`) gives arrays under their own names, and where these
+are a framework's, its map (:mod:`keras`, :mod:`torchvision`) gives canonical ones. What a network takes from such a
 dictionary, and what is missing, is :func:`dense_resnet.checkpoints.report.match`'s to say. Nothing here unpickles.
 """
 
@@ -9,38 +11,122 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dense_resnet.checkpoints import safetensors, slim
+from dense_resnet.checkpoints import hdf5, keras, origin, pickled, safetensors, slim, torchvision
+from dense_resnet.checkpoints.hdf5_file import SIGNATURE
+from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.errors import InputError
 
 Weights = dict[str, np.ndarray]
 
-OTHERS = (".h5", ".hdf5", ".keras", ".pth", ".pt", ".bin", ".npz", ".npy", ".pb", ".onnx", ".tflite", ".pkl")
+MODEL_WEIGHTS = "weights.safetensors"  # of a model directory
+APPLICATION = "keras:"  # before the name of a network that Keras Applications fetches
+OTHERS = (".npz", ".npy", ".pb", ".onnx", ".tflite", ".msgpack", ".gguf", ".mat", ".caffemodel", ".params")
+READABLE = "slim checkpoints (V1 and V2), .safetensors, Keras' .h5 and .keras, PyTorch's .pth"
 
 
-def read(path: str | os.PathLike[str]) -> Weights:
-    """All floating-point arrays of a weights file, as float32.
+@dataclass(frozen=True)
+class Source:
+    """Weights, and what is known of where they come from."""
+
+    name: str  # of the file, for messages
+    weights: Weights = field(repr=False)  # under canonical names
+    origin: Origin
+
+
+def read(source: Any) -> Weights:
+    """The weights of :func:`open_source`, without what is known of them."""
+    return open_source(source).weights
+
+
+def open_source(source: Any) -> Source:
+    """All floating-point arrays of a source, as float32 under canonical names.
 
     Args:
-        path: a ``.safetensors`` file, or a slim checkpoint: a file of the V1 format, the prefix of a V2 one
-            (``model.ckpt-1000``, or one of its files), or a folder with a ``checkpoint`` file.
+        source: the path of a ``.safetensors`` file, of a slim or DeepLab checkpoint (a file of the V1 format, the prefix of
+            a V2 one such as ``model.ckpt-1000``, one of its files, or a folder with a ``checkpoint`` file), of Keras'
+            ``.h5``, ``.weights.h5`` or ``.keras``, of PyTorch's ``.pth``, ``.pt`` or ``.bin``, or of a model directory;
+            ``keras:ResNet152V2``, which Keras Applications fetches; a Keras model or a PyTorch module in memory; a
+            state dictionary.
 
     Raises:
         InputError: there is no such file, or it is damaged, or of another kind.
     """
-    path = Path(path)
-    if path.suffix == safetensors.SUFFIX:
-        return safetensors.read(path)
-    if path.suffix in OTHERS:
-        raise InputError(f"{path}: {path.suffix} files are not read; {slim.READABLE} are.")
-    return slim.read(path)
+    arrays, packed, described = _arrays(source)
+    name = source if isinstance(source, str | os.PathLike) else f"a {type(source).__name__} in memory"
+    if packed in (hdf5, keras) or keras.recognises(arrays):
+        framework, weights = origin.KERAS, keras.canonical(arrays, str(name))
+        if any("." in array for array in arrays):  # our own Keras face, whose layers have slim's scopes
+            framework = origin.OWN
+    elif torchvision.recognises(arrays):
+        framework, weights = origin.TORCH, torchvision.canonical(arrays, str(name))
+    else:
+        framework, weights = (origin.SLIM if packed is slim else origin.OWN), arrays
+    known = origin.from_json(described.get(origin.ENTRY)) or origin.origin_of(framework, weights)
+    return Source(str(name), weights, known)
 
 
-def write(path: str | os.PathLike[str], weights: Mapping[str, np.ndarray]) -> None:
-    """Writes `weights` to a ``.safetensors`` file, or to a slim checkpoint of the V2 format where ".ckpt" is in the name."""
+def raw(source: Any) -> Weights:
+    """The arrays of :func:`open_source` under the names that the source itself gives them."""
+    return _arrays(source)[0]
+
+
+def _arrays(source: Any) -> tuple[Weights, Any, Mapping[str, Any]]:
+    """Arrays under their own names, what they were packed in, and what the file is described with."""
+    if isinstance(source, Mapping):
+        return {name: _array(value) for name, value in source.items()}, None, {}
+    if hasattr(source, "state_dict"):
+        return _arrays(source.state_dict())
+    if hasattr(source, "get_layer"):  # as Keras' models have
+        return keras.arrays_of(source), keras, {}
+    if isinstance(source, str) and source.startswith(APPLICATION):
+        return keras.fetch(source.removeprefix(APPLICATION)), keras, {}
+    path = Path(source)
+    if (path / MODEL_WEIGHTS).is_file():
+        path /= MODEL_WEIGHTS
+    packed = _packed_in(path)
+    return packed.read(path), packed, safetensors.metadata(path) if packed is safetensors else {}
+
+
+def _array(value: Any) -> np.ndarray:
+    """An array of an entry of a state dictionary, which PyTorch may hold on another device or in another type."""
+    return np.asarray(value.detach().cpu().float() if hasattr(value, "detach") else value)
+
+
+def _packed_in(path: Path) -> Any:
+    """The reader for the file at `path`, by its first bytes, which names can belie; for what is no file, by its name."""
+    suffix = path.suffix.lower()
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(len(SIGNATURE))
+        if start == SIGNATURE:
+            return hdf5
+        if start.startswith(hdf5.ZIP_START) and suffix not in OTHERS:
+            return hdf5 if suffix == hdf5.ARCHIVE else pickled
+        if start[:2] in pickled.STARTS:
+            return pickled
+    if suffix == safetensors.SUFFIX:
+        return safetensors
+    if suffix in hdf5.SUFFIXES:
+        return hdf5
+    if suffix in pickled.SUFFIXES:
+        return pickled
+    if suffix in OTHERS:
+        raise InputError(f"{path}: {suffix} files are not read; {READABLE} are.")
+    return slim
+
+
+def write(path: str | os.PathLike[str], weights: Mapping[str, np.ndarray], known: Origin | None = None) -> None:
+    """Writes `weights` to a ``.safetensors`` file, or to a slim checkpoint of the V2 format where ".ckpt" is in the name.
+
+    Args:
+        known: what is known of where they come from; a slim checkpoint has no place for it.
+    """
     path = Path(path)
     if path.suffix != safetensors.SUFFIX and ".ckpt" not in path.name:
         raise InputError(f"{path}: the name must end in .safetensors, or have .ckpt in it for a slim checkpoint.")
@@ -48,7 +134,7 @@ def write(path: str | os.PathLike[str], weights: Mapping[str, np.ndarray]) -> No
         if not np.isfinite(value).all():
             raise InputError(f"{path}: not written: {name} has values that are not finite.")
     if path.suffix == safetensors.SUFFIX:
-        safetensors.write(path, weights)
+        safetensors.write(path, weights, {origin.ENTRY: known.as_json()} if known else None)
     else:
         slim.write(path, weights)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from dense_resnet import variants
+from dense_resnet.checkpoints.origin import Origin, fitting_variants
 from dense_resnet.errors import InputError
-from dense_resnet.plan import Plan
+from dense_resnet.plan import Plan, Variable
 
 ADAPT, LEAVE_OUT = "adapt", "leave_out"
 SHOWN = 8  # names listed under each heading
@@ -27,6 +28,8 @@ class LoadReport:
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()  # name, network's shape, file's shape
     left_out: tuple[str, ...] = ()  # classifiers of another class count, or what was asked to be left out
     fitting: tuple[str, ...] = ()  # the variants that the file would fit, where this one does not
+    origin: Origin | None = None  # where the weights come from, where that is known
+    notes: tuple[str, ...] = ()  # what that means for this network
 
     @property
     def complete(self) -> bool:
@@ -59,6 +62,7 @@ class LoadReport:
                 lines += [f"      ... and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
         if self.fitting:
             lines.append(f"  These weights fit: {', '.join(self.fitting)}")
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -70,16 +74,29 @@ class Match:
     weights: dict[str, np.ndarray] = field(repr=False)
 
 
+class Network(NamedTuple):
+    """What there is to know of a network that came without its plan."""
+
+    name: str
+    scope: str
+    variables: tuple[Variable, ...]
+
+
 def match(
-    plan: Plan, weights: Mapping[str, np.ndarray], source: str, *, strict: bool = True, first_convolution: str = ADAPT
+    network: Plan | Network,
+    weights: Mapping[str, np.ndarray],
+    source: str,
+    *,
+    strict: bool = True,
+    first_convolution: str = ADAPT,
 ) -> Match:
-    """Finds the array of every variable of `plan`.
+    """Finds the array of every variable of `network`.
 
     Args:
         weights: under canonical names.
         source: of the weights, for messages.
         strict: refuses where a variable of the backbone is missing or has another shape.
-        first_convolution: where `plan.in_channels` is not the file's. "adapt" repeats the file's input channels in turn,
+        first_convolution: where the input channels are not the file's. "adapt" repeats the file's input channels in turn,
             each divided by how often it is repeated (fewer channels than the file's share the sum of them all): the
             response to an image that is the same in every channel stays what it was. "leave_out" keeps the initial values.
 
@@ -89,11 +106,13 @@ def match(
     """
     if first_convolution not in (ADAPT, LEAVE_OUT):
         raise InputError(f"first_convolution must be {ADAPT!r} or {LEAVE_OUT!r} (not {first_convolution!r}).")
-    first = f"{plan.root[0].scope}/weights" if plan.root else None
-    logits = f"{plan.scope}/logits/"
+    first = network.variables[0].name
+    if first.count("/") > network.scope.count("/") + 2:  # a unit's: there is no root block
+        first = None
+    logits = f"{network.scope}/logits/"
     taken: dict[str, np.ndarray] = {}
     matched, adapted, missing, mismatched, left_out = [], [], [], [], []
-    for name, shape, _ in plan.variables:
+    for name, shape, _ in network.variables:
         value = weights.get(name)
         if value is None:
             (left_out if name.startswith(logits) else missing).append(name)
@@ -110,7 +129,7 @@ def match(
                 left_out.append(f"{name}: network {list(shape)}, file {list(value.shape)}")
         else:
             mismatched.append((name, shape, value.shape))
-    unexpected = sorted(set(weights) - {variable.name for variable in plan.variables})
+    unexpected = sorted(set(weights) - {variable.name for variable in network.variables})
     left_out += [f"{name}: file {list(weights[name].shape)}" for name in unexpected if name.startswith(logits)]
     report = LoadReport(
         source=source,
@@ -124,7 +143,7 @@ def match(
     )
     if strict and not report.complete:
         hint = "" if report.fitting else " No variant fits them."
-        raise InputError(f"the weights do not fit {plan.name}; nothing was loaded.{hint}\n{report}")
+        raise InputError(f"the weights do not fit {network.name}; nothing was loaded.{hint}\n{report}")
     for name, value in taken.items():
         if not np.isfinite(value).all():
             raise InputError(f"{source}: {name} has values that are not finite; nothing was loaded. The file is damaged.")
@@ -139,13 +158,3 @@ def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     if channels < have:
         return np.repeat(kernel.sum(axis=2, keepdims=True) / channels, channels, axis=2)
     return kernel[:, :, index] / counts[index][None, None, :, None]
-
-
-def fitting_variants(weights: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The variants whose every variable, the classifier aside, is in `weights` under its name and with its shape."""
-    shapes = {name: value.shape for name, value in weights.items()}
-    return tuple(
-        name
-        for name in variants.VARIANTS
-        if all(shapes.get(variable.name) == variable.shape for variable in variants.plan(name).variables)
-    )

@@ -1,8 +1,9 @@
-"""Weights in safetensors files, with a checksum for every array.
+"""Weights in safetensors files, with a checksum for every array and one for all that is said about them.
 
 Source of the format: https://huggingface.co/docs/safetensors. The header's metadata has one entry, ``dense_resnet``, a JSON
-object whose ``sha256`` maps array names to digests of their bytes (one, because the library writes several in any order, and
-equal arrays shall make equal files). A file written elsewhere lacks it.
+object (one, because the library writes several in any order, and equal arrays shall make equal files). Its ``sha256`` maps
+array names to digests of their bytes; its ``header`` is a digest of the arrays' types and shapes and of the object's other
+entries, which files written before that was added lack. A file written elsewhere has no such entry, and nothing is compared.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dense_resnet.errors import InputError
 
 SUFFIX = ".safetensors"
 ENTRY = "dense_resnet"
+HEADER = "header"
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -30,15 +32,21 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}.")
     try:
         with safe_open(path, framework="numpy") as file:
-            digests = _described(file).get("sha256", {})
-            weights = {}
-            for name in file.keys():  # noqa: SIM118 (it is no dict)
+            about = _described(file)
+            names = sorted(file.keys())
+            if about and about.get("sha256", {}).keys() != set(names):
+                raise ValueError("its arrays are not those that it has checksums for")
+            weights, layout = {}, {}
+            for name in names:
                 value = file.get_tensor(name)
-                if name in digests and digest(value) != digests[name]:
+                if about and digest(value) != about["sha256"][name]:
                     raise InputError(f"{path}: {name} does not match its checksum: the file is damaged. Fetch it again.")
+                layout[name] = _layout(value)
                 if np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16":
                     weights[name] = value.astype(np.float32)
-    except (SafetensorError, ValueError, TypeError, OSError) as error:
+            if HEADER in about and about.pop(HEADER) != _header_digest(about, layout):
+                raise InputError(f"{path}: damaged: what it says of itself does not match its checksum. Fetch it again.")
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read as safetensors: {error}. It is damaged or of another format.") from error
@@ -46,15 +54,17 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """What :func:`write` was told to describe the file with, and its checksums; empty for a file written elsewhere."""
+    """What :func:`write` was told to describe the file with, and its arrays' checksums; empty for a file written elsewhere."""
     with safe_open(path, framework="numpy") as file:
-        return _described(file)
+        return {key: value for key, value in _described(file).items() if key != HEADER}
 
 
 def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, Any] | None = None) -> None:
     """Writes arrays with their checksums, and `described` as metadata; an older file is replaced in one step."""
     arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
     about = {**(described or {}), "sha256": {name: digest(value) for name, value in arrays.items()}}
+    about = json.loads(json.dumps(about))  # as it will be read: no tuples, no keys that are numbers
+    about[HEADER] = _header_digest(about, {name: _layout(value) for name, value in arrays.items()})
     with files.replacing(path, check=read) as temporary:
         try:
             save_file(arrays, temporary, metadata={ENTRY: json.dumps(about)})
@@ -67,6 +77,14 @@ def _described(file: Any) -> dict[str, Any]:
     if not isinstance(about, dict):
         raise ValueError(f"its metadata {ENTRY!r} is no object")
     return about
+
+
+def _layout(value: np.ndarray) -> str:
+    return f"{value.dtype.name} {list(value.shape)}"
+
+
+def _header_digest(about: Mapping[str, Any], layout: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([about, layout], sort_keys=True).encode()).hexdigest()
 
 
 def digest(value: np.ndarray) -> str:

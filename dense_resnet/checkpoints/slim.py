@@ -1,49 +1,126 @@
 """Slim checkpoints: name-based TensorFlow checkpoints of the V1 and V2 formats.
 
 V1 is a single file (``resnet_v2_152.ckpt``); V2 is a prefix with an ``.index`` and ``.data-?????-of-?????`` files. Both
-carry checksums, which TensorFlow's reader compares.
+carry checksums, which are compared. They are read here and not by TensorFlow, which aborts the whole program at messages that
+contradict themselves, and follows a footer that leads elsewhere (:mod:`dense_resnet.checkpoints.table`).
+
+Sources of the formats: ``tensorflow/core/protobuf/tensor_bundle.proto`` and ``tensorflow/core/util/saved_tensor_slice.proto``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
+from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
+from tensorflow.core.util.saved_tensor_slice_pb2 import SavedTensorSlices
 
 from dense_resnet import files
+from dense_resnet.checkpoints.table import entries, masked_checksum
 from dense_resnet.errors import InputError
 
 READABLE = "slim checkpoints (V1 and V2) and .safetensors"
 INDEX, DATA = ".index", ".data-00000-of-00001"
+SLICE = b"\0"  # what the keys of slices begin with; the variable that they are of has a key as others have
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+LISTS = {tf.float32: ("float_val", "<f4"), tf.float64: ("double_val", "<f8")}  # where a V1 file has its numbers
 PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The floating-point variables of the checkpoint at `path`, as float32."""
-    prefix = str(_prefix(path))
+    prefix = _prefix(path)
+    index = prefix.with_name(prefix.name + INDEX)
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        shapes = reader.get_variable_to_shape_map()
-        dtypes = reader.get_variable_to_dtype_map()
-        if OBJECT_GRAPH in shapes:
-            raise InputError(
-                f"{path}: this is an object-based checkpoint (tf.train.Checkpoint), whose names say nothing of slim's "
-                "variables. Save the weights by name: Backbone.save, or tf.compat.v1.train.Saver."
-            )
-        return {name: reader.get_tensor(name).astype(np.float32) for name in sorted(shapes) if dtypes[name].is_floating}
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        return dict(sorted(_variables(prefix, index) if index.is_file() else _variables_v1(prefix)))
+    except (ValueError, TypeError, DecodeError, OSError) as error:
         if isinstance(error, InputError):
             raise
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path}: cannot be read as a TensorFlow checkpoint: {reason}. It is damaged or of another kind; "
+            f"{path}: cannot be read as a TensorFlow checkpoint: {error}. It is damaged or of another kind; "
             f"what is read: {READABLE}."
         ) from error
+
+
+def _variables(prefix: Path, index: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, value) of the floating-point variables of a V2 checkpoint: each is a range of a data file."""
+    found = {key.decode(): value for key, value in entries(index) if key[:1] != SLICE}
+    if OBJECT_GRAPH in found:
+        raise InputError(
+            f"{prefix}: this is an object-based checkpoint (tf.train.Checkpoint), whose names say nothing of slim's "
+            "variables. Save the weights by name: Backbone.save, or tf.compat.v1.train.Saver."
+        )
+    header = BundleHeaderProto.FromString(found.pop("", b""))
+    if header.endianness != BundleHeaderProto.LITTLE:
+        raise ValueError("it was written on a machine whose numbers begin with the other end")
+    opened: dict[int, BinaryIO] = {}
+    unclaimed: dict[int, int] = {}  # bytes of each data file
+    with contextlib.ExitStack() as stack:
+        for name, value in found.items():
+            entry = BundleEntryProto.FromString(value)
+            dtype = tf.as_dtype(entry.dtype)
+            if not dtype.is_floating:
+                continue
+            shape = _shape(name, entry.shape, len(entry.slices) + 1)
+            if entry.size != math.prod(shape) * dtype.size:
+                raise ValueError(f"{name} has {entry.size} bytes, which cannot be {dtype.name} of shape {shape}")
+            shard = entry.shard_id
+            if shard not in opened:
+                data = prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{header.num_shards:05d}")
+                opened[shard] = stack.enter_context(open(data, "rb"))
+                unclaimed[shard] = opened[shard].seek(0, 2)
+            unclaimed[shard] -= entry.size
+            if unclaimed[shard] < 0:
+                raise ValueError(f"{opened[shard].name} is too short for {name}")
+            opened[shard].seek(entry.offset)
+            numbers = opened[shard].read(entry.size)
+            if masked_checksum(numbers) != entry.crc32c:
+                raise ValueError(f"{name} does not match its checksum")
+            yield name, np.frombuffer(numbers, dtype.as_numpy_dtype).reshape(shape).astype(np.float32)
+
+
+def _variables_v1(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, value) of the floating-point variables of a V1 checkpoint: the table's first entry lists them."""
+    expected: dict[str, tuple[tuple[int, ...], str, str]] = {}
+    for key, value in entries(path):
+        saved = SavedTensorSlices.FromString(value)
+        if not key:
+            for meta in saved.meta.tensor:
+                dtype = tf.as_dtype(meta.type)
+                if dtype.is_floating:
+                    if dtype not in LISTS:
+                        raise ValueError(f"{meta.name} is {dtype.name}, which is not read from the V1 format")
+                    expected[meta.name] = (_shape(meta.name, meta.shape, len(meta.slice)), *LISTS[dtype])
+        elif saved.data.name in expected:
+            name, tensor = saved.data.name, saved.data.data
+            shape, field, code = expected.pop(name)
+            only = TensorProto()
+            getattr(only, field).MergeFrom(getattr(tensor, field))
+            size = np.dtype(code).itemsize * len(getattr(tensor, field))
+            packed = only.SerializeToString()  # ends in the numbers as they lie in memory; to go through a list takes seconds
+            yield name, np.frombuffer(packed[len(packed) - size :], code).reshape(shape).astype(np.float32)
+    if expected:
+        raise ValueError(f"{len(expected)} of its variables cannot be found in it, {min(expected)} among them")
+
+
+def _shape(name: str, shape: TensorShapeProto, slices: int) -> tuple[int, ...]:
+    """As a tuple; a variable in several slices is refused."""
+    sizes = tuple(dimension.size for dimension in shape.dim)
+    if shape.unknown_rank or min(sizes, default=0) < 0:
+        raise ValueError(f"{name} has no shape that a variable can have")
+    if slices != 1:
+        raise ValueError(f"{name} is stored in slices (a partitioned variable). Restore it and save it in one piece")
+    return sizes
 
 
 def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:

@@ -1,12 +1,11 @@
-"""Writes variables.json and heads.json again: ``python tests/golden/regenerate.py FOLDER``.
+"""Writes variables.json again: ``python tests/golden/regenerate.py``.
 
-FOLDER has names_deeplab.json, the variables that the original DeepLab code makes: it gives the heads, and the beta variants
-of depth 50 and 101. v1 and v2 of depth 50 to 200 come from ``tf_slim.nets``. The basic variants (18, 34) exist in neither;
-theirs are this project's own plan, held fixed. v1.5 and original variants have the v1 list under their scope.
+names_deeplab.json, the variables that the original DeepLab code makes, gives the beta variants of depth 50 and 101. v1 and v2
+of depth 50 to 200 come from ``tf_slim.nets``. The basic variants (18, 34) exist in neither; theirs are this project's own
+plan, held fixed. v1.5 and original variants have the v1 list under their scope.
 """
 
 import json
-import sys
 from pathlib import Path
 
 from dense_resnet.compat import slim
@@ -38,16 +37,10 @@ def main():
     lists = {name: tf_slim_variables(name) for name in lists}
     for name in BASIC:
         lists[name] = [list(variable) for variable in plan(name).variables]
-    deeplab = json.loads((Path(sys.argv[1]) / "names_deeplab.json").read_text())
+    deeplab = json.loads(Path(__file__).with_name("names_deeplab.json").read_text())
     for depth in (50, 101):
         lists[f"resnet_v1_{depth}_beta"] = deeplab[f"resnet_v1_{depth}_beta/backbone"]["variables"]
     write("variables.json", lists)
-    heads = {}
-    for config, listed in deeplab.items():
-        network, _, head = config.partition("/")
-        if network == "resnet_v1_50_beta" and head != "backbone":
-            heads[head] = [variable for variable in listed["variables"] if not variable[0].startswith("resnet")]
-    write("heads.json", heads)
 
 
 def write(name, lists):

@@ -1,0 +1,304 @@
+"""The Keras face: a ResNet as a functional Keras model of plain layers.
+
+    model = dr.keras_resnet.build("resnet_v1_50", output_stride=16, input_shape=(513, 513, 3), weights="resnet_v1_50.ckpt")
+    model.summary(line_length=160)         # every layer's output shape, under slim's names
+    model.fit(...)
+    model.save("model.keras")              # keras.saving.load_model reads it, also where this package is not installed
+
+The same plan as everywhere makes it, and it takes the same weights: a layer's name is its slim scope with ``.`` for ``/``,
+which Keras refuses in names, so a model that comes back from a file still knows its variables' canonical names. Features
+equal those of the slim builder in inference and training; only the moving variances differ by N / (N - 1), since Keras
+averages the biased variance and slim the unbiased one (``tests/test_keras_resnet.py`` proves each).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from dense_resnet import checkpoints, geometry, variants
+from dense_resnet.checkpoints import report
+from dense_resnet.errors import InputError
+from dense_resnet.plan import Conv, Norm, Plan, Pool, Unit, Variable
+from dense_resnet.resnet_utils import BATCH_NORM_DECAY
+
+BATCH_NORM_EPSILON = 1e-5  # of canonical weights
+LEAVES = {"kernel": "weights", "bias": "biases"}  # slim's words for Keras's; of batch norm both say the same
+UNIT = re.compile(r"(.+)/[^/]+/unit_\d+/")  # the scope, in the name of a unit's variable
+CHANNELS_LAST = {"data_format": "channels_last"}  # whatever the user's Keras is configured to
+
+
+def build(
+    plan: str | Plan,
+    output_stride: int | None = None,
+    *,
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    multi_grid: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    root: str | None = None,
+    pyramid: bool = False,
+    weights: Any = None,
+    batch_norm_decay: float = BATCH_NORM_DECAY,
+) -> keras.Model:
+    """Makes the Keras model of a network.
+
+    Args:
+        plan: a variant's name, or a :class:`dense_resnet.plan.Plan`.
+        output_stride, multi_grid, num_classes, root: as :func:`dense_resnet.plan`, where `plan` is a name.
+        input_shape: (height, width, channels) of the images, preprocessed; None for a height or width that may vary.
+        pyramid: whether to give the last activation at each stride, before subsampling, not the features alone.
+        weights: a source for :func:`load`, or a dictionary under canonical names for :func:`assign`, which must have every
+            variable; None leaves the initial ones, which ``keras.utils.set_random_seed`` repeats.
+        batch_norm_decay: of the moving averages in training.
+
+    Returns:
+        A model named as the plan, whose output is
+
+        * the features, ``[batch, rows, columns, depth]``, with ``(rows, columns) == plan.feature_size((height, width))``;
+        * with classes, their logits ``[batch, num_classes]``, averaged over the image: no softmax, so a loss takes
+          ``from_logits=True``;
+        * as a pyramid, ``{"stride_4": [batch, rows, columns, channels], "stride_8": …}`` up to the plan's output_stride,
+          as :meth:`dense_resnet.Backbone.features` has it.
+
+    Raises:
+        InputError: (a ValueError) an argument does not fit; the message names the valid values.
+
+    >>> model = build("resnet_v1_18", output_stride=16, input_shape=(65, 65, 3))
+    >>> model.get_layer("resnet_v1_18.block4.unit_2.lite_bottleneck_v1.conv1").dilation_rate
+    (2, 2)
+    >>> model.output_shape
+    (None, 5, 5, 512)
+    """
+    channels = _channels(input_shape)
+    if not isinstance(plan, Plan):
+        asked = {"multi_grid": multi_grid, "in_channels": channels, "num_classes": num_classes, "root": root}
+        plan = variants.plan(plan, output_stride, **asked)
+    elif (output_stride, multi_grid, num_classes, root) != (None, None, None, None):
+        raise InputError("a Plan has its own output_stride, multi_grid, num_classes and root: give them to dr.plan.")
+    if plan.in_channels != channels:
+        raise InputError(f"input_shape must end in the plan's {plan.in_channels} channels (not {tuple(input_shape)!r}).")
+    if pyramid and plan.logits:
+        raise InputError(f"a pyramid has no classifier: leave out num_classes={plan.num_classes} or pyramid=True.")
+    for scope in (plan.scope, *(block.scope for block in plan.blocks)):
+        if "." in scope:
+            raise InputError(f"a scope must have no dot, which stands for a slash in names of layers (not {scope!r}).")
+
+    images = keras.Input(input_shape, name="images")
+    net = _root(images, plan.root, batch_norm_decay)
+    outputs = {}  # by stride
+    stored = {unit.scope: stride for stride, unit in plan.pyramid.items() if unit} if pyramid else {}
+    for unit in plan.units:
+        stride = unit.input_stride * unit.stride
+        deferred = stride // stored.get(unit.scope, stride)
+        net = _residual_unit(net, _without_stride(unit) if deferred > 1 else unit, batch_norm_decay)
+        outputs[stride // deferred] = net
+        net = _subsample(net, deferred, f"{unit.scope}/subsample")
+    if plan.postnorm:  # a v2 unit ends in a bare sum
+        net = _normalize(net, plan.postnorm, batch_norm_decay)
+        net = layers.ReLU(name=_layer_name(f"{plan.postnorm.scope}/relu"))(net)
+    if pyramid:
+        outputs[plan.output_stride] = net
+        net = {f"stride_{stride}": outputs[stride] for stride in plan.pyramid}
+    elif plan.logits:
+        net = layers.GlobalAveragePooling2D(keepdims=True, **CHANNELS_LAST, name=_layer_name(f"{plan.scope}/global_pool"))(net)
+        net = _convolve(net, plan.logits, batch_norm_decay)
+        net = layers.Flatten(**CHANNELS_LAST, name=_layer_name(f"{plan.scope}/spatial_squeeze"))(net)
+
+    model = keras.Model(images, net, name=_layer_name(plan.name))
+    if isinstance(weights, Mapping):
+        assign(model, weights)
+    elif weights is not None:
+        load(model, weights)
+    return model
+
+
+def _channels(input_shape: object) -> int:
+    """The channels of an input shape."""
+    try:
+        *sizes, channels = input_shape  # type: ignore[misc]
+        if len(sizes) == 2:
+            for size in (*(size for size in sizes if size is not None), channels):
+                geometry.positive_integer("size", size)
+            return channels
+    except (TypeError, ValueError):
+        pass
+    raise InputError(
+        "input_shape must be (height, width, channels), positive integers, with None for a height or width that may vary "
+        f"(not {input_shape!r})."
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The plan's records as layers
+
+
+def _layer_name(scope: str) -> str:
+    return scope.replace("/", ".")
+
+
+def _root(net: Any, root: Sequence[Conv | Pool], decay: float) -> Any:
+    rectified = False
+    for layer in root:
+        if isinstance(layer, Pool):
+            net = _pool(net, layer, rectified)
+        else:
+            net = _convolve(net, layer, decay)
+            rectified = layer.relu
+    return net
+
+
+def _pool(net: Any, pool: Pool, rectified: bool) -> Any:
+    """The root block's max pooling; `rectified`: whether its input is nowhere negative."""
+    name = _layer_name(pool.scope)
+    if pool.padding == geometry.SAME:
+        return layers.MaxPooling2D(pool.kernel, pool.stride, "same", **CHANNELS_LAST, name=name)(net)
+    if pool.zeros or rectified:  # then a zero is no more than what is there
+        net = _pad(net, pool.kernel, name)
+        return layers.MaxPooling2D(pool.kernel, pool.stride, "valid", **CHANNELS_LAST, name=name)(net)
+    # No Keras layer pads with minus infinity, but "same" ignores what it pads with, and at stride 1 it pads both sides alike.
+    net = layers.MaxPooling2D(pool.kernel, 1, "same", **CHANNELS_LAST, name=f"{name}.dense")(net)
+    return _subsample(net, pool.stride, pool.scope)
+
+
+def _residual_unit(inputs: Any, unit: Unit, decay: float) -> Any:
+    net = inputs
+    if unit.preact:
+        net = layers.ReLU(name=_layer_name(f"{unit.preact.scope}/relu"))(_normalize(inputs, unit.preact, decay))
+    if unit.shortcut:
+        shortcut = _convolve(net, unit.shortcut, decay)
+    else:
+        shortcut = _subsample(inputs, unit.stride, f"{unit.scope}/shortcut")
+    for conv in unit.convolutions:
+        net = _convolve(net, conv, decay)
+    net = layers.Add(name=_layer_name(f"{unit.scope}/add"))([shortcut, net])
+    return net if unit.preact else layers.ReLU(name=_layer_name(f"{unit.scope}/relu"))(net)
+
+
+def _without_stride(unit: Unit) -> Unit:
+    """The unit at stride 1, for those after which subsampling equals their stride."""
+    return dataclasses.replace(
+        unit,
+        stride=1,
+        shortcut=unit.shortcut and dataclasses.replace(unit.shortcut, stride=1),
+        convolutions=tuple(dataclasses.replace(conv, stride=1) for conv in unit.convolutions),
+    )
+
+
+def _convolve(net: Any, conv: Conv, decay: float) -> Any:
+    """A convolution, then batch norm or a bias, then perhaps a ReLU."""
+    name, padding = _layer_name(conv.scope), "same"
+    if conv.stride > 1 and conv.kernel > 1:  # where Keras's own "same" would depend on the size
+        net, padding = _pad(net, conv.kernel, name), "valid"
+    net = layers.Conv2D(
+        conv.depth,
+        conv.kernel,
+        conv.stride,
+        padding,
+        dilation_rate=conv.rate,
+        use_bias=not conv.batch_norm,
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal"),  # He, as slim's
+        **CHANNELS_LAST,
+        name=name,
+    )(net)
+    if conv.norm:
+        net = _normalize(net, conv.norm, decay)
+    return layers.ReLU(name=f"{name}.relu")(net) if conv.relu else net
+
+
+def _normalize(net: Any, norm: Norm, decay: float) -> Any:
+    return layers.BatchNormalization(momentum=decay, epsilon=BATCH_NORM_EPSILON, name=_layer_name(norm.scope))(net)
+
+
+def _pad(net: Any, kernel: int, name: str) -> Any:
+    pads = geometry.symmetric_padding(kernel)
+    return layers.ZeroPadding2D((pads, pads), **CHANNELS_LAST, name=f"{name}.pad")(net)
+
+
+def _subsample(net: Any, factor: int, scope: str) -> Any:
+    if factor == 1:
+        return net
+    return layers.MaxPooling2D(1, factor, **CHANNELS_LAST, name=_layer_name(scope))(net)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Weights
+
+
+def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
+    """All values of a model's network, float32, under their canonical names: what ``checkpoints.write`` takes.
+
+    Args:
+        model: from :func:`build`, or what ``keras.saving.load_model`` makes of its file, or a model of yours around it; layers
+            of your own are left out.
+
+    Raises:
+        InputError: there is no network of ours in the model, or more than one.
+    """
+    return {name: variable.numpy().astype(np.float32) for name, variable in _variables(model).items()}
+
+
+def load(model: keras.Model, source: Any, *, strict: bool = True) -> report.LoadReport:
+    """Takes the weights of a file or another source, as :meth:`dense_resnet.Backbone.load` does.
+
+    Either everything that the report says is assigned, or nothing.
+
+    Args:
+        model: as for :func:`weights_of`.
+        source: what :func:`dense_resnet.checkpoints.open_source` opens.
+        strict: refuses where a variable of the network is missing or has another shape.
+
+    Returns:
+        The report: matched, missing, unexpected, mismatched, and what the weights expect of images. ``print(report)``
+        shows it as a table.
+
+    Raises:
+        InputError: (a ValueError) the file is missing, damaged, or does not fit; then the message is the report.
+    """
+    opened = checkpoints.open_source(source)
+    outcome = assign(model, opened.weights, opened.name, strict=strict)
+    return dataclasses.replace(outcome, origin=opened.origin, notes=opened.origin.notes())
+
+
+def assign(
+    model: keras.Model, weights: Mapping[str, np.ndarray], source: str = "weights", *, strict: bool = True
+) -> report.LoadReport:
+    """Takes weights under canonical names. Arguments, result and errors as :func:`load`."""
+    variables = _variables(model)
+    wanted = tuple(Variable(name, tuple(variable.shape), variable.trainable) for name, variable in variables.items())
+    match = report.match(report.Network(model.name, _scope(variables), wanted), weights, source, strict=strict)
+    for name, value in match.weights.items():
+        variables[name].assign(value)
+    return match.report
+
+
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """The network's variables under their canonical names, which the layers' names tell."""
+    found = dict(_named(model))
+    scope = _scope(found)
+    return {name: variable for name, variable in found.items() if name.startswith(f"{scope}/")}
+
+
+def _named(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _named(layer)
+        else:
+            for variable in layer.weights:
+                yield f"{layer.name}.{LEAVES.get(variable.name, variable.name)}".replace(".", "/"), variable
+
+
+def _scope(names: Mapping[str, Any]) -> str:
+    """The scope of the only network among variables' names."""
+    scopes = sorted({unit[1] for name in names if (unit := UNIT.match(name))})
+    if len(scopes) != 1:
+        raise InputError(
+            "the model must have one network of keras_resnet.build in it, whose layers have slim's scopes for names "
+            f"(not {len(scopes)}{': ' * bool(scopes)}{', '.join(scopes)})."
+        )
+    return scopes[0]

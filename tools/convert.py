@@ -1,0 +1,118 @@
+"""``dense-resnet convert``: weights of one world as files of another."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segmentation.conversion import Network
+    from segmentation.labels import LabelSpace
+
+HELP = "Convert weights of slim, DeepLab, Keras, PyTorch or a model directory; --check holds them against their framework."
+CHECKED_SIZE = 129  # side of the noise image that the laws are checked on
+FORMATS = ("slim", "safetensors", "keras", "model-dir")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from .cli import WEIGHTS_HELP, add_plan_options
+
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help=WEIGHTS_HELP,
+    )
+    parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
+    parser.add_argument("--out", required=True, metavar="PATH", help="the file (.ckpt, .safetensors, .keras) or folder")
+    parser.add_argument("--model", metavar="VARIANT", help="the network, where the weights do not tell; or a .json with blocks")
+    parser.add_argument("--root", metavar="NAME", help="slim, symmetric, keras or beta (default: what the weights come from)")
+    parser.add_argument("--no-classifier", action="store_true", help="leave the ImageNet classifier behind")
+    parser.add_argument("--classes", metavar="NAMES", help="of a segmentation head: voc, cityscapes, ade20k, or a dataset.json")
+    add_plan_options(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="verify the laws on these weights, and compare with the framework they come from"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    from .cli import described_network, start_tensorflow
+
+    described = described_network(args.model) if args.model else None
+    start_tensorflow()
+    from segmentation import conversion
+
+    network = conversion.open_network(
+        args.source,
+        described,
+        args.output_stride or (conversion.USUAL_STRIDE if args.to == conversion.MODEL_DIRECTORY else None),
+        multi_grid=args.multi_grid,
+        root=args.root,
+        classifier=not args.no_classifier,
+    )
+    print(network.report)
+    _print_network(network)
+    if args.check and not _check(args.source, network):
+        print(f"{args.out}: not written")
+        return 1
+    for sentence in conversion.write(network, args.to, args.out, space=_space(args.classes)):
+        print(sentence)
+    print(f"{args.out}: {len(network.weights)} arrays, read back and equal bit for bit")
+    return 0
+
+
+def _space(named: str | None) -> LabelSpace | str | None:
+    if named is None or not named.endswith(".json"):
+        return named
+    from segmentation.samples import read_description
+
+    return read_description(Path(named)).space
+
+
+def _print_network(network: Network) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    plan, known = network.plan, network.origin
+    rows: list[tuple[str, Any]] = [
+        ("weights of", known.framework if known else "?"),
+        ("network", plan.name),
+        ("root block", plan.root_name),
+        ("output_stride", plan.output_stride),
+        ("preprocessing", (known and known.preprocessing) or plan.preprocessing),
+        ("classifier", f"{plan.num_classes} classes" if plan.num_classes else "none"),
+        ("head", f"{network.head.type}, {network.head.num_classes} classes" if network.head else "none"),
+        ("values", f"{sum(value.size for value in network.weights.values()):,}"),
+    ]
+    table = Table(show_header=False)
+    for heading, value in rows:
+        table.add_row(heading, str(value))
+    Console().print(table)
+
+
+def _check(source: str, network: Network) -> bool:
+    """Laws 2 and 3, and the features of the framework that the weights come from; prints the figures."""
+    from dense_resnet import laws, parity
+    from dense_resnet.variants import at_output_stride
+
+    from .cli import checked_laws
+
+    plan = network.plan
+    finest = min(plan.output_stride, plan.nominal_stride // 2)
+    dense = laws.loaded(at_output_stride(plan, finest), network.weights)
+    holds = checked_laws(dense, at_output_stride(plan, None), CHECKED_SIZE)
+    try:
+        framework, error = parity.compare(source)
+    except parity.NotComparableError as reason:
+        print(f"not compared with another framework: {reason}")
+        return holds
+    agrees = error <= laws.TOLERANCE
+    verdict = "agree with" if agrees else "DIFFER from"
+    print(f"features {verdict} those of {framework} on the same weights: largest error {error:.1e} of their std")
+    return holds and agrees
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)
