@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import checkpoints, files, resnet_v1, resnet_v2, variants
+from dense_resnet import checkpoints, files, fused, resnet_v1, resnet_v2, variants
 from dense_resnet.checkpoints import report
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
@@ -104,6 +104,31 @@ class Backbone(SlimModule):
     def end_points(self, images: Any, training: bool = False) -> dict[str, tf.Tensor]:
         """Every activation that slim names, such as ``resnet_v2_50/block1/unit_2/bottleneck_v2/conv3``, and ``features``."""
         return self._run("end_points", images, training)
+
+    def compile(self, precision: str = fused.AUTO, *, pyramid: bool = False) -> fused.Compiled:
+        """The network frozen for inference with the weights that it has now: the fastest way to run it on a processor.
+
+        Args:
+            precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
+            pyramid: whether to give what :meth:`features` gives, not the features alone.
+
+        Returns:
+            A function of ``[batch, height, width, in_channels]``, preprocessed, for any size. It gives float32 arrays, which
+            in float32 equal :meth:`__call__`'s up to 1e-4 of their spread (``tests/test_fused.py``).
+
+        Raises:
+            InputError: there is no such precision.
+
+        >>> compiled = Backbone("resnet_v1_18", output_stride=16).compile("float32")
+        >>> compiled(tf.zeros([2, 65, 65, 3])).shape
+        (2, 5, 5, 512)
+        """
+
+        def build(layers: fused.Layers, images: tf.Tensor) -> Any:
+            activations = fused.network(layers, self.plan, images, pyramid=pyramid)
+            return activations.pyramid if pyramid else activations.features
+
+        return fused.Compiled(build, self.weights, self.plan.in_channels, precision)
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
         plan = self.plan

@@ -90,6 +90,12 @@ def backbone_forward(backbone: Backbone, images: np.ndarray) -> Run:
     return lambda: function(tensor).numpy()
 
 
+def compiled_forward(backbone: Backbone, images: np.ndarray, precision: str) -> Run:
+    """The backbone frozen for inference."""
+    compiled = backbone.compile(precision)
+    return lambda: compiled(images)
+
+
 def slim_forward(plan: Plan, images: np.ndarray) -> Run:
     """The same network by ``tf_slim.nets``, in a session."""
     network = slim_network(plan)

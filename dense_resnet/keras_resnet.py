@@ -92,13 +92,12 @@ def build(
     images = keras.Input(input_shape, name="images")
     net = _root(images, plan.root, batch_norm_decay)
     outputs = {}  # by stride
-    stored = {unit.scope: stride for stride, unit in plan.pyramid.items() if unit} if pyramid else {}
+    deferred = plan.deferred if pyramid else {}
     for unit in plan.units:
-        stride = unit.input_stride * unit.stride
-        deferred = stride // stored.get(unit.scope, stride)
-        net = _residual_unit(net, _without_stride(unit) if deferred > 1 else unit, batch_norm_decay)
-        outputs[stride // deferred] = net
-        net = _subsample(net, deferred, f"{unit.scope}/subsample")
+        factor = deferred.get(unit.scope, 1)
+        net = _residual_unit(net, unit.undivided if factor > 1 else unit, batch_norm_decay)
+        outputs[unit.input_stride * unit.stride // factor] = net
+        net = _subsample(net, factor, f"{unit.scope}/subsample")
     if plan.postnorm:  # a v2 unit ends in a bare sum
         net = _normalize(net, plan.postnorm, batch_norm_decay)
         net = layers.ReLU(name=_layer_name(f"{plan.postnorm.scope}/relu"))(net)
@@ -178,16 +177,6 @@ def _residual_unit(inputs: Any, unit: Unit, decay: float) -> Any:
         net = _convolve(net, conv, decay)
     net = layers.Add(name=_layer_name(f"{unit.scope}/add"))([shortcut, net])
     return net if unit.preact else layers.ReLU(name=_layer_name(f"{unit.scope}/relu"))(net)
-
-
-def _without_stride(unit: Unit) -> Unit:
-    """The unit at stride 1, for those after which subsampling equals their stride."""
-    return dataclasses.replace(
-        unit,
-        stride=1,
-        shortcut=unit.shortcut and dataclasses.replace(unit.shortcut, stride=1),
-        convolutions=tuple(dataclasses.replace(conv, stride=1) for conv in unit.convolutions),
-    )
 
 
 def _convolve(net: Any, conv: Conv, decay: float) -> Any:

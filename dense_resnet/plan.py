@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from dense_resnet import analysis, geometry
@@ -213,6 +213,16 @@ class Unit:
             yield from conv.variables
 
     @property
+    def undivided(self) -> Unit:
+        """The unit at stride 1, for those after which subsampling equals their stride."""
+        return replace(
+            self,
+            stride=1,
+            shortcut=self.shortcut and replace(self.shortcut, stride=1),
+            convolutions=tuple(replace(conv, stride=1) for conv in self.convolutions),
+        )
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """The unit as a slim dict: what the nominal network's unit function is called with."""
         arguments: dict[str, Any] = {"depth": self.depth}
@@ -329,6 +339,12 @@ class Plan:
                 deferred = unit is block.units[-1] and stride_is_deferrable(unit.arguments)
                 last[unit.input_stride * (1 if deferred else unit.stride)] = unit
         return last | {self.output_stride: None}
+
+    @property
+    def deferred(self) -> dict[str, int]:
+        """{scope of a unit: what its output is subsampled by} for those units that a pyramid needs at their input's stride."""
+        factors = {unit.scope: unit.input_stride * unit.stride // stride for stride, unit in self.pyramid.items() if unit}
+        return {scope: factor for scope, factor in factors.items() if factor > 1}
 
     # -- analysis -----------------------------------------------------------------------------------------------------
 

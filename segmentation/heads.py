@@ -51,9 +51,13 @@ class DepthwiseConv:
     kernel: int = 3
 
     @property
+    def norm(self) -> Norm:
+        return Norm(f"{self.scope}/BatchNorm", self.depth)
+
+    @property
     def variables(self) -> Iterator[Variable]:
         yield Variable(f"{self.scope}/depthwise_weights", (self.kernel, self.kernel, self.depth, 1), True)
-        yield from Norm(f"{self.scope}/BatchNorm", self.depth).variables
+        yield from self.norm.variables
 
 
 Layer = Conv | DepthwiseConv

@@ -16,7 +16,7 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
     ["analysis"],
     ["plan"],
     ["variants"],
-    ["preprocessing", "images", "compat", "journal"],
+    ["preprocessing", "images", "compat", "journal", "fused"],
     ["resnet_utils"],
     ["resnet_v1", "resnet_v2", "slim_module"],
     ["checkpoints.hdf5_file", "checkpoints.table"],
@@ -31,7 +31,8 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
 ]
 SEGMENTATION = [
     ["confusion", "metrics", "calibration", "heads", "labels", "losses", "transforms", "records"],
-    ["boundaries", "intervals", "presets", "scenes", "samples", "model"],
+    ["boundaries", "intervals", "presets", "scenes", "samples", "fused"],
+    ["model"],
     ["inspection", "model_directory", "prediction", "report", "results"],
     ["training", "evaluation", "labelling", "conversion"],
     ["benchmark"],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 HELP = "Time the forward pass; --versus runs others in turn with what is ours and prints the ratio."
 SLIM, EXTRACT, CONFUSION, EVALUATE, TRAIN = "slim", "extract", "confusion", "evaluate", "train"
+COMPILED = {"compiled": "float32", "compiled-bfloat16": "bfloat16"}  # our own, frozen for inference: its precision
 LABEL_MAPS = [(size, classes) for size in ((513, 513), (1024, 2048)) for classes in (21, 150)]  # that matrices are counted of
 
 
@@ -23,7 +24,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--burn-in", type=int, default=3, metavar="N", help="runs that are not timed (default 3)")
     parser.add_argument("--batches", type=int, default=20, metavar="N", help="runs that are (default 20)")
     parser.add_argument(
-        "--versus", nargs="+", default=[], choices=(SLIM, EXTRACT, CONFUSION, EVALUATE, TRAIN), help="what to compare with"
+        "--versus",
+        nargs="+",
+        default=[],
+        choices=(SLIM, *COMPILED, EXTRACT, CONFUSION, EVALUATE, TRAIN),
+        help="what to compare with",
     )
     parser.add_argument("--images", type=int, default=64, metavar="N", help="files for extract and evaluate (default 64)")
     parser.add_argument("--crop", type=int, default=257, metavar="N", help="side of the images for train (default 257)")
@@ -54,12 +59,20 @@ def main(args: argparse.Namespace) -> int:
         files.probe_folder(Path(args.json).parent)
 
     images = benchmark.noise_images(planned, args.size, args.batch)
-    own = benchmark.prepared("dense_resnet", lambda: benchmark.backbone_forward(Backbone(planned, seed=0), images), args.batch)
+    backbone = Backbone(planned, seed=0)
+    own = benchmark.prepared("dense_resnet", lambda: benchmark.backbone_forward(backbone, images), args.batch)
     peak = benchmark.peak_memory()
     competitors = [own]
     if SLIM in args.versus:
         slim = benchmark.prepared("tf_slim", lambda: benchmark.slim_forward(planned, images), args.batch)
         competitors.append(slim)
+    for name, precision in COMPILED.items():
+        if name in args.versus:
+
+            def make(precision: str = precision) -> benchmark.Run:
+                return benchmark.compiled_forward(backbone, images, precision)
+
+            competitors.append(benchmark.prepared(name, make, args.batch))
     benchmark.alternate(competitors, args.batches, args.burn_in)
     timings = [timing for timing, _ in competitors]
     ratios = {f"{timing.name} / dense_resnet": benchmark.ratio(timing, timings[0]) for timing in timings[1:]}

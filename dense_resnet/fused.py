@@ -1,0 +1,225 @@
+"""The inference builder: a plan and its weights as one graph of folded constants, as fast as the processor allows.
+
+What training needs and inference does not is gone. A batch norm behind a convolution is in its kernel and bias; padding is
+the convolution's own, dilation its attribute. What TensorFlow's oneDNN rewriter can fuse stands in the shapes that it looks
+for: convolution + bias, + ReLU, + residual sum (+ ReLU).
+
+A v2 unit begins with a batch norm and a ReLU that nothing precedes to fold into. oneDNN runs the two as one pass over the
+map. (To bound each channel by ``-shift / scale`` instead, with the scale folded into the 1x1 convolutions behind, computes
+less, and in TensorFlow's own ops takes longer in bfloat16.)
+
+Weights are constants of the graph, because only of those does oneDNN keep its packed copy. (``tests/test_fused.py`` holds
+features against the slim builder's, and looks at what oneDNN executes.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet import geometry
+from dense_resnet.errors import InputError
+from dense_resnet.plan import Conv, Norm, Plan, Pool, Unit
+
+EPSILON = 1e-5  # of canonical weights' batch norm
+AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
+PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
+PROCESSOR = Path("/proc/cpuinfo")
+FAST_IN_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # as Linux calls what multiplies such numbers
+
+NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
+    "arithmetic_optimization", "auto_mixed_precision", "common_subgraph_elimination", "constant_folding", "debug_stripper",
+    "dependency_optimization", "function_optimization", "implementation_selector", "layout_optimizer", "loop_optimization",
+    "pin_to_host_optimization", "scoped_allocator_optimization", "shape_optimization",
+)  # fmt: skip
+
+v1 = tf.compat.v1
+Weights = Mapping[str, np.ndarray]
+
+
+def chosen_precision(asked: str) -> str:
+    """What was asked for, "float32" or "bfloat16"; with "auto" what this processor is fast in."""
+    if asked not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(map(repr, PRECISIONS))} (not {asked!r}).")
+    if asked != AUTO:
+        return asked
+    try:
+        flags = set(PROCESSOR.read_text().partition("\nflags")[2].partition("\n")[0].split())
+    except OSError:  # no Linux
+        flags = set()
+    return BFLOAT16 if flags & FAST_IN_BFLOAT16 else FLOAT32
+
+
+class Layers:
+    """The layers of a network, as ops on folded constants.
+
+    Args:
+        weights: under canonical names.
+        precision: "float32" or "bfloat16": of the constants and the activations.
+    """
+
+    def __init__(self, weights: Weights, precision: str) -> None:
+        self.weights, self.dtype = weights, tf.as_dtype(precision)
+
+    def affine(self, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
+        """A batch norm's scale and shift, float64."""
+        gamma, beta, mean, variance = (
+            np.float64(self.weights[f"{norm.scope}/{leaf}"]) for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
+        )
+        scale = gamma / np.sqrt(variance + EPSILON)
+        return scale, beta - mean * scale
+
+    def folded(self, conv: Conv) -> tuple[np.ndarray, np.ndarray]:
+        """A convolution's kernel and bias, its batch norm in them, float64."""
+        kernel = np.float64(self.weights[f"{conv.scope}/weights"])
+        if conv.norm is None:
+            return kernel, np.float64(self.weights[f"{conv.scope}/biases"])
+        scale, shift = self.affine(conv.norm)
+        return kernel * scale, shift
+
+    def constant(self, value: np.ndarray) -> tf.Tensor:
+        return tf.constant(value.astype(self.dtype.as_numpy_dtype))
+
+    def convolve(self, net: tf.Tensor, conv: Conv) -> tf.Tensor:
+        """A convolution with its batch norm or bias, without its ReLU."""
+        kernel, bias = self.folded(conv)
+        stride = conv.stride
+        if conv.kernel == 1:  # a slice, and a matrix product of what is left of it
+            net, stride = subsampled(net, stride), 1
+        padding: Any = "SAME"  # at stride 1 symmetric; the rewriter knows that it keeps the size, as a residual sum must
+        if stride > 1:
+            pads = geometry.symmetric_padding(conv.kernel)
+            padding = [[0, 0], pads, pads, [0, 0]]
+        net = tf.nn.conv2d(net, self.constant(kernel), stride, padding, dilations=conv.rate, name=conv.scope)
+        return tf.nn.bias_add(net, self.constant(bias))
+
+    def activated(self, net: tf.Tensor, conv: Conv) -> tf.Tensor:
+        """A convolution with everything that is its own."""
+        net = self.convolve(net, conv)
+        return tf.nn.relu(net) if conv.relu else net
+
+    def pool(self, net: tf.Tensor, layer: Pool) -> tf.Tensor:
+        """The root block's max pooling."""
+        if layer.padding == geometry.SAME:
+            return tf.nn.max_pool2d(net, layer.kernel, layer.stride, "SAME")
+        pads = [[0, 0], *[geometry.symmetric_padding(layer.kernel)] * 2, [0, 0]]
+        net = tf.pad(net, pads, constant_values=tf.cast(0 if layer.zeros else net.dtype.min, net.dtype))
+        return tf.nn.max_pool2d(net, layer.kernel, layer.stride, "VALID")
+
+    def normalized(self, net: tf.Tensor, norm: Norm) -> tf.Tensor:
+        """Batch norm and ReLU that stand before a convolution."""
+        scale, shift = (value.astype(np.float32) for value in self.affine(norm))
+        neutral = np.zeros_like(scale), np.ones_like(scale)
+        net, *_ = tf.compat.v1.nn.fused_batch_norm(net, scale, shift, *neutral, epsilon=0.0, is_training=False)
+        return tf.nn.relu(net)
+
+    def unit(self, net: tf.Tensor, unit: Unit) -> tuple[tf.Tensor, tf.Tensor]:
+        """A residual unit: its output, and that of its last convolution."""
+        inputs, branch = net, self.normalized(net, unit.preact) if unit.preact else net
+        shortcut = self.convolve(branch, unit.shortcut) if unit.shortcut else subsampled(inputs, unit.stride)
+        for conv in unit.convolutions:
+            branch = self.activated(branch, conv)
+        summed = branch + shortcut
+        return summed if unit.preact else tf.nn.relu(summed), branch
+
+
+@dataclass
+class Activations:
+    """What a network computes, as far as it was asked for."""
+
+    features: tf.Tensor
+    pyramid: dict[int, tf.Tensor]  # {stride: the last activation at it}
+    skip: tf.Tensor | None  # a convolution's output before the residual sum
+
+
+def network(layers: Layers, plan: Plan, images: tf.Tensor, *, pyramid: bool = False, skip: str | None = None) -> Activations:
+    """The ops of a whole network.
+
+    Args:
+        images: ``[batch, height, width, channels]``, preprocessed.
+        pyramid: whether each stride's last activation is wanted, which costs a block's last unit four times as much.
+        skip: scope of the last convolution of a unit, whose output is wanted.
+    """
+    found = Activations(tf.cast(images, layers.dtype), {}, None)
+    deferred = plan.deferred if pyramid else {}
+    net = found.features
+    for layer in plan.root:
+        net = layers.pool(net, layer) if isinstance(layer, Pool) else layers.activated(net, layer)
+    for unit in plan.units:
+        factor = deferred.get(unit.scope, 1)
+        net, branch = layers.unit(net, unit.undivided if factor > 1 else unit)
+        if unit.convolutions[-1].scope == skip:
+            found.skip = branch
+        found.pyramid[unit.input_stride * unit.stride // factor] = net
+        net = subsampled(net, factor)
+    if plan.postnorm:
+        net = layers.normalized(net, plan.postnorm)
+    found.features = found.pyramid[plan.output_stride] = net
+    if pyramid:
+        found.pyramid = {stride: found.pyramid[stride] for stride in plan.pyramid}
+    return found
+
+
+def subsampled(net: tf.Tensor, factor: int) -> tf.Tensor:
+    """Every `factor`-th row and column."""
+    return net if factor == 1 else net[:, ::factor, ::factor]
+
+
+class Compiled:
+    """A network frozen for inference, for any image size and batch. Calls from several threads may run at once.
+
+    It runs in a session of TensorFlow 1's kind, which can be told to rewrite a graph only as this one needs: with weights as
+    constants every further pass copies them, and the first call of a ``tf.function`` takes three times as long.
+
+    Args:
+        build: makes the ops of what is to be computed, from the layers and images.
+        weights: under canonical names; not kept.
+        in_channels: of the images.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
+
+    Raises:
+        InputError: there is no such precision.
+    """
+
+    def __init__(
+        self, build: Callable[[Layers, tf.Tensor], Any], weights: Weights, in_channels: int, precision: str = AUTO
+    ) -> None:
+        self.precision = chosen_precision(precision)
+        with tf.Graph().as_default() as graph:
+            images = v1.placeholder(tf.float32, [None, None, None, in_channels], name="images")
+            outputs = build(Layers(weights, self.precision), images)
+            self._structure = outputs
+            flat = [tf.cast(output, tf.float32) for output in tf.nest.flatten(outputs)]
+        self._in_channels = in_channels
+        self._run = v1.Session(graph=graph, config=_session_options()).make_callable(flat, [images])
+
+    def __call__(self, images: Any) -> Any:
+        """What the network computes: a float32 array, or a dictionary of them.
+
+        Args:
+            images: ``[batch, height, width, channels]``, preprocessed. Nothing is padded or resized.
+        """
+        images = np.asarray(images, np.float32)
+        if images.ndim != 4 or images.shape[3] != self._in_channels:
+            shape = f"[batch, height, width, {self._in_channels}]"
+            raise InputError(f"images must have shape {shape} (not {list(images.shape)}).")
+        return tf.nest.pack_sequence_as(self._structure, self._run(images))
+
+
+def _session_options() -> Any:
+    """The one rewriting that a folded graph needs, which fuses, and none that copies constants; the graph never grows."""
+    options = v1.ConfigProto()
+    options.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
+    options.experimental.optimize_for_static_graph = True
+    rewriting = options.graph_options.rewrite_options
+    for name in NOT_NEEDED:
+        setattr(rewriting, name, type(rewriting).OFF)
+    rewriting.remapping = type(rewriting).ON
+    rewriting.memory_optimization = type(rewriting).NO_MEM_OPT
+    rewriting.meta_optimizer_iterations = type(rewriting).ONE
+    return options

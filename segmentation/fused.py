@@ -1,0 +1,58 @@
+"""The heads for inference: as :mod:`segmentation.heads`, on folded constants. (``tests/test_fused.py``)"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet.fused import Activations, Layers
+from segmentation.heads import DepthwiseConv, HeadPlan, Layer
+
+
+def head_cells(layers: Layers, head: HeadPlan, found: Activations) -> tf.Tensor:
+    """The head's ops.
+
+    Args:
+        layers: with the head's weights.
+        found: the backbone's features, and its skip where the head has one.
+
+    Returns:
+        Logits ``[batch, rows, columns, num_classes]``, of the features' size, or of the skip's under the decoder.
+    """
+    net = found.features
+    if head.projection and head.image_projection:
+        size = tf.shape(net)[1:3]
+        if head.image_pooling is None:
+            mean = tf.reduce_mean(tf.cast(net, tf.float32), [1, 2], keepdims=True)
+        else:
+            mean = tf.nn.avg_pool2d(tf.cast(net, tf.float32), head.image_pooling, 1, "VALID")
+        image = layers.activated(tf.cast(mean, layers.dtype), head.image_projection)
+        parts = [_enlarged(layers, image, size), *(_stack(layers, net, branch) for branch in head.branches)]
+        net = layers.activated(tf.concat(parts, axis=3), head.projection)
+    if head.skip_projection and found.skip is not None:
+        beside = layers.activated(found.skip, head.skip_projection)
+        net = _stack(layers, tf.concat([_enlarged(layers, net, tf.shape(beside)[1:3]), beside], axis=3), head.decoder)
+    return layers.activated(net, head.logits)
+
+
+def _stack(layers: Layers, net: tf.Tensor, stack: tuple[Layer, ...]) -> tf.Tensor:
+    for layer in stack:
+        net = _depthwise(layers, net, layer) if isinstance(layer, DepthwiseConv) else layers.activated(net, layer)
+    return net
+
+
+def _depthwise(layers: Layers, net: tf.Tensor, layer: DepthwiseConv) -> tf.Tensor:
+    scale, shift = layers.affine(layer.norm)
+    kernel = np.float64(layers.weights[f"{layer.scope}/depthwise_weights"]) * scale[:, None]
+    ones = [1, 1, 1, 1]
+    rates = [1, layer.rate, layer.rate, 1]
+    net = tf.raw_ops.DepthwiseConv2dNative(
+        input=net, filter=layers.constant(kernel), strides=ones, padding="SAME", dilations=rates
+    )
+    return tf.nn.relu(tf.nn.bias_add(net, layers.constant(shift)))
+
+
+def _enlarged(layers: Layers, values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """`values` on another grid of cells, corner on corner."""
+    enlarged = tf.compat.v1.image.resize_bilinear(tf.cast(values, tf.float32), size, align_corners=True)
+    return tf.cast(enlarged, layers.dtype)
