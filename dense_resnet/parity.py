@@ -14,9 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet import checkpoints, laws, variants
-from dense_resnet.checkpoints import origin
+from dense_resnet.checkpoints import keras, origin, torchvision
 from dense_resnet.checkpoints.origin import Origin
-from dense_resnet.checkpoints.torchvision import FIRST
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.plan import Plan
@@ -55,10 +54,13 @@ def compare(source: Any) -> tuple[str, float]:
         raise NotComparableError("no variant fits these weights")
     if known.framework not in FRAMEWORKS:
         raise NotComparableError(f"{known.framework} has no code of its own to run")
-    name, theirs = FRAMEWORKS[known.framework]
+    name, theirs, recognises = FRAMEWORKS[known.framework]
+    arrays = checkpoints.raw(source)
+    if not recognises(arrays):
+        raise NotComparableError(f"the arrays came from {known.framework}, but no longer have its names")
     plan = variants.plan(known.variant, root=known.root)
     ours = laws.loaded(plan, opened.weights)
-    network = theirs(known, checkpoints.raw(source))
+    network = theirs(known, arrays)
     errors = []
     for size in SIZES:
         images = np.random.default_rng(0).standard_normal((1, size, size, plan.in_channels)).astype(np.float32)
@@ -66,10 +68,11 @@ def compare(source: Any) -> tuple[str, float]:
     return name, max(errors)
 
 
+Arrays = Mapping[str, np.ndarray]  # under the framework's names
 Network = Callable[[np.ndarray], np.ndarray]  # images to features, [batch, height, width, channels] both
 
 
-def _slim(known: Origin, arrays: Mapping[str, np.ndarray]) -> Network:
+def _slim(known: Origin, arrays: Arrays) -> Network:
     plan = variants.plan(_variant(known))
     try:
         build = slim_network(plan)
@@ -91,7 +94,7 @@ def _arg_scope() -> Any:
     return resnet_utils.resnet_arg_scope()
 
 
-def _keras(known: Origin, arrays: Mapping[str, np.ndarray]) -> Network:
+def _keras(known: Origin, arrays: Arrays) -> Network:
     from keras import Model, applications
 
     _, version, depth, *_ = _variant(known).split("_")
@@ -109,14 +112,14 @@ def _leaf(variable: Any) -> str:
     return str(variable.path.rpartition("/")[2])
 
 
-def _torch(known: Origin, arrays: Mapping[str, np.ndarray]) -> Network:
+def _torch(known: Origin, arrays: Arrays) -> Network:
     depth = _variant(known).rpartition("_")[2]
     try:
         import torch
     except ImportError:
         raise NotComparableError("PyTorch is not installed") from None
     network = _torch_network(f"resnet{depth}")
-    prefix = next(name for name in arrays if name.endswith(FIRST)).removesuffix(FIRST)
+    prefix = next(name for name in arrays if name.endswith(torchvision.FIRST)).removesuffix(torchvision.FIRST)
     theirs = {
         name: torch.tensor(arrays[prefix + name]) if prefix + name in arrays and not name.startswith("fc.") else value
         for name, value in network.state_dict().items()  # the classifier and counts of batches stay the network's
@@ -156,8 +159,9 @@ def _variant(known: Origin) -> str:
     return known.variant
 
 
-FRAMEWORKS: dict[str, tuple[str, Callable[[Origin, Mapping[str, np.ndarray]], Network]]] = {
-    origin.SLIM: ("tf_slim.nets", _slim),
-    origin.KERAS: ("keras.applications", _keras),
-    origin.TORCH: ("PyTorch", _torch),
+FRAMEWORKS: dict[str, tuple[str, Callable[[Origin, Arrays], Network], Callable[[Arrays], bool]]] = {
+    # of an origin: its code, how that is run on arrays, and whether arrays have its names
+    origin.SLIM: ("tf_slim.nets", _slim, lambda arrays: True),
+    origin.KERAS: ("keras.applications", _keras, keras.recognises),
+    origin.TORCH: ("PyTorch", _torch, torchvision.recognises),
 }

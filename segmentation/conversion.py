@@ -27,12 +27,12 @@ from segmentation import heads, labels
 from segmentation.heads import HeadOptions
 from segmentation.labels import LabelClass, LabelSpace
 from segmentation.model import SegmentationModel
-from segmentation.model_directory import DESCRIPTION, load_backbone, load_model, save_backbone, save_model, saved_plan
+from segmentation.model_directory import is_model_directory, load_backbone, load_model, save_backbone, save_model, saved_plan
 
 SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY = "slim", "safetensors", "keras", "model-dir"
 FORMATS = (SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY)
 KNOWN_SPACES = {"voc": labels.VOC, "cityscapes": labels.CITYSCAPES, "ade20k": labels.ADE20K}
-USUAL_STRIDE = 16  # of a model directory, where nothing else is asked for
+USUAL_STRIDE = 16  # of a model directory made from weights that say nothing of strides
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def open_network(
     weights = opened.weights
     if not classifier:
         weights = {name: value for name, value in weights.items() if "/logits/" not in name or name.startswith("logits/")}
-    if isinstance(source, str | os.PathLike) and (Path(source) / DESCRIPTION).is_file():
+    if is_model_directory(source):
         return _of_model_directory(Path(source), opened, weights, output_stride, multi_grid, variant, root)
     described = variant or opened.origin.variant
     if described is None:

@@ -127,6 +127,11 @@ def save_backbone(folder: str | os.PathLike[str], backbone: Backbone, origin: Or
     _write(Path(folder), backbone.weights, described)
 
 
+def is_model_directory(path: object) -> bool:
+    """Whether `path` is that of a folder with a ``model.json``."""
+    return isinstance(path, str | os.PathLike) and (Path(path) / DESCRIPTION).is_file()
+
+
 def _network(plan: Plan) -> dict[str, Any]:
     return {
         "format": FORMAT,

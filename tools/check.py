@@ -19,11 +19,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
+    from dense_resnet.variants import at_output_stride
 
     from .cli import asked_plan, checked_laws, loaded_backbone
 
     planned = asked_plan(args, args.variant)
-    nominal = asked_plan(argparse.Namespace(**{**vars(args), "output_stride": planned.nominal_stride}), args.variant)
+    nominal = at_output_stride(planned, None)
     if planned == nominal:
         raise InputError(f"--output-stride {planned.output_stride} is the nominal network itself; check a finer one.")
     if nominal.aligned_size(args.size)[0] != args.size or args.size == 1:

@@ -41,11 +41,15 @@ def main(args: argparse.Namespace) -> int:
     described = described_network(args.model) if args.model else None
     start_tensorflow()
     from segmentation import conversion
+    from segmentation.model_directory import is_model_directory
 
+    stride = args.output_stride
+    if stride is None and args.to == conversion.MODEL_DIRECTORY and not is_model_directory(args.source):
+        stride = conversion.USUAL_STRIDE
     network = conversion.open_network(
         args.source,
         described,
-        args.output_stride or (conversion.USUAL_STRIDE if args.to == conversion.MODEL_DIRECTORY else None),
+        stride,
         multi_grid=args.multi_grid,
         root=args.root,
         classifier=not args.no_classifier,

@@ -79,7 +79,9 @@ def raw(source: Any) -> Weights:
 def _arrays(source: Any) -> tuple[Weights, Any, Mapping[str, Any]]:
     """Arrays under their own names, what they were packed in, and what the file is described with."""
     if isinstance(source, Mapping):
-        return {name: _array(value) for name, value in source.items()}, None, {}
+        arrays = {name: _array(value) for name, value in source.items()}
+        floating = {name: value for name, value in arrays.items() if np.issubdtype(value.dtype, np.floating)}
+        return {name: value.astype(np.float32, copy=False) for name, value in floating.items()}, None, {}
     if hasattr(source, "state_dict"):
         return _arrays(source.state_dict())
     if hasattr(source, "get_layer"):  # as Keras' models have
@@ -94,8 +96,11 @@ def _arrays(source: Any) -> tuple[Weights, Any, Mapping[str, Any]]:
 
 
 def _array(value: Any) -> np.ndarray:
-    """An array of an entry of a state dictionary, which PyTorch may hold on another device or in another type."""
-    return np.asarray(value.detach().cpu().float() if hasattr(value, "detach") else value)
+    """An array of an entry of a state dictionary, which PyTorch may hold on another device or in a type of its own."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    return np.asarray(value)
 
 
 def _packed_in(path: Path) -> Any:
