@@ -7,7 +7,6 @@ It works eagerly, in ``tf.function``, under ``GradientTape`` and distribution st
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -180,7 +179,7 @@ class Backbone(SlimModule):
         """
         opened = checkpoints.open_source(source)
         outcome = self.assign(opened.weights, opened.name, strict=strict, first_convolution=first_convolution)
-        return dataclasses.replace(outcome, origin=opened.origin, notes=opened.origin.notes(self.plan))
+        return outcome.told(opened.origin, self.plan)
 
     def assign(
         self,

@@ -24,9 +24,8 @@ import tensorflow as tf
 
 from dense_resnet import geometry
 from dense_resnet.errors import InputError
-from dense_resnet.plan import Conv, Norm, Plan, Pool, Unit
+from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit
 
-EPSILON = 1e-5  # of canonical weights' batch norm
 AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
 PROCESSOR = Path("/proc/cpuinfo")
@@ -71,7 +70,7 @@ class Layers:
         gamma, beta, mean, variance = (
             np.float64(self.weights[f"{norm.scope}/{leaf}"]) for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
         )
-        scale = gamma / np.sqrt(variance + EPSILON)
+        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
         return scale, beta - mean * scale
 
     def folded(self, conv: Conv) -> tuple[np.ndarray, np.ndarray]:

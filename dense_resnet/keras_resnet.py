@@ -13,7 +13,6 @@ averages the biased variance and slim the unbiased one (``tests/test_keras_resne
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,12 +23,11 @@ from keras import layers
 
 from dense_resnet import checkpoints, geometry, variants
 from dense_resnet.checkpoints import report
+from dense_resnet.checkpoints.keras import VARIABLES
 from dense_resnet.errors import InputError
-from dense_resnet.plan import Conv, Norm, Plan, Pool, Unit, Variable
+from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit, Variable
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY
 
-BATCH_NORM_EPSILON = 1e-5  # of canonical weights
-LEAVES = {"kernel": "weights", "bias": "biases"}  # slim's words for Keras's; of batch norm both say the same
 UNIT = re.compile(r"(.+)/[^/]+/unit_\d+/")  # the scope, in the name of a unit's variable
 CHANNELS_LAST = {"data_format": "channels_last"}  # whatever the user's Keras is configured to
 
@@ -250,8 +248,7 @@ def load(model: keras.Model, source: Any, *, strict: bool = True) -> report.Load
         InputError: (a ValueError) the file is missing, damaged, or does not fit; then the message is the report.
     """
     opened = checkpoints.open_source(source)
-    outcome = assign(model, opened.weights, opened.name, strict=strict)
-    return dataclasses.replace(outcome, origin=opened.origin, notes=opened.origin.notes())
+    return assign(model, opened.weights, opened.name, strict=strict).told(opened.origin)
 
 
 def assign(
@@ -279,7 +276,7 @@ def _named(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
             yield from _named(layer)
         else:
             for variable in layer.weights:
-                yield f"{layer.name}.{LEAVES.get(variable.name, variable.name)}".replace(".", "/"), variable
+                yield f"{layer.name}.{VARIABLES.get(variable.name, variable.name)}".replace(".", "/"), variable
 
 
 def _scope(names: Mapping[str, Any]) -> str:

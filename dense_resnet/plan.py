@@ -35,6 +35,7 @@ UNREACHABLE = "The target output_stride cannot be reached."  # these two sentenc
 NOT_A_MULTIPLE = "The output_stride needs to be a multiple of 4."
 
 ROOT_STRIDE = 4
+BATCH_NORM_EPSILON = 1e-5  # that canonical weights mean
 
 
 # --------------------------------------------------------------------------------------------------------------------

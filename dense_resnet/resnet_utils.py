@@ -22,6 +22,7 @@ from dense_resnet import geometry, variants
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.plan import (
+    BATCH_NORM_EPSILON,
     BOTTLENECK_V2,
     ROOT_STRIDE,
     Conv,
@@ -163,7 +164,7 @@ def stack_blocks_dense(
 def resnet_arg_scope(
     weight_decay: float = 0.0001,
     batch_norm_decay: float = BATCH_NORM_DECAY,
-    batch_norm_epsilon: float = 1e-5,
+    batch_norm_epsilon: float = BATCH_NORM_EPSILON,
     batch_norm_scale: bool = True,
     *,
     is_training: bool | None = None,

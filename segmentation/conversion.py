@@ -138,14 +138,8 @@ def _network(plan: Plan, weights: checkpoints.Weights, opened: checkpoints.Sourc
                 )
             own[name] = weights[name]
         unexpected = tuple(name for name in unexpected if name not in own)
-    report = dataclasses.replace(
-        taken.report,
-        matched=tuple(own),
-        unexpected=unexpected,
-        origin=opened.origin,
-        notes=opened.origin.notes(plan),
-    )
-    return Network(plan, own, report, head)
+    report = dataclasses.replace(taken.report, matched=tuple(own), unexpected=unexpected)
+    return Network(plan, own, report.told(opened.origin, plan), head)
 
 
 def label_space(count: int, named: LabelSpace | str | None) -> LabelSpace:

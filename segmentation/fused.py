@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet.fused import Activations, Layers
-from segmentation.heads import DepthwiseConv, HeadPlan, Layer
+from segmentation.heads import DepthwiseConv, HeadPlan, Layer, enlarged, image_mean
 
 
 def head_cells(layers: Layers, head: HeadPlan, found: Activations) -> tf.Tensor:
@@ -22,10 +22,7 @@ def head_cells(layers: Layers, head: HeadPlan, found: Activations) -> tf.Tensor:
     net = found.features
     if head.projection and head.image_projection:
         size = tf.shape(net)[1:3]
-        if head.image_pooling is None:
-            mean = tf.reduce_mean(tf.cast(net, tf.float32), [1, 2], keepdims=True)
-        else:
-            mean = tf.nn.avg_pool2d(tf.cast(net, tf.float32), head.image_pooling, 1, "VALID")
+        mean = image_mean(head, tf.cast(net, tf.float32))
         image = layers.activated(tf.cast(mean, layers.dtype), head.image_projection)
         parts = [_enlarged(layers, image, size), *(_stack(layers, net, branch) for branch in head.branches)]
         net = layers.activated(tf.concat(parts, axis=3), head.projection)
@@ -53,6 +50,5 @@ def _depthwise(layers: Layers, net: tf.Tensor, layer: DepthwiseConv) -> tf.Tenso
 
 
 def _enlarged(layers: Layers, values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """`values` on another grid of cells, corner on corner."""
-    enlarged = tf.compat.v1.image.resize_bilinear(tf.cast(values, tf.float32), size, align_corners=True)
-    return tf.cast(enlarged, layers.dtype)
+    """:func:`segmentation.heads.enlarged`, computed in float32."""
+    return tf.cast(enlarged(tf.cast(values, tf.float32), size), layers.dtype)

@@ -37,7 +37,6 @@ DEPTH = 256  # channels between features and logits
 SKIP_DEPTH = 48  # channels of the decoder's stride-4 features
 SKIP_STRIDE = 4
 BATCH_NORM_DECAY = 0.9997
-BATCH_NORM_EPSILON = 1e-5
 KEEP = 0.9  # share of the projection's activations that training keeps
 
 
@@ -218,20 +217,20 @@ def build_head(
         Logits ``[batch, rows, columns, num_classes]``, of the features' size, or of the skip's under the decoder.
     """
     with (
-        slim.arg_scope(resnet_arg_scope(0.0, batch_norm_decay, BATCH_NORM_EPSILON, is_training=is_training)),
+        slim.arg_scope(resnet_arg_scope(0.0, batch_norm_decay, is_training=is_training)),
         slim.arg_scope([slim.separable_conv2d], activation_fn=tf.nn.relu, normalizer_fn=slim.batch_norm),
     ):
         net = features
         if head.projection and head.image_projection:
             size = tf.shape(features)[1:3]
-            parts = [_enlarged(convolve(_image_mean(head, features), head.image_projection), size)]
+            parts = [enlarged(convolve(image_mean(head, features), head.image_projection), size)]
             parts += [_stack(features, branch) for branch in head.branches]
             net = convolve(tf.concat(parts, axis=3), head.projection)
             if dropout is not None:
                 net = tf.nn.experimental.general_dropout(net, 1 - KEEP, dropout)
         if head.skip_projection and skip is not None:
             beside = convolve(skip, head.skip_projection)
-            net = _stack(tf.concat([_enlarged(net, tf.shape(beside)[1:3]), beside], axis=3), head.decoder)
+            net = _stack(tf.concat([enlarged(net, tf.shape(beside)[1:3]), beside], axis=3), head.decoder)
         return convolve(net, head.logits)
 
 
@@ -244,12 +243,13 @@ def _stack(net: tf.Tensor, layers: tuple[Layer, ...]) -> tf.Tensor:
     return net
 
 
-def _image_mean(head: HeadPlan, features: tf.Tensor) -> tf.Tensor:
+def image_mean(head: HeadPlan, features: tf.Tensor) -> tf.Tensor:
+    """The mean over the whole map, or over every window of the head's crop."""
     if head.image_pooling is None:
         return tf.reduce_mean(features, [1, 2], keepdims=True)
     return tf.nn.avg_pool2d(features, head.image_pooling, 1, "VALID")
 
 
-def _enlarged(values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def enlarged(values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """`values` on another grid of cells, corner on corner."""
     return tf.compat.v1.image.resize_bilinear(values, size, align_corners=True)

@@ -20,9 +20,9 @@ import numpy as np
 
 from dense_resnet import variants
 from dense_resnet.errors import InputError
-from dense_resnet.plan import Conv, Norm, Plan, Unit
+from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Unit
 
-EPSILON, CANONICAL_EPSILON = 1.001e-5, 1e-5
+EPSILON = 1.001e-5  # of Keras Applications
 APPLICATIONS = ("ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2")
 READABLE = f"Keras Applications' {', '.join(APPLICATIONS)} and models of dense_resnet.keras_resnet"
 DEPTHS = {units: depth for depth, units in variants.UNITS.items() if depth not in variants.BASIC_DEPTHS}
@@ -180,7 +180,7 @@ def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
                 if leaf == "moving_mean":
                     value = (np.float64(value) - bias).astype(np.float32)
                 elif leaf == "moving_variance":
-                    value = (np.float64(value) + (EPSILON - CANONICAL_EPSILON)).astype(np.float32)
+                    value = (np.float64(value) + (EPSILON - BATCH_NORM_EPSILON)).astype(np.float32)
             weights[variable.name] = value
 
     def take_convolution(layer: str, norm_layer: str, conv: Conv) -> None:

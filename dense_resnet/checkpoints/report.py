@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -35,6 +36,10 @@ class LoadReport:
     def complete(self) -> bool:
         """Whether the network's own variables all came from the file."""
         return not (self.missing or self.mismatched)
+
+    def told(self, origin: Origin, plan: Plan | None = None) -> LoadReport:
+        """The same, with where the weights come from and what that means for `plan`."""
+        return dataclasses.replace(self, origin=origin, notes=origin.notes(plan))
 
     def __str__(self) -> str:
         shapes = [f"{name}: network {list(own)}, file {list(other)}" for name, own, other in self.mismatched]
