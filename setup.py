@@ -33,6 +33,8 @@ setup(
         "tensorboard",
     ],
     extras_require={
+        "onnx": ["onnx", "onnxruntime", "tf2onnx"],
+        "benchmark": ["matplotlib", "onnx", "onnxruntime", "openvino", "tf2onnx", "torch"],
         "test": [
             "hypothesis",
             "pytest",
@@ -45,6 +47,10 @@ setup(
             "huggingface-hub",  # for timm, which tools/test.sh installs without its dependencies
             "pyyaml",  # likewise
             "pytest-xdist",  # a process a core
+            "matplotlib",
+            "onnx",
+            "onnxruntime",
+            "tf2onnx",
         ],
         "lint": ["mypy==2.4.1", "ruff==0.17.6"],
     },

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import checkpoints, files, fused, resnet_v1, resnet_v2, variants
+from dense_resnet import checkpoints, files, fused, resnet_v1, resnet_v2, runner, variants
 from dense_resnet.checkpoints import report
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
@@ -22,6 +22,7 @@ from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, Plan
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY, Block, resnet_arg_scope
 from dense_resnet.slim_module import SlimModule
 
+OUTPUTS = FEATURES, PYRAMID, LOGITS = "features", "pyramid", "logits"  # what a backbone computes
 UNIT_FUNCTIONS = {
     BOTTLENECK_V2: resnet_v2.bottleneck,
     BOTTLENECK_V1: resnet_v1.bottleneck,
@@ -68,7 +69,7 @@ class Backbone(SlimModule):
         super().__init__("backbone", plan.variables, plan.in_channels, plan.preprocessing, seed)
         self.plan, self._decay = plan, batch_norm_decay
         # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called.
-        self.__call__ = self._traced.function("features", training=False)
+        self.__call__ = self._traced.function(FEATURES, training=False)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -82,7 +83,7 @@ class Backbone(SlimModule):
         Returns:
             ``[batch, rows, columns, depth]`` float32, ``(rows, columns) == plan.feature_size((height, width))``.
         """
-        return self._run("features", images, training)
+        return self._run(FEATURES, images, training)
 
     def features(self, images: Any, training: bool = False) -> dict[int, tf.Tensor]:
         """The pyramid: the last activation at each stride, before subsampling.
@@ -92,42 +93,79 @@ class Backbone(SlimModule):
         Returns:
             ``{4: [batch, rows, columns, channels], 8: …, 16: …}``, up to the plan's output_stride.
         """
-        return self._run("pyramid", images, training)
+        return self._run(PYRAMID, images, training)
 
     def logits(self, images: Any, training: bool = False) -> tf.Tensor:
         """The classifier's outputs, ``[batch, num_classes]``, averaged over the image."""
         if not self.plan.num_classes:
             raise ValueError(f"this {self.plan.name} was made without num_classes, so it has no logits.")
-        return self._run("logits", images, training)
+        return self._run(LOGITS, images, training)
 
     def end_points(self, images: Any, training: bool = False) -> dict[str, tf.Tensor]:
         """Every activation that slim names, such as ``resnet_v2_50/block1/unit_2/bottleneck_v2/conv3``, and ``features``."""
         return self._run("end_points", images, training)
 
-    def compile(self, precision: str = fused.AUTO, *, pyramid: bool = False) -> fused.Compiled:
+    def compile(self, precision: str = fused.AUTO, *, output: str = FEATURES) -> fused.Compiled:
         """The network frozen for inference with the weights that it has now: the fastest way to run it on a processor.
 
         Args:
             precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
-            pyramid: whether to give what :meth:`features` gives, not the features alone.
+            output: "features", "pyramid" or "logits": what :meth:`__call__`, :meth:`features` or :meth:`logits` gives.
 
         Returns:
             A function of ``[batch, height, width, in_channels]``, preprocessed, for any size. It gives float32 arrays, which
-            in float32 equal :meth:`__call__`'s up to 1e-4 of their spread (``tests/test_fused.py``).
+            in float32 equal that method's up to 1e-4 of their spread (``tests/test_fused.py``).
 
         Raises:
-            InputError: there is no such precision.
+            InputError: there is no such precision or output, or the backbone has no classifier.
 
         >>> compiled = Backbone("resnet_v1_18", output_stride=16).compile("float32")
         >>> compiled(tf.zeros([2, 65, 65, 3])).shape
         (2, 5, 5, 512)
         """
+        if output not in OUTPUTS:
+            raise InputError(f"output must be one of {', '.join(map(repr, OUTPUTS))} (not {output!r}).")
+        if output == LOGITS and not self.plan.logits:
+            raise InputError(f"this {self.plan.name} was made without num_classes, so it has no logits.")
 
         def build(layers: fused.Layers, images: tf.Tensor) -> Any:
-            activations = fused.network(layers, self.plan, images, pyramid=pyramid)
-            return activations.pyramid if pyramid else activations.features
+            return getattr(fused.network(layers, self.plan, images, pyramid=output == PYRAMID), output)
 
         return fused.Compiled(build, self.weights, self.plan.in_channels, precision)
+
+    def runner(
+        self, precision: str = fused.AUTO, strides: Sequence[int] = (), *, side: int | None = None, plain: bool = False
+    ) -> runner.ExactRunner | runner.CompiledRunner:
+        """The network for images as they are decoded, with the weights that it has now: what `extract` runs.
+
+        Args:
+            precision: "float32", "bfloat16", "auto", or "exact" for the slim graph in float32.
+            strides: of the pyramid, finer than the network's own, that are wanted too, as "stride_4", "stride_8".
+            side: of the only canvas that a compiled one takes; None takes any.
+            plain: whether a compiled one's graph is to be written to a file.
+
+        Raises:
+            InputError: there is no such precision, or the preprocessing is for another number of channels.
+        """
+        plan, weights = self.plan, self.weights
+        sha256 = checkpoints.fingerprint(weights)
+        finer = {runner.at_stride(stride): stride for stride in strides if stride != plan.output_stride}
+        if precision == runner.EXACT:
+
+            def exact(canvases: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
+                if names == (runner.FEATURES,):
+                    return {runner.FEATURES: self(canvases)}
+                pyramid = self.features(canvases)
+                return {name: pyramid[finer.get(name, plan.output_stride)] for name in names}
+
+            return runner.ExactRunner(exact, plan, plan.preprocessing, sha256, (runner.FEATURES, *finer))
+
+        def build(layers: fused.Layers, canvases: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = fused.network(layers, plan, canvases, pyramid=bool(finer))
+            wanted = {runner.FEATURES: found.features} | {name: found.pyramid[stride] for name, stride in finer.items()}
+            return {name: tf.cast(values, tf.float32) for name, values in wanted.items()}
+
+        return runner.CompiledRunner(build, weights, plan, plan.preprocessing, precision, sha256, side, plain)
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
         plan = self.plan
@@ -140,19 +178,19 @@ class Backbone(SlimModule):
             net, end_points = network(
                 images,
                 blocks,
-                plan.num_classes if output == "logits" else None,
+                plan.num_classes if output == LOGITS else None,
                 is_training=training,
-                global_pool=output == "logits",
+                global_pool=output == LOGITS,
                 output_stride=plan.output_stride,
                 include_root_block=bool(plan.root),
                 scope=plan.scope,
                 spatial_squeeze=True,
-                store_non_strided_activations=output == "pyramid",
+                store_non_strided_activations=output == PYRAMID,
                 root=plan.root_name,
             )
         if output == "end_points":
             return {name.removeprefix(prefix): values for name, values in end_points.items()} | {"features": net}
-        if output != "pyramid":
+        if output != PYRAMID:
             return net
         return {stride: end_points[prefix + unit.scope] if unit else net for stride, unit in plan.pyramid.items()}
 

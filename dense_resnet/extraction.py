@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import checkpoints, features, files, geometry, images, journal
-from dense_resnet.backbone import Backbone
+from dense_resnet import checkpoints, features, files, geometry, images, journal, pace
 from dense_resnet.errors import InputError
 from dense_resnet.images import Found, Placement
 from dense_resnet.journal import FAIL, Journal
 from dense_resnet.picture import alignment_picture, write_picture
 from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import preprocess
+from dense_resnet.runner import FEATURES, Runner, at_stride
 
 MANIFEST = "manifest"
 PROTOCOL = "extraction.json"
@@ -46,6 +46,10 @@ class Settings:
     layers: tuple[int, ...] = ()  # strides; () is the network's own output
     dtype: str = "float32"
     batch: int = 1
+
+    def strides(self, plan: Plan) -> tuple[int, ...]:
+        """The layers, those of `plan` where none are named."""
+        return tuple(sorted(set(self.layers or (plan.output_stride,))))
 
     def check(self, plan: Plan) -> None:
         """Raises an :class:`InputError` for what does not fit `plan`."""
@@ -77,38 +81,56 @@ class Outcome:
     stopped: bool  # by `stop`, before the end
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """An image on its canvas."""
+
+    image: Found
+    canvas: np.ndarray  # [side, side, channels] uint8
+    place: Placement
+    sha256: str  # of the file
+
+
 class Extraction:
-    """A backbone, its settings, and the folder that features go to.
+    """A network, its settings, and the folder that features go to.
 
     Args:
-        backbone: with weights loaded.
+        runner: the network.
         out: the folder; features of ``a/b.jpg`` go to ``out/a/b.jpg.safetensors``. It must not hold the images.
         settings: see :class:`Settings`.
         shard: (i, n) takes every n-th image from the i-th on, with a manifest of its own, which a run without shards takes
             over.
         max_pixels: larger images are refused.
+        threads: batches that are computed at the same time.
 
     Raises:
-        InputError: a setting does not fit the backbone; the message names the valid values.
+        InputError: a setting does not fit the network; the message names the valid values.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
+        runner: Runner,
         out: str | os.PathLike[str],
         settings: Settings,
         *,
         shard: tuple[int, int] = (0, 1),
         max_pixels: int = images.MAX_PIXELS,
+        threads: int = 1,
     ) -> None:
-        plan = backbone.plan
+        plan = runner.plan
         settings.check(plan)
         index, count = shard
         if not 0 <= index < count:
             raise InputError(f"shard must be (i, n) with 0 <= i < n (not {shard}).")
-        self.backbone, self.out, self.settings = backbone, Path(out), settings
-        self.layers = tuple(sorted(set(settings.layers or (plan.output_stride,))))
+        if runner.side not in (None, settings.size):
+            raise InputError(f"this network was exported for canvases of {runner.side} pixels: size cannot be {settings.size}.")
+        self.runner, self.out, self.settings = runner, Path(out), settings
+        self.layers = settings.strides(plan)
+        self._names = {stride: FEATURES if stride == plan.output_stride else at_stride(stride) for stride in self.layers}
+        if missing := [stride for stride, name in self._names.items() if name not in runner.names]:
+            raise InputError(f"this network gives nothing at stride {missing[0]}: it was made for {plan.output_stride} alone.")
         self.shard, self.max_pixels = shard, geometry.positive_integer("max_pixels", max_pixels)
+        self._threads = geometry.positive_integer("threads", threads)
         self.protocol = {
             "format": FORMAT,
             "plan": plan.name,
@@ -116,8 +138,9 @@ class Extraction:
             "output_stride": plan.output_stride,
             "multi_grid": plan.multi_grid,
             "in_channels": plan.in_channels,
-            "preprocessing": plan.preprocessing,
-            "weights_sha256": checkpoints.fingerprint(backbone.weights),
+            "preprocessing": runner.preprocessing,
+            "precision": runner.precision,
+            "weights_sha256": runner.weights_sha256,
             **dataclasses.asdict(settings),
             "layers": self.layers,
             "resize": "OpenCV INTER_AREA where the long side exceeds size",
@@ -218,57 +241,60 @@ class Extraction:
         with ThreadPoolExecutor(DECODERS) as decoders, ThreadPoolExecutor(1) as writer:
             decoded = _ahead(decoders, self._read, todo, BATCHES_AHEAD)
             writing: list[Future[None]] = []
-            for batch in todo:
-                if stop():
-                    stopped = True
-                    break
-                ready = []
-                for image, future in zip(batch, next(decoded), strict=True):
-                    try:
-                        ready.append((image, *future.result()))
-                    except InputError as error:
-                        if on_error == FAIL:
-                            raise
-                        failures[image.relative] = str(error)
-                        writing.append(writer.submit(self._fail, image.relative, str(error), manifest))
-                if not ready:
-                    continue
-                maps = self._forward(np.stack([pixels for _, pixels, _, _ in ready]))
+
+            def batches() -> Iterator[list[_Ready]]:
+                nonlocal stopped
+                for batch in todo:
+                    if stop():
+                        stopped = True
+                        return
+                    ready = []
+                    for image, future in zip(batch, next(decoded), strict=True):
+                        try:
+                            ready.append(future.result())
+                        except InputError as error:
+                            if on_error == FAIL:
+                                raise
+                            failures[image.relative] = str(error)
+                            writing.append(writer.submit(self._fail, image.relative, str(error), manifest))
+                    if ready:
+                        yield ready
+
+            for ready, maps in pace.in_order(self._forward, batches(), self._threads):
                 while len(writing) >= BATCHES_AHEAD:
                     writing.pop(0).result()
                 writing.append(writer.submit(self._write, ready, maps, done, manifest, picture))
-                written += sum(image.relative not in done for image, *_ in ready)
+                written += sum(one.image.relative not in done for one in ready)
                 progress("extracting", len(done) + written, len(found))
             for future in writing:
                 future.result()
         return Outcome(written, len(done) + written, tuple(failures.values()), stopped)
 
-    def _read(self, image: Found) -> tuple[np.ndarray, Placement, str]:
-        plan, side = self.backbone.plan, self.settings.size
+    def _read(self, image: Found) -> _Ready:
+        channels, side = self.runner.plan.in_channels, self.settings.size
         data = images.read_file(image.path)
-        pixels = images.decode_image(image.path, data, plan.in_channels, self.max_pixels)
+        pixels = images.decode_image(image.path, data, channels, self.max_pixels)
         place = images.placement((pixels.shape[0], pixels.shape[1]), side)
-        values = preprocess(images.resize(pixels, place.size), plan.preprocessing)
-        canvas = np.zeros((side, side, plan.in_channels), np.float32)
-        canvas[: place.size[0], : place.size[1]] = values
-        return canvas, place, hashlib.sha256(data).hexdigest()
+        canvas = np.zeros((side, side, channels), np.uint8)
+        canvas[: place.size[0], : place.size[1]] = images.resize(pixels, place.size)
+        return _Ready(image, canvas, place, hashlib.sha256(data).hexdigest())
 
-    def _forward(self, batch: np.ndarray) -> dict[int, np.ndarray]:
-        if self.layers == (self.backbone.plan.output_stride,):
-            return {self.layers[0]: self.backbone(tf.constant(batch)).numpy()}
-        pyramid = self.backbone.features(tf.constant(batch))
-        return {stride: pyramid[stride].numpy() for stride in self.layers}
+    def _forward(self, ready: list[_Ready]) -> dict[int, np.ndarray]:
+        canvases, sizes = np.stack([one.canvas for one in ready]), [one.place.size for one in ready]
+        found = self.runner(canvases, sizes, tuple(self._names.values()))
+        return {stride: found[name] for stride, name in self._names.items()}
 
     def _write(
         self,
-        ready: list[tuple[Found, np.ndarray, Placement, str]],
+        ready: list[_Ready],
         maps: dict[int, np.ndarray],
         done: set[str],
         manifest: Journal,
         picture: bool,
     ) -> None:
         dtype = tf.dtypes.as_dtype(self.settings.dtype).as_numpy_dtype
-        for number, (image, _, place, sha256) in enumerate(ready):
+        for number, one in enumerate(ready):
+            image, place = one.image, one.place
             if image.relative in done:
                 continue
             with np.errstate(over="ignore"):  # said below
@@ -284,7 +310,7 @@ class Extraction:
                     raise InputError(f"{image.path}: features at stride {stride} are not finite: {cause}.")
             record = {
                 "path": image.relative,
-                "sha256": sha256,
+                "sha256": one.sha256,
                 "scale": place.scale,
                 "stride": self.layers,
                 "dtype": self.settings.dtype,
@@ -324,7 +350,7 @@ class Extraction:
         return None
 
     def _bytes_per_image(self) -> int:
-        plan = self.backbone.plan
+        plan = self.runner.plan
         cells = {stride: geometry.output_size(self.settings.size, stride) ** 2 for stride in self.layers}
         depths = {stride: (plan.pyramid[stride] or plan).depth for stride in self.layers}
         return sum(cells[stride] * depths[stride] for stride in self.layers) * tf.dtypes.as_dtype(self.settings.dtype).size

@@ -8,13 +8,15 @@ A v2 unit begins with a batch norm and a ReLU that nothing precedes to fold into
 map. (To bound each channel by ``-shift / scale`` instead, with the scale folded into the 1x1 convolutions behind, computes
 less, and in TensorFlow's own ops takes longer in bfloat16.)
 
-Weights are constants of the graph, because only of those does oneDNN keep its packed copy. (``tests/test_fused.py`` holds
-features against the slim builder's, and looks at what oneDNN executes.)
+Kernels never change, and oneDNN is told so: it keeps its packed copy. :func:`frozen` makes the graph that runs, with one
+copy of the kernels beside it, or the plain one for files and other machines, with kernels as constants.
+(``tests/test_fused.py`` holds features against the slim builder's, and looks at what oneDNN executes.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet import geometry
+from dense_resnet.compat import CPU, fused_graph, stand_in
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit
 
@@ -60,10 +63,13 @@ class Layers:
     Args:
         weights: under canonical names.
         precision: "float32" or "bfloat16": of the constants and the activations.
+        apart: whether the kernels of convolutions stay in ``kernels``, by the names of their stand-ins in the graph.
     """
 
-    def __init__(self, weights: Weights, precision: str) -> None:
+    def __init__(self, weights: Weights, precision: str, *, apart: bool = False) -> None:
         self.weights, self.dtype = weights, tf.as_dtype(precision)
+        self.kernels: dict[str, np.ndarray] = {}
+        self._apart = apart
 
     def affine(self, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
         """A batch norm's scale and shift, float64."""
@@ -84,6 +90,14 @@ class Layers:
     def constant(self, value: np.ndarray) -> tf.Tensor:
         return tf.constant(value.astype(self.dtype.as_numpy_dtype))
 
+    def kernel(self, value: np.ndarray) -> tf.Tensor:
+        """A convolution's kernel: a constant, or its stand-in."""
+        if not self._apart:
+            return self.constant(value)
+        tensor = stand_in(self.dtype, value.shape)
+        self.kernels[tensor.op.name] = value.astype(self.dtype.as_numpy_dtype)
+        return tensor
+
     def convolve(self, net: tf.Tensor, conv: Conv) -> tf.Tensor:
         """A convolution with its batch norm or bias, without its ReLU."""
         kernel, bias = self.folded(conv)
@@ -94,7 +108,7 @@ class Layers:
         if stride > 1:
             pads = geometry.symmetric_padding(conv.kernel)
             padding = [[0, 0], pads, pads, [0, 0]]
-        net = tf.nn.conv2d(net, self.constant(kernel), stride, padding, dilations=conv.rate, name=conv.scope)
+        net = tf.nn.conv2d(net, self.kernel(kernel), stride, padding, dilations=conv.rate, name=conv.scope)
         return tf.nn.bias_add(net, self.constant(bias))
 
     def activated(self, net: tf.Tensor, conv: Conv) -> tf.Tensor:
@@ -134,6 +148,7 @@ class Activations:
     features: tf.Tensor
     pyramid: dict[int, tf.Tensor]  # {stride: the last activation at it}
     skip: tf.Tensor | None  # a convolution's output before the residual sum
+    logits: tf.Tensor | None  # [batch, classes]: of the mean over the image, where the plan has a classifier
 
 
 def network(layers: Layers, plan: Plan, images: tf.Tensor, *, pyramid: bool = False, skip: str | None = None) -> Activations:
@@ -144,7 +159,7 @@ def network(layers: Layers, plan: Plan, images: tf.Tensor, *, pyramid: bool = Fa
         pyramid: whether each stride's last activation is wanted, which costs a block's last unit four times as much.
         skip: scope of the last convolution of a unit, whose output is wanted.
     """
-    found = Activations(tf.cast(images, layers.dtype), {}, None)
+    found = Activations(tf.cast(images, layers.dtype), {}, None, None)
     deferred = plan.deferred if pyramid else {}
     net = found.features
     for layer in plan.root:
@@ -161,6 +176,9 @@ def network(layers: Layers, plan: Plan, images: tf.Tensor, *, pyramid: bool = Fa
     found.features = found.pyramid[plan.output_stride] = net
     if pyramid:
         found.pyramid = {stride: found.pyramid[stride] for stride in plan.pyramid}
+    if plan.logits:
+        mean = tf.reduce_mean(tf.cast(net, tf.float32), [1, 2], keepdims=True)
+        found.logits = layers.activated(tf.cast(mean, layers.dtype), plan.logits)[:, 0, 0]
     return found
 
 
@@ -171,9 +189,6 @@ def subsampled(net: tf.Tensor, factor: int) -> tf.Tensor:
 
 class Compiled:
     """A network frozen for inference, for any image size and batch. Calls from several threads may run at once.
-
-    It runs in a session of TensorFlow 1's kind, which can be told to rewrite a graph only as this one needs: with weights as
-    constants every further pass copies them, and the first call of a ``tf.function`` takes three times as long.
 
     Args:
         build: makes the ops of what is to be computed, from the layers and images.
@@ -189,13 +204,16 @@ class Compiled:
         self, build: Callable[[Layers, tf.Tensor], Any], weights: Weights, in_channels: int, precision: str = AUTO
     ) -> None:
         self.precision = chosen_precision(precision)
-        with tf.Graph().as_default() as graph:
-            images = v1.placeholder(tf.float32, [None, None, None, in_channels], name="images")
-            outputs = build(Layers(weights, self.precision), images)
-            self._structure = outputs
-            flat = [tf.cast(output, tf.float32) for output in tf.nest.flatten(outputs)]
         self._in_channels = in_channels
-        self._run = v1.Session(graph=graph, config=_session_options()).make_callable(flat, [images])
+
+        def named(layers: Layers) -> list[str]:
+            images = v1.placeholder(tf.float32, [None, None, None, in_channels], name="images")
+            self._structure = build(layers, images)
+            flat = tf.nest.flatten(self._structure)
+            return [tf.identity(tf.cast(output, tf.float32), f"output_{i}").op.name for i, output in enumerate(flat)]
+
+        _, session, names = frozen(named, weights, self.precision)
+        self._run = session.make_callable([f"{name}:0" for name in names], ["images:0"])
 
     def __call__(self, images: Any) -> Any:
         """What the network computes: a float32 array, or a dictionary of them.
@@ -210,8 +228,46 @@ class Compiled:
         return tf.nest.pack_sequence_as(self._structure, self._run(images))
 
 
-def _session_options() -> Any:
-    """The one rewriting that a folded graph needs, which fuses, and none that copies constants; the graph never grows."""
+def frozen(
+    build: Callable[[Layers], Sequence[str]], weights: Weights, precision: str, *, plain: bool = False
+) -> tuple[tf.Graph, Any, Sequence[str]]:
+    """A graph, a session of TensorFlow 1's kind on it, and the names of its outputs.
+
+    Such a session can be told to rewrite a graph only as this one needs: with weights as constants every further pass copies
+    them, and the first call of a ``tf.function`` takes several times as long.
+
+    Args:
+        build: makes the ops, from the layers; gives the names of the outputs.
+        weights: under canonical names; not kept.
+        precision: "float32" or "bfloat16".
+        plain: whether the graph must be one that any TensorFlow can read, with kernels as constants: it takes seven times the
+            memory of its weights, and longer, to start.
+    """
+    apart = not plain and keeps_kernels_apart()
+    layers = Layers(weights, precision, apart=apart)
+    with tf.Graph().as_default() as graph, tf.device(CPU if apart else None):
+        outputs = build(layers)
+    if not apart:
+        return graph, session(graph), outputs
+    config = session_options()
+    try:
+        graph, assignments = fused_graph(graph, layers.kernels, outputs, config)
+    except (RuntimeError, ValueError):  # such as a batch norm of 3 channels, where there is no root block
+        return frozen(build, weights, precision, plain=True)
+    config.graph_options.rewrite_options.disable_meta_optimizer = True  # it has been done
+    running = v1.Session(graph=graph, config=config)
+    for name, assign, value in assignments:
+        running.run(assign, {value: layers.kernels.pop(name)})
+    return graph, running, outputs
+
+
+def session(graph: tf.Graph) -> Any:
+    """A session on a plain graph."""
+    return v1.Session(graph=graph, config=session_options())
+
+
+def session_options() -> Any:
+    """Of TensorFlow's rewritings the one that fuses, and none that copies constants; the graph never grows."""
     options = v1.ConfigProto()
     options.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
     options.experimental.optimize_for_static_graph = True
@@ -222,3 +278,24 @@ def _session_options() -> Any:
     rewriting.memory_optimization = type(rewriting).NO_MEM_OPT
     rewriting.meta_optimizer_iterations = type(rewriting).ONE
     return options
+
+
+@functools.cache
+def keeps_kernels_apart() -> bool:
+    """Whether :func:`dense_resnet.compat.fused_graph` works here: on two convolutions and a sum, which must all be fused."""
+    values, ones = np.full((1, 1, 1, 1), 3, np.float32), np.ones((1, 2, 2, 1), np.float32)
+    try:
+        with tf.Graph().as_default() as graph, tf.device(CPU):
+            kernels = [stand_in(tf.float32, values.shape) for _ in range(2)]
+            first, second = (lambda net, kernel=kernel: tf.nn.conv2d(net, kernel, 1, "SAME") for kernel in kernels)
+            net = tf.nn.bias_add(first(v1.placeholder(tf.float32, ones.shape, name="images")), [1.0])
+            tf.identity(tf.nn.bias_add(second(net), [1.0]) + net, name="sum")
+        named = {kernel.op.name: values for kernel in kernels}
+        graph, assignments = fused_graph(graph, named, ["sum"], session_options())
+        with v1.Session(graph=graph) as running:
+            for _, assign, value in assignments:
+                running.run(assign, {value: values})
+            right = np.all(running.run("sum:0", {"images:0": ones}) == (3 * 1 + 1) * 3 + 1 + (3 * 1 + 1))
+        return bool(right) and not any(operation.type == "AddV2" for operation in graph.get_operations())
+    except (ImportError, AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError):
+        return False

@@ -55,6 +55,15 @@ def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str) -> Non
         raise InputError(f"{path.parent}: holds results of another protocol ({differing}). Choose another --out.")
 
 
+def recorded(path: Path) -> dict[str, Any]:
+    """The protocol at `path`; empty where there is none that can be read, which :func:`agree_on_protocol` will say."""
+    try:
+        there = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return there if isinstance(there, dict) else {}
+
+
 def said_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Where two protocols differ, in words; empty where they do not.
 

@@ -150,14 +150,14 @@ def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[T
         dataset = open_dataset(folder / "scenes", "val")
         model = SegmentationModel(Backbone(plan, seed=0), len(CLASSES), "aspp", seed=0)
         saved = SavedModel(model, dataset.space, plan.preprocessing, {}, "", folder)
-        system = ModelSystem(saved, Inference(size))
-        pictures = [tf.constant(preprocess(sample.read_image(), plan.preprocessing)[None]) for sample in dataset.samples]
-        answer = tf.function(lambda image: tf.argmax(model(image), axis=-1), autograph=False)
+        system = ModelSystem(saved, saved.runner(), Inference(size))
+        pictures = [preprocess(sample.read_image(), plan.preprocessing)[None] for sample in dataset.samples]
+        logits = model.compile()
         count = iter(range(sys.maxsize))
 
         def bare() -> None:
             for picture in pictures:
-                answer(picture).numpy()
+                np.argmax(logits(picture), axis=-1)
 
         def evaluate() -> None:
             Evaluation(system, dataset, folder / str(next(count))).run(report=False)

@@ -22,21 +22,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dense_resnet import files, images, journal
 from dense_resnet.errors import InputError
+from dense_resnet.geometry import positive_integer
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
+from dense_resnet.pace import in_order
+from dense_resnet.runner import Runner
 from segmentation import boundaries, calibration
 from segmentation.labels import LabelSpace, decode_indices, decode_label
-from segmentation.model_directory import SavedModel
 from segmentation.prediction import INPUT, NATIVE, Inference, Predictor
 from segmentation.presets import Switches
 from segmentation.report import Example, write_page
 from segmentation.results import FORMAT, LOG, RESULT, ImageCounts, summarise
 from segmentation.samples import Dataset, Sample
+
+if TYPE_CHECKING:
+    from segmentation.export import Exported
+    from segmentation.model_directory import SavedModel
 
 PROTOCOL, REPORT = "protocol.json", "report"
 DECODERS = 2
@@ -59,12 +65,21 @@ class Answer:
 
 
 class ModelSystem:
-    """A model, asked anew for every image."""
+    """A model, asked anew for every image.
 
-    def __init__(self, saved: SavedModel, inference: Inference) -> None:
-        self._predictor = Predictor(saved.model, saved.preprocessing, inference)
-        self.space, self.seams = saved.space, self._predictor.seams
-        self.described = {**saved.described, "seams": self.seams}
+    Args:
+        saved: what it is: of :func:`segmentation.load_model`, or exported.
+        runner: how it is run: of ``saved.runner()``.
+        inference: see :class:`segmentation.prediction.Inference`.
+        batch: images that the network takes at a time.
+    """
+
+    def __init__(self, saved: SavedModel | Exported, runner: Runner, inference: Inference, batch: int = 1) -> None:
+        if saved.space is None or saved.head is None:
+            raise InputError(f"{saved.path}: this is a backbone without a segmentation head: `extract` takes it.")
+        self._predictor = Predictor(runner, saved.head, inference, batch)
+        self.space, self.seams, self.batch = saved.space, self._predictor.seams, batch
+        self.described = {**saved.described, "precision": runner.precision, "batch": batch, "seams": self.seams}
         self.inference: dict[str, Any] | None = dataclasses.asdict(inference)
         self.size, self.upsample = inference.score, inference.upsample
 
@@ -72,12 +87,12 @@ class ModelSystem:
         """What a line of the log depends on beyond image, label and protocol: nothing."""
         return None
 
-    def __call__(self, sample: Sample, image: np.ndarray) -> Answer:
+    def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
         try:
-            prediction = self._predictor(image)
+            predictions = self._predictor.many(pixels)
         except InputError as error:
-            raise InputError(f"{sample.image}: {error}") from error
-        return Answer(prediction.labels, prediction.confidence, prediction.padded)
+            raise InputError(f"{', '.join(str(sample.image) for sample in samples)}: {error}") from error
+        return [Answer(one.labels, one.confidence, one.padded) for one in predictions]
 
 
 class FolderSystem:
@@ -93,7 +108,7 @@ class FolderSystem:
         InputError: predictions are missing; all are listed at once.
     """
 
-    size, upsample, seams = NATIVE, None, None
+    size, upsample, seams, batch = NATIVE, None, None, 1
     inference: dict[str, Any] | None = None
 
     def __init__(
@@ -121,7 +136,10 @@ class FolderSystem:
         """The prediction file's digest."""
         return _sha256(images.read_file(self._paths[sample.name]))
 
-    def __call__(self, sample: Sample, image: np.ndarray) -> Answer:
+    def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
+        return [self._answer(sample, image) for sample, image in zip(samples, pixels, strict=True)]
+
+    def _answer(self, sample: Sample, image: np.ndarray) -> Answer:
         path = self._paths[sample.name]
         data = images.read_file(path)
         labels = decode_indices(path, data, self._max_pixels)
@@ -173,6 +191,7 @@ class Evaluation:
         switches: what becomes of absent classes, and the rest of what evaluators disagree on.
         shard: (i, n) takes every n-th image from the i-th on; a run without shards joins them.
         max_pixels: larger images are refused.
+        threads: batches that the system computes at the same time.
 
     Raises:
         InputError: the system's classes are not the dataset's, or it does not do what the switches say.
@@ -187,6 +206,7 @@ class Evaluation:
         *,
         shard: tuple[int, int] = (0, 1),
         max_pixels: int = images.MAX_PIXELS,
+        threads: int = 1,
     ) -> None:
         if system.space.names != dataset.space.names:
             raise InputError(
@@ -200,7 +220,7 @@ class Evaluation:
         if system.size == INPUT and dataset.space.ignore_label is None:
             raise InputError("scoring the input canvas needs an ignore label for its padding, and this dataset has none.")
         self.system, self.dataset, self.out, self.switches = system, dataset, Path(out), switches
-        self.shard, self.max_pixels = shard, max_pixels
+        self.shard, self.max_pixels, self._threads = shard, max_pixels, positive_integer("threads", threads)
         names = "\n".join(sorted(sample.name for sample in dataset.samples))
         self.protocol = {
             "format": FORMAT,
@@ -309,28 +329,41 @@ class Evaluation:
         failed: list[str] = []
         with ThreadPoolExecutor(DECODERS) as decoders, ThreadPoolExecutor(1) as counter:
             counting: deque[Future[None]] = deque()
-            for sample, pair in zip(todo, _ahead(decoders, self._read, todo), strict=True):
-                progress("scoring", earlier + scored + len(failed), len(samples))
-                if stop():
-                    stopped = True
-                    break
-                while len(counting) >= IMAGES_AHEAD:
-                    counting.popleft().result()
-                try:
-                    decoded = pair.result()
-                except InputError as error:
-                    if on_error == FAIL:
-                        raise
-                    failed.append(str(error))
-                    counting.append(counter.submit(log.add, {"path": sample.name, "status": ERROR, "error": str(error)}))
-                else:
-                    answer = self.system(sample, decoded.image)
-                    counting.append(counter.submit(self._count, sample, decoded, answer, log))
+
+            def decoded() -> Iterator[list[tuple[Sample, _Pair]]]:
+                nonlocal stopped
+                batch: list[tuple[Sample, _Pair]] = []
+                for sample, pair in zip(todo, _ahead(decoders, self._read, todo), strict=True):
+                    progress("scoring", earlier + scored + len(failed), len(samples))
+                    if stop():
+                        stopped = True
+                        return
+                    try:
+                        batch.append((sample, pair.result()))
+                    except InputError as error:
+                        if on_error == FAIL:
+                            raise
+                        failed.append(str(error))
+                        counting.append(counter.submit(log.add, {"path": sample.name, "status": ERROR, "error": str(error)}))
+                    if len(batch) == self.system.batch:
+                        yield batch
+                        batch = []
+                if batch:
+                    yield batch
+
+            for batch, answers in in_order(self._answers, decoded(), self._threads):
+                for (sample, pair), answer in zip(batch, answers, strict=True):
+                    while len(counting) >= IMAGES_AHEAD:
+                        counting.popleft().result()
+                    counting.append(counter.submit(self._count, sample, pair, answer, log))
                     scored += 1
             for future in counting:
                 future.result()
         progress("scoring", earlier + scored + len(failed), len(samples))
         return Outcome(None, scored, earlier + scored, tuple(failed), stopped)
+
+    def _answers(self, batch: Sequence[tuple[Sample, _Pair]]) -> list[Answer]:
+        return self.system([sample for sample, _ in batch], [pair.image for _, pair in batch])
 
     def _label(self, sample: Sample, data: bytes) -> np.ndarray:
         place = sample.label.place if sample.label else sample.name
@@ -403,7 +436,8 @@ class Evaluation:
             progress("drawing", number, len(chosen))
             pair = self._read(by_name[name])
             height, width = pair.label.shape
-            predicted = self.system(by_name[name], pair.image).labels[:height, :width]
+            [answer] = self._answers([(by_name[name], pair)])
+            predicted = answer.labels[:height, :width]
             yield Example(name, pair.image, pair.label, predicted, mean)
         progress("drawing", len(chosen), len(chosen))
 

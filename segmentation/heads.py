@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -78,6 +78,11 @@ class HeadPlan:
     skip_projection: Conv | None
     decoder: tuple[Layer, ...]
     logits: Conv
+
+    @property
+    def label_dtype(self) -> Any:
+        """Of label maps: uint8, or uint16 above 256 classes."""
+        return np.uint8 if self.num_classes <= 256 else np.uint16
 
     @property
     def layers(self) -> tuple[Layer, ...]:

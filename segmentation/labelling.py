@@ -15,9 +15,10 @@ import dataclasses
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -25,12 +26,18 @@ from PIL import Image
 from dense_resnet import files, images, journal
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.errors import InputError
+from dense_resnet.geometry import positive_integer
 from dense_resnet.images import Found
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
+from dense_resnet.pace import in_order
+from dense_resnet.runner import Runner
 from segmentation.labels import encode_label
-from segmentation.model_directory import SavedModel
-from segmentation.prediction import Inference, Predictor
+from segmentation.prediction import Inference, Prediction, Predictor
 from segmentation.records import without_suffix
+
+if TYPE_CHECKING:
+    from segmentation.export import Exported
+    from segmentation.model_directory import SavedModel
 
 FORMAT = 1
 LOG, PROTOCOL = "predictions", "protocol.json"
@@ -51,22 +58,36 @@ class Outcome:
     stopped: bool
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """An image to be labelled."""
+
+    image: Found
+    pixels: np.ndarray  # [height, width, 3] uint8, upright
+    orientation: int  # EXIF's, 1 to 8
+    sha256: str  # of the file
+
+
 class Labelling:
     """A model and the folder that labels go to.
 
     Args:
-        saved: the model.
+        saved: the model: of :func:`segmentation.load_model`, or exported.
+        runner: how it is run: of ``saved.runner()``.
         out: the folder; it must not hold the images.
         inference: see :class:`Inference`.
         shard: (i, n) takes every n-th image from the i-th on.
         overlay: also writes a picture of the labels over the image.
         probabilities: also writes those of every class.
         max_pixels: larger images are refused.
+        batch: images that the network takes at a time.
+        threads: batches that are computed at the same time.
     """
 
     def __init__(
         self,
-        saved: SavedModel,
+        saved: SavedModel | Exported,
+        runner: Runner,
         out: str | os.PathLike[str],
         inference: Inference,
         *,
@@ -74,14 +95,19 @@ class Labelling:
         overlay: bool = False,
         probabilities: bool = False,
         max_pixels: int = images.MAX_PIXELS,
+        batch: int = 1,
+        threads: int = 1,
     ) -> None:
-        self._predictor = Predictor(saved.model, saved.preprocessing, inference)
+        if saved.space is None or saved.head is None:
+            raise InputError(f"{saved.path}: this is a backbone without a segmentation head: `extract` takes it.")
+        self._predictor = Predictor(runner, saved.head, inference, batch)
+        self._batch, self._threads = batch, positive_integer("threads", threads)
         self.space, self.out, self.shard, self.max_pixels = saved.space, Path(out), shard, max_pixels
         self.seams = self._predictor.seams
         self._kinds = [LABELS, *([OVERLAY] if overlay else []), *([PROBABILITIES] if probabilities else [])]
         self.protocol = {
             "format": FORMAT,
-            "system": saved.described,
+            "system": {**saved.described, "precision": runner.precision, "batch": batch},
             "classes": saved.space.names,
             "inference": dataclasses.asdict(inference),
         }
@@ -146,29 +172,45 @@ class Labelling:
         stop: Callable[[], bool],
     ) -> Outcome:
         written = total = 0
+        stopped = False
         failed: list[str] = []
-        for number, image in enumerate(found):
-            if stop():
-                return Outcome(written, total, tuple(failed), stopped=True)
-            progress("labelling", number, len(found))
-            try:
-                data = images.read_file(image.path)
-                sha256 = hashlib.sha256(data).hexdigest()
-                if self._is_done(image, sha256, log):
-                    total += 1
+
+        def decoded() -> Iterator[list[_Ready]]:
+            nonlocal total, stopped
+            batch: list[_Ready] = []
+            for image in found:
+                progress("labelling", total + len(failed), len(found))
+                if stop():
+                    stopped = True
+                    return
+                try:
+                    data = images.read_file(image.path)
+                    sha256 = hashlib.sha256(data).hexdigest()
+                    if self._is_done(image, sha256, log):
+                        total += 1
+                        continue
+                    pixels = images.decode_image(image.path, data, max_pixels=self.max_pixels)
+                except InputError as error:
+                    if on_error == FAIL:
+                        raise
+                    failed.append(str(error))
+                    self._fail(image, str(error), log)
                     continue
-                pixels = images.decode_image(image.path, data, max_pixels=self.max_pixels)
-            except InputError as error:
-                if on_error == FAIL:
-                    raise
-                failed.append(str(error))
-                self._fail(image, str(error), log)
-                continue
-            self._label(image, pixels, images.orientation_of(image.path, data, self.max_pixels))
-            log.add({"path": image.relative, "status": OK, "sha256": sha256})
-            written, total = written + 1, total + 1
-        progress("labelling", len(found), len(found))
-        return Outcome(written, total, tuple(failed), stopped=False)
+                turned = images.orientation_of(image.path, data, self.max_pixels)
+                batch.append(_Ready(image, pixels, turned, sha256))
+                if len(batch) == self._batch:
+                    yield batch
+                    batch = []
+            if batch:
+                yield batch
+
+        for batch, predictions in in_order(self._predict, decoded(), self._threads):
+            for ready, prediction in zip(batch, predictions, strict=True):
+                self._write(ready, prediction)
+                log.add({"path": ready.image.relative, "status": OK, "sha256": ready.sha256})
+                written, total = written + 1, total + 1
+        progress("labelling", total + len(failed), len(found))
+        return Outcome(written, total, tuple(failed), stopped)
 
     def _is_done(self, image: Found, sha256: str, log: Journal) -> bool:
         """Whether the log, or one of a shard, has this very image, with all its files; then this log has the line too."""
@@ -180,11 +222,14 @@ class Labelling:
         log.add(line)
         return True
 
-    def _label(self, image: Found, pixels: np.ndarray, orientation: int) -> None:
+    def _predict(self, batch: Sequence[_Ready]) -> list[Prediction]:
         try:
-            prediction = self._predictor(pixels, keep_probabilities=PROBABILITIES in self._kinds)
+            return self._predictor.many([ready.pixels for ready in batch], keep_probabilities=PROBABILITIES in self._kinds)
         except InputError as error:
-            raise InputError(f"{image.path}: {error}") from error
+            raise InputError(f"{', '.join(str(ready.image.path) for ready in batch)}: {error}") from error
+
+    def _write(self, ready: _Ready, prediction: Prediction) -> None:
+        image, pixels, orientation = ready.image, ready.pixels, ready.orientation
         if prediction.probabilities is not None:
             values = images.as_stored(prediction.probabilities.astype(np.float16), orientation)
             safetensors.write(self.path_of(image, PROBABILITIES), {"probabilities": values}, {"classes": self.space.names})

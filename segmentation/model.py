@@ -16,6 +16,7 @@ import tensorflow as tf
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
 from dense_resnet.fused import AUTO, Compiled, Layers, network
+from dense_resnet.runner import CELLS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
 from dense_resnet.slim_module import SlimModule
 from segmentation.fused import head_cells
 from segmentation.heads import BATCH_NORM_DECAY, Uniform, build_head, plan_head
@@ -91,16 +92,59 @@ class SegmentationModel(SlimModule):
         Raises:
             InputError: there is no such precision.
         """
-        plan, head = self.backbone.plan, self.head
-        skip = head.skip.convolutions[-1].scope if head.skip else None
 
         def build(layers: Layers, images: tf.Tensor) -> tf.Tensor:
             def cells(canvas: tf.Tensor) -> tf.Tensor:
-                return tf.cast(head_cells(layers, head, network(layers, plan, canvas, skip=skip)), tf.float32)
+                return self._folded(layers, canvas)[1]
 
             return self._on_canvas(images, cells) if enlarge else cells(images)
 
-        return Compiled(build, self.weights, plan.in_channels, precision)
+        return Compiled(build, self.weights, self.backbone.plan.in_channels, precision)
+
+    def runner(
+        self,
+        precision: str = AUTO,
+        *,
+        preprocessing: str | None = None,
+        weights_sha256: str = "",
+        side: int | None = None,
+        plain: bool = False,
+    ) -> ExactRunner | CompiledRunner:
+        """The model for images as they are decoded, with the weights that it has now: what `evaluate` and `predict` run.
+
+        Args:
+            precision: "float32", "bfloat16", "auto", or "exact" for the slim graph in float32, which follows later changes of
+                the weights, and gives cells only.
+            preprocessing: a scheme of :func:`dense_resnet.preprocess`; None is the plan's.
+            weights_sha256: for the record, where it is known.
+            side: of the only canvas that a compiled one takes; None takes any.
+            plain: whether a compiled one's graph is to be written to a file.
+
+        Raises:
+            InputError: there is no such precision.
+        """
+        plan = self.backbone.plan
+        scheme = preprocessing or plan.preprocessing
+        if precision == EXACT:
+
+            def exact(canvases: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
+                return {CELLS: self.logits(canvases)}
+
+            return ExactRunner(exact, plan, scheme, weights_sha256, (CELLS,))
+
+        def build(layers: Layers, canvases: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
+            features, cells = self._folded(layers, canvases)
+            pixels = tf.compat.v1.image.resize_bilinear(cells, tf.shape(canvases)[1:3], align_corners=True)
+            logits = pixels[:, : size[0], : size[1]]
+            labels = tf.math.top_k(logits, 1).indices[..., 0]  # the lowest class on ties
+            return {
+                FEATURES: features,
+                CELLS: cells,
+                LABELS: tf.cast(labels, self.head.label_dtype),
+                PROBABILITIES: tf.nn.softmax(logits),
+            }
+
+        return CompiledRunner(build, self.weights, plan, scheme, precision, weights_sha256, side, plain)
 
     def training_logits(self, images: tf.Tensor, dropout: Uniform, freeze_batch_norm: bool) -> tf.Tensor:
         """What a training step differentiates: :meth:`__call__` in training mode, for use inside a ``tf.function``.
@@ -157,6 +201,13 @@ class SegmentationModel(SlimModule):
         cells = cells_of(canvas)
         enlarged = tf.compat.v1.image.resize_bilinear(cells, [height + below, width + right], align_corners=True)
         return enlarged[:, :height, :width]
+
+    def _folded(self, layers: Layers, canvases: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(features, cells) of the inference graph, float32."""
+        head = self.head
+        skip = head.skip.convolutions[-1].scope if head.skip else None
+        found = network(layers, self.backbone.plan, canvases, skip=skip)
+        return tf.cast(found.features, tf.float32), tf.cast(head_cells(layers, head, found), tf.float32)
 
     def _cells(self, images: tf.Tensor, training: bool, dropout: Uniform | None) -> tf.Tensor:
         skip = None

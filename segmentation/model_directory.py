@@ -31,9 +31,11 @@ from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.errors import InputError
+from dense_resnet.fused import AUTO
 from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import SCHEMES
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY
+from dense_resnet.runner import Runner
 from segmentation import heads
 from segmentation.labels import LabelSpace
 from segmentation.model import SegmentationModel
@@ -55,9 +57,23 @@ class SavedModel:
     path: Path
 
     @property
+    def plan(self) -> Plan:
+        """The backbone's."""
+        return self.model.backbone.plan
+
+    @property
+    def head(self) -> heads.HeadPlan:
+        """The model's."""
+        return self.model.head
+
+    def runner(self, precision: str = AUTO) -> Runner:
+        """The model for images as they are decoded: see :meth:`segmentation.model.SegmentationModel.runner`."""
+        return self.model.runner(precision, preprocessing=self.preprocessing, weights_sha256=self.weights_sha256)
+
+    @property
     def described(self) -> dict[str, Any]:
         """All that its answers depend on, for protocols."""
-        plan, head = self.model.backbone.plan, self.model.head
+        plan, head = self.plan, self.head
         return {
             "weights_sha256": self.weights_sha256,
             "plan": variants.described(plan),

@@ -16,18 +16,16 @@ elsewhere :attr:`Predictor.seams` says why not. (``tests/test_prediction.py``)
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from dense_resnet import geometry
 from dense_resnet.errors import InputError
-from dense_resnet.preprocessing import preprocess
-from segmentation.heads import SKIP_STRIDE
-from segmentation.model import SegmentationModel
+from dense_resnet.runner import CELLS, Runner
+from segmentation.heads import SKIP_STRIDE, HeadPlan
 from segmentation.presets import SIZES, UPSAMPLES
 
 SIZE = 513  # pixels, the field's canvas
@@ -81,68 +79,75 @@ class Prediction:
 
 
 class Predictor:
-    """A model ready to run on images.
+    """A network ready to run on images of any size.
 
     Args:
-        model: with weights.
-        preprocessing: a scheme of :func:`dense_resnet.preprocess`.
+        runner: the network; it gives cells.
+        head: of the network.
         inference: see :class:`Inference`.
+        batch: canvases that the network takes at a time; the last bits of its answers may depend on it.
 
     Raises:
-        InputError: the inference has values that cannot be, or the network takes no RGB.
+        InputError: the inference has values that cannot be or that the runner does not take, or the network takes no RGB.
 
     >>> from dense_resnet import Backbone
+    >>> from segmentation.model import SegmentationModel
     >>> model = SegmentationModel(Backbone("resnet_v1_18", output_stride=16), num_classes=5, head="fcn")
-    >>> Predictor(model, "vgg", Inference(size=65))(np.zeros((40, 60, 3), np.uint8)).labels.shape
+    >>> Predictor(model.runner("float32"), model.head, Inference(size=65))(np.zeros((40, 60, 3), np.uint8)).labels.shape
     (40, 60)
     """
 
-    def __init__(self, model: SegmentationModel, preprocessing: str, inference: Inference = Inference()) -> None:
-        plan = model.backbone.plan
-        inference.check(plan.nominal_stride)
-        if plan.in_channels != 3:
-            raise InputError(f"images have 3 channels, this network takes {plan.in_channels}.")
-        self.model, self.preprocessing, self.inference = model, preprocessing, inference
-        pixels, size = tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)
-        maps = tf.TensorSpec([None, None, model.head.num_classes], tf.float32)
-        self._cells = tf.function(self._cells_of, [pixels, size], autograph=False)
+    def __init__(self, runner: Runner, head: HeadPlan, inference: Inference = Inference(), batch: int = 1) -> None:
+        self.plan, self.head, self.inference = runner.plan, head, inference
+        self.batch = geometry.positive_integer("batch", batch)
+        inference.check(self.plan.nominal_stride)
+        if self.plan.in_channels != 3:
+            raise InputError(f"images have 3 channels, this network takes {self.plan.in_channels}.")
+        self._runner = runner
+        size, maps = tf.TensorSpec([2], tf.int32), tf.TensorSpec([None, None, head.num_classes], tf.float32)
         self._enlarged = tf.function(self._enlarged_of, [maps, size, size], autograph=False)
         self._highest = tf.function(self._highest_of, [maps], autograph=False)
 
     def __call__(self, image: np.ndarray, *, keep_probabilities: bool = False) -> Prediction:
-        """The class of every pixel.
+        """The class of every pixel of one image: see :meth:`many`."""
+        return self.many([image], keep_probabilities=keep_probabilities)[0]
+
+    def many(self, images: Sequence[np.ndarray], *, keep_probabilities: bool = False) -> list[Prediction]:
+        """The class of every pixel of some images; calls from several threads may run at once.
 
         Args:
-            image: uint8 RGB ``[height, width, 3]``.
+            images: uint8 RGB ``[height, width, 3]``, of any sizes. Those of equal canvases go through the network together,
+                up to `batch` of them, which is filled up where they are fewer: an answer does not depend on its company.
             keep_probabilities: also hands out those of all classes.
 
         Raises:
-            InputError: the logits are not finite.
+            InputError: logits are not finite.
         """
         if self.inference.averages:
-            probabilities = self._mean_probabilities(image)
-            labels = np.argmax(probabilities, axis=-1)
-            confidence = np.take_along_axis(probabilities, labels[..., None], axis=-1)[..., 0]
-            kept = probabilities if keep_probabilities else None
-            return Prediction(labels.astype(self._dtype), confidence, 0, kept)
-        logits = self._logits(image, self.inference.size)
-        labels, confidence = self._highest(logits)
-        kept = tf.nn.softmax(logits).numpy() if keep_probabilities else None
-        height, width = self._canvas(image.shape[:2], self.inference.size)
-        return Prediction(labels.numpy(), confidence.numpy(), height * width - image.shape[0] * image.shape[1], kept)
+            return [self._averaged(image, keep_probabilities) for image in images]
+        answers = []
+        side = self.inference.size
+        for image, logits in zip(images, self._logits([(image, side) for image in images]), strict=True):
+            labels, confidence = self._highest(logits)
+            kept = tf.nn.softmax(logits).numpy() if keep_probabilities else None
+            height, width = self._canvas(image.shape[:2], side)
+            answers.append(
+                Prediction(labels.numpy(), confidence.numpy(), height * width - image.shape[0] * image.shape[1], kept)
+            )
+        return answers
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Logits at the image's own scale, not mirrored: ``[height, width, classes]`` float32."""
-        return np.asarray(self._logits(image, self.inference.size).numpy())
+        return np.asarray(self._logits([(image, self.inference.size)])[0].numpy())
 
     @property
     def seams(self) -> str | None:
         """Why sliding windows may differ from the image run whole; None where they do not (to 1e-5), or there are none."""
         if self.inference.tile is None:
             return None
-        plan = self.model.backbone.plan
+        plan = self.plan
         overlap = self.inference.tile - _step(self.inference.tile, plan.output_stride)
-        if self.model.head.image_projection is not None:
+        if self.head.image_projection is not None:
             return f"the head takes the mean of each window of {self.inference.tile} pixels, not of the image"
         if plan.receptive_field > overlap:
             return f"windows overlap by {overlap} pixels, and a cell sees {plan.receptive_field}"
@@ -150,67 +155,76 @@ class Predictor:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    @property
-    def _dtype(self) -> Any:
-        return np.uint8 if self.model.head.num_classes <= 256 else np.uint16
-
-    def _mean_probabilities(self, image: np.ndarray) -> np.ndarray:
+    def _averaged(self, image: np.ndarray, keep_probabilities: bool) -> Prediction:
         """Over scales and mirror images."""
-        total = np.zeros((*image.shape[:2], self.model.head.num_classes), np.float32)
+        total = np.zeros((*image.shape[:2], self.head.num_classes), np.float32)
         for logits in self._runs(image):
             total += tf.nn.softmax(logits).numpy()
-        return total / (len(self.inference.scales) * (1 + self.inference.flip))
+        probabilities = total / (len(self.inference.scales) * (1 + self.inference.flip))
+        labels = np.argmax(probabilities, axis=-1)
+        confidence = np.take_along_axis(probabilities, labels[..., None], axis=-1)[..., 0]
+        return Prediction(labels.astype(self.head.label_dtype), confidence, 0, probabilities if keep_probabilities else None)
 
     def _runs(self, image: np.ndarray) -> Iterator[tf.Tensor]:
         """The logits of each scale, then of its mirror image, on the image's own pixels."""
         own = image.shape[:2]
         for scale in self.inference.scales:
             scaled = _scaled(image, scale)
-            side = geometry.aligned_size(round((self.inference.size - 1) * scale) + 1, self.model.backbone.plan.nominal_stride)
+            side = geometry.aligned_size(round((self.inference.size - 1) * scale) + 1, self.plan.nominal_stride)
             for mirrored in (False, True) if self.inference.flip else (False,):
-                logits = self._logits(scaled[:, ::-1] if mirrored else scaled, side)
+                logits = self._logits([(scaled[:, ::-1] if mirrored else scaled, side)])[0]
                 logits = logits[:, ::-1] if mirrored else logits
                 yield logits if scaled is image else tf.image.resize(logits, own)  # half-pixel bilinear
 
-    def _logits(self, image: np.ndarray, side: int) -> tf.Tensor:
-        size = image.shape[:2]
-        canvas = self._canvas(size, side)
-        cells = self._tiled(image, canvas) if self.inference.tile else self._finite(*self._cells(image, canvas))
-        return self._enlarged(cells, canvas, canvas if self.inference.score == INPUT else size)
+    def _logits(self, wanted: Sequence[tuple[np.ndarray, int]]) -> list[tf.Tensor]:
+        """Logits on the pixels of each (image, least side of its canvas)."""
+        canvases = [self._canvas(image.shape[:2], side) for image, side in wanted]
+        if self.inference.tile:
+            cells = [self._tiled(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)]
+        else:
+            cells = self._cells([(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)])
+        whole = self.inference.score == INPUT
+        return [
+            self._enlarged(own, canvas, canvas if whole else image.shape[:2])
+            for own, canvas, (image, _) in zip(cells, canvases, wanted, strict=True)
+        ]
+
+    def _cells(self, wanted: Sequence[tuple[np.ndarray, tuple[int, int]]]) -> list[np.ndarray]:
+        """Logits ``[rows, columns, classes]``, one a cell, of each (image, its canvas)."""
+        found: list[np.ndarray | None] = [None] * len(wanted)
+        for canvas in dict.fromkeys(canvas for _, canvas in wanted):
+            alike = [number for number, (_, own) in enumerate(wanted) if own == canvas]
+            for start in range(0, len(alike), self.batch):
+                numbers = alike[start : start + self.batch]
+                pixels = np.zeros((self.batch, *canvas, 3), np.uint8)
+                sizes = np.zeros((self.batch, 2), np.int32)
+                for place, number in enumerate(numbers):
+                    image = wanted[number][0]
+                    sizes[place] = height, width = image.shape[:2]
+                    pixels[place, :height, :width] = image
+                cells = self._runner(pixels, sizes, (CELLS,))[CELLS]
+                for place, number in enumerate(numbers):
+                    found[number] = _finite(cells[place])
+        return [cells for cells in found if cells is not None]
 
     def _tiled(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
         """The whole canvas's cells, each from the window that it is deepest in: later windows write over earlier ones."""
-        head, grid = self.model.head, self.model.backbone.plan.output_stride
+        head, grid = self.head, self.plan.output_stride
         stride = SKIP_STRIDE if head.skip else grid  # pixels between two cells of the logits
         height, width = window = tuple(min(side, self.inference.tile or side) for side in canvas)
         rows, columns = (_shares(*axis, grid, stride) for axis in zip(canvas, window, strict=True))
         whole = np.empty((*((side - 1) // stride + 1 for side in canvas), head.num_classes), np.float32)
-        for (top, row), (left, column) in itertools.product(rows, columns):
-            part = np.ascontiguousarray(image[top : top + height, left : left + width])
-            cells = self._finite(*self._cells(part, window)).numpy()
+        windows = list(itertools.product(rows, columns))
+        parts = [(image[top : top + height, left : left + width], (height, width)) for (top, _), (left, _) in windows]
+        for ((top, row), (left, column)), cells in zip(windows, self._cells(parts), strict=True):
             own = cells[row - top // stride :, column - left // stride :]
             whole[row : row + own.shape[0], column : column + own.shape[1]] = own
         return whole
 
     def _canvas(self, size: tuple[int, ...], side: int) -> tuple[int, int]:
         """Exactly `side`, or the image's own next aligned size where it is larger."""
-        height, width = self.model.backbone.plan.aligned_size((size[0], size[1]))
+        height, width = self.plan.aligned_size((size[0], size[1]))
         return max(side, height), max(side, width)
-
-    def _finite(self, cells: tf.Tensor, finite: tf.Tensor) -> tf.Tensor:
-        if not finite:
-            raise InputError(
-                "the network's logits are not finite (NaN or infinite). Are the weights sound, and was the model trained "
-                "with this preprocessing?"
-            )
-        return cells
-
-    def _cells_of(self, image: tf.Tensor, canvas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits ``[rows, columns, classes]``, one a cell of the canvas, and whether all are finite."""
-        below, right = tf.unstack(canvas - tf.shape(image)[:2])
-        values = tf.pad(preprocess(image, self.preprocessing), [[0, below], [0, right], [0, 0]])
-        cells = self.model.logits(values[None])[0]
-        return cells, tf.reduce_all(tf.math.is_finite(cells))
 
     def _enlarged_of(self, cells: tf.Tensor, canvas: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         """Logits on the canvas's pixels, cropped to `kept`."""
@@ -224,7 +238,16 @@ class Predictor:
     def _highest_of(self, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(classes, their probabilities); the lowest class on ties, which top_k promises and argmax does not."""
         highest, labels = tf.math.top_k(logits, 1)
-        return tf.cast(labels[..., 0], self._dtype), 1 / tf.reduce_sum(tf.exp(logits - highest), axis=-1)
+        return tf.cast(labels[..., 0], self.head.label_dtype), 1 / tf.reduce_sum(tf.exp(logits - highest), axis=-1)
+
+
+def _finite(cells: np.ndarray) -> np.ndarray:
+    if not np.isfinite(cells).all():
+        raise InputError(
+            "the network's logits are not finite (NaN or infinite). Are the weights sound, and was the model trained "
+            "with this preprocessing?"
+        )
+    return cells
 
 
 def window_starts(length: int, window: int, grid: int) -> list[int]:

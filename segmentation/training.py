@@ -35,6 +35,7 @@ from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.errors import InputError
 from dense_resnet.preprocessing import preprocess
+from dense_resnet.runner import EXACT
 from segmentation import losses, metrics
 from segmentation.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
@@ -362,7 +363,7 @@ class TrainingRun:
         self.seen = ConfusionMatrix(classes, ignored)  # of the training images since the last validation
         self.labelled = np.zeros(classes, np.int64)  # pixels of each class in all training images so far
         self._step = tf.function(self._replicas_step, autograph=False)
-        self._twin: Predictor | None = None
+        self._twin: SegmentationModel | None = None
         self._log: Any = None
         self._curves: Any = None
 
@@ -470,8 +471,9 @@ class TrainingRun:
         training = self.training
         self._refuse(weights, done)
         matrix = ConfusionMatrix(self.seen.num_classes, self.seen.ignore_label)
-        predictor = self._predictor()
-        predictor.model.assign(weights)
+        model = self._model(weights)
+        runner = model.runner(EXACT, preprocessing=training.preprocessing)  # compiling would cost more than it saves
+        predictor = Predictor(runner, model.head, training._inference)
         samples = validation.samples
         for number, sample in enumerate(samples):
             image, label = sample.read_image(), sample.read_label(validation.space)
@@ -500,7 +502,7 @@ class TrainingRun:
                 self._record({"step": done, "warning": warning})
         if better:
             self.best = _finite(mean)
-            self._write(training.out, predictor.model, done, self.best)
+            self._write(training.out, model, done, self.best)
 
     def _doubts(self, counts: np.ndarray) -> Iterator[tuple[str, str]]:
         """What looks wrong in a validation's counts: (kind, warning)."""
@@ -529,12 +531,12 @@ class TrainingRun:
                     "have the same label map?",
                 )
 
-    def _predictor(self) -> Predictor:
-        """The model once more, on one device: what validates, and what is written."""
+    def _model(self, weights: Mapping[str, np.ndarray]) -> SegmentationModel:
+        """The model once more, on one device, with these weights: what validates, and what is written."""
         if self._twin is None:
             training = self.training
             own = training.model
-            twin = SegmentationModel(
+            self._twin = SegmentationModel(
                 Backbone(own.backbone.plan, seed=0),
                 own.head.num_classes,
                 own.head.type,
@@ -542,7 +544,7 @@ class TrainingRun:
                 image_pooling_crop=own.image_pooling_crop,
                 seed=0,
             )
-            self._twin = Predictor(twin, training.preprocessing, training._inference)
+        self._twin.assign(weights)
         return self._twin
 
     def _show(self, name: str, done: int, image: np.ndarray, label: np.ndarray, answer: np.ndarray) -> None:
@@ -560,11 +562,10 @@ class TrainingRun:
         if not training.chief:
             return
         self._refuse(weights, done)
-        predictor = self._predictor()
-        predictor.model.assign(weights)
-        self._write(training.out / LAST, predictor.model, done, None)
+        model = self._model(weights)
+        self._write(training.out / LAST, model, done, None)
         if training.validation is None:
-            self._write(training.out, predictor.model, done, None)
+            self._write(training.out, model, done, None)
         self._keep(weights, done)
 
     def _keep(self, weights: Mapping[str, np.ndarray], done: int) -> None:

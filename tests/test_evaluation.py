@@ -89,10 +89,15 @@ def model_folder(tmp_path_factory):
     return folder
 
 
+def exact_system(saved, inference):
+    """A model by its slim graph."""
+    return ModelSystem(saved, saved.runner("exact"), inference)
+
+
 @pytest.fixture(scope="module")
 def system(model_folder):
     """The model, traced once for all."""
-    return ModelSystem(load_model(model_folder), INFERENCE)
+    return exact_system(load_model(model_folder), INFERENCE)
 
 
 @pytest.fixture(scope="module")
@@ -203,12 +208,12 @@ def test_the_ignored_pixel_as_class_0(tmp_path):
 )
 def test_a_model_against_a_literal_loop(inference, model_folder, pairs, tmp_path):
     evaluated, switches = (
-        ModelSystem(load_model(model_folder), inference),
+        exact_system(load_model(model_folder), inference),
         Switches(size=inference.score, upsample=inference.upsample),
     )
     result = Evaluation(evaluated, open_dataset(pairs), tmp_path, switches).run(report=False).result
     matrix, predictor, padded = ConfusionMatrix(5), evaluated._predictor, 0
-    assert (predictor.preprocessing, predictor.inference) == ("inception", inference)
+    assert (predictor._runner.preprocessing, predictor.inference) == ("inception", inference)
     for name, (height, width) in SIZES.items():
         label = np.array(Image.open(pairs / "labels" / f"{name}.png"))
         prediction = predictor(np.array(Image.open(pairs / "images" / f"{name}.png")))
@@ -313,7 +318,7 @@ def test_counts_of_an_image_are_those_of_the_modules(whole, system, pairs):
     line = lines_of(whole)[0]
     dataset = open_dataset(pairs)
     image, label = dataset.samples[0].read_image(), dataset.samples[0].read_label(SPACE)
-    answer = system(dataset.samples[0], image)
+    [answer] = system([dataset.samples[0]], [image])
     both = label, answer.labels, 5, 255
     assert np.array_equal(dense(line["boundary"], 5, 3), boundaries.boundary_counts(*both))
     assert np.array_equal(dense(line["trimap"], 9, 5, 3), boundaries.trimap_counts(*both))
@@ -379,7 +384,9 @@ def test_a_kill_in_the_middle_goes_on_to_the_same_file(system, model_folder, pai
         "from segmentation.prediction import Inference\n"
         "from segmentation.samples import open_dataset\n"
         "model, pairs, out = sys.argv[1:]\n"
-        "evaluation = Evaluation(ModelSystem(load_model(model), Inference(size=65)), open_dataset(pairs), out)\n"
+        "saved = load_model(model)\n"
+        "system = ModelSystem(saved, saved.runner('exact'), Inference(size=65))\n"
+        "evaluation = Evaluation(system, open_dataset(pairs), out)\n"
         "evaluation.run(progress=lambda what, done, total: time.sleep(0.5 * (what == 'scoring')))\n"
     )
     log = tmp_path / "images.jsonl"
@@ -460,10 +467,10 @@ def test_another_protocol_is_refused(system, model_folder, pairs, whole, tmp_pat
     saved = load_model(model_folder)
     finer = load_model(model_folder, output_stride=4)
     systems = {
-        "system.weights_sha256: '": ModelSystem(load_model(tmp_path / "other"), INFERENCE),
-        r"system.output_stride: 8 there, 4 now": ModelSystem(finer, INFERENCE),
-        r"inference.size: 65 there, 81 now": ModelSystem(saved, Inference(size=81)),
-        r"inference.flip: False there, True now": ModelSystem(saved, Inference(size=65, flip=True)),
+        "system.weights_sha256: '": exact_system(load_model(tmp_path / "other"), INFERENCE),
+        r"system.output_stride: 8 there, 4 now": exact_system(finer, INFERENCE),
+        r"inference.size: 65 there, 81 now": exact_system(saved, Inference(size=81)),
+        r"inference.flip: False there, True now": exact_system(saved, Inference(size=65, flip=True)),
     }
     for message, another in systems.items():
         with pytest.raises(InputError, match=rf"holds results of another protocol \({message}"):
@@ -475,7 +482,7 @@ def test_another_protocol_is_refused(system, model_folder, pairs, whole, tmp_pat
 
 
 def test_another_output_stride_is_another_network(model_folder, pairs, whole, tmp_path):
-    finer = ModelSystem(load_model(model_folder, output_stride=4), INFERENCE)
+    finer = exact_system(load_model(model_folder, output_stride=4), INFERENCE)
     result = Evaluation(finer, open_dataset(pairs), tmp_path).run(report=False).result
     assert result["protocol"]["system"]["output_stride"] == 4
     assert result["matrix"] != read_result(whole)[0]["matrix"]
@@ -679,7 +686,7 @@ def test_a_network_that_makes_nan(on_error, pairs, tmp_path):
     saved = load_model(saved_folder)
     saved.model._by_name["logits/semantic/biases"].assign(biases * np.nan)
     with pytest.raises(InputError, match=r"images/a\.png: the network's logits are not finite"):
-        Evaluation(ModelSystem(saved, INFERENCE), open_dataset(pairs), tmp_path / "out").run(on_error=on_error)
+        Evaluation(exact_system(saved, INFERENCE), open_dataset(pairs), tmp_path / "out").run(on_error=on_error)
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
@@ -760,14 +767,14 @@ def test_a_system_that_does_not_fit(system, pairs, tmp_path):
 
 def test_the_canvas_needs_an_ignore_label(model_folder, pairs, tmp_path):
     dataset = open_dataset(pairs)
-    canvas = ModelSystem(load_model(model_folder), Inference(size=65, score="input"))
+    canvas = exact_system(load_model(model_folder), Inference(size=65, score="input"))
     with pytest.raises(InputError, match="scoring the input canvas needs an ignore label"):
         Evaluation(canvas, replace(dataset, space=replace(SPACE, ignore_label=None)), tmp_path, PRESETS["deeplab"])
 
 
 def test_the_canvas_of_a_system_that_pads(model_folder, pairs, whole, tmp_path):
     """What is padded is ignored, so DeepLab's own figure is the native one."""
-    canvas = ModelSystem(load_model(model_folder), Inference(size=65, score="input"))
+    canvas = exact_system(load_model(model_folder), Inference(size=65, score="input"))
     result = Evaluation(canvas, open_dataset(pairs), tmp_path, PRESETS["deeplab"]).run(report=False).result
     native = read_result(whole)[0]
     assert result["matrix"] == native["matrix"]
@@ -850,11 +857,11 @@ def test_few_images_are_decoded_ahead():
 
 
 def evaluate(capsys, pairs, model_folder, out, *more):
-    return run(capsys, "evaluate", pairs, "--model", model_folder, "--out", out, "--size", 65, "--no-report", *more)
+    return run(capsys, "evaluate", pairs, "--model", model_folder, "--out", out, "--size", 65, "--exact", "--no-report", *more)
 
 
 def test_the_command(capsys, pairs, model_folder, whole, tmp_path):
-    code, out, _ = run(capsys, "evaluate", pairs, "--model", model_folder, "--out", tmp_path, "--size", 65)
+    code, out, _ = run(capsys, "evaluate", pairs, "--model", model_folder, "--out", tmp_path, "--size", 65, "--exact")
     assert code == 0
     result, _ = read_result(whole)
     low, high = result["intervals"]["mean_iou"]

@@ -22,6 +22,11 @@ PLAN = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 2)]), ("block3", [(1
 SMALL = Settings(size=129)
 
 
+def extraction_of(backbone, out, settings, **options):
+    """By the slim graph."""
+    return Extraction(backbone.runner("exact", settings.layers), out, settings, **options)
+
+
 @pytest.fixture(scope="module")
 def backbone():
     """A tiny network at stride 8."""
@@ -45,7 +50,7 @@ def contents(folder):
 
 
 def test_files_and_maps(backbone, found, tmp_path):
-    outcome = Extraction(backbone, tmp_path, Settings(size=129, layers=(4, 8))).run(found)
+    outcome = extraction_of(backbone, tmp_path, Settings(size=129, layers=(4, 8))).run(found)
     assert (outcome.written, outcome.total, outcome.failed, outcome.stopped) == (6, 6, (), False)
     manifest = lines(tmp_path)
     assert list(manifest) == [image.relative for image in found]
@@ -76,7 +81,7 @@ def test_sampled_features_belong_to_their_pixel(backbone, photographs, tmp_path)
         shifted = np.full((129, 129, 3), 127, np.uint8)
         shifted[shift : shift + 120, shift : shift + 120] = pixels
         Image.fromarray(shifted).save(tmp_path / name)
-    Extraction(backbone, tmp_path / "out", SMALL).run(images.find_images([str(tmp_path)]))
+    extraction_of(backbone, tmp_path / "out", SMALL).run(images.find_images([str(tmp_path)]))
     one, two = (dr.read_features(tmp_path / "out" / f"{name}.safetensors") for name in ("a.png", "b.png"))
     points = np.array([[60.0, 60.0], [63.0, 70.0]])
     np.testing.assert_allclose(dr.sample(one, points), dr.sample(two, points + 8), rtol=1e-3, atol=1e-3)
@@ -96,7 +101,7 @@ def folder_with_a_truncated_one(photograph_folder, tmp_path):
 
 def test_a_bad_image_stops_the_job_before_it_starts(backbone, folder_with_a_truncated_one, tmp_path):
     with pytest.raises(dr.InputError, match=r"1 of 3 images cannot be used; nothing was computed") as error:
-        Extraction(backbone, tmp_path / "out", SMALL).run(images.find_images([str(folder_with_a_truncated_one)]))
+        extraction_of(backbone, tmp_path / "out", SMALL).run(images.find_images([str(folder_with_a_truncated_one)]))
     assert "b.jpg: cannot be decoded" in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -104,7 +109,7 @@ def test_a_bad_image_stops_the_job_before_it_starts(backbone, folder_with_a_trun
 @pytest.mark.parametrize("batch", [1, 2, 8])
 def test_or_is_skipped_and_said(batch, backbone, folder_with_a_truncated_one, tmp_path):
     found = images.find_images([str(folder_with_a_truncated_one)])
-    extraction = Extraction(backbone, tmp_path / "out", Settings(size=129, batch=batch))
+    extraction = extraction_of(backbone, tmp_path / "out", Settings(size=129, batch=batch))
     outcome = extraction.run(found, on_error="skip")
     assert (outcome.written, len(outcome.failed)) == (2, 1)
     assert "b.jpg: cannot be decoded" in outcome.failed[0]
@@ -121,7 +126,7 @@ def test_or_is_skipped_and_said(batch, backbone, folder_with_a_truncated_one, tm
 
 def test_a_mended_image_is_taken_up(backbone, folder_with_a_truncated_one, tmp_path):
     found = images.find_images([str(folder_with_a_truncated_one)])
-    extraction = Extraction(backbone, tmp_path / "out", SMALL)
+    extraction = extraction_of(backbone, tmp_path / "out", SMALL)
     extraction.run(found, on_error="skip")
     (folder_with_a_truncated_one / "b.jpg").write_bytes((folder_with_a_truncated_one / "a.jpg").read_bytes())
     assert extraction.run(found).written == 1
@@ -132,9 +137,9 @@ def test_an_image_that_breaks_after_the_check(backbone, folder_with_a_truncated_
     monkeypatch.setattr(images, "check_image", lambda *_: None)
     found = images.find_images([str(folder_with_a_truncated_one)])
     with pytest.raises(dr.InputError, match=r"b\.jpg: cannot be decoded"):
-        Extraction(backbone, tmp_path / "one", SMALL).run(found)
+        extraction_of(backbone, tmp_path / "one", SMALL).run(found)
     assert set(lines(tmp_path / "one")) == {"a.jpg"}
-    outcome = Extraction(backbone, tmp_path / "two", SMALL).run(found, on_error="skip")
+    outcome = extraction_of(backbone, tmp_path / "two", SMALL).run(found, on_error="skip")
     assert (outcome.written, len(outcome.failed)) == (2, 1)
     assert list(lines(tmp_path / "two")) == ["a.jpg", "b.jpg", "c.jpg"]
 
@@ -142,22 +147,22 @@ def test_an_image_that_breaks_after_the_check(backbone, folder_with_a_truncated_
 @pytest.mark.parametrize("batch", [1, 4])
 def test_stopping_and_going_on_gives_the_same_files(batch, backbone, found, tmp_path):
     settings = Settings(size=129, batch=batch)
-    Extraction(backbone, tmp_path / "whole", settings).run(found)
+    extraction_of(backbone, tmp_path / "whole", settings).run(found)
     seen = []
-    stopped = Extraction(backbone, tmp_path / "parts", settings).run(
+    stopped = extraction_of(backbone, tmp_path / "parts", settings).run(
         found, progress=lambda what, done, total: seen.append((what, done)), stop=lambda: ("extracting", batch) in seen
     )
     assert stopped.stopped
     assert [what for what, _ in seen[:13]] == ["checking"] * 6 + ["comparing"] * 6 + ["extracting"]
     assert 0 < stopped.total < 6
-    rest = Extraction(backbone, tmp_path / "parts", settings).run(found)
+    rest = extraction_of(backbone, tmp_path / "parts", settings).run(found)
     assert rest.written == 6 - stopped.total
     assert rest.total == 6
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
 def test_half_a_line_of_the_manifest_and_a_lost_file(backbone, found, tmp_path):
-    extraction = Extraction(backbone, tmp_path / "out", Settings(size=129, batch=4))
+    extraction = extraction_of(backbone, tmp_path / "out", Settings(size=129, batch=4))
     extraction.run(found)
     before = contents(tmp_path / "out")
     manifest = tmp_path / "out" / "manifest.jsonl"
@@ -168,7 +173,7 @@ def test_half_a_line_of_the_manifest_and_a_lost_file(backbone, found, tmp_path):
 
 
 def test_a_damaged_manifest(backbone, found, tmp_path):
-    extraction = Extraction(backbone, tmp_path, SMALL)
+    extraction = extraction_of(backbone, tmp_path, SMALL)
     extraction.run(found[:1])
     for damage in (b"{garbage\n", b"[1]\n", b'{"path": "a"}\n', b"\xff\xfe\n", b'{"path": 1, "status": "ok"}\n'):
         (tmp_path / "manifest.jsonl").write_bytes(damage)
@@ -183,7 +188,7 @@ def test_a_damaged_manifest(backbone, found, tmp_path):
 def test_a_changed_image_is_extracted_again(backbone, folder_with_a_truncated_one, photograph_folder, tmp_path):
     (folder_with_a_truncated_one / "b.jpg").unlink()
     found = images.find_images([str(folder_with_a_truncated_one)])
-    extraction = Extraction(backbone, tmp_path / "out", SMALL)
+    extraction = extraction_of(backbone, tmp_path / "out", SMALL)
     extraction.run(found)
     (folder_with_a_truncated_one / "a.jpg").write_bytes((photograph_folder / "grey.jpg").read_bytes())
     assert extraction.run(found).written == 1
@@ -195,38 +200,38 @@ def test_a_changed_image_is_extracted_again(backbone, folder_with_a_truncated_on
 
 
 def test_another_protocol_is_refused(backbone, found, tmp_path):
-    Extraction(backbone, tmp_path, SMALL).run(found[:1])
+    extraction_of(backbone, tmp_path, SMALL).run(found[:1])
     before = contents(tmp_path)
     with pytest.raises(dr.InputError, match=r"results of another protocol \(dtype: 'float32' there, 'float16' now\)"):
-        Extraction(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
+        extraction_of(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
     other = laws.loaded(PLAN, laws.mirrored(backbone.weights))
     with pytest.raises(dr.InputError, match="weights_sha256"):
-        Extraction(other, tmp_path, SMALL).run(found[:1])
+        extraction_of(other, tmp_path, SMALL).run(found[:1])
     assert contents(tmp_path) == before
 
 
 def test_shards_make_the_whole(backbone, found, tmp_path):
     for index in range(2):
-        Extraction(backbone, tmp_path / "shards", SMALL, shard=(index, 2)).run(found)
-    Extraction(backbone, tmp_path / "whole", SMALL).run(found)
+        extraction_of(backbone, tmp_path / "shards", SMALL, shard=(index, 2)).run(found)
+    extraction_of(backbone, tmp_path / "whole", SMALL).run(found)
     merged = lines(tmp_path / "shards", "manifest.0-of-2.jsonl") | lines(tmp_path / "shards", "manifest.1-of-2.jsonl")
     assert merged == lines(tmp_path / "whole")
     for image in found:
         name = f"{image.relative}.safetensors"
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    joined = Extraction(backbone, tmp_path / "shards", SMALL).run(found)
+    joined = extraction_of(backbone, tmp_path / "shards", SMALL).run(found)
     assert (joined.written, joined.total) == (0, 6)
     assert lines(tmp_path / "shards") == merged
 
 
 def test_two_runs_on_one_folder(backbone, found, tmp_path):
-    extraction = Extraction(backbone, tmp_path, SMALL)
+    extraction = extraction_of(backbone, tmp_path, SMALL)
     raised = []
 
     def intrude(what, done, total):
         if what == "extracting" and not raised:
             with pytest.raises(dr.InputError, match="another run is writing here"):
-                Extraction(backbone, tmp_path, SMALL).run(found)
+                extraction_of(backbone, tmp_path, SMALL).run(found)
             raised.append(True)
 
     assert extraction.run(found, progress=intrude).written == 6
@@ -239,7 +244,7 @@ def test_features_that_are_not_finite(dtype, cause, found, tmp_path):
     weights["tiny/postnorm/gamma"][:] = 1e6 if dtype == "float16" else 3e38
     broken = laws.loaded(PLAN, weights)
     with pytest.raises(dr.InputError, match=rf"alpha\.PNG: features at stride 8 are not finite: .*{cause}"):
-        Extraction(broken, tmp_path, Settings(size=129, dtype=dtype)).run(found)
+        extraction_of(broken, tmp_path, Settings(size=129, dtype=dtype)).run(found)
     assert "alpha.PNG.safetensors" not in contents(tmp_path)
 
 
@@ -249,7 +254,7 @@ def test_a_full_disk_is_found_before_the_job(backbone, found, tmp_path, monkeypa
     usage = files.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(dr.InputError, match="MiB are needed and"):
-        Extraction(backbone, tmp_path / "out", SMALL).run(found)
+        extraction_of(backbone, tmp_path / "out", SMALL).run(found)
 
 
 @pytest.mark.parametrize(
@@ -265,11 +270,11 @@ def test_a_full_disk_is_found_before_the_job(backbone, found, tmp_path, monkeypa
 )
 def test_settings_that_do_not_fit(settings, message, backbone, tmp_path):
     with pytest.raises(dr.InputError, match=message):
-        Extraction(backbone, tmp_path, settings)
+        extraction_of(backbone, tmp_path, settings)
 
 
 def test_pictures(backbone, found, tmp_path):
-    extraction = Extraction(backbone, tmp_path, Settings(size=129, layers=(4, 8)))
+    extraction = extraction_of(backbone, tmp_path, Settings(size=129, layers=(4, 8)))
     extraction.run(found[:1])
     assert extraction.run(found[:1], picture=True).written == 0  # drawn from the features that are there
     picture = images.decode_image("p", (tmp_path / "alpha.PNG.alignment.png").read_bytes())
@@ -282,21 +287,21 @@ def test_a_folder_that_holds_the_images(backbone, folder_with_a_truncated_one):
     before = contents(folder_with_a_truncated_one)
     for out in (folder_with_a_truncated_one, folder_with_a_truncated_one.parent):
         with pytest.raises(dr.InputError, match="holds the images themselves"):
-            Extraction(backbone, out, SMALL).run(found, picture=True)
+            extraction_of(backbone, out, SMALL).run(found, picture=True)
     assert contents(folder_with_a_truncated_one) == before
 
 
 def test_a_manifest_without_its_protocol(backbone, found, tmp_path):
-    Extraction(backbone, tmp_path, SMALL).run(found[:1])
+    extraction_of(backbone, tmp_path, SMALL).run(found[:1])
     (tmp_path / "extraction.json").unlink()
     with pytest.raises(dr.InputError, match=r"has manifest\.jsonl but not the extraction\.json that goes with it"):
-        Extraction(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
+        extraction_of(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
 
 
 def test_going_on_needs_room_only_for_the_rest(backbone, found, tmp_path, monkeypatch):
     from dense_resnet import files
 
-    extraction = Extraction(backbone, tmp_path, SMALL)
+    extraction = extraction_of(backbone, tmp_path, SMALL)
     extraction.run(found[:5])
     usage = files.shutil.disk_usage(tmp_path)._replace(free=extraction._bytes_per_image() + 10)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
@@ -304,7 +309,7 @@ def test_going_on_needs_room_only_for_the_rest(backbone, found, tmp_path, monkey
 
 
 def test_a_kill_while_a_file_is_written_leaves_nothing_behind(backbone, found, tmp_path):
-    extraction = Extraction(backbone, tmp_path, SMALL)
+    extraction = extraction_of(backbone, tmp_path, SMALL)
     extraction.run(found[:2])
     left = tmp_path / f".{found[2].relative}.safetensors.partial"
     left.write_bytes(b"half")
@@ -317,25 +322,25 @@ def test_a_name_that_is_too_long(backbone, photograph_folder, tmp_path):
     folder.mkdir()
     (folder / ("a" * 240 + ".jpg")).write_bytes((photograph_folder / "cat.jpg").read_bytes())
     with pytest.raises(dr.InputError, match="the name is too long"):
-        Extraction(backbone, tmp_path / "out", SMALL).run(images.find_images([str(folder)]))
+        extraction_of(backbone, tmp_path / "out", SMALL).run(images.find_images([str(folder)]))
 
 
 def test_a_lower_limit_takes_nothing_away(backbone, found, tmp_path):
-    Extraction(backbone, tmp_path, SMALL).run(found)
+    extraction_of(backbone, tmp_path, SMALL).run(found)
     before = contents(tmp_path)
-    again = Extraction(backbone, tmp_path, SMALL, max_pixels=1000).run(found, on_error="skip")
+    again = extraction_of(backbone, tmp_path, SMALL, max_pixels=1000).run(found, on_error="skip")
     assert (again.written, again.total, again.failed) == (0, 6, ())
     assert contents(tmp_path) == before
 
 
 def test_stopping_while_it_checks(backbone, found, tmp_path):
-    assert Extraction(backbone, tmp_path / "out", SMALL).run(found, stop=lambda: True).stopped
+    assert extraction_of(backbone, tmp_path / "out", SMALL).run(found, stop=lambda: True).stopped
     assert not (tmp_path / "out").exists()
 
 
 def test_grey_input_for_a_scheme_of_colours(tmp_path):
     with pytest.raises(dr.InputError, match="scheme 'vgg' needs 3 channels"):
-        Extraction(dr.Backbone("resnet_v1_18", in_channels=1), tmp_path, SMALL)
+        extraction_of(dr.Backbone("resnet_v1_18", in_channels=1), tmp_path, SMALL)
 
 
 # -- the 152-layer network, through the command -------------------------------------------------------------------------

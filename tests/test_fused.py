@@ -76,7 +76,7 @@ def test_gammas_of_one_sign(sign):
 def test_the_pyramid(placement):
     plan = small_plan(placement, 8)
     weights = hard_weights(plan)
-    ours, theirs = compiled(plan, weights, pyramid=True)(images_of(65)), laws.loaded(plan, weights).features(images_of(65))
+    ours, theirs = compiled(plan, weights, output="pyramid")(images_of(65)), laws.loaded(plan, weights).features(images_of(65))
     assert list(ours) == list(theirs)
     for stride, values in ours.items():
         assert laws.relative_error(values, theirs[stride]) <= 1e-4

@@ -12,13 +12,13 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = [  # from the ground up; a file may import from floors before its own
     ["errors"],
-    ["geometry", "files"],
+    ["geometry", "files", "machine", "processes"],
     ["analysis"],
     ["plan"],
     ["variants"],
-    ["preprocessing", "images", "compat", "journal", "fused"],
-    ["resnet_utils"],
-    ["resnet_v1", "resnet_v2", "slim_module"],
+    ["preprocessing", "images", "compat", "journal", "pace"],
+    ["resnet_utils", "fused"],
+    ["resnet_v1", "resnet_v2", "slim_module", "runner"],
     ["checkpoints.hdf5_file", "checkpoints.table"],
     ["checkpoints.safetensors", "checkpoints.slim", "checkpoints.hdf5", "checkpoints.pickled", "checkpoints.origin"],
     ["checkpoints.report", "checkpoints.keras", "checkpoints.torchvision"],
@@ -27,6 +27,8 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
     ["backbone", "keras_resnet", "picture"],
     ["laws", "extraction"],
     ["parity"],
+    ["competitors"],
+    ["limits", "chart"],
     ["benchmark"],
 ]
 SEGMENTATION = [
@@ -34,10 +36,11 @@ SEGMENTATION = [
     ["boundaries", "intervals", "presets", "scenes", "samples", "fused"],
     ["model"],
     ["inspection", "model_directory", "prediction", "report", "results"],
-    ["training", "evaluation", "labelling", "conversion"],
+    ["export", "training"],
+    ["evaluation", "labelling", "conversion"],
     ["benchmark"],
 ]
-GROUND = {"errors", "geometry", "files", "analysis", "plan", "variants"}
+GROUND = {"errors", "geometry", "files", "machine", "processes", "analysis", "plan", "variants"}
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 PRIVATE_TO_COMPAT = ("tensorflow.python", "tf_keras")
 

@@ -39,7 +39,7 @@ def saved(model_folder):
 @pytest.fixture(scope="module")
 def predictor(saved):
     """What labels should be."""
-    return Predictor(saved.model, saved.preprocessing, INFERENCE)
+    return Predictor(saved.runner("exact"), saved.head, INFERENCE)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def labelling(saved, predictor):
     """A Labelling of the tiny model, which is traced only once."""
 
     def make(out, **options):
-        made = Labelling(saved, out, INFERENCE, **options)
+        made = Labelling(saved, saved.runner("exact"), out, INFERENCE, **options)
         made._predictor = predictor
         return made
 
@@ -133,9 +133,9 @@ def test_stopping_and_going_on(labelling, folder, tmp_path):
     stopped = labelling(tmp_path / "parts").run(
         found, progress=lambda what, done, total: seen.append((what, done)), stop=lambda: ("labelling", 1) in seen
     )
-    assert (stopped.stopped, stopped.written) == (True, 2)
+    assert (stopped.stopped, stopped.written) == (True, 1)
     rest = labelling(tmp_path / "parts").run(found)
-    assert (rest.written, rest.total) == (1, 3)
+    assert (rest.written, rest.total) == (2, 3)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     assert labelling(tmp_path / "parts").run(found).written == 0
     assert labelling(tmp_path / "nothing").run(found, stop=lambda: True).stopped
@@ -172,7 +172,7 @@ def test_another_protocol_is_refused(labelling, saved, folder, tmp_path):
     labelling(tmp_path / "out").run(found)
     before = contents(tmp_path / "out")
     with pytest.raises(InputError, match=r"results of another protocol \(inference.flip: False there, True now\)"):
-        Labelling(saved, tmp_path / "out", Inference(size=65, flip=True)).run(found)
+        Labelling(saved, saved.runner("exact"), tmp_path / "out", Inference(size=65, flip=True)).run(found)
     assert contents(tmp_path / "out") == before
 
 
@@ -243,7 +243,7 @@ def test_a_network_that_makes_nan(on_error, model_folder, folder, tmp_path):
     biases = broken.model._by_name["logits/semantic/biases"]
     biases.assign(biases * np.nan)
     with pytest.raises(InputError, match=r"a\.png: the network's logits are not finite"):
-        Labelling(broken, tmp_path / "out", INFERENCE).run(found_in(folder), on_error=on_error)
+        Labelling(broken, broken.runner("exact"), tmp_path / "out", INFERENCE).run(found_in(folder), on_error=on_error)
     assert "a.png" not in contents(tmp_path / "out")
 
 
@@ -268,7 +268,7 @@ def test_scoring_the_files_equals_scoring_the_model(labelling, saved, tmp_path):
     folder = FolderSystem(tmp_path / "labels", dataset.space, dataset.samples)
     one, two = (
         Evaluation(system, dataset, tmp_path / out).run(report=False).result
-        for out, system in (("files", folder), ("model", ModelSystem(saved, INFERENCE)))
+        for out, system in (("files", folder), ("model", ModelSystem(saved, saved.runner("exact"), INFERENCE)))
     )
     assert one["mean_iou"] == two["mean_iou"]
     assert one["matrix"] == two["matrix"]
@@ -277,7 +277,7 @@ def test_scoring_the_files_equals_scoring_the_model(labelling, saved, tmp_path):
 
 
 def test_the_command(capsys, model_folder, predictor, folder, tmp_path):
-    arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--out", tmp_path / "out"]
+    arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--exact", "--out", tmp_path / "out"]
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     code, _, err = run(capsys, *arguments)
     assert code == 1
@@ -304,14 +304,14 @@ def test_an_output_beside_the_images_is_not_labelled_itself(capsys, model_folder
 
 
 def test_a_signal_stops_the_command(capsys, model_folder, folder, tmp_path, monkeypatch):
-    label = Labelling._label
+    write = Labelling._write
 
     def stop(self, *arguments):
-        label(self, *arguments)
+        write(self, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Labelling, "_label", stop)
-    arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--out", tmp_path / "out"]
+    monkeypatch.setattr(Labelling, "_write", stop)
+    arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--out", tmp_path / "out", "--threads", 1]
     code, out, _ = run(capsys, *arguments)
     assert code == 75
     assert out.endswith(f"{tmp_path / 'out'}: labels of 1 images\nstopped; the same command goes on from here\n")

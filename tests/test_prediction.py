@@ -45,7 +45,12 @@ def model_of(head="fcn"):
 @functools.cache
 def predictor_of(head="fcn", **inference):
     """With the canvas of these tests."""
-    return Predictor(model_of(head), "inception", Inference(**{"size": CANVAS, **inference}))
+    return exact_predictor(model_of(head), Inference(**{"size": CANVAS, **inference}))
+
+
+def exact_predictor(model, inference, batch=1):
+    """By the slim graph."""
+    return Predictor(model.runner("exact"), model.head, inference, batch)
 
 
 def image_of(height, width, seed=0):
@@ -170,7 +175,7 @@ def test_the_lowest_class_wins_a_tie(num_classes):
     model = tiny_model(num_classes=num_classes)
     for variable in model._by_name.values():
         variable.assign(tf.zeros_like(variable))
-    predictor = Predictor(model, "inception", Inference(size=33))
+    predictor = exact_predictor(model, Inference(size=33))
     for ties in ({0, num_classes - 1}, {1, num_classes - 1}, set(range(num_classes))):
         model._by_name["logits/semantic/biases"].assign([float(number in ties) for number in range(num_classes)])
         prediction = predictor(image_of(33, 30))
@@ -184,7 +189,7 @@ def test_many_classes(num_classes, dtype):
     biases = model._by_name["logits/semantic/biases"]
     biases.assign(1000 * tf.one_hot(num_classes - 1, num_classes))
     for inference in (Inference(size=33), Inference(size=33, flip=True)):
-        labels = Predictor(model, "inception", inference)(image_of(33, 30)).labels
+        labels = exact_predictor(model, inference)(image_of(33, 30)).labels
         assert labels.dtype == dtype
         assert (labels == num_classes - 1).all()
 
@@ -336,7 +341,7 @@ def test_logits_that_are_not_finite(value, inference):
     model = tiny_model()
     biases = model._by_name["logits/semantic/biases"]
     biases.assign([0.0, 0.0, value, 0.0, 0.0])
-    predictor = Predictor(model, "inception", Inference(size=CANVAS, **inference))
+    predictor = exact_predictor(model, Inference(size=CANVAS, **inference))
     with pytest.raises(InputError, match="the network's logits are not finite"):
         predictor(image_of(40, 70))
 
@@ -363,11 +368,11 @@ def test_logits_that_are_not_finite(value, inference):
 )
 def test_what_cannot_be(inference, message):
     with pytest.raises(InputError, match=message):
-        Predictor(model_of(), "inception", inference)
+        exact_predictor(model_of(), inference)
 
 
 def test_a_network_that_takes_no_rgb():
     plan = dr.plan(BLOCKS, output_stride=8, scope="tiny", kind="bottleneck_v1", in_channels=4)
     model = SegmentationModel(dr.Backbone(plan, seed=0), 5, "fcn")
     with pytest.raises(InputError, match="images have 3 channels, this network takes 4"):
-        Predictor(model, "inception", Inference(size=CANVAS))
+        exact_predictor(model, Inference(size=CANVAS))

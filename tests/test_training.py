@@ -118,7 +118,7 @@ def test_it_learns(trained, data):
     assert outcome.best > 0.7
     counts = training.ConfusionMatrix(3)
     saved = load_model(one.out)
-    predictor = Predictor(saved.model, saved.preprocessing, Inference(49))
+    predictor = Predictor(saved.runner("exact"), saved.head, Inference(49))
     for sample in open_dataset(data, "val").samples:
         counts.update(sample.read_label(saved.space), predictor(sample.read_image()).labels)
     assert training.metrics.mean_iou(counts.counts) == pytest.approx(outcome.best, abs=1e-6)

@@ -1,15 +1,24 @@
-"""``dense-resnet benchmark``: forward time, and ratios against plain slim and the extraction."""
+"""``dense-resnet benchmark``: our folded network, others in turn with it, and what the machine allows."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-HELP = "Time the forward pass; --versus runs others in turn with what is ours and prints the ratio."
-SLIM, EXTRACT, CONFUSION, EVALUATE, TRAIN = "slim", "extract", "confusion", "evaluate", "train"
-COMPILED = {"compiled": "float32", "compiled-bfloat16": "bfloat16"}  # our own, frozen for inference: its precision
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from dense_resnet.benchmark import Timing
+    from dense_resnet.plan import Plan
+
+HELP = "Time the forward pass; --versus runs others in turn with it, each in a process of its own, and prints the ratios."
+NETWORKS = ("function", "slim", "keras", "timm", "openvino", "onnxruntime")  # that run the same forward pass
+EXTRACT, CONFUSION, EVALUATE, TRAIN = "extract", "confusion", "evaluate", "train"
+RATIOS = ("x float32", "x bfloat16")  # headings: of ours at both precisions
 LABEL_MAPS = [(size, classes) for size in ((513, 513), (1024, 2048)) for classes in (21, 150)]  # that matrices are counted of
 
 
@@ -21,114 +30,192 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(output_stride=16)
     parser.add_argument("--size", type=int, default=513, metavar="N", help="side of the image (default 513)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images a run (default 1)")
+    parser.add_argument("--classes", type=int, metavar="N", help="compute the logits of so many classes, not the features")
     parser.add_argument("--burn-in", type=int, default=3, metavar="N", help="runs that are not timed (default 3)")
     parser.add_argument("--batches", type=int, default=20, metavar="N", help="runs that are (default 20)")
     parser.add_argument(
         "--versus",
         nargs="+",
         default=[],
-        choices=(SLIM, *COMPILED, EXTRACT, CONFUSION, EVALUATE, TRAIN),
-        help="what to compare with",
+        choices=(*NETWORKS, EXTRACT, CONFUSION, EVALUATE, TRAIN),
+        metavar="NAME",
+        help="networks (function, which is ours in a tf.function; slim, keras, timm, openvino, onnxruntime), each at the "
+        "precisions that it has, or other work (extract, evaluate, train, confusion)",
     )
     parser.add_argument("--images", type=int, default=64, metavar="N", help="files for extract and evaluate (default 64)")
     parser.add_argument("--crop", type=int, default=257, metavar="N", help="side of the images for train (default 257)")
-    parser.add_argument("--json", metavar="FILE", help="also write every figure there")
+    parser.add_argument("--json", metavar="FILE", help="also write every figure, every single time and the machine there")
+    parser.add_argument("--chart", metavar="FILE.png", help="also draw the medians (needs matplotlib)")
 
 
 def main(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from dense_resnet.errors import InputError
     from dense_resnet.geometry import positive_integer
     from dense_resnet.variants import plan
 
-    from .cli import start_tensorflow
+    from .cli import progress_bar, start_tensorflow
 
     for name in ("size", "batch", "batches", "images", "crop"):
         positive_integer(f"--{name}", getattr(args, name))
     positive_integer("--burn-in", args.burn_in + 1)
-    planned = plan(args.model, args.output_stride, multi_grid=args.multi_grid)
+    planned = plan(args.model, args.output_stride, multi_grid=args.multi_grid, num_classes=args.classes)
 
     start_tensorflow()
-    from dense_resnet import benchmark, files, parity
-    from dense_resnet.backbone import Backbone
+    from dense_resnet import benchmark, chart, files, machine
     from dense_resnet.extraction import Settings
 
-    if SLIM in args.versus:
-        parity.slim_network(planned)
+    networks = [name for name in NETWORKS if name in args.versus]
+    benchmark.check(planned, networks)
     if {EXTRACT, EVALUATE} & {*args.versus}:
         Settings(args.size).check(planned)
-    if args.json:
-        files.probe_folder(Path(args.json).parent)
+    if args.chart:
+        chart.check()
+    for path in filter(None, (args.json, args.chart)):
+        if Path(path).is_dir():
+            raise InputError(f"{path}: is a folder: give the name of a file in it.")
+        files.probe_folder(Path(path).parent)
 
-    images = benchmark.noise_images(planned, args.size, args.batch)
-    backbone = Backbone(planned, seed=0)
-    own = benchmark.prepared("dense_resnet", lambda: benchmark.backbone_forward(backbone, images), args.batch)
-    peak = benchmark.peak_memory()
-    competitors = [own]
-    if SLIM in args.versus:
-        slim = benchmark.prepared("tf_slim", lambda: benchmark.slim_forward(planned, images), args.batch)
-        competitors.append(slim)
-    for name, precision in COMPILED.items():
-        if name in args.versus:
-
-            def make(precision: str = precision) -> benchmark.Run:
-                return benchmark.compiled_forward(backbone, images, precision)
-
-            competitors.append(benchmark.prepared(name, make, args.batch))
-    benchmark.alternate(competitors, args.batches, args.burn_in)
-    timings = [timing for timing, _ in competitors]
-    ratios = {f"{timing.name} / dense_resnet": benchmark.ratio(timing, timings[0]) for timing in timings[1:]}
-    gmacs = planned.macs(args.size) * args.batch / 1e9
-    result = {
-        "model": planned.name,
-        "output_stride": planned.output_stride,
-        "size": args.size,
-        "batch": args.batch,
-        "gmac": gmacs,
-        "peak_memory_bytes": peak,
-    }
-    if EXTRACT in args.versus:
-        bare, extract, peaks = benchmark.against_extraction(planned, args.size, args.images, runs=3)
-        timings += [bare, extract]
-        ratios["forward / extract (images/s of extract over those of the forward)"] = benchmark.ratio(bare, extract)
-        result["peak_memory_bytes_after_each_extraction"] = peaks
-    if EVALUATE in args.versus:
-        from segmentation.benchmark import against_evaluation
-
-        bare, evaluate, peaks = against_evaluation(planned, args.size, args.images, runs=3)
-        timings += [dataclasses.replace(bare, name="logits + argmax"), evaluate]
-        ratios["evaluate / (forward + enlarging + argmax)"] = benchmark.ratio(evaluate, bare)
-        result["peak_memory_bytes_after_each_evaluation"] = peaks
-    if TRAIN in args.versus:
-        from segmentation.benchmark import training_timings
-
-        training = training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches)
-        timings += training
-        for other in training[1:]:
-            ratios[f"{other.name} / our training step in float32"] = benchmark.ratio(other, training[0])
-    if CONFUSION in args.versus:
-        from segmentation.benchmark import confusion_timings
-
-        for (height, width), classes in LABEL_MAPS:
-            comparison = confusion_timings(height, width, classes, args.batches)
-            for name, value in comparison.ratios.items():
-                ratios[f"confusion matrix, {height}x{width}, {classes} classes: {name} / dense_resnet"] = value
-            result["not_compared"] = comparison.missing
-    result |= {"timings": [timing.as_dict() for timing in timings], "ratios": ratios}
-    result["gmac_per_second"] = gmacs / result["timings"][0]["median"]
-
-    print(f"{planned.name}, output_stride {planned.output_stride}, {args.size}x{args.size}, batch {args.batch}")
-    for timing in timings:
-        figures = timing.as_dict()
-        rate = f", {gmacs / figures['median']:.0f} GMAC/s" if timing.images == args.batch else ""
-        print(
-            f"  {timing.name:<13} {figures['mean']:.3f} +/- {figures['sd']:.3f} s a run, median {figures['median']:.3f}, "
-            f"{figures['images_per_second']:.2f} images/s{rate}; ready after {figures['build_seconds']:.1f} s"
+    load = machine.load()
+    with progress_bar() as progress:
+        contest = benchmark.contest(
+            planned, args.size, args.batch, networks, runs=args.batches, burn_in=args.burn_in, progress=progress
         )
-    for name, value in ratios.items():
+    figures = contest.as_dict() | benchmark.surroundings(vars(args), load)
+    console = Console()
+    _print_networks(console, figures)
+    _print_limits(console, figures)
+
+    work, figures["other_work"] = _other_work(args, planned)
+    for timing in work:
+        one = timing.as_dict()
+        print(
+            f"  {timing.name:<13} {one['mean']:.3f} +/- {one['sd']:.3f} s a run, median {one['median']:.3f}, "
+            f"{one['images_per_second']:.2f} images/s; ready after {one['build_seconds']:.1f} s"
+        )
+    for name, value in figures["other_work"]["ratios"].items():
         print(f"  {name}: {value:.3f}")
-    print(f"  peak memory {peak / 2**20:.0f} MiB, TensorFlow included")
+
     if args.json:
-        files.write_bytes(args.json, (json.dumps(result, indent=1) + "\n").encode())
+        files.write_bytes(args.json, (json.dumps(figures, indent=1) + "\n").encode())
+    if args.chart:
+        files.write_bytes(args.chart, chart.draw(figures))
     return 0
+
+
+def _table(*headings: str, title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number > 1 and heading != "implementation" else "left")
+    return table
+
+
+def _print_networks(console: Console, figures: dict[str, Any]) -> None:
+    what = f"logits of {figures['classes']} classes" if figures["classes"] else "features"
+    print(
+        f"{figures['model']}, {what}, output_stride {figures['output_stride']}, {figures['size']}x{figures['size']}, "
+        f"batch {figures['batch']}: {figures['gmac']:.1f} GMAC"
+    )
+    times = _table("", "precision", "median", "minimum", "mean", "sd", "images/s", "GMAC/s", title="seconds a run")
+    ratios = _table("", "precision", *RATIOS, "error", "ready s", "peak MiB", title="times as long as ours, median of pairs")
+    for one in figures["timings"]:
+        name = one["competitor"], one["precision"]
+        seconds = (f"{one[figure]:.4f}" for figure in ("median", "minimum", "mean", "sd"))
+        times.add_row(*name, *seconds, f"{one['images_per_second']:.2f}", f"{one['gmac_per_second']:.0f}")
+        against = (f"{others[one['name']]:.3f}" if one["name"] in others else "" for others in figures["ratios"].values())
+        error = "" if one["relative_error"] is None else f"{one['relative_error']:.1e}"
+        ratios.add_row(*name, *against, error, f"{one['build_seconds']:.1f}", f"{one['peak_memory_bytes'] / 2**20:.0f}")
+    console.print(times, ratios)
+    print("error: largest, of the spread of our float32 answers; none where the weights are others")
+    for name, why in figures["skipped"].items():
+        print(f"skipped: {name}: {why}")
+
+
+def _print_limits(console: Console, figures: dict[str, Any]) -> None:
+    limits = _table("", "limit", "GFLOP/s", "best", "seconds", "ours / limit", title="limits, in the same rounds")
+    operations = _table("", "", "implementation", "count", "ms", "share", title="where ours spends its time")
+    for precision, limit in figures["limits"].items():
+        products, onednn = limit["matrix_products"], limit["onednn"]
+        rates = f"{products['gflop_per_second']:.0f}", f"{products['best_gflop_per_second']:.0f}"
+        limits.add_row(precision, "matrix products", *rates, f"{limit['least_seconds']:.4f}", f"{limit['ours / least']:.3f}")
+        if "skipped" in onednn:
+            print(f"skipped: oneDNN's own times: {onednn['skipped']}")
+            continue
+        rate = f"{2 * figures['gmac'] / onednn['median']:.0f}"
+        ratio = f"{onednn['ours / convolutions']:.3f}"
+        limits.add_row(precision, "its convolutions", rate, "", f"{onednn['median']:.4f}", ratio)
+        run = onednn["run_milliseconds"]
+        rows = [(one["kind"], one["implementation"], one["count"], one["milliseconds"]) for one in onednn["operations"]]
+        rest = run - sum(milliseconds for *_, milliseconds in rows)
+        for kind, implementation, count, milliseconds in (*rows, ("all the rest", "", "", rest)):
+            share = f"{milliseconds / run:.1%}"
+            operations.add_row(precision, kind, implementation, str(count), f"{milliseconds:.2f}", share)
+    console.print(limits, operations)
+
+
+def _other_work(args: argparse.Namespace, planned: Plan) -> tuple[list[Timing], dict[str, Any]]:
+    """(timings, figures) of what is not a forward pass."""
+    timings: list[Timing] = []
+    ratios: dict[str, float] = {}
+    figures: dict[str, Any] = {"ratios": ratios}
+    works: dict[str, Callable[..., None]] = {EXTRACT: _extract, EVALUATE: _evaluate, TRAIN: _train, CONFUSION: _confusion}
+    for name, work in works.items():
+        if name in args.versus:
+            work(args, planned, timings, ratios, figures)
+    figures["timings"] = [timing.as_dict() for timing in timings]
+    return timings, figures
+
+
+def _extract(
+    args: argparse.Namespace, planned: Plan, timings: list[Timing], ratios: dict[str, float], figures: dict[str, Any]
+) -> None:
+    from dense_resnet.benchmark import against_extraction, ratio
+
+    bare, extract, peaks = against_extraction(planned, args.size, args.images, runs=3)
+    timings += [bare, extract]
+    ratios["forward / extract (images/s of extract over those of the forward)"] = ratio(bare, extract)
+    figures["peak_memory_bytes_after_each_extraction"] = peaks
+
+
+def _evaluate(
+    args: argparse.Namespace, planned: Plan, timings: list[Timing], ratios: dict[str, float], figures: dict[str, Any]
+) -> None:
+    from dense_resnet.benchmark import ratio
+    from segmentation.benchmark import against_evaluation
+
+    bare, evaluate, peaks = against_evaluation(planned, args.size, args.images, runs=3)
+    bare.name = "logits + argmax"
+    timings += [bare, evaluate]
+    ratios["evaluate / (forward + enlarging + argmax)"] = ratio(evaluate, bare)
+    figures["peak_memory_bytes_after_each_evaluation"] = peaks
+
+
+def _train(
+    args: argparse.Namespace, planned: Plan, timings: list[Timing], ratios: dict[str, float], figures: dict[str, Any]
+) -> None:
+    from dense_resnet.benchmark import ratio
+    from segmentation.benchmark import training_timings
+
+    training = training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches)
+    timings += training
+    for other in training[1:]:
+        ratios[f"{other.name} / our training step in float32"] = ratio(other, training[0])
+
+
+def _confusion(
+    args: argparse.Namespace, planned: Plan, timings: list[Timing], ratios: dict[str, float], figures: dict[str, Any]
+) -> None:
+    from segmentation.benchmark import confusion_timings
+
+    for (height, width), classes in LABEL_MAPS:
+        comparison = confusion_timings(height, width, classes, args.batches)
+        for name, value in comparison.ratios.items():
+            ratios[f"confusion matrix, {height}x{width}, {classes} classes: {name} / dense_resnet"] = value
+        figures["not_compared"] = comparison.missing
 
 
 if __name__ == "__main__":

@@ -19,11 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dense_resnet.backbone import Backbone
+    from dense_resnet.pace import Pace
     from dense_resnet.plan import Plan
+    from dense_resnet.runner import Runner
+    from segmentation.export import Exported
+    from segmentation.model_directory import SavedModel
     from segmentation.prediction import Inference
 
 VERBS = (
-    "describe", "check", "convert", "extract", "doctor", "train", "evaluate", "compare", "predict", "benchmark", "demo",
+    "describe", "check", "convert", "extract", "doctor", "train", "evaluate", "compare", "predict", "export", "benchmark",
+    "demo",
 )  # fmt: skip
 STOPPED = 75  # EX_TEMPFAIL: run it again
 
@@ -105,7 +110,7 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """How a model is run on an image."""
     group = parser.add_argument_group("inference")
     group.add_argument("--output-stride", type=int, metavar="N", help="another one than the model was trained at")
-    group.add_argument("--size", type=int, default=513, metavar="N", help="side of the canvas, 32n+1 (default 513)")
+    group.add_argument("--size", type=int, metavar="N", help="side of the canvas, 32n+1 (default 513, or the export's own)")
     group.add_argument(
         "--scales", type=float, nargs="+", default=[1.0], metavar="X", help="such as 0.5 0.75 1 1.25 (default 1)"
     )
@@ -113,11 +118,85 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tile", type=int, metavar="N", help="sliding windows of that side, 32n+1, over large images")
 
 
-def asked_inference(args: argparse.Namespace, **others: str) -> Inference:
-    """What :func:`add_inference_options` asks for."""
+def asked_inference(args: argparse.Namespace, model: SavedModel | Exported, **others: str) -> Inference:
+    """What :func:`add_inference_options` asks for; refuses what `model` cannot."""
+    from segmentation.export import Exported
     from segmentation.prediction import Inference
 
-    return Inference(size=args.size, scales=tuple(args.scales), flip=args.flip, tile=args.tile, **others)
+    size = args.size or (model.network.side if isinstance(model, Exported) else None)
+    asked = {"scales": tuple(args.scales), "flip": args.flip, "tile": args.tile, **others}
+    inference = Inference(**asked) if size is None else Inference(size=size, **asked)
+    inference.check(model.plan.nominal_stride)
+    return inference
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """How a network is run, for the same answers."""
+    group = parser.add_argument_group("speed")
+    precision = group.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--precision", default="auto", help="auto (bfloat16 where the processor has it), float32 or bfloat16 (default auto)"
+    )
+    precision.add_argument("--exact", action="store_true", help="the slim graph in float32 instead of the folded one")
+    group.add_argument("--batch", type=int, metavar="N", help="images at a time (default: measured where it pays)")
+    group.add_argument("--threads", type=int, metavar="N", help="batches at the same time (default: measured where it pays)")
+
+
+def asked_precision(args: argparse.Namespace) -> str:
+    """What :func:`add_speed_options` asks for; refuses before anything is read."""
+    from dense_resnet.errors import InputError
+    from dense_resnet.geometry import positive_integer
+
+    for name in ("batch", "threads"):
+        if (value := getattr(args, name)) is not None:
+            positive_integer(f"--{name}", value)
+    if args.exact:
+        return "exact"
+    if args.precision not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"--precision must be auto, float32 or bfloat16 (not {args.precision!r}).")
+    return str(args.precision)
+
+
+def chosen_pace(args: argparse.Namespace, runner: Runner, side: int, images: int, recorded: int | None) -> Pace:
+    """Batch and threads: as asked for, as an earlier run `recorded` its batch, or measured; says which.
+
+    Shards run one image at a time unless told otherwise, so that machines agree.
+    """
+    import numpy as np
+
+    from dense_resnet import pace
+
+    batch = args.batch or recorded or (None if shard_of(args.shard)[1] == 1 else 1)
+    canvas = np.random.default_rng(0).integers(0, 256, (side, side, runner.plan.in_channels), np.uint8)
+    chosen = pace.chosen(
+        lambda size: runner(np.stack([canvas] * size), names=runner.names[:1]), images, batch=batch, threads=args.threads
+    )
+    images_each = f"{chosen.batch} image" + "s" * (chosen.batch > 1)
+    batches = f"{images_each} at a time" + (f", {chosen.threads} batches at once" if chosen.threads > 1 else "")
+    speed = f", measured: {chosen.images_per_second:.2f} images/s" if chosen.images_per_second else ""
+    print(f"{runner.precision}: {batches}{speed}")
+    return chosen
+
+
+def opened_model(args: argparse.Namespace) -> SavedModel | Exported:
+    """The model directory, or exported file, that --model names."""
+    from segmentation.model_directory import load_model
+
+    return opened_export(args) or load_model(args.model, args.output_stride)
+
+
+def opened_export(args: argparse.Namespace) -> Exported | None:
+    """The exported file that --model names, if it is one."""
+    from dense_resnet.errors import InputError
+    from segmentation.export import is_exported, open_exported
+
+    if not is_exported(args.model):
+        return None
+    exported = open_exported(args.model)
+    if args.output_stride not in (None, exported.plan.output_stride):
+        own = exported.plan.output_stride
+        raise InputError(f"{args.model}: was exported at output_stride {own}. `export --output-stride` writes another.")
+    return exported
 
 
 def add_shard_options(parser: argparse.ArgumentParser) -> None:

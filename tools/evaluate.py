@@ -16,14 +16,14 @@ USUAL_SPLITS = ("val", "validation")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_dataset_options, add_inference_options, add_shard_options
+    from .cli import add_dataset_options, add_inference_options, add_shard_options, add_speed_options
 
     add_dataset_options(parser)
     parser.add_argument("--split", metavar="NAME", help="default val, or the only one")
     parser.add_argument("--ignore-label", metavar="N", help="another one than the dataset's, or none")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the result and its page go")
     system = parser.add_mutually_exclusive_group(required=True)
-    system.add_argument("--model", metavar="DIR", help="a model directory")
+    system.add_argument("--model", metavar="DIR", help="a model directory, or an exported file")
     system.add_argument("--predictions", metavar="DIR", help="label PNGs under the images' names instead")
     add_inference_options(parser)
     switches = parser.add_argument_group("conventions")
@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     switches.add_argument("--background", choices=(INCLUDE, EXCLUDE), help="class 0 in the mean (default include)")
     switches.add_argument("--score", metavar="WORD", help="native, or input: the network's padded canvas (default native)")
     switches.add_argument("--upsample", metavar="WORD", help="align_corners, half_pixel or legacy (default align_corners)")
+    add_speed_options(parser)
     add_shard_options(parser)
     parser.add_argument("--merge", action="store_true", help="only join shards: nothing is scored that none has scored")
     parser.add_argument("--no-report", action="store_true", help="no page")
@@ -44,10 +45,10 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.images import MAX_PIXELS
     from segmentation.samples import open_layout, recognise
 
-    from .cli import STOPPED, print_skipped, progress_bar, shard_of, start_tensorflow, stop_signals
+    from .cli import STOPPED, asked_precision, print_skipped, progress_bar, shard_of, start_tensorflow, stop_signals
 
     switches = _switches(args)
-    shard = shard_of(args.shard)
+    shard, precision = shard_of(args.shard), asked_precision(args)
     max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
     if layout.is_records:
@@ -58,8 +59,8 @@ def main(args: argparse.Namespace) -> int:
         start_tensorflow()
         from segmentation.evaluation import Evaluation
 
-        system = _system(args, switches, dataset, max_pixels)
-        evaluation = Evaluation(system, dataset, args.out, switches, shard=shard, max_pixels=max_pixels)
+        system, threads = _system(args, switches, dataset, max_pixels, precision)
+        evaluation = Evaluation(system, dataset, args.out, switches, shard=shard, max_pixels=max_pixels, threads=threads)
         if system.seams:
             print(f"note: near seams, figures may differ from the images run whole: {system.seams}")
         with progress_bar() as progress:
@@ -143,19 +144,29 @@ def _with_ignore_label(dataset: Dataset, asked: str | None) -> Dataset:
     return dataclasses.replace(dataset, space=dataclasses.replace(dataset.space, ignore_label=label))
 
 
-def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, max_pixels: int) -> System:
-    from dense_resnet.errors import InputError
-    from segmentation.evaluation import FolderSystem, ModelSystem
-    from segmentation.model_directory import load_model
+def _system(
+    args: argparse.Namespace, switches: Switches, dataset: Dataset, max_pixels: int, precision: str
+) -> tuple[System, int]:
+    """What is to be scored, and how many batches of it run at the same time."""
+    from pathlib import Path
 
-    from .cli import asked_inference
+    from dense_resnet import journal
+    from dense_resnet.errors import InputError
+    from segmentation.evaluation import PROTOCOL, FolderSystem, ModelSystem
+
+    from .cli import asked_inference, chosen_pace, opened_model
 
     if args.predictions is None:
-        inference = asked_inference(args, upsample=switches.upsample, score=switches.size)
-        return ModelSystem(load_model(args.model, args.output_stride), inference)
+        model = opened_model(args)
+        inference = asked_inference(args, model, upsample=switches.upsample, score=switches.size)
+        runner = model.runner(precision)
+        recorded = journal.recorded(Path(args.out) / PROTOCOL).get("system", {}).get("batch")
+        images = 0 if args.merge else len(dataset.samples)
+        pace = chosen_pace(args, runner, inference.tile or inference.size, images, recorded)
+        return ModelSystem(model, runner, inference, pace.batch), pace.threads
     if args.output_stride or args.flip or args.tile or args.scales != [1.0] or args.upsample:
         raise InputError("--output-stride, --scales, --flip, --tile and --upsample go with --model, not with --predictions.")
-    return FolderSystem(args.predictions, dataset.space, dataset.samples, max_pixels)
+    return FolderSystem(args.predictions, dataset.space, dataset.samples, max_pixels), args.threads or 1
 
 
 if __name__ == "__main__":

@@ -3,44 +3,74 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 HELP = "Extract features of images to disk: one safetensors file an image, and a manifest."
+STRIDE = 16  # where a variant's name says none
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_plan_options, add_shard_options, add_weights_options
+    from .cli import add_plan_options, add_shard_options, add_speed_options, add_weights_options
 
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
-    parser.add_argument("--model", required=True, metavar="VARIANT", help="such as resnet_v2_152, or a model directory")
+    parser.add_argument(
+        "--model", required=True, metavar="VARIANT", help="such as resnet_v2_152, a model directory, or an exported file"
+    )
     add_weights_options(parser)
     add_plan_options(parser)
-    parser.set_defaults(output_stride=16)
     parser.add_argument("--out", required=True, metavar="DIR", help="where the features go")
-    parser.add_argument("--size", type=int, default=513, metavar="N", help="side of the canvas, 32n+1 (default 513)")
+    parser.add_argument("--size", type=int, metavar="N", help="side of the canvas, 32n+1 (default 513, or the export's own)")
     parser.add_argument("--layers", type=int, nargs="+", default=[], metavar="N", help="strides to keep, such as 4 8 16")
     parser.add_argument("--dtype", default="float32", help="float32, float16 or bfloat16 (default float32)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at a time (default 1)")
+    add_speed_options(parser)
     add_shard_options(parser)
     parser.add_argument("--picture", action="store_true", help="also write an alignment picture of each image")
 
 
 def main(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from dense_resnet import journal
     from dense_resnet.images import MAX_PIXELS, find_images
 
-    from .cli import asked_plan, loaded_backbone, print_outcome, progress_bar, shard_of, start_tensorflow, stop_signals
+    from .cli import (
+        asked_plan,
+        asked_precision,
+        chosen_pace,
+        loaded_backbone,
+        opened_export,
+        print_outcome,
+        progress_bar,
+        shard_of,
+        start_tensorflow,
+        stop_signals,
+    )
 
     found = find_images(args.images, without=args.out)
-    shard = shard_of(args.shard)
-    planned = asked_plan(args, args.model)
+    shard, precision = shard_of(args.shard), asked_precision(args)
+    exported = None
+    if Path(args.model).exists():
+        start_tensorflow()
+        exported = opened_export(args)
+    elif args.output_stride is None:
+        args.output_stride = STRIDE
+    planned = exported.plan if exported else asked_plan(args, args.model)
     with stop_signals() as stop:
         start_tensorflow()
-        from dense_resnet.extraction import Extraction, Settings
+        from dense_resnet.extraction import PROTOCOL, Extraction, Settings
 
-        settings = Settings(args.size, tuple(args.layers), args.dtype, args.batch)
+        size = {"size": args.size} if args.size else {}
+        settings = Settings(**size, layers=tuple(args.layers), dtype=args.dtype)
         settings.check(planned)
         max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
-        backbone = loaded_backbone(args, args.model, planned)
-        extraction = Extraction(backbone, args.out, settings, shard=shard, max_pixels=max_pixels)
+        if exported:
+            runner = exported.runner(precision)
+            settings = dataclasses.replace(settings, size=args.size or runner.side or settings.size)
+        else:
+            runner = loaded_backbone(args, args.model, planned).runner(precision, settings.strides(planned))
+        pace = chosen_pace(args, runner, settings.size, len(found), journal.recorded(Path(args.out) / PROTOCOL).get("batch"))
+        settings = dataclasses.replace(settings, batch=pace.batch)
+        extraction = Extraction(runner, args.out, settings, shard=shard, max_pixels=max_pixels, threads=pace.threads)
         with progress_bar() as progress:
             outcome = extraction.run(found, on_error=args.on_error, progress=progress, stop=stop, picture=args.picture)
     return print_outcome(outcome, args.out, "features")

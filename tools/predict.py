@@ -8,39 +8,60 @@ HELP = "Label images: an index PNG each, and a picture of it with --overlay; the
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_inference_options, add_shard_options
+    from .cli import add_inference_options, add_shard_options, add_speed_options
 
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
-    parser.add_argument("--model", required=True, metavar="DIR", help="a model directory")
+    parser.add_argument("--model", required=True, metavar="DIR", help="a model directory, or an exported file")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the labels go")
     parser.add_argument("--overlay", action="store_true", help="also a picture of the labels over each image")
     parser.add_argument(
         "--save-probs", action="store_true", help="also every class's probability, float16 in safetensors: large files"
     )
     add_inference_options(parser)
+    add_speed_options(parser)
     add_shard_options(parser)
 
 
 def main(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from dense_resnet import journal
     from dense_resnet.images import MAX_PIXELS, find_images
 
-    from .cli import asked_inference, print_outcome, progress_bar, shard_of, start_tensorflow, stop_signals
+    from .cli import (
+        asked_inference,
+        asked_precision,
+        chosen_pace,
+        opened_model,
+        print_outcome,
+        progress_bar,
+        shard_of,
+        start_tensorflow,
+        stop_signals,
+    )
 
     found = find_images(args.images, without=args.out)
-    shard = shard_of(args.shard)
+    shard, precision = shard_of(args.shard), asked_precision(args)
     with stop_signals() as stop:
         start_tensorflow()
-        from segmentation.labelling import Labelling
-        from segmentation.model_directory import load_model
+        from segmentation.labelling import PROTOCOL, Labelling
 
+        model = opened_model(args)
+        inference = asked_inference(args, model)
+        runner = model.runner(precision)
+        recorded = journal.recorded(Path(args.out) / PROTOCOL).get("system", {}).get("batch")
+        pace = chosen_pace(args, runner, inference.tile or inference.size, len(found), recorded)
         labelling = Labelling(
-            load_model(args.model, args.output_stride),
+            model,
+            runner,
             args.out,
-            asked_inference(args),
+            inference,
             shard=shard,
             overlay=args.overlay,
             probabilities=args.save_probs,
             max_pixels=MAX_PIXELS if args.max_pixels is None else args.max_pixels,
+            batch=pace.batch,
+            threads=pace.threads,
         )
         if labelling.seams:
             print(f"note: near seams, labels may differ from the images run whole: {labelling.seams}")

@@ -8,4 +8,4 @@ out=${1:-scenes_training}
 dense-resnet demo --out "$out/scenes" --scenes 400 64
 dense-resnet train "$out/scenes" --validation none --model "$root/tools/scenes_model/plan.json" --output-stride 8 --head fcn \
   --crop 257 --scale 0.8 1.25 --batch 12 --steps 1200 --lr 0.1 --warmup 50 --clip 2 --freeze-bn no --save-every 300 --out "$out/model"
-dense-resnet evaluate "$out/scenes" --model "$out/model" --out "$out/evaluation"
+dense-resnet evaluate "$out/scenes" --model "$out/model" --exact --out "$out/evaluation"

@@ -1,0 +1,169 @@
+"""Networks that take images as they are decoded: what the tools run, and what `export` writes.
+
+    images  uint8 [batch, height, width, channels]: canvases of one size, each image in the top left corner of its own
+    sizes   [batch, 2]: (height, width) of each image; left out, images fill their canvases
+      -> preprocessing -> 0, the mean colour, beyond each image -> padding to the next aligned size -> network
+
+A :class:`Runner` says which network it runs and how; there is one kind for each way: :class:`ExactRunner` (the slim graph in
+float32), :class:`CompiledRunner` (the folded graph), and those of exported files. (``tests/test_runner.py``)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet import fused
+from dense_resnet.errors import InputError
+from dense_resnet.plan import Plan
+from dense_resnet.preprocessing import preprocess
+
+EXACT = "exact"  # the slim graph in float32, where others are "float32" or "bfloat16"
+FEATURES, CELLS, LABELS, PROBABILITIES = "features", "cells", "labels", "probabilities"  # what networks give
+IMAGES, SIZES = "images", "sizes"  # the inputs' names
+WHOLE = np.full((1, 2), np.iinfo(np.int32).max, np.int32)  # sizes of images that fill their canvases
+
+v1 = tf.compat.v1
+Outputs = dict[str, np.ndarray]
+
+
+def at_stride(stride: int) -> str:
+    """The name of the pyramid's activation at a finer stride than the network's own."""
+    return f"stride_{stride}"
+
+
+class Runner:
+    """A network, and what its answers depend on.
+
+    Args:
+        plan: of the backbone.
+        preprocessing: a scheme of :func:`dense_resnet.preprocess`.
+        precision: EXACT, "float32" or "bfloat16".
+        weights_sha256: :func:`dense_resnet.checkpoints.fingerprint` of the weights.
+        names: of what it can give.
+        side: of the only canvas that it takes; None takes any.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        preprocessing: str,
+        precision: str,
+        weights_sha256: str,
+        names: Sequence[str],
+        side: int | None = None,
+    ) -> None:
+        self.plan, self.preprocessing, self.precision = plan, preprocessing, precision
+        self.weights_sha256, self.names, self.side = weights_sha256, tuple(names), side
+
+    def __call__(self, images: np.ndarray, sizes: Any = None, names: Sequence[str] = (FEATURES,)) -> Outputs:
+        """Runs the network. Calls from several threads may run at once.
+
+        Args:
+            images: uint8 ``[batch, height, width, channels]``, RGB or grey, on canvases.
+            sizes: ``[batch, 2]``, the (height, width) of each image; None where they fill their canvases.
+            names: of what is wanted.
+
+        Returns:
+            ``{name: array}``: "features" ``[batch, rows, columns, depth]`` float32 and "stride_N" likewise; of a segmentation
+            model "cells" ``[batch, rows, columns, classes]``, the logits before they are enlarged, "labels"
+            ``[batch, height, width]`` uint8 or uint16, and "probabilities" ``[batch, height, width, classes]`` float32.
+
+        Raises:
+            InputError: images of another type or shape than the network takes.
+        """
+        channels = self.plan.in_channels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
+            raise InputError(
+                f"images must be uint8 [batch, height, width, {channels}] (not {images.dtype} {list(images.shape)})."
+            )
+        if self.side and images.shape[1:3] != (self.side, self.side):
+            raise InputError(
+                f"this network was exported for canvases of {self.side}x{self.side} pixels (these are "
+                f"{images.shape[2]}x{images.shape[1]}). `export --size dynamic` writes one that takes any."
+            )
+        return self._run(images, WHOLE if sizes is None else np.asarray(sizes, np.int32), tuple(names))
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        raise NotImplementedError
+
+
+class ExactRunner(Runner):
+    """The slim graph, eagerly, for any canvas. The other arguments are :class:`Runner`'s.
+
+    Args:
+        function: from preprocessed canvases of an aligned size, and names, to what these stand for.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[tf.Tensor, tuple[str, ...]], Mapping[str, tf.Tensor]],
+        plan: Plan,
+        preprocessing: str,
+        weights_sha256: str,
+        names: Sequence[str],
+    ) -> None:
+        super().__init__(plan, preprocessing, EXACT, weights_sha256, names)
+        self._function = function
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        canvases = _canvases(tf.constant(images), tf.constant(sizes), self.plan, self.preprocessing)
+        return {name: values.numpy() for name, values in self._function(canvases, names).items()}
+
+
+class CompiledRunner(Runner):
+    """The folded graph in a session; ``graph`` has its inputs and outputs under their names.
+
+    Args:
+        build: from the layers, preprocessed canvases of an aligned size and (height, width) of the images array to the
+            outputs by name.
+        weights: under canonical names; not kept.
+        plan, preprocessing, weights_sha256, side: as :class:`Runner`'s.
+        precision: "auto", "float32" or "bfloat16".
+        plain: whether the graph is to be written to a file: see :func:`dense_resnet.fused.frozen`.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[fused.Layers, tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]],
+        weights: fused.Weights,
+        plan: Plan,
+        preprocessing: str,
+        precision: str,
+        weights_sha256: str,
+        side: int | None = None,
+        plain: bool = False,
+    ) -> None:
+        precision = fused.chosen_precision(precision)
+
+        def named(layers: fused.Layers) -> list[str]:
+            images = v1.placeholder(tf.uint8, [None, side, side, plan.in_channels], name=IMAGES)
+            sizes = v1.placeholder_with_default(WHOLE, [None, 2], name=SIZES)
+            canvases = _canvases(images, sizes, plan, preprocessing)
+            outputs = build(layers, canvases, tf.shape(images)[1:3])
+            return [tf.identity(values, name).op.name for name, values in outputs.items()]
+
+        self.graph, self.session, names = fused.frozen(named, weights, precision, plain=plain)
+        super().__init__(plan, preprocessing, precision, weights_sha256, names, side)
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        fetched = {name: f"{name}:0" for name in names}
+        return dict(self.session.run(fetched, {f"{IMAGES}:0": images, f"{SIZES}:0": sizes}))
+
+
+def _canvases(images: tf.Tensor, sizes: tf.Tensor, plan: Plan, preprocessing: str) -> tf.Tensor:
+    """Preprocessed, 0 beyond each image, and padded to the next aligned size where they have none."""
+    height, width = tf.unstack(tf.shape(images)[1:3])
+    rows = tf.range(height)[:, None] < sizes[:, 0, None, None]
+    columns = tf.range(width) < sizes[:, 1, None, None]
+    values = preprocess(images, preprocessing)
+    canvases = tf.where((rows & columns)[..., None], values, tf.zeros_like(values))
+    side = images.shape[1]
+    if side is not None and (side, side) == plan.aligned_size(side):
+        return canvases
+    stride = plan.nominal_stride  # of numbers above 0 alone: what is left of others, converters of graphs see differently
+    below, right = ((length + stride - 2) // stride * stride + 1 - length for length in (height, width))
+    return tf.pad(canvases, [[0, 0], [0, below], [0, right], [0, 0]])

@@ -1,0 +1,669 @@
+"""Networks as files for other programs: a TensorFlow SavedModel, or ONNX. The file is compared with the model before it stays.
+
+What is written is the very graph that the tools run (:class:`dense_resnet.runner.CompiledRunner`): uint8 images go in, and
+preprocessing, padding, enlarging and the choice of classes are inside. A description beside the graph says what it is, so
+that an export serves wherever a model directory does, without its weights being read again.
+
+==============  ======================================================  =================================================
+                SavedModel                                              ONNX
+==============  ======================================================  =================================================
+on disk         a folder: saved_model.pb, assets.extra/model.json       one file
+precision       "float32" or "bfloat16"                                 "float32"
+called with     images; `sizes` is a placeholder with a default         images, and `sizes`, an input with a default
+description     assets.extra/model.json                                 metadata, under ``dense_resnet``
+its sha256 is   of graph and description, in the description            of all bytes before it, in the last entry
+==============  ======================================================  =================================================
+
+Nothing takes the target's place before it has been read back and has given the exact model's features and labels on
+photographs (:func:`compare`). (``tests/test_export.py``)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+import dense_resnet
+from dense_resnet import checkpoints, files, fused, geometry, machine, variants
+from dense_resnet.backbone import Backbone
+from dense_resnet.checkpoints.origin import Origin
+from dense_resnet.errors import InputError
+from dense_resnet.fused import AUTO, BFLOAT16, FLOAT32
+from dense_resnet.images import placement, resize
+from dense_resnet.laws import TOLERANCE, relative_error
+from dense_resnet.plan import Plan
+from dense_resnet.preprocessing import SCHEMES, preprocess
+from dense_resnet.runner import CELLS, FEATURES, IMAGES, LABELS, PROBABILITIES, SIZES, CompiledRunner, Outputs, Runner
+from segmentation.heads import SKIP_STRIDE, HeadPlan, plan_head
+from segmentation.labels import LabelSpace
+from segmentation.model import SegmentationModel
+
+FORMATS = SAVED_MODEL, ONNX = "savedmodel", "onnx"
+FORMAT = 1
+GRAPH, DESCRIPTION = "saved_model.pb", Path("assets.extra") / "model.json"  # of a SavedModel
+SIGNATURE = "serving_default"
+SUFFIX = ".onnx"
+KEY, SEAL = "dense_resnet", "dense_resnet_sha256"  # of ONNX's metadata
+OPSET = 17  # of ONNX's operators: read by every onnxruntime since 1.12
+LARGEST_CANVAS = 513  # pixels: of the comparison, where an export takes any size
+WHITE = 255  # lies beyond an image whose size is told, so that reading it would show
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What an export may differ from the exact model by."""
+
+    feature_error: float  # max|a - b| / std(b)
+    label_agreement: float  # share of pixels
+
+
+TOLERANCES = {
+    FLOAT32: Tolerance(TOLERANCE, 0.999),  # law 4 of builders; labels may flip only where two classes tie to that precision
+    BFLOAT16: Tolerance(0.4, 0.95),  # 8 bits: single cells were seen to be off by up to a quarter of std, 1 % of labels
+}
+ADVICE = {
+    FLOAT32: "Please report it, with the versions of what is installed.",
+    BFLOAT16: "Untrained weights, whose classes nearly tie, may need --precision float32.",
+}
+
+# What the graphs are made of. None of it reads or writes files, calls other code, or keeps anything.
+OPS = frozenset(
+    """AddV2 AvgPool BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative FloorDiv FusedBatchNormV3 Identity Less
+    LogicalAnd MaxPool Mean Mul Pack Pad PadV2 Placeholder PlaceholderWithDefault Range RealDiv Relu ResizeBilinear SelectV2
+    Shape Softmax StridedSlice Sub TopKV2 Unpack ZerosLike""".split()
+)
+
+v1 = tf.compat.v1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an export compares with the exact model."""
+
+    feature_error: float  # the largest of all images, max|a - b| / std(b)
+    label_agreement: float | None  # share of all pixels; None of a backbone alone
+
+    def within(self, tolerance: Tolerance) -> bool:
+        agreement = 1.0 if self.label_agreement is None else self.label_agreement
+        return self.feature_error <= tolerance.feature_error and agreement >= tolerance.label_agreement
+
+    def __str__(self) -> str:
+        text = f"features differ by at most {self.feature_error:.2g} of their std"
+        if self.label_agreement is not None:
+            text += f", labels agree on {self.label_agreement:.3%} of the pixels"
+        return text
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export, opened. What :class:`segmentation.model_directory.SavedModel` offers the tools, this does too."""
+
+    path: Path
+    kind: str  # one of FORMATS
+    plan: Plan
+    head: HeadPlan | None  # of a segmentation model
+    space: LabelSpace | None  # likewise
+    description: Mapping[str, Any]  # as it stands in the file
+    network: Runner
+
+    @property
+    def preprocessing(self) -> str:
+        """A scheme of :func:`dense_resnet.preprocess`."""
+        return self.network.preprocessing
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights that it was made from."""
+        return self.network.weights_sha256
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All that its answers depend on, for protocols."""
+        return {
+            "weights_sha256": self.weights_sha256,
+            "plan": variants.described(self.plan),
+            "root": self.plan.root_name,
+            "output_stride": self.plan.output_stride,
+            "multi_grid": self.plan.multi_grid,
+            "head": self.description["head"],
+            "preprocessing": self.preprocessing,
+            "export": self.kind,
+        }
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Types and shapes by name, for people; `sizes` may be left out."""
+        batch, height, width, channels = _shapes(self.plan, self.head, self.network.side)[IMAGES]
+        return {IMAGES: f"uint8 [{batch}, {height}, {width}, {channels}]", SIZES: "int32 [batch, 2], (height, width) of each"}
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Likewise, of what it gives."""
+        shapes = _shapes(self.plan, self.head, self.network.side)
+        types = {LABELS: np.dtype(self.head.label_dtype).name} if self.head else {}
+        return {name: f"{types.get(name, 'float32')} [{', '.join(map(str, shapes[name]))}]" for name in self.network.names}
+
+    def runner(self, precision: str = AUTO) -> Runner:
+        """The network. Its answers are those of the runner that it was written from.
+
+        Raises:
+            InputError: `precision` is neither "auto" nor the file's own.
+        """
+        own = self.network.precision
+        if precision not in (AUTO, own):
+            raise InputError(
+                f"{self.path}: was exported in {own}, and cannot run in {precision!r}. "
+                "Leave the precision out, or take the model directory that it was exported from."
+            )
+        return self.network
+
+
+def export(
+    network: Backbone | SegmentationModel,
+    path: str | os.PathLike[str],
+    images: Sequence[np.ndarray],
+    *,
+    to: str = SAVED_MODEL,
+    precision: str = AUTO,
+    side: int | None = None,
+    space: LabelSpace | None = None,
+    origin: Origin | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> tuple[Exported, Agreement]:
+    """Writes a network with the weights that it has now, reads it back, and compares it with the exact one.
+
+    Args:
+        network: its plan says the preprocessing.
+        path: a folder for "savedmodel", a file named .onnx for "onnx". An older export there is replaced once the new one has
+            passed; after a kill between those two steps it lies beside, and the next export puts it back.
+        images: uint8 RGB ``[height, width, 3]``, photographs to compare on.
+        to: "savedmodel" or "onnx".
+        precision: "float32", "bfloat16", or "auto": what this processor is fast in; for "onnx" float32.
+        side: of the only canvas that it will take; None takes any size.
+        space: the classes of a segmentation model.
+        origin, training: for the record, as :func:`segmentation.model_directory.save_model`.
+
+    Returns:
+        The export as it was read back, and how it compares.
+
+    Raises:
+        InputError: an argument does not fit, a package is missing, something else stands at `path`, the folder cannot be
+            written to, or the export differs from the model by more than TOLERANCES; then nothing has changed.
+    """
+    path = Path(path)
+    plan = _plan_of(network)
+    precision = check_request(plan, path, to, precision, side)
+    is_model = isinstance(network, SegmentationModel)
+    if is_model and (space is None or space.num_classes != network.head.num_classes):
+        raise InputError(f"space must name the {network.head.num_classes} classes of the model.")
+    if side and side < (least := _least_canvas(network)):
+        raise InputError(f"size must be at least {least}: the head takes the image's mean over windows of that many pixels.")
+    weights = network.weights
+    sha256 = checkpoints.fingerprint(weights)
+    files.probe_folder(path.parent, sum(value.nbytes for value in weights.values()))
+    del weights
+    known = {"weights_sha256": sha256} if is_model else {}
+    compiled = network.runner(precision, side=side, plain=True, **known)
+    description = {
+        "format": FORMAT,
+        "export": to,
+        "plan": variants.described(plan),
+        "root": plan.root_name,
+        "output_stride": plan.output_stride,
+        "multi_grid": plan.multi_grid,
+        "in_channels": plan.in_channels,
+        "num_classes": plan.num_classes,
+        "head": None,
+        "preprocessing": plan.preprocessing,
+        "origin": origin.as_json() if origin else None,
+        "training": dict(training or {}),
+        "weights_sha256": sha256,
+        "precision": precision,
+        "side": side,
+        "outputs": compiled.names,
+        "versions": _versions(to),
+    }
+    if is_model:
+        head = network.head
+        description["head"] = {
+            "type": head.type, "separable": head.separable, "image_pooling": network.image_pooling_crop,
+        }  # fmt: skip
+        description |= LabelSpace(space.classes, space.ignore_label).as_json()
+    checked: list[tuple[Exported, Agreement]] = []
+
+    def check(written: Path) -> None:
+        opened = open_exported(written)
+        agreement, tolerance = compare(opened.network, network, images), TOLERANCES[precision]
+        if not agreement.within(tolerance):
+            raise InputError(
+                f"{path}: not written, because the export is not the model: {agreement}. At most {tolerance.feature_error:g} "
+                f"of their std and at least {tolerance.label_agreement:.1%} are right in {precision}. {ADVICE[precision]}"
+            )
+        checked.append((dataclasses.replace(opened, path=path), agreement))
+
+    if to == SAVED_MODEL:
+        with _replacing_folder(path) as folder:
+            _write_saved_model(folder, compiled, description)
+            check(folder)
+    else:
+        with files.replacing(path, check) as temporary:
+            temporary.write_bytes(_onnx(compiled, description, _shapes(plan, network.head if is_model else None, side)))
+    return checked[0]
+
+
+def check_request(plan: Plan, path: str | os.PathLike[str], to: str, precision: str, side: int | None) -> str:
+    """What :func:`export` refuses before any work; gives the precision that it will have.
+
+    Raises:
+        InputError: as there.
+    """
+    path = Path(path)
+    if to not in FORMATS:
+        raise InputError(f"to must be one of {', '.join(map(repr, FORMATS))} (not {to!r}).")
+    if to == ONNX:
+        if precision == BFLOAT16:
+            raise InputError("ONNX Runtime has no bfloat16 convolutions on processors: export to onnx in float32.")
+        precision = FLOAT32 if precision == AUTO else precision
+        _require("tf2onnx", "onnx", "onnxruntime")
+    if (path.suffix == SUFFIX) != (to == ONNX):
+        raise InputError(f"{path}: the name must {'' if to == ONNX else 'not '}end in {SUFFIX} for {to!r}.")
+    if side is not None:
+        nearest = plan.aligned_size(max(2, geometry.positive_integer("size", side)))[0]
+        if side != nearest:
+            raise InputError(f"size must be {plan.nominal_stride}n+1 pixels (not {side}); next: {nearest}.")
+    if os.path.lexists(path) and not _may_be_replaced(path, to):
+        raise InputError(f"{path}: exists, and is not an export of the same format. Move it away, or choose another name.")
+    return fused.chosen_precision(precision)
+
+
+def is_exported(path: object) -> bool:
+    """Whether `path` is that of a SavedModel's folder or an .onnx file, of whomever."""
+    if not isinstance(path, str | os.PathLike):
+        return False
+    path = Path(path)
+    return (path / GRAPH).is_file() or (path.suffix == SUFFIX and path.is_file())
+
+
+def open_exported(path: str | os.PathLike[str]) -> Exported:
+    """Reads an export of :func:`export`.
+
+    A SavedModel is a program, and TensorFlow runs whatever it says. So before anything runs, the digest must fit, which finds
+    damage and the files of other programs, and the graph may consist of OPS only, none of which touches a file, the network
+    or other code. ONNX has no operators that do, but a made-up file may name further files to read weights from, below the
+    working directory.
+
+    The digest is no signature: whoever makes up an export can put any weights in it, and use up memory and time. Nor does
+    it protect from holes in TensorFlow's and ONNX Runtime's own readers and kernels. Open only what you trust that far.
+
+    Raises:
+        InputError: the file is missing, damaged, or was not written by :func:`export`, or onnxruntime is missing.
+    """
+    path = Path(path)
+    try:
+        return _opened_saved_model(path) if path.is_dir() else _opened_onnx(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+
+
+# -- comparing ---------------------------------------------------------------------------------------------------------
+
+
+def compare(runner: Runner, network: Backbone | SegmentationModel, images: Sequence[np.ndarray]) -> Agreement:
+    """Runs both on each image: whole, cut to odd sizes, lying and upright, alone and two together, told its size or not.
+
+    Args:
+        runner: gives features, and labels where the network does.
+        network: the exact one; other code than the runner's preprocesses, cuts and pads for it.
+        images: uint8 RGB ``[height, width, 3]``. Canvases are the runner's own, else such as hold the image, at most 513.
+    """
+    plan, errors, equal, pixels = _plan_of(network), [], 0, 0
+    backbone = network.backbone if isinstance(network, SegmentationModel) else network
+    for canvases, sizes in _cases(images, plan, runner.side, _least_canvas(network)):
+        names = [FEATURES, LABELS][: 1 + isinstance(network, SegmentationModel)]
+        found = runner(canvases, sizes, names)
+        batch, height, width, channels = canvases.shape
+        exact = np.zeros((batch, *plan.aligned_size((height, width)), channels), np.float32)
+        for number, (rows, columns) in enumerate([(height, width)] * batch if sizes is None else sizes):
+            exact[number, :rows, :columns] = preprocess(canvases[number, :rows, :columns], plan.preprocessing)
+        errors.append(relative_error(found[FEATURES], backbone(exact)))
+        if isinstance(network, SegmentationModel):
+            labels = np.argmax(network(exact), axis=-1)[:, :height, :width]
+            equal += int((found[LABELS] == labels).sum())
+            pixels += labels.size
+    return Agreement(float(np.max(errors)), equal / pixels if pixels else None)
+
+
+def _least_canvas(network: Backbone | SegmentationModel) -> int:
+    """Side of the smallest canvas that the network takes: a head may pool over windows as large as its training crops."""
+    pooled = network.head.image_pooling if isinstance(network, SegmentationModel) else None
+    return (max(pooled) - 1) * _plan_of(network).output_stride + 1 if pooled else 1
+
+
+def _cases(
+    images: Sequence[np.ndarray], plan: Plan, side: int | None, least: int
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """(canvases, sizes) as a runner takes them, of `side`, or each at least `least`."""
+    for image in images:
+        channels = np.arange(plan.in_channels) % image.shape[2]
+        canvas = side or plan.aligned_size(max(least, min(max(image.shape[:2]), LARGEST_CANVAS)))[0]
+        whole = resize(np.ascontiguousarray(image[..., channels]), placement(image.shape[:2], canvas).size)
+        lying = whole[: whole.shape[0] // 2 | 1, : whole.shape[1] * 2 // 3 | 1]
+        upright = lying.swapaxes(0, 1)
+        together = np.full((2, canvas, canvas, plan.in_channels), WHITE, np.uint8)
+        sizes = np.array([part.shape[:2] for part in (whole, upright)], np.int32)
+        for pixels, part, (height, width) in zip(together, (whole, upright), sizes, strict=True):
+            pixels[:height, :width] = part
+        yield together, sizes
+        yield together[:1], None  # what is white belongs to the image
+        if side is None:
+            yield from ((part[None], None) for part in (whole, lying, upright) if min(part.shape[:2]) >= least)
+
+
+# -- SavedModel --------------------------------------------------------------------------------------------------------
+
+
+class _SavedModelRunner(Runner):
+    """A SavedModel's graph in a session; the arguments are Runner's."""
+
+    def __init__(self, graph: tf.Graph, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._session = fused.session(graph)
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        fetched = {name: f"{name}:0" for name in names}
+        return dict(self._session.run(fetched, {f"{IMAGES}:0": images, f"{SIZES}:0": sizes}))
+
+
+def _write_saved_model(folder: Path, compiled: CompiledRunner, description: Mapping[str, Any]) -> None:
+    with compiled.graph.as_default() as graph:
+        outputs = [name for name in compiled.names if name != CELLS]
+        signature = v1.saved_model.predict_signature_def(
+            {IMAGES: graph.get_tensor_by_name(f"{IMAGES}:0")}, {name: graph.get_tensor_by_name(f"{name}:0") for name in outputs}
+        )
+        try:
+            builder = v1.saved_model.Builder(os.fspath(folder))
+            builder.add_meta_graph_and_variables(
+                compiled.session, [v1.saved_model.tag_constants.SERVING], {SIGNATURE: signature}
+            )
+            builder.save()
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
+    path = folder / DESCRIPTION
+    path.parent.mkdir()
+    sealed = {**description, "sha256": _digest((folder / GRAPH).read_bytes(), description)}
+    path.write_text(json.dumps(sealed, indent=1) + "\n")
+
+
+def _digest(graph: bytes, description: Mapping[str, Any]) -> str:
+    """The sha256 of both: of the description all but the digest itself."""
+    rest = {key: value for key, value in description.items() if key != "sha256"}
+    return hashlib.sha256(graph + json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _opened_saved_model(folder: Path) -> Exported:
+    if not (folder / DESCRIPTION).is_file():
+        raise InputError(f"{folder}: has no {DESCRIPTION}, so it is no SavedModel of `export`, and is not run.")
+    data = (folder / GRAPH).read_bytes()
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        fits = description["sha256"] == _digest(data, description)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{folder / DESCRIPTION}: damaged, or not written by `export`: {error!r}.") from error
+    if not fits:
+        raise InputError(
+            f"{folder}: {GRAPH} and {DESCRIPTION} do not have the sha256 that was written with them: one of them is damaged, "
+            "or was changed. Export again."
+        )
+    try:
+        (meta,) = saved_model_pb2.SavedModel.FromString(data).meta_graphs
+        del data
+        others = {node.op for node in meta.graph_def.node} - OPS
+        if others or meta.graph_def.library.function:
+            raise InputError(
+                f"{folder / GRAPH}: has operations that no export has ({', '.join(sorted(others)) or 'functions'}), "
+                "and is not run."
+            )
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(meta.graph_def, name="")
+    except InputError:
+        raise
+    except Exception as error:  # protocol buffers and TensorFlow raise what they please
+        raise InputError(
+            f"{folder / GRAPH}: cannot be read by TensorFlow {tf.__version__}: {error}. It was written by "
+            f"{description.get('versions')}."
+        ) from error
+    return _opened(folder, SAVED_MODEL, description, lambda *of_network: _SavedModelRunner(graph, *of_network))
+
+
+@contextlib.contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """A path beside `folder`, for a folder that takes its place when the block ends without an error."""
+    temporary, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
+    try:
+        if old.exists() and not folder.exists():  # a kill fell between the two steps below
+            os.rename(old, folder)
+        for left_behind in (temporary, old):
+            shutil.rmtree(left_behind, ignore_errors=True)
+        yield temporary
+        for written in (*temporary.rglob("*"), temporary):
+            _sync(written)
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(temporary, folder)
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written: {error.strerror or error}. What was there before is unchanged."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- ONNX --------------------------------------------------------------------------------------------------------------
+
+
+class _OnnxRunner(Runner):
+    """An ONNX file in ONNX Runtime; the arguments are Runner's."""
+
+    def __init__(self, session: Any, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._session = session
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        found = self._session.run(list(names), {IMAGES: np.ascontiguousarray(images), SIZES: sizes})
+        return dict(zip(names, found, strict=True))
+
+
+def _onnx(compiled: CompiledRunner, description: Mapping[str, Any], shapes: Mapping[str, Sequence[int | str]]) -> bytes:
+    import logging
+
+    import onnx
+    import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")  # else it copies all weights before each of its many steps
+    names = (IMAGES, SIZES, *compiled.names)
+    model, _ = tf2onnx.convert.from_graph_def(
+        compiled.graph.as_graph_def(),
+        name=compiled.plan.name,
+        input_names=[f"{IMAGES}:0", f"{SIZES}:0"],
+        output_names=[f"{name}:0" for name in compiled.names],
+        opset=OPSET,
+        tensors_to_rename={f"{name}:0": name for name in names},
+    )
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            _pad_explicitly(node)
+    for info in (*model.graph.input, *model.graph.output):
+        for dimension, size in zip(info.type.tensor_type.shape.dim, shapes[info.name], strict=True):
+            dimension.Clear()
+            setattr(dimension, "dim_param" if isinstance(size, str) else "dim_value", size)
+    onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
+    onnx.checker.check_model(model, full_check=True)
+    data = model.SerializeToString()
+    return data + _seal(data)
+
+
+def _pad_explicitly(node: Any) -> None:
+    """Says the padding of a convolution as numbers: ONNX Runtime cannot work it out for a dilated one."""
+    import onnx
+
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if attributes.get("auto_pad", b"NOTSET") != b"SAME_UPPER" or set(attributes["strides"]) != {1}:
+        return
+    kernels = zip(attributes["kernel_shape"], attributes["dilations"], strict=True)
+    before, after = zip(*(geometry.symmetric_padding(kernel, rate) for kernel, rate in kernels), strict=True)
+    kept = [attribute for attribute in node.attribute if attribute.name not in ("auto_pad", "pads")]
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute("pads", [*before, *after])])
+
+
+def _seal(data: bytes | memoryview) -> bytes:
+    """The digest of `data` as the last bytes of an ONNX file.
+
+    Protocol buffers may be written one behind the other, and are then read as one: these bytes are a model that has
+    nothing but an entry of metadata (field 14, an entry's key and value its fields 1 and 2).
+    """
+    entry = b"".join(
+        bytes([tag, len(text)]) + text
+        for tag, text in ((0x0A, SEAL.encode()), (0x12, hashlib.sha256(data).hexdigest().encode()))
+    )
+    return bytes([0x72, len(entry)]) + entry
+
+
+SEAL_SIZE = len(_seal(b""))
+
+
+def _opened_onnx(path: Path) -> Exported:
+    data = path.read_bytes()
+    if data[-SEAL_SIZE:] != _seal(memoryview(data)[:-SEAL_SIZE]):
+        raise InputError(
+            f"{path}: does not end in the sha256 of what is before it: it is damaged or truncated, or is no ONNX file of "
+            "`export`, and is not run."
+        )
+    _require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = machine.cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors: it warns of every input that has a default
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        description = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
+    except Exception as error:  # onnxruntime has no common kind
+        raise InputError(f"{path}: cannot be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
+    return _opened(path, ONNX, description, lambda *of_network: _OnnxRunner(session, *of_network))
+
+
+# -- what both share ---------------------------------------------------------------------------------------------------
+
+
+def _opened(path: Path, kind: str, description: Mapping[str, Any], make: Any) -> Exported:
+    """`make` makes the runner from Runner's arguments."""
+    try:
+        if description["format"] != FORMAT:
+            raise InputError(f"format {description['format']!r} is not read by this version, which reads {FORMAT}")
+        if description["preprocessing"] not in SCHEMES:
+            raise InputError(f"there is no preprocessing {description['preprocessing']!r}")
+        plan = variants.from_description(
+            description["plan"],
+            description["output_stride"],
+            description["multi_grid"],
+            description["in_channels"],
+            root=description["root"],
+            num_classes=description["num_classes"],
+        )
+        plan = dataclasses.replace(plan, preprocessing=description["preprocessing"])
+        head = space = None
+        if asked := description["head"]:
+            space = LabelSpace.from_json({key: description[key] for key in ("classes", "ignore_label")}, "classes")
+            pooling = asked["image_pooling"]
+            options = {"separable": asked["separable"], "image_pooling_crop": pooling}
+            head = plan_head(plan, space.num_classes, asked["type"], **options)
+        of_network = (
+            plan,
+            description["preprocessing"],
+            description["precision"],
+            description["weights_sha256"],
+            description["outputs"],
+            description["side"],
+        )
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        said = error if isinstance(error, InputError) else repr(error)
+        raise InputError(f"{path}: its description is not one of `export`: {said}.") from error
+    return Exported(path, kind, plan, head, space, description, make(*of_network))
+
+
+def _plan_of(network: Backbone | SegmentationModel) -> Plan:
+    return network.backbone.plan if isinstance(network, SegmentationModel) else network.plan
+
+
+def _shapes(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tuple[int | str, ...]]:
+    """Of everything that goes in and comes out, by name; what is free has a name. Equal names are equal sizes."""
+    of_image, of_features, of_cells = ("height", "width"), ("rows", "columns"), ("cell_rows", "cell_columns")
+    sizes: dict[tuple[str, str], tuple[int | str, int | str]] = {key: key for key in (of_image, of_features, of_cells)}
+    if side:
+        stride = SKIP_STRIDE if head and head.skip else plan.output_stride
+        cells = geometry.output_size(side, stride)
+        sizes = {of_image: (side, side), of_features: plan.feature_size(side), of_cells: (cells, cells)}
+    shapes: dict[str, tuple[int | str, ...]] = {
+        IMAGES: ("batch", *sizes[of_image], plan.in_channels),
+        SIZES: ("batch_or_1", 2),
+        FEATURES: ("batch", *sizes[of_features], plan.depth),
+    }
+    if head:
+        shapes[CELLS] = ("batch", *sizes[of_cells], head.num_classes)
+        shapes[LABELS] = ("batch", *sizes[of_image])
+        shapes[PROBABILITIES] = ("batch", *sizes[of_image], head.num_classes)
+    return shapes
+
+
+def _versions(to: str) -> dict[str, str]:
+    """Of what writes the file."""
+    used = ("tensorflow", "tf2onnx", "onnx") if to == ONNX else ("tensorflow",)
+    return {"dense_resnet": dense_resnet.__version__, **{name: importlib.metadata.version(name) for name in used}}
+
+
+def _require(*modules: str) -> None:
+    if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
+        raise InputError(f"for ONNX, {' and '.join(missing)} must be installed: pip install dense-resnet[onnx]")
+
+
+def _may_be_replaced(path: Path, to: str) -> bool:
+    """Whether an export of that format stands there, and nothing else, or an empty folder."""
+    if to == ONNX:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            file.seek(-min(SEAL_SIZE, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            return file.read().startswith(_seal(b"")[: -len(hashlib.sha256().hexdigest())])
+        return False
+    if not path.is_dir():
+        return False
+    inside = {file.relative_to(path) for file in path.rglob("*")}
+    written = {Path(GRAPH), DESCRIPTION.parent, DESCRIPTION}
+    return not inside or inside - {Path("variables")} == written  # TensorFlow leaves that folder empty

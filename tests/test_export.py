@@ -1,0 +1,535 @@
+"""Exports: what stands on disk gives the model's answers, says what it is, and does not stay where it does not."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import weights_of
+from tensorflow.core.protobuf import saved_model_pb2
+from test_files import names, room_for
+from test_heads import small_model
+from test_laws import small_plan
+from test_tools import SCENES_MODEL, run
+
+from dense_resnet import checkpoints, fused, laws, variants
+from dense_resnet.checkpoints.origin import Origin
+from dense_resnet.errors import InputError
+from dense_resnet.images import decode_image, read_file
+from segmentation import export
+from segmentation.export import DESCRIPTION, GRAPH, ONNX, SAVED_MODEL, is_exported, open_exported
+from segmentation.labels import LabelSpace
+from segmentation.model_directory import load_model, save_backbone, save_model
+from segmentation.prediction import Inference, Predictor
+
+SPACE = LabelSpace.from_json({"classes": ["sky", "road", "car", "tree", "wall"], "ignore_label": 250})
+PHOTOGRAPH = Path(__file__).parent.parent / "tools" / "coffee.jpg"
+TARGET = {SAVED_MODEL: "exported", ONNX: "exported.onnx"}
+EVERYTHING = ("features", "cells", "labels", "probabilities")
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    """A real one, small: 80x120."""
+    return np.ascontiguousarray(decode_image(PHOTOGRAPH, read_file(PHOTOGRAPH))[::5, ::5])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model("aspp", image_pooling_crop=(65, 65))
+
+
+def needs_onnx():
+    for name in ("tf2onnx", "onnx", "onnxruntime"):
+        pytest.importorskip(name)
+
+
+@pytest.fixture(params=[SAVED_MODEL, ONNX])
+def to(request):
+    """Both formats."""
+    if request.param == ONNX:
+        needs_onnx()
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def good(model, photograph, tmp_path_factory):
+    """A SavedModel of `model`, to be copied."""
+    path = tmp_path_factory.mktemp("good") / "exported"
+    export.export(model, path, [photograph], space=SPACE, precision="float32")
+    return path
+
+
+@pytest.fixture(scope="module")
+def good_onnx(model, photograph, tmp_path_factory):
+    """Likewise as ONNX."""
+    needs_onnx()
+    path = tmp_path_factory.mktemp("good") / "exported.onnx"
+    export.export(model, path, [photograph], space=SPACE, to=ONNX)
+    return path
+
+
+def canvases(side=None, channels=3):
+    """Two noise images, white beyond their sizes."""
+    height, width = (side, side) if side else (70, 97)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, height, width, channels), np.uint8)
+    sizes = np.array([[33, 60], [height, 41]], np.int32)
+    for image, (rows, columns) in zip(pixels, sizes, strict=True):
+        image[rows:], image[:, columns:] = 255, 255
+    return pixels, sizes
+
+
+def kept(path):
+    """Every byte of an export."""
+    if path.is_file():
+        return path.read_bytes()
+    return {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("head", "precision", "side"),
+    [("aspp", "float32", None), ("decoder", "bfloat16", None), ("fcn", "bfloat16", 97)],
+)
+def test_saved_models_answer_as_the_runner_to_the_bit(head, precision, side, photograph, tmp_path):
+    model = small_model(head)
+    written, agreement = export.export(
+        model, tmp_path / "new" / "exported", [photograph], space=SPACE, precision=precision, side=side
+    )
+    assert agreement.within(export.TOLERANCES[precision])
+    assert (agreement.feature_error > 1e-3) == (precision == "bfloat16")
+    assert names(tmp_path / "new") == ["exported"]
+    exported = open_exported(written.path)
+    runner, expected = exported.runner(precision), model.runner(precision, side=side, plain=True)
+    pixels, sizes = canvases(side)
+    for sizes_given in (sizes, None):
+        values = runner(pixels, sizes_given, EVERYTHING)
+        for name, value in expected(pixels, sizes_given, EVERYTHING).items():
+            np.testing.assert_array_equal(values[name], value)
+            assert values[name].dtype == value.dtype
+    assert (runner.names, runner.side, runner.precision) == (EVERYTHING, side, precision)
+    assert exported.outputs["labels"] == ("uint8 [batch, 97, 97]" if side else "uint8 [batch, height, width]")
+
+
+@pytest.mark.parametrize(("head", "side"), [("aspp", None), ("decoder", None), ("fcn", 97)])
+def test_onnx_answers_as_the_runner(head, side, photograph, tmp_path):
+    needs_onnx()
+    model = small_model(head)
+    written, agreement = export.export(model, tmp_path / "x.onnx", [photograph], space=SPACE, to=ONNX, side=side)
+    assert agreement.within(export.TOLERANCES["float32"])
+    assert names(tmp_path) == ["x.onnx"]
+    runner, expected = open_exported(written.path).runner(), model.runner("float32", side=side)
+    pixels, sizes = canvases(side)
+    for sizes_given in (sizes, None):
+        values = runner(pixels, sizes_given, EVERYTHING)
+        for name, value in expected(pixels, sizes_given, EVERYTHING).items():
+            assert values[name].dtype == value.dtype
+            if name == "labels":
+                assert np.mean(values[name] == value) > 0.999
+            else:
+                assert laws.relative_error(values[name], value) <= 1e-4
+    shapes = {output.name: output.shape for output in runner._session.get_outputs()}
+    assert shapes["labels"] == (["batch", 97, 97] if side else ["batch", "height", "width"])
+    assert [given.name for given in runner._session.get_inputs()] == ["images"]  # sizes may be left out
+    for name, value in values.items():  # the shapes it tells are those it gives
+        assert [size for size in shapes[name] if isinstance(size, int)] == [
+            value.shape[axis] for axis, size in enumerate(shapes[name]) if isinstance(size, int)
+        ]
+
+
+def test_a_backbone_alone(to, photograph, tmp_path):
+    plan = small_plan("v2, last unit", 8)
+    backbone = laws.loaded(plan, weights_of(plan))
+    written, agreement = export.export(backbone, tmp_path / TARGET[to], [photograph], to=to, precision="float32")
+    assert (agreement.feature_error <= 1e-4, agreement.label_agreement) == (True, None)
+    exported = open_exported(written.path)
+    assert (exported.plan, exported.head, exported.space) == (plan, None, None)
+    pixels, sizes = canvases()
+    values = exported.runner()(pixels, sizes)
+    assert list(values) == ["features"]
+    assert laws.relative_error(values["features"], backbone.runner("exact")(pixels, sizes)["features"]) <= 1e-4
+
+
+def test_four_channels(photograph, tmp_path):
+    plan = variants.from_description(variants.described(small_plan("v1.5", 8)), 8, in_channels=4)
+    plan = dataclasses.replace(plan, preprocessing="inception")
+    written, agreement = export.export(laws.loaded(plan, weights_of(plan)), tmp_path / "x", [photograph], precision="float32")
+    assert agreement.feature_error <= 1e-4
+    assert written.plan == plan
+
+
+def test_plan_head_and_classes_come_back(model, good):
+    exported = open_exported(good)
+    assert (exported.plan, exported.head, exported.space) == (model.backbone.plan, model.head, SPACE)
+    assert exported.weights_sha256 == exported.runner().weights_sha256 == checkpoints.fingerprint(model.weights)
+    assert exported.preprocessing == exported.runner().preprocessing == model.backbone.plan.preprocessing
+    assert (exported.kind, exported.path, exported.network.precision) == (SAVED_MODEL, good, "float32")
+
+
+@pytest.mark.parametrize("fixture", ["good", "good_onnx"])
+def test_it_is_described_as_its_model_directory(fixture, model, tmp_path, request):
+    exported = open_exported(request.getfixturevalue(fixture))
+    save_model(tmp_path, model, SPACE)
+    described = load_model(tmp_path).described
+    assert json.loads(json.dumps(exported.described)) == json.loads(json.dumps(described | {"export": exported.kind}))
+
+
+def test_it_keeps_where_weights_come_from(photograph, tmp_path):
+    model, origin = small_model("fcn"), Origin("TF-Slim", preprocessing="vgg")
+    written, _ = export.export(model, tmp_path / "x", [photograph], space=SPACE, origin=origin, training={"step": 7})
+    description = open_exported(written.path).description
+    assert (description["origin"], description["training"]) == (origin.as_json(), {"step": 7})
+
+
+def test_the_graph_is_the_runners_and_holds_weights_once(model, good):
+    (meta,) = saved_model_pb2.SavedModel.FromString((good / GRAPH).read_bytes()).meta_graphs
+    assert {node.name: node.op for node in meta.graph_def.node} == {
+        node.name: node.op for node in model.runner("float32", plain=True).graph.as_graph_def().node
+    }
+    assert (good / GRAPH).stat().st_size < sum(value.nbytes for value in model.weights.values()) + 2**17
+
+
+def test_tensorflow_loads_the_signature(model, good):
+    signature = tf.saved_model.load(str(good)).signatures["serving_default"]
+    pixels, _ = canvases()
+    values = signature(images=tf.constant(pixels))
+    expected = model.runner("float32")(pixels, None, EVERYTHING)
+    assert sorted(values) == ["features", "labels", "probabilities"]
+    assert laws.relative_error(values["probabilities"], expected["probabilities"]) <= 1e-4
+    assert np.mean(values["labels"] == expected["labels"]) > 0.999
+
+
+@pytest.mark.parametrize("fixture", ["good", "good_onnx"])
+def test_nothing_beyond_an_images_size_is_read(fixture, request):
+    runner = open_exported(request.getfixturevalue(fixture)).runner()
+    pixels, sizes = canvases()
+    others = pixels.copy()
+    for image, (rows, columns) in zip(others, sizes, strict=True):
+        image[rows:], image[:, columns:] = 3, 7
+    values, same = (runner(one, sizes, EVERYTHING) for one in (pixels, others))
+    assert all(np.array_equal(values[name], same[name]) for name in EVERYTHING)
+    assert not np.array_equal(values["features"], runner(pixels)["features"])
+
+
+@pytest.mark.parametrize("fixture", ["good", "good_onnx"])
+def test_a_predictor_takes_it(fixture, model, photograph, request):
+    exported = open_exported(request.getfixturevalue(fixture))
+    inference = Inference(size=129, tile=97, flip=True)
+    labels = Predictor(exported.runner(), exported.head, inference)(photograph).labels
+    assert np.mean(labels == Predictor(model.runner("exact"), model.head, inference)(photograph).labels) > 0.999
+
+
+# -- what does not stay ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(to, good, request, tmp_path):
+    """A good export where a new one is to stand."""
+    path = tmp_path / TARGET[to]
+    if to == ONNX:
+        return Path(shutil.copy(request.getfixturevalue("good_onnx"), path))
+    return Path(shutil.copytree(good, path))
+
+
+def break_one_weight(monkeypatch):
+    right = fused.Layers.folded
+
+    def wrong(layers, conv):
+        kernel, bias = right(layers, conv)
+        if conv.scope.endswith("unit_2/bottleneck_v1/conv1"):
+            kernel[0, 0, 0, 0] += 1
+        return kernel, bias
+
+    monkeypatch.setattr(fused.Layers, "folded", wrong)
+
+
+def test_one_wrong_weight_and_nothing_changes(to, old, model, photograph, monkeypatch):
+    before = kept(old)
+    break_one_weight(monkeypatch)
+    with pytest.raises(InputError, match="not written, because the export is not the model: features differ by at most"):
+        export.export(model, old, [photograph], to=to, space=SPACE, precision="float32")
+    assert names(old.parent) == [old.name]
+    assert kept(old) == before
+
+
+def test_labels_must_agree_too():
+    tolerance = export.TOLERANCES["float32"]
+    assert export.Agreement(1e-5, 0.9995).within(tolerance)
+    assert not export.Agreement(1e-5, 0.99).within(tolerance)
+    assert not export.Agreement(float("nan"), None).within(tolerance)
+
+
+def test_the_old_one_stands_until_the_new_one_has_passed(to, old, photograph, monkeypatch):
+    before, other = kept(old), small_model("fcn")
+    seen, compare = [], export.compare
+
+    def looked_at(*arguments):
+        seen.append(kept(old) == before)
+        return compare(*arguments)
+
+    monkeypatch.setattr(export, "compare", looked_at)
+    written, _ = export.export(other, old, [photograph], to=to, space=SPACE, precision="float32")
+    assert (seen, names(old.parent)) == ([True], [old.name])
+    assert open_exported(old).head == written.head == other.head
+
+
+def test_what_a_kill_leaves_behind_is_cleared_away(good, model, photograph, tmp_path, monkeypatch):
+    """Half of a new one, and the old one already moved aside: it comes back before anything else happens."""
+    shutil.copytree(good, tmp_path / ".exported.old")
+    (tmp_path / ".exported.partial").mkdir()
+    (tmp_path / ".exported.partial" / GRAPH).write_bytes(b"half")
+    break_one_weight(monkeypatch)
+    with pytest.raises(InputError, match="not written"):
+        export.export(model, tmp_path / "exported", [photograph], space=SPACE, precision="float32")
+    assert names(tmp_path) == ["exported"]
+    assert kept(tmp_path / "exported") == kept(good)
+
+
+def test_a_full_disk(to, old, model, photograph):
+    before = kept(old)
+    with room_for(20_000), pytest.raises(InputError, match="cannot be written|MiB are needed"):
+        export.export(model, old, [photograph], to=to, space=SPACE, precision="float32")
+    assert names(old.parent) == [old.name]
+    assert kept(old) == before
+
+
+def test_what_is_no_export_is_never_replaced(model, photograph, good, tmp_path):
+    folder = tmp_path / "folder"
+    save_model(folder, small_model("fcn"), SPACE)
+    more = tmp_path / "more"
+    shutil.copytree(good, more)
+    (more / "notes.txt").write_text("mine")
+    for path in (folder, more):
+        with pytest.raises(InputError, match="exists, and is not an export"):
+            export.export(model, path, [photograph], space=SPACE)
+    assert (more / "notes.txt").read_text() == "mine"
+
+
+def test_an_onnx_file_of_others_is_never_replaced(model, photograph, tmp_path):
+    needs_onnx()
+    path = tmp_path / "theirs.onnx"
+    for content in (b"theirs", b"theirs" * 100):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="exists, and is not an export"):
+            export.export(model, path, [photograph], to=ONNX, space=SPACE)
+        assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"to": "tflite"}, r"to must be one of 'savedmodel', 'onnx' \(not 'tflite'\)"),
+        ({"precision": "exact"}, r"precision must be one of 'auto', 'float32', 'bfloat16' \(not 'exact'\)"),
+        ({"side": 100}, r"size must be 32n\+1 pixels \(not 100\); next: 129"),
+        ({"to": ONNX, "precision": "bfloat16"}, "ONNX Runtime has no bfloat16 convolutions on processors"),
+        ({"side": 33}, "size must be at least 65: the head takes the image's mean over windows of that many pixels"),
+        ({"space": None}, "space must name the 5 classes of the model"),
+    ],
+)
+def test_refused_requests(arguments, message, model, photograph, tmp_path):
+    with pytest.raises(InputError, match=message):
+        export.export(model, tmp_path / "x", [photograph], **{"space": SPACE, **arguments})
+    assert names(tmp_path) == []
+
+
+def test_names_tell_the_format(model, photograph, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_require", lambda *modules: None)
+    with pytest.raises(InputError, match=r"the name must end in \.onnx for 'onnx'"):
+        export.export(model, tmp_path / "x", [photograph], to=ONNX, space=SPACE)
+    with pytest.raises(InputError, match=r"the name must not end in \.onnx for 'savedmodel'"):
+        export.export(model, tmp_path / "x.onnx", [photograph], space=SPACE)
+
+
+def test_what_onnx_needs(model, photograph, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"tf2onnx and onnx and onnxruntime must be installed: pip install dense-resnet\[onnx\]"
+    ):
+        export.export(model, tmp_path / "x.onnx", [photograph], to=ONNX, space=SPACE)
+
+
+# -- what is not opened ------------------------------------------------------------------------------------------------
+
+
+def test_other_precisions(good):
+    exported = open_exported(good)
+    assert exported.runner("float32") is exported.runner("auto")
+    for precision in ("bfloat16", "exact"):
+        with pytest.raises(InputError, match=f"was exported in float32, and cannot run in '{precision}'"):
+            exported.runner(precision)
+
+
+def test_other_canvases(photograph, tmp_path):
+    written, _ = export.export(small_model("fcn"), tmp_path / "x", [photograph], space=SPACE, side=97)
+    with pytest.raises(InputError, match="was exported for canvases of 97x97 pixels"):
+        written.runner()(np.zeros((1, 129, 129, 3), np.uint8))
+
+
+def flipped(data, place):
+    """With one bit the other way."""
+    return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("file", [Path(GRAPH), DESCRIPTION])
+def test_damaged_saved_models(file, good, tmp_path):
+    path = tmp_path / "damaged"
+    shutil.copytree(good, path)
+    data = (path / file).read_bytes()
+    damaged = [data[:length] for length in (0, 1, len(data) // 2, len(data) - 2)]
+    damaged += [flipped(data, place) for place in np.random.default_rng(0).integers(0, len(data) - 1, 20)]
+    for content in damaged:
+        (path / file).write_bytes(content)
+        with pytest.raises(InputError, match=str(path)):
+            open_exported(path)
+    (path / file).unlink()
+    with pytest.raises(InputError, match=str(path)):
+        open_exported(path)
+
+
+def test_damaged_onnx(good_onnx, tmp_path):
+    path = tmp_path / "damaged.onnx"
+    data = good_onnx.read_bytes()
+    damaged = [data[:length] for length in (0, 1, 50, len(data) // 2, len(data) - 1)] + [data + b"\0"]
+    damaged += [flipped(data, place) for place in np.random.default_rng(0).integers(0, len(data), 20)]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"damaged\.onnx: does not end in the sha256 of what is before it"):
+            open_exported(path)
+    path.unlink()
+    with pytest.raises(InputError, match=r"damaged\.onnx: cannot be read: No such file"):
+        open_exported(path)
+
+
+def seal(folder, graph, **changes):
+    """What somebody makes who knows how the digest is made."""
+    (folder / GRAPH).write_bytes(graph)
+    description = json.loads((folder / DESCRIPTION).read_text()) | changes
+    description["sha256"] = export._digest(graph, description)
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+
+
+def test_a_strangers_program_is_not_run(good, tmp_path):
+    path = tmp_path / "made up"
+    shutil.copytree(good, path)
+    saved = saved_model_pb2.SavedModel.FromString((path / GRAPH).read_bytes())
+    with tf.Graph().as_default() as graph:
+        tf.io.read_file("/etc/hostname", name="features")
+    saved.meta_graphs[0].graph_def.CopyFrom(graph.as_graph_def())
+    seal(path, saved.SerializeToString())
+    with pytest.raises(InputError, match=r"has operations that no export has \(ReadFile\), and is not run"):
+        open_exported(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format 2 is not read by this version, which reads 1"),
+        ({"plan": "resnet_v9"}, "its description is not one of `export`"),
+        ({"classes": 5}, "its description is not one of `export`"),
+        ({"head": {"type": "aspp"}}, "its description is not one of `export`: KeyError"),
+        ({"preprocessing": "none"}, "there is no preprocessing 'none'"),
+    ],
+)
+def test_descriptions_of_others(changes, message, good, tmp_path):
+    path = tmp_path / "other"
+    shutil.copytree(good, path)
+    seal(path, (path / GRAPH).read_bytes(), **changes)
+    with pytest.raises(InputError, match=message):
+        open_exported(path)
+
+
+def test_graphs_that_cannot_be_read(good, tmp_path):
+    path = tmp_path / "other"
+    shutil.copytree(good, path)
+    seal(path, b"no protocol buffer")
+    with pytest.raises(InputError, match=f"{GRAPH}: cannot be read by TensorFlow"):
+        open_exported(path)
+
+
+def test_a_strangers_onnx(good_onnx, tmp_path):
+    import onnx
+
+    model = onnx.load(good_onnx)
+    assert {entry.key for entry in model.metadata_props} == {"dense_resnet", "dense_resnet_sha256"}
+    onnx.checker.check_model(model)
+    path = tmp_path / "theirs.onnx"
+    del model.metadata_props[:]
+    data = model.SerializeToString()
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="or is no ONNX file of `export`"):
+        open_exported(path)
+    path.write_bytes(data + export._seal(data))
+    with pytest.raises(InputError, match="cannot be run by ONNX Runtime"):
+        open_exported(path)
+
+
+def test_the_seal_is_the_digest(good_onnx):
+    data = good_onnx.read_bytes()
+    assert data[-64:].decode() == hashlib.sha256(data[: -export.SEAL_SIZE]).hexdigest()
+
+
+def test_what_looks_like_an_export(good, tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"")
+    assert is_exported(good)
+    assert is_exported(str(tmp_path / "x.onnx"))
+    assert not any(map(is_exported, (tmp_path, tmp_path / "y.onnx", "resnet_v2_50", None)))
+
+
+# -- the verb ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_verb_exports_the_shipped_model(capsys, tmp_path):
+    code, out, err = run(
+        capsys, "export", SCENES_MODEL, "--to", "savedmodel", "--precision", "float32", "--size", 257, "--out", tmp_path / "x"
+    )
+    assert code == 0, err
+    assert "labels agree on 100.000% of the pixels" in out
+    assert "uint8 [batch, 257, 257, 3]" in out
+    exported, saved = open_exported(tmp_path / "x"), load_model(SCENES_MODEL)
+    assert (exported.plan, exported.head, exported.space) == (saved.plan, saved.head, saved.space)
+    assert exported.description["training"] == saved.training
+    snippet = out.partition("To run it:\n")[2].replace("  ", "")
+    scope = {"images": np.zeros((1, 257, 257, 3), np.uint8)}
+    exec(snippet, scope)
+    assert scope["labels"].shape == (1, 257, 257)
+
+
+def test_the_verb_refuses_a_wrong_export(capsys, tmp_path, monkeypatch):
+    save_model(tmp_path / "model", small_model("fcn"), SPACE)
+    break_one_weight(monkeypatch)
+    code, _, err = run(
+        capsys, "export", tmp_path / "model", "--to", "savedmodel", "--precision", "float32", "--out", tmp_path / "x"
+    )
+    assert (code, names(tmp_path)) == (1, ["model"])
+    assert "not written, because the export is not the model" in err
+
+
+def test_the_verb_takes_a_backbone(capsys, to, tmp_path):
+    plan = small_plan("v1.5", 8)
+    save_backbone(tmp_path / "backbone", laws.loaded(plan, weights_of(plan)), Origin("TF-Slim"))
+    arguments = ["--to", to, "--out", tmp_path / TARGET[to], "--precision", "float32", "--output-stride", 4]
+    code, out, err = run(capsys, "export", tmp_path / "backbone", *arguments)
+    assert code == 0, err
+    exported = open_exported(tmp_path / TARGET[to])
+    assert (exported.plan.output_stride, exported.head) == (4, None)
+    assert exported.description["origin"]["framework"] == "TF-Slim"
+    scope = {"images": np.zeros((1, 40, 50, 3), np.uint8)}
+    exec(out.partition("To run it:\n")[2].replace("  ", ""), scope)
+    assert scope["features"].shape == (1, *exported.plan.feature_size(plan.aligned_size((40, 50))), plan.depth)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "large"], "--size must be dynamic or a number of pixels"),
+        (["--size", 500], r"size must be 32n+1 pixels (not 500); next: 513"),
+        (["--multi-grid", 1, 2], "leave --multi-grid out"),
+    ],
+)
+def test_the_verb_refuses(arguments, message, capsys, tmp_path):
+    code, _, err = run(capsys, "export", SCENES_MODEL, "--to", "savedmodel", "--out", tmp_path / "x", *arguments)
+    assert (code, names(tmp_path)) == (1, [])
+    assert message in err

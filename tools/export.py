@@ -1,0 +1,130 @@
+"""``dense-resnet export``: a network as a file for other programs, compared with the model before it stays."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dense_resnet.plan import Plan
+    from segmentation.export import Exported
+
+HELP = "Write a model as a TensorFlow SavedModel or ONNX, read it back, and compare it with the model on a photograph."
+FORMATS = ("savedmodel", "onnx")
+DYNAMIC = "dynamic"
+STRIDE = 16  # where a variant's name says none
+PHOTOGRAPH = Path(__file__).parent / "coffee.jpg"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from .cli import add_plan_options, add_weights_options
+
+    parser.add_argument("model", metavar="MODEL", help="a model directory, or a variant such as resnet_v2_152")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
+    parser.add_argument("--out", required=True, metavar="PATH", help="the folder, or for onnx the file (.onnx)")
+    parser.add_argument(
+        "--precision", default="auto", help="auto (bfloat16 where the processor and the format have it), float32 or bfloat16"
+    )
+    parser.add_argument(
+        "--size", default=DYNAMIC, metavar="N", help="of the only canvas it takes, 32n+1 (default dynamic: any)"
+    )
+    add_weights_options(parser)
+    add_plan_options(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    from dense_resnet.errors import InputError
+    from dense_resnet.images import decode_image, read_file
+
+    from .cli import asked_plan, start_tensorflow
+
+    if args.size != DYNAMIC and not args.size.isdecimal():
+        raise InputError(f"--size must be {DYNAMIC} or a number of pixels, 32n+1, such as 513 (not {args.size!r}).")
+    side = None if args.size == DYNAMIC else int(args.size)
+    if args.output_stride is None and not Path(args.model).is_dir():
+        args.output_stride = STRIDE
+    planned = asked_plan(args, args.model)
+    start_tensorflow()
+    from segmentation import export
+
+    export.check_request(planned, args.out, args.to, args.precision, side)
+    network, options = _loaded(args, planned)
+    photograph = decode_image(PHOTOGRAPH, read_file(PHOTOGRAPH))
+    exported, agreement = export.export(
+        network, args.out, [photograph], to=args.to, precision=args.precision, side=side, **options
+    )
+    _print(exported)
+    print(f"Read back, and compared with the exact model on {PHOTOGRAPH.name}: {agreement}.")
+    print("\n".join(["To run it:", *_snippet(exported)]))
+    return 0
+
+
+def _loaded(args: argparse.Namespace, planned: Plan) -> tuple[Any, dict[str, Any]]:
+    """The network, and what else :func:`segmentation.export.export` is told of it."""
+    import json
+
+    from dense_resnet.checkpoints.origin import from_json
+    from dense_resnet.errors import InputError
+    from segmentation.model_directory import DESCRIPTION, load_model
+
+    from .cli import loaded_backbone
+
+    if not Path(args.model).is_dir():
+        return loaded_backbone(args, args.model, planned), {}
+    described = json.loads((Path(args.model) / DESCRIPTION).read_text())  # which asked_plan has read before
+    known = {"origin": from_json(described.get("origin"))}
+    if described.get("head") is None:
+        return loaded_backbone(args, args.model, planned), known
+    if args.multi_grid:
+        raise InputError("a model with a head keeps the multi_grid that it was trained with: leave --multi-grid out.")
+    saved = load_model(args.model, args.output_stride)
+    return saved.model, {**known, "space": saved.space, "training": saved.training}
+
+
+def _print(exported: Exported) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    runner, path = exported.network, exported.path
+
+    def named(way: str, name: str) -> str:
+        hidden = exported.kind == "savedmodel" and name in ("sizes", "cells")
+        return f"{way}: {name}" + (", a tensor outside the signature" if hidden else "")
+
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    rows = [
+        ("format", exported.kind),
+        ("precision", runner.precision),
+        ("size", f"{runner.side}x{runner.side}" if runner.side else "any"),
+        ("on disk", f"{sum(file.stat().st_size for file in files) / 2**20:,.1f} MiB"),
+        *((named("in", name), shape) for name, shape in exported.inputs.items()),
+        *((named("out", name), shape) for name, shape in exported.outputs.items()),
+    ]
+    table = Table(show_header=False)
+    for heading, value in rows:
+        table.add_row(heading, value.replace("[", r"\["))
+    print(f"{path}:")
+    Console().print(table)
+
+
+def _snippet(exported: Exported) -> list[str]:
+    """How another program calls it."""
+    path, wanted = str(exported.path), "labels" if exported.head else "features"
+    if exported.kind == "onnx":
+        return [
+            "  import onnxruntime",
+            f"  session = onnxruntime.InferenceSession({path!r})",
+            f'  ({wanted},) = session.run(["{wanted}"], {{"images": images}})',
+        ]
+    return [
+        "  import tensorflow as tf",
+        f'  run = tf.saved_model.load({path!r}).signatures["serving_default"]',
+        f'  {wanted} = run(images=tf.constant(images))["{wanted}"]',
+    ]
+
+
+if __name__ == "__main__":
+    import cli
+
+    cli.script(__file__)
