@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -19,10 +20,12 @@ from test_tools import SCENES_MODEL, run
 from dense_resnet import checkpoints, fused, laws, variants
 from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.errors import InputError
+from dense_resnet.features import read_features
 from dense_resnet.images import decode_image, read_file
 from segmentation import export
+from segmentation import scenes as drawn
 from segmentation.export import DESCRIPTION, GRAPH, ONNX, SAVED_MODEL, is_exported, open_exported
-from segmentation.labels import LabelSpace
+from segmentation.labels import LabelSpace, decode_label
 from segmentation.model_directory import load_model, save_backbone, save_model
 from segmentation.prediction import Inference, Predictor
 
@@ -533,3 +536,76 @@ def test_the_verb_refuses(arguments, message, capsys, tmp_path):
     code, _, err = run(capsys, "export", SCENES_MODEL, "--to", "savedmodel", "--out", tmp_path / "x", *arguments)
     assert (code, names(tmp_path)) == (1, [])
     assert message in err
+
+
+# -- the other verbs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Three drawn scenes with labels."""
+    folder = tmp_path_factory.mktemp("scenes")
+    drawn.write_scenes(folder, 1, 3, size=129)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shipped(scenes, tmp_path_factory):
+    """Exports of the shipped model, by format."""
+    folder = tmp_path_factory.mktemp("shipped")
+    saved = load_model(SCENES_MODEL)
+    image = decode_image(PHOTOGRAPH, read_file(PHOTOGRAPH))[::3, ::3]
+    paths = {to: folder / TARGET[to] for to in (SAVED_MODEL, ONNX)}
+    for to, path in paths.items():
+        if to == SAVED_MODEL or all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnx", "onnxruntime")):
+            export.export(saved.model, path, [image], space=saved.space, to=to, precision="float32", side=129)
+    return paths
+
+
+def test_evaluate_and_predict_take_exports(to, shipped, scenes, capsys, tmp_path):
+    found = {}
+    for name, model in (("directory", [SCENES_MODEL, "--precision", "float32", "--size", 129]), ("export", [shipped[to]])):
+        out = tmp_path / name
+        code, _, err = run(capsys, "evaluate", scenes, "--split", "val", "--model", *model, "--out", out, "--no-report")
+        assert code == 0, err
+        code, _, err = run(capsys, "predict", scenes / "images" / "val", "--model", *model, "--out", out / "labels")
+        assert code == 0, err
+        labels = [decode_label(path, path.read_bytes(), drawn.SPACE) for path in sorted((out / "labels").rglob("*.png"))]
+        found[name] = json.loads((out / "evaluation.json").read_text()), np.stack(labels)
+    (own, own_labels), (other, other_labels) = found.values()
+    assert other["mean_iou"] == pytest.approx(own["mean_iou"], abs=1e-4)
+    assert np.mean(own_labels == other_labels) > 0.9999
+    assert other["protocol"]["system"]["export"] == to
+    assert other["protocol"]["inference"] == own["protocol"]["inference"]
+
+
+def test_extract_takes_exports(to, shipped, scenes, capsys, tmp_path):
+    image = next((scenes / "images" / "val").rglob("*.*"))
+    for name, model in (("directory", [SCENES_MODEL, "--precision", "float32", "--size", 129]), ("export", [shipped[to]])):
+        code, _, err = run(capsys, "extract", image, "--model", *model, "--out", tmp_path / name)
+        assert code == 0, err
+    own, other = (read_features(tmp_path / name / f"{image.name}.safetensors").map(8) for name in ("directory", "export"))
+    assert laws.relative_error(other, own) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--precision", "bfloat16"], "float32"),
+        (["--exact"], "float32"),
+        (["--output-stride", 16], "was exported at output_stride 8"),
+        (["--size", 257], "129"),
+    ],
+)
+def test_what_an_export_is_not(arguments, message, shipped, scenes, capsys, tmp_path):
+    code, _, err = run(capsys, "predict", scenes / "images", "--model", shipped[SAVED_MODEL], "--out", tmp_path, *arguments)
+    assert code == 1
+    assert message in err
+
+
+def test_a_backbone_labels_nothing(capsys, scenes, photograph, tmp_path):
+    plan = small_plan("v2, last unit", 8)
+    export.export(laws.loaded(plan, weights_of(plan)), tmp_path / "x", [photograph], precision="float32")
+    code, _, err = run(capsys, "predict", scenes / "images", "--model", tmp_path / "x", "--out", tmp_path / "out")
+    assert code == 1
+    assert "a backbone without a segmentation head: `extract` takes it" in err

@@ -202,3 +202,81 @@ def test_onednn_runs_fused_convolutions(placement, precision):
     rectified = [line for line in convolutions if "eltwise_relu" in line]
     assert len(sums) == sum(unit.stride == 1 for unit in plan.units)  # of other shortcuts it cannot know the size
     assert len(rectified) >= sum(conv.relu for conv in planned)
+
+
+def both_ways(plan, weights, precision, monkeypatch):
+    """A compiled backbone with its kernels apart, and one with them in its graph."""
+    assert fused.keeps_kernels_apart()
+    apart = compiled(plan, weights, precision)
+    with monkeypatch.context() as patch:
+        patch.setattr(fused, "keeps_kernels_apart", lambda: False)
+        return apart, compiled(plan, weights, precision)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("placement", ["v2, last unit", "v1, last unit", "v1.5"])
+def test_kernels_apart_give_the_numbers_of_kernels_in_the_graph(placement, precision, monkeypatch):
+    plan = small_plan(placement, 8)
+    apart, plain = both_ways(plan, hard_weights(plan), precision, monkeypatch)
+    for size in (65, (40, 70), 33):
+        np.testing.assert_array_equal(apart(images_of(size)), plain(images_of(size)))
+
+
+def test_graphs_without_their_kernels_are_small():
+    plan = dr.plan("resnet_v1_18", output_stride=16)
+    weights = weights_of(plan)
+
+    def build(layers):
+        images = tf.compat.v1.placeholder(tf.float32, [None, None, None, 3], name="images")
+        return [tf.identity(fused.network(layers, plan, images).features, "features").op.name]
+
+    sizes = [fused.frozen(build, weights, "float32", plain=plain)[0].as_graph_def().ByteSize() for plain in (False, True)]
+    assert sizes[0] < 10**6 < 4 * 10**7 < sizes[1]
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_where_tensorflow_cannot_fuse_the_graph_is_plain(error, monkeypatch):
+    plan = small_plan("v1.5", 8)
+    weights = hard_weights(plan)
+    reference = compiled(plan, weights)(images_of(33))
+    fused.keeps_kernels_apart()
+
+    def fail(*_):
+        raise error("not here")
+
+    monkeypatch.setattr(fused, "fused_graph", fail)
+    np.testing.assert_array_equal(compiled(plan, weights)(images_of(33)), reference)
+    fused.keeps_kernels_apart.cache_clear()
+    assert not fused.keeps_kernels_apart()
+    fused.keeps_kernels_apart.cache_clear()
+
+
+MEMORY = """
+import sys
+import numpy as np
+sys.path[:0] = {paths!r}
+from conftest import weights_of
+import dense_resnet as dr
+from dense_resnet import fused, machine
+from test_laws import small_plan
+
+def build(plan):
+    return lambda layers, images: fused.network(layers, plan, images).features
+
+small = small_plan("v2, last unit", 8)
+fused.Compiled(build(small), weights_of(small), 3, "float32")(np.zeros((1, 65, 65, 3)))  # TensorFlow itself
+plan = dr.plan("resnet_v2_50", output_stride=16)
+weights = weights_of(plan)
+size = sum(value.nbytes for value in weights.values())
+before = machine.peak_memory()
+fused.Compiled(build(plan), weights, 3, "float32")(np.zeros((1, 65, 65, 3)))
+print((machine.peak_memory() - before) / size)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read as Linux gives it")
+def test_freezing_takes_about_three_times_the_weights():
+    code = MEMORY.format(paths=[str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")])
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert 1 < float(result.stdout) < 3.3  # 2.8 of 152 layers; with kernels in the graph 9

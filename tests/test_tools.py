@@ -110,13 +110,32 @@ def image_folder(photographs, tmp_path_factory):
 def test_extract_with_weights(capsys, small_weights, image_folder, tmp_path):
     arguments = ["--model", "resnet_v1_18", "--weights", small_weights / "resnet_v1_18.ckpt", "--size", 129]
     arguments += ["--layers", 4, 16, "--dtype", "bfloat16", "--picture"]
-    code, out, _ = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path)
+    code, out, _ = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path, "--batch", 2, "--precision", "float32")
     assert code == 0, out
+    assert "float32: 2 images at a time" in out
     assert "features of 1 images" in out
     assert dr.read_features(tmp_path / "cat.jpg.safetensors").map(16).shape == (9, 9, 512)
     assert images.check_image(tmp_path / "cat.jpg.alignment.png").format == "PNG"
-    code, out, _ = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path)
+    code, out, _ = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path, "--precision", "float32")
+    assert "float32: 2 images at a time" in out  # as before
     assert "1 of them from an earlier run" in out
+    code, _, err = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path, "--exact")
+    assert "another protocol (precision: 'float32' there, 'exact' now)" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--precision", "int8"], "--precision must be auto, float32 or bfloat16 (not 'int8')"),
+        (["--batch", 0], "--batch must be a positive integer (not 0)"),
+        (["--threads", -1], "--threads must be a positive integer (not -1)"),
+    ],
+)
+def test_speeds_that_cannot_be(arguments, message, capsys, image_folder, tmp_path):
+    model = ["--model", "resnet_v1_18", "--random-weights", 0]
+    code, _, err = run(capsys, "extract", image_folder, *model, "--out", tmp_path / "out", *arguments)
+    assert (code, err) == (1, f"error: {message}.\n")
+    assert not (tmp_path / "out").exists()
 
 
 MISTAKES = {

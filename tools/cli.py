@@ -157,20 +157,24 @@ def asked_precision(args: argparse.Namespace) -> str:
     return str(args.precision)
 
 
-def chosen_pace(args: argparse.Namespace, runner: Runner, side: int, images: int, recorded: int | None) -> Pace:
-    """Batch and threads: as asked for, as an earlier run `recorded` its batch, or measured; says which.
+def chosen_pace(args: argparse.Namespace, runner: Runner, side: int, images: int, protocol: str) -> Pace:
+    """Batch and threads: as asked for, the batch as in the `protocol` of an earlier run in --out, or measured; says which.
 
     Shards run one image at a time unless told otherwise, so that machines agree.
     """
     import numpy as np
 
-    from dense_resnet import pace
+    from dense_resnet import journal, pace
+    from dense_resnet.runner import CELLS
 
-    batch = args.batch or recorded or (None if shard_of(args.shard)[1] == 1 else 1)
+    names = (CELLS,) if CELLS in runner.names else runner.names  # what the run will ask for
+    earlier = journal.recorded(Path(args.out) / protocol)
+    recorded = earlier.get("system", earlier)
+    recorded = recorded.get("batch") if isinstance(recorded, dict) else None
+    batch = args.batch or (recorded if isinstance(recorded, int) and recorded > 0 else None)
+    batch = batch or (None if shard_of(args.shard)[1] == 1 else 1)
     canvas = np.random.default_rng(0).integers(0, 256, (side, side, runner.plan.in_channels), np.uint8)
-    chosen = pace.chosen(
-        lambda size: runner(np.stack([canvas] * size), names=runner.names[:1]), images, batch=batch, threads=args.threads
-    )
+    chosen = pace.chosen(lambda size: runner(np.stack([canvas] * size), names=names), images, batch=batch, threads=args.threads)
     images_each = f"{chosen.batch} image" + "s" * (chosen.batch > 1)
     batches = f"{images_each} at a time" + (f", {chosen.threads} batches at once" if chosen.threads > 1 else "")
     speed = f", measured: {chosen.images_per_second:.2f} images/s" if chosen.images_per_second else ""

@@ -148,9 +148,6 @@ def _system(
     args: argparse.Namespace, switches: Switches, dataset: Dataset, max_pixels: int, precision: str
 ) -> tuple[System, int]:
     """What is to be scored, and how many batches of it run at the same time."""
-    from pathlib import Path
-
-    from dense_resnet import journal
     from dense_resnet.errors import InputError
     from segmentation.evaluation import PROTOCOL, FolderSystem, ModelSystem
 
@@ -160,9 +157,8 @@ def _system(
         model = opened_model(args)
         inference = asked_inference(args, model, upsample=switches.upsample, score=switches.size)
         runner = model.runner(precision)
-        recorded = journal.recorded(Path(args.out) / PROTOCOL).get("system", {}).get("batch")
         images = 0 if args.merge else len(dataset.samples)
-        pace = chosen_pace(args, runner, inference.tile or inference.size, images, recorded)
+        pace = chosen_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
         return ModelSystem(model, runner, inference, pace.batch), pace.threads
     if args.output_stride or args.flip or args.tile or args.scales != [1.0] or args.upsample:
         raise InputError("--output-stride, --scales, --flip, --tile and --upsample go with --model, not with --predictions.")

@@ -30,7 +30,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from dense_resnet import journal
     from dense_resnet.images import MAX_PIXELS, find_images
 
     from .cli import (
@@ -68,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
             settings = dataclasses.replace(settings, size=args.size or runner.side or settings.size)
         else:
             runner = loaded_backbone(args, args.model, planned).runner(precision, settings.strides(planned))
-        pace = chosen_pace(args, runner, settings.size, len(found), journal.recorded(Path(args.out) / PROTOCOL).get("batch"))
+        pace = chosen_pace(args, runner, settings.size, len(found), PROTOCOL)
         settings = dataclasses.replace(settings, batch=pace.batch)
         extraction = Extraction(runner, args.out, settings, shard=shard, max_pixels=max_pixels, threads=pace.threads)
         with progress_bar() as progress:

@@ -23,9 +23,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from dense_resnet import journal
     from dense_resnet.images import MAX_PIXELS, find_images
 
     from .cli import (
@@ -49,8 +46,7 @@ def main(args: argparse.Namespace) -> int:
         model = opened_model(args)
         inference = asked_inference(args, model)
         runner = model.runner(precision)
-        recorded = journal.recorded(Path(args.out) / PROTOCOL).get("system", {}).get("batch")
-        pace = chosen_pace(args, runner, inference.tile or inference.size, len(found), recorded)
+        pace = chosen_pace(args, runner, inference.tile or inference.size, len(found), PROTOCOL)
         labelling = Labelling(
             model,
             runner,
