@@ -140,6 +140,7 @@ class Extraction:
             "in_channels": plan.in_channels,
             "preprocessing": runner.preprocessing,
             "precision": runner.precision,
+            "export": runner.export,
             "weights_sha256": runner.weights_sha256,
             **dataclasses.asdict(settings),
             "layers": self.layers,

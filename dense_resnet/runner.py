@@ -47,6 +47,8 @@ class Runner:
         side: of the only canvas that it takes; None takes any.
     """
 
+    export: str | None = None  # the format, where it runs a file
+
     def __init__(
         self,
         plan: Plan,

@@ -379,6 +379,8 @@ def _cases(
 class _SavedModelRunner(Runner):
     """A SavedModel's graph in a session; the arguments are Runner's."""
 
+    export = SAVED_MODEL
+
     def __init__(self, graph: tf.Graph, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._session = fused.session(graph)
@@ -489,6 +491,8 @@ def _sync(path: Path) -> None:
 
 class _OnnxRunner(Runner):
     """An ONNX file in ONNX Runtime; the arguments are Runner's."""
+
+    export = ONNX
 
     def __init__(self, session: Any, *arguments: Any) -> None:
         super().__init__(*arguments)

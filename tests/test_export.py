@@ -584,6 +584,8 @@ def test_extract_takes_exports(to, shipped, scenes, capsys, tmp_path):
     for name, model in (("directory", [SCENES_MODEL, "--precision", "float32", "--size", 129]), ("export", [shipped[to]])):
         code, _, err = run(capsys, "extract", image, "--model", *model, "--out", tmp_path / name)
         assert code == 0, err
+    protocol = json.loads((tmp_path / "export" / "extraction.json").read_text())
+    assert (protocol["export"], protocol["precision"]) == (to, "float32")
     own, other = (read_features(tmp_path / name / f"{image.name}.safetensors").map(8) for name in ("directory", "export"))
     assert laws.relative_error(other, own) <= 1e-4
 
