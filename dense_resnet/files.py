@@ -48,7 +48,7 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
             check(temporary)
         temporary.chmod(0o666 & ~UMASK)  # what any new file gets, whatever made this one
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written: {error.strerror or error}. What was there before is unchanged."
@@ -83,7 +83,34 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
             pass
         except OSError:  # a file system without hard links
             write_bytes(path, data)
-    _sync_folder(path.parent)
+    _sync(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A path beside `folder`, for a folder that takes its place when the block ends without an error."""
+    temporary, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
+    try:
+        if old.exists() and not folder.exists():  # a kill fell between the two steps below
+            os.rename(old, folder)
+        for left_behind in (temporary, old):
+            shutil.rmtree(left_behind, ignore_errors=True)
+        yield temporary
+        for written in (*temporary.rglob("*"), temporary):
+            _sync(written)
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(temporary, folder)
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written: {error.strerror or error}. What was there before is unchanged."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
 
 
 def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
@@ -109,8 +136,8 @@ def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
         )
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -27,7 +27,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,7 +255,7 @@ def export(
         checked.append((dataclasses.replace(opened, path=path), agreement))
 
     if to == SAVED_MODEL:
-        with _replacing_folder(path) as folder:
+        with files.replacing_folder(path) as folder:
             _write_saved_model(folder, compiled, description)
             check(folder)
     else:
@@ -449,41 +448,6 @@ def _opened_saved_model(folder: Path) -> Exported:
             f"{description.get('versions')}."
         ) from error
     return _opened(folder, SAVED_MODEL, description, lambda *of_network: _SavedModelRunner(graph, *of_network))
-
-
-@contextlib.contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """A path beside `folder`, for a folder that takes its place when the block ends without an error."""
-    temporary, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
-    try:
-        if old.exists() and not folder.exists():  # a kill fell between the two steps below
-            os.rename(old, folder)
-        for left_behind in (temporary, old):
-            shutil.rmtree(left_behind, ignore_errors=True)
-        yield temporary
-        for written in (*temporary.rglob("*"), temporary):
-            _sync(written)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(temporary, folder)
-        _sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written: {error.strerror or error}. What was there before is unchanged."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # -- ONNX --------------------------------------------------------------------------------------------------------------
