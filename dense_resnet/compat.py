@@ -7,7 +7,7 @@ under the first's name is all the surgery there is. Import tf-slim from here: ``
 A session copies the constants of its graph about seven times while it starts. :func:`fused_graph` runs TensorFlow's
 rewriting by itself, on a graph whose kernels are stand-ins of no size, and hands the true ones to oneDNN's convolutions as
 variables, which are marked as never changing, so that oneDNN keeps its packed copy as it does of constants. Where TensorFlow
-has no such convolutions, it fails. (``tests/test_compat.py``)
+has no such convolutions, it fails. (``tests/test_fused.py``)
 
 Everything else of ours uses TensorFlow's and tf-slim's public API.
 """
