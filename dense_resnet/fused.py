@@ -18,20 +18,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import geometry
-from dense_resnet.compat import CPU, fused_graph, stand_in
+from dense_resnet import geometry, machine
+from dense_resnet.compat import CPU, Assignment, fused_graph, stand_in
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit
 
 AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
-PROCESSOR = Path("/proc/cpuinfo")
 FAST_IN_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # as Linux calls what multiplies such numbers
 
 NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
@@ -50,11 +48,7 @@ def chosen_precision(asked: str) -> str:
         raise InputError(f"precision must be one of {', '.join(map(repr, PRECISIONS))} (not {asked!r}).")
     if asked != AUTO:
         return asked
-    try:
-        flags = set(PROCESSOR.read_text().partition("\nflags")[2].partition("\n")[0].split())
-    except OSError:  # no Linux
-        flags = set()
-    return BFLOAT16 if flags & FAST_IN_BFLOAT16 else FLOAT32
+    return BFLOAT16 if FAST_IN_BFLOAT16.intersection(machine.flags()) else FLOAT32
 
 
 class Layers:
@@ -256,9 +250,14 @@ def frozen(
         return frozen(build, weights, precision, plain=True)
     config.graph_options.rewrite_options.disable_meta_optimizer = True  # it has been done
     running = v1.Session(graph=graph, config=config)
-    for name, assign, value in assignments:
-        running.run(assign, {value: layers.kernels.pop(name)})
+    _assign(running, assignments, layers.kernels)
     return graph, running, outputs
+
+
+def _assign(running: Any, assignments: Sequence[Assignment], kernels: dict[str, np.ndarray]) -> None:
+    """Gives the variables of :func:`dense_resnet.compat.fused_graph` their kernels, each of which is then let go."""
+    for name, assign, value in assignments:
+        running.run(assign, {value: kernels.pop(name)})
 
 
 def session(graph: tf.Graph) -> Any:
@@ -293,8 +292,7 @@ def keeps_kernels_apart() -> bool:
         named = {kernel.op.name: values for kernel in kernels}
         graph, assignments = fused_graph(graph, named, ["sum"], session_options())
         with v1.Session(graph=graph) as running:
-            for _, assign, value in assignments:
-                running.run(assign, {value: values})
+            _assign(running, assignments, named)
             right = np.all(running.run("sum:0", {"images:0": ones}) == (3 * 1 + 1) * 3 + 1 + (3 * 1 + 1))
         return bool(right) and not any(operation.type == "AddV2" for operation in graph.get_operations())
     except (ImportError, AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError):

@@ -21,13 +21,18 @@ def load() -> tuple[float, ...]:
     return os.getloadavg() if hasattr(os, "getloadavg") else ()
 
 
+def flags() -> list[str]:
+    """What the processor can do, in Linux' words; [] where the system does not say."""
+    return _fields(PROCESSOR).get("flags", "").split()
+
+
 def described() -> dict[str, Any]:
     """The machine, as far as the system tells."""
     processor = _fields(PROCESSOR)
     return {
         "processor": processor.get("model name") or platform.processor() or platform.machine(),
         "megahertz": float(processor["cpu MHz"]) if "cpu MHz" in processor else None,
-        "flags": processor.get("flags", "").split(),
+        "flags": flags(),
         "cores": cores(),
         "memory": _fields(MEMORY).get("MemTotal"),
         "platform": platform.platform(),

@@ -116,7 +116,17 @@ class ExactRunner(Runner):
         return {name: values.numpy() for name, values in self._function(canvases, names).items()}
 
 
-class CompiledRunner(Runner):
+class SessionRunner(Runner):
+    """A graph whose inputs and outputs have their names, in the session ``session``."""
+
+    session: Any
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        fetched = {name: f"{name}:0" for name in names}
+        return dict(self.session.run(fetched, {f"{IMAGES}:0": images, f"{SIZES}:0": sizes}))
+
+
+class CompiledRunner(SessionRunner):
     """The folded graph in a session; ``graph`` has its inputs and outputs under their names.
 
     Args:
@@ -150,10 +160,6 @@ class CompiledRunner(Runner):
 
         self.graph, self.session, names = fused.frozen(named, weights, precision, plain=plain)
         super().__init__(plan, preprocessing, precision, weights_sha256, names, side)
-
-    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
-        fetched = {name: f"{name}:0" for name in names}
-        return dict(self.session.run(fetched, {f"{IMAGES}:0": images, f"{SIZES}:0": sizes}))
 
 
 def _canvases(images: tf.Tensor, sizes: tf.Tensor, plan: Plan, preprocessing: str) -> tf.Tensor:

@@ -26,6 +26,7 @@ from typing import Any
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, LAST_3X3, Plan, block_arguments, make_plan
 
+USUAL_STRIDE = 16  # output_stride of a variant, where neither the user nor the weights say one
 UNITS = {  # units of each block
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),

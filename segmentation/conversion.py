@@ -32,7 +32,6 @@ from segmentation.model_directory import is_model_directory, load_backbone, load
 SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY = "slim", "safetensors", "keras", "model-dir"
 FORMATS = (SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY)
 KNOWN_SPACES = {"voc": labels.VOC, "cityscapes": labels.CITYSCAPES, "ade20k": labels.ADE20K}
-USUAL_STRIDE = 16  # of a model directory made from weights that say nothing of strides
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,18 @@ from dense_resnet.images import placement, resize
 from dense_resnet.laws import TOLERANCE, relative_error
 from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import SCHEMES, preprocess
-from dense_resnet.runner import CELLS, FEATURES, IMAGES, LABELS, PROBABILITIES, SIZES, CompiledRunner, Outputs, Runner
+from dense_resnet.runner import (
+    CELLS,
+    FEATURES,
+    IMAGES,
+    LABELS,
+    PROBABILITIES,
+    SIZES,
+    CompiledRunner,
+    Outputs,
+    Runner,
+    SessionRunner,
+)
 from segmentation.heads import SKIP_STRIDE, HeadPlan, plan_head
 from segmentation.labels import LabelSpace
 from segmentation.model import SegmentationModel
@@ -375,18 +386,14 @@ def _cases(
 # -- SavedModel --------------------------------------------------------------------------------------------------------
 
 
-class _SavedModelRunner(Runner):
+class _SavedModelRunner(SessionRunner):
     """A SavedModel's graph in a session; the arguments are Runner's."""
 
     export = SAVED_MODEL
 
     def __init__(self, graph: tf.Graph, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._session = fused.session(graph)
-
-    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
-        fetched = {name: f"{name}:0" for name in names}
-        return dict(self._session.run(fetched, {f"{IMAGES}:0": images, f"{SIZES}:0": sizes}))
+        self.session = fused.session(graph)
 
 
 def _write_saved_model(folder: Path, compiled: CompiledRunner, description: Mapping[str, Any]) -> None:

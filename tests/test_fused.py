@@ -13,7 +13,7 @@ from test_heads import small_model
 from test_laws import PLACEMENTS, small_plan
 
 import dense_resnet as dr
-from dense_resnet import fused, laws
+from dense_resnet import fused, laws, machine
 from dense_resnet.errors import InputError
 from dense_resnet.plan import Conv
 from segmentation.heads import HEADS
@@ -152,7 +152,7 @@ def test_auto_asks_the_processor(flags, expected, monkeypatch, tmp_path):
     path = tmp_path / "cpuinfo"
     if flags is not None:
         path.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: amx_bf16_bug\n")
-    monkeypatch.setattr(fused, "PROCESSOR", path)
+    monkeypatch.setattr(machine, "PROCESSOR", path)
     assert fused.chosen_precision("auto") == expected
     assert fused.chosen_precision("float32") == "float32"
 

@@ -36,6 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from dense_resnet.variants import USUAL_STRIDE
+
     from .cli import described_network, start_tensorflow
 
     described = described_network(args.model) if args.model else None
@@ -45,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
 
     stride = args.output_stride
     if stride is None and args.to == conversion.MODEL_DIRECTORY and not is_model_directory(args.source):
-        stride = conversion.USUAL_STRIDE
+        stride = USUAL_STRIDE
     network = conversion.open_network(
         args.source,
         described,

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 HELP = "Write a model as a TensorFlow SavedModel or ONNX, read it back, and compare it with the model on a photograph."
 FORMATS = ("savedmodel", "onnx")
 DYNAMIC = "dynamic"
-STRIDE = 16  # where a variant's name says none
 PHOTOGRAPH = Path(__file__).parent / "coffee.jpg"
 
 
@@ -36,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
     from dense_resnet.images import decode_image, read_file
+    from dense_resnet.variants import USUAL_STRIDE
 
     from .cli import asked_plan, start_tensorflow
 
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--size must be {DYNAMIC} or a number of pixels, 32n+1, such as 513 (not {args.size!r}).")
     side = None if args.size == DYNAMIC else int(args.size)
     if args.output_stride is None and not Path(args.model).is_dir():
-        args.output_stride = STRIDE
+        args.output_stride = USUAL_STRIDE
     planned = asked_plan(args, args.model)
     start_tensorflow()
     from segmentation import export

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 
 HELP = "Extract features of images to disk: one safetensors file an image, and a manifest."
-STRIDE = 16  # where a variant's name says none
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +30,7 @@ def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from dense_resnet.images import MAX_PIXELS, find_images
+    from dense_resnet.variants import USUAL_STRIDE
 
     from .cli import (
         asked_plan,
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
         start_tensorflow()
         exported = opened_export(args)
     elif args.output_stride is None:
-        args.output_stride = STRIDE
+        args.output_stride = USUAL_STRIDE
     planned = exported.plan if exported else asked_plan(args, args.model)
     with stop_signals() as stop:
         start_tensorflow()
