@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dense_resnet.benchmark import Timing
     from dense_resnet.plan import Plan
 
+    Work = tuple[list[Timing], dict[str, float], dict[str, Any]]  # timings, ratios by name, further figures
+
 HELP = "Time the forward pass; --versus runs others in turn with it, each in a process of its own, and prints the ratios."
 NETWORKS = ("function", "slim", "keras", "timm", "openvino", "onnxruntime")  # that run the same forward pass
 EXTRACT, CONFUSION, EVALUATE, TRAIN = "extract", "confusion", "evaluate", "train"
@@ -162,60 +164,53 @@ def _other_work(args: argparse.Namespace, planned: Plan) -> tuple[list[Timing], 
     timings: list[Timing] = []
     ratios: dict[str, float] = {}
     figures: dict[str, Any] = {"ratios": ratios}
-    works: dict[str, Callable[..., None]] = {EXTRACT: _extract, EVALUATE: _evaluate, TRAIN: _train, CONFUSION: _confusion}
+    works: dict[str, Callable[..., Work]] = {EXTRACT: _extract, EVALUATE: _evaluate, TRAIN: _train, CONFUSION: _confusion}
     for name, work in works.items():
         if name in args.versus:
-            work(args, planned, timings, ratios, figures)
+            own_timings, own_ratios, more = work(args, planned)
+            timings += own_timings
+            ratios |= own_ratios
+            figures |= more
     figures["timings"] = [timing.as_dict() for timing in timings]
     return timings, figures
 
 
-def _extract(
-    args: argparse.Namespace, planned: Plan, timings: list[Timing], ratios: dict[str, float], figures: dict[str, Any]
-) -> None:
+def _extract(args: argparse.Namespace, planned: Plan) -> Work:
     from dense_resnet.benchmark import against_extraction, ratio
 
     bare, extract, peaks = against_extraction(planned, args.size, args.images, runs=3)
-    timings += [bare, extract]
-    ratios["forward / extract (images/s of extract over those of the forward)"] = ratio(bare, extract)
-    figures["peak_memory_bytes_after_each_extraction"] = peaks
+    ratios = {"forward / extract (images/s of extract over those of the forward)": ratio(bare, extract)}
+    return [bare, extract], ratios, {"peak_memory_bytes_after_each_extraction": peaks}
 
 
-def _evaluate(
-    args: argparse.Namespace, planned: Plan, timings: list[Timing], ratios: dict[str, float], figures: dict[str, Any]
-) -> None:
+def _evaluate(args: argparse.Namespace, planned: Plan) -> Work:
     from dense_resnet.benchmark import ratio
     from segmentation.benchmark import against_evaluation
 
     bare, evaluate, peaks = against_evaluation(planned, args.size, args.images, runs=3)
     bare.name = "logits + argmax"
-    timings += [bare, evaluate]
-    ratios["evaluate / (forward + enlarging + argmax)"] = ratio(evaluate, bare)
-    figures["peak_memory_bytes_after_each_evaluation"] = peaks
+    ratios = {"evaluate / (forward + enlarging + argmax)": ratio(evaluate, bare)}
+    return [bare, evaluate], ratios, {"peak_memory_bytes_after_each_evaluation": peaks}
 
 
-def _train(
-    args: argparse.Namespace, planned: Plan, timings: list[Timing], ratios: dict[str, float], figures: dict[str, Any]
-) -> None:
+def _train(args: argparse.Namespace, planned: Plan) -> Work:
     from dense_resnet.benchmark import ratio
     from segmentation.benchmark import training_timings
 
-    training = training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches)
-    timings += training
-    for other in training[1:]:
-        ratios[f"{other.name} / our training step in float32"] = ratio(other, training[0])
+    timings = list(training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches))
+    return timings, {f"{one.name} / our training step in float32": ratio(one, timings[0]) for one in timings[1:]}, {}
 
 
-def _confusion(
-    args: argparse.Namespace, planned: Plan, timings: list[Timing], ratios: dict[str, float], figures: dict[str, Any]
-) -> None:
+def _confusion(args: argparse.Namespace, planned: Plan) -> Work:
     from segmentation.benchmark import confusion_timings
 
+    ratios, missing = {}, {}
     for (height, width), classes in LABEL_MAPS:
         comparison = confusion_timings(height, width, classes, args.batches)
         for name, value in comparison.ratios.items():
             ratios[f"confusion matrix, {height}x{width}, {classes} classes: {name} / dense_resnet"] = value
-        figures["not_compared"] = comparison.missing
+        missing = comparison.missing
+    return [], ratios, {"not_compared": missing}
 
 
 if __name__ == "__main__":
