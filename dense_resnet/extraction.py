@@ -239,9 +239,8 @@ class Extraction:
                     self._draw(image)
         written, failures, stopped = 0, dict(bad), False
         progress("extracting", len(done), len(found))
-        with ThreadPoolExecutor(DECODERS) as decoders, ThreadPoolExecutor(1) as writer:
+        with ThreadPoolExecutor(DECODERS) as decoders, pace.OneByOne(BATCHES_AHEAD) as writer:
             decoded = _ahead(decoders, self._read, todo, BATCHES_AHEAD)
-            writing: list[Future[None]] = []
 
             def batches() -> Iterator[list[_Ready]]:
                 nonlocal stopped
@@ -257,18 +256,14 @@ class Extraction:
                             if on_error == FAIL:
                                 raise
                             failures[image.relative] = str(error)
-                            writing.append(writer.submit(self._fail, image.relative, str(error), manifest))
+                            writer.add(self._fail, image.relative, str(error), manifest)
                     if ready:
                         yield ready
 
             for ready, maps in pace.in_order(self._forward, batches(), self._threads):
-                while len(writing) >= BATCHES_AHEAD:
-                    writing.pop(0).result()
-                writing.append(writer.submit(self._write, ready, maps, done, manifest, picture))
+                writer.add(self._write, ready, maps, done, manifest, picture)
                 written += sum(one.image.relative not in done for one in ready)
                 progress("extracting", len(done) + written, len(found))
-            for future in writing:
-                future.result()
         return Outcome(written, len(done) + written, tuple(failures.values()), stopped)
 
     def _read(self, image: Found) -> _Ready:
@@ -340,7 +335,7 @@ class Extraction:
 
     def _refusal(self, image: Found) -> str | None:
         """Why `image` cannot be used, as far as its name and header say."""
-        if self.out.resolve() in image.path.resolve().parents:
+        if Path(os.path.realpath(self.out)) in Path(os.path.realpath(image.path)).parents:
             raise InputError(f"{self.out}: holds the images themselves ({image.path}). Choose an --out of its own.")
         if not files.name_fits(self.path_of(image)):
             return f"{image.path}: the name is too long for a file name with {checkpoints.safetensors.SUFFIX} behind it."

@@ -76,12 +76,21 @@ def read_features(path: str | os.PathLike[str]) -> Features:
     arrays = safetensors.read(path)
     try:
         description = safetensors.metadata(path)["features"]
-        placement = Placement(*(tuple(description[key]) for key in ("original_size", "size", "padding")))
+        placement = Placement(*(_pair(description[key], key) for key in ("original_size", "size", "padding")))
         maps = {int(name.removeprefix(PREFIX)): values for name, values in arrays.items()}
         maps = dict(sorted(maps.items()))
+        if not maps or any(stride < 1 or values.ndim != 3 for stride, values in maps.items()):
+            raise ValueError("its arrays are no maps")
         return Features(maps, placement, str(description["path"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a features file of dense-resnet extract ({error!r}).") from error
+
+
+def _pair(value: Any, name: str) -> tuple[int, int]:
+    least = 0 if name == "padding" else 1
+    if len(value) != 2 or not all(type(number) is int and number >= least for number in value):
+        raise ValueError(f"{name} {value!r:.80}")
+    return value[0], value[1]
 
 
 def sample(features: Features, xy: Any, stride: int | None = None) -> np.ndarray:
@@ -98,6 +107,8 @@ def sample(features: Features, xy: Any, stride: int | None = None) -> np.ndarray
     Raises:
         InputError: a point outside the image, or no map of that stride.
     """
+    if not isinstance(features, Features):
+        raise InputError(f"features must be what dense_resnet.read_features gives (not {features!r:.80}).")
     points = np.atleast_2d(np.asarray(xy, np.float64))
     if points.ndim != 2 or points.shape[1] != 2:
         raise InputError(f"xy must have shape [points, 2] (not {list(points.shape)}).")

@@ -1,12 +1,15 @@
 """Writing files so that nothing good is lost: probe, write beside, fsync, read back, replace.
 
 A file appears under its name complete or not at all; what stood there before survives a full disk, a kill and a failed
-check. (``tests/test_files.py``)
+check. A second run that would write the same file at the same time is refused. What a kill leaves behind has a hidden name,
+and goes when the same file is written again. (``tests/test_files.py``)
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -16,7 +19,9 @@ from pathlib import Path
 from dense_resnet.errors import InputError
 
 PARTIAL = (".", ".partial")  # around the name of a file that is being written
+LOCK, SCRATCH = ".lock", ".scratch"  # behind it, of what else lies beside it meanwhile
 LONGEST_NAME = 255  # bytes, on the usual file systems
+UNLOCKED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from file systems that have no locks
 UMASK = os.umask(0)
 os.umask(UMASK)
 
@@ -35,27 +40,34 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
         check: called with the temporary file once it is on disk; what it raises keeps the old file.
 
     Raises:
-        InputError: the folder cannot be written to, or the disk is full.
+        InputError: the folder cannot be written to, the disk is full, or another run is writing the file.
     """
     path = Path(path)
     temporary = path.with_name(f"{PARTIAL[0]}{path.name}{PARTIAL[1]}")  # one a kill left behind is written over
+    with _writing(path):
+        try:
+            yield temporary
+            sync(temporary)
+            if check:
+                check(temporary)
+            temporary.chmod(0o666 & ~UMASK)  # what any new file gets, whatever made this one
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, for whoever is :func:`replacing` it and has to choose names; it goes with the block."""
+    folder = path.with_name(f"{PARTIAL[0]}{path.name}{SCRATCH}")
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        if check:
-            check(temporary)
-        temporary.chmod(0o666 & ~UMASK)  # what any new file gets, whatever made this one
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written: {error.strerror or error}. What was there before is unchanged."
-        ) from error
+        folder.mkdir()
+        yield folder
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -72,7 +84,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def write_new(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a small file unless another process was first; either way it is there, complete, when this returns."""
     path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{PARTIAL[0]}{path.name}.", suffix=PARTIAL[1]) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -83,34 +95,31 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
             pass
         except OSError:  # a file system without hard links
             write_bytes(path, data)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A path beside `folder`, for a folder that takes its place when the block ends without an error."""
     temporary, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
-    try:
-        if old.exists() and not folder.exists():  # a kill fell between the two steps below
-            os.rename(old, folder)
-        for left_behind in (temporary, old):
-            shutil.rmtree(left_behind, ignore_errors=True)
-        yield temporary
-        for written in (*temporary.rglob("*"), temporary):
-            _sync(written)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(temporary, folder)
-        _sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written: {error.strerror or error}. What was there before is unchanged."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
+    with _writing(folder):
+        try:
+            if old.exists() and not folder.exists():  # a kill fell between the two steps below
+                os.rename(old, folder)
+            for left_behind in (temporary, old):
+                shutil.rmtree(left_behind, ignore_errors=True)
+            yield temporary
+            for written in (*temporary.rglob("*"), temporary):
+                sync(written)
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(temporary, folder)
+            sync(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if old.exists() and not folder.exists():
+                os.rename(old, folder)
 
 
 def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
@@ -126,9 +135,8 @@ def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
             file.write(b"probe")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written to: {error.strerror or error}. Choose a folder that you may write to."
-        ) from error
+        reason = "it is a file" if folder.is_file() else error.strerror or error
+        raise InputError(f"{folder}: cannot be written to: {reason}. Choose a folder that you may write to.") from error
     if free < needed_bytes:
         raise InputError(
             f"{folder}: {needed_bytes / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} MiB are free. "
@@ -136,9 +144,51 @@ def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
         )
 
 
-def _sync(path: Path) -> None:
+def lock(handle: int, path: Path, *, shared: bool = False) -> None:
+    """Locks an open file or folder until it is closed; where the file system has no locks, it does without.
+
+    Raises:
+        InputError: another run has locked `path`, which is what the message names.
+    """
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{path}: another run is writing here. Wait for it, or choose another --out.") from None
+    except OSError as error:
+        if error.errno not in UNLOCKED:
+            raise
+
+
+def sync(path: Path) -> None:
+    """Brings a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Makes the folder of `path`, keeps other runs from writing there, and says what the system has against it."""
+    beside = path.with_name(f"{PARTIAL[0]}{path.name}{LOCK}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                lock(handle, path)
+                if not (beside.exists() and os.path.samestat(beside.stat(), os.fstat(handle))):
+                    continue  # another run has ended, and taken its lock along, since it was opened
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):
+                        beside.unlink()
+                return
+            finally:
+                os.close(handle)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}. What was there before is unchanged."
+        ) from error

@@ -7,26 +7,31 @@ returns grey rows.
 
 from __future__ import annotations
 
+import errno
 import glob
 import io
 import os
+import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from dense_resnet import kinds, png
 from dense_resnet.errors import InputError
 
 FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB of RGB
-PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+PNG_START, JPEG_START = png.START, b"\xff\xd8\xff"
 TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 EXIF_ORIENTATION = 0x0112
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is refused, by name
 PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # Pillow decodes a PNG to look for what may be absent
 
 
@@ -55,19 +60,26 @@ def find_images(sources: Sequence[str], without: str | os.PathLike[str] | None =
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = [file for file in _walk(path) if file.suffix.lower() in SUFFIXES and file.is_file()]
-            if without is not None:
-                apart = Path(without).resolve()
-                inside = [file for file in inside if apart not in file.resolve().parents]
+            everything = list(_walk(path))
+            inside = [file for file in everything if file.suffix.lower() in SUFFIXES]
+            if without is not None and inside:
+                apart = Path(os.path.realpath(without))
+                inside = [file for file in inside if apart not in Path(os.path.realpath(file)).parents]
+                if not inside:
+                    raise InputError(f"{source}: all its images are in {without}, where results go. Choose another --out.")
             if not inside:
-                raise InputError(f"{source}: the folder holds no image (looked for {', '.join(SUFFIXES)}).")
+                others = sorted({file.suffix.lower() for file in everything} - {""})[:10]
+                held = (
+                    f" It holds files of other kinds ({', '.join(others)}): convert pictures to PNG or JPEG." if others else ""
+                )
+                raise InputError(f"{source}: the folder holds no image (looked for {', '.join(SUFFIXES)}).{held}")
             found += [Found(file, file.relative_to(path).as_posix()) for file in inside]
         elif path.is_file() and path.suffix.lower() == ".txt":
             found += _listed(path)
         elif path.is_file():
             files.append(path)
         elif glob.has_magic(source):
-            matches = [Path(match) for match in glob.glob(source, recursive=True) if os.path.isfile(match)]
+            matches = [Path(match) for match in glob.glob(source, recursive=True) if not os.path.isdir(match)]
             if not matches:
                 raise InputError(f"{source}: no file matches this pattern.")
             files += matches
@@ -107,12 +119,14 @@ def _listed(path: Path) -> list[Found]:
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\0" in name:
             problems.append(f"line {number}: {name!r} is not inside the list's folder")
-        elif not (path.parent / name).is_file():
+        elif not os.path.isfile(path.parent / name):
             problems.append(f"line {number}: no such file {name!r} in {path.parent}")
         else:
             found.append(Found(path.parent / name, str(pure)))
     if problems:
-        raise InputError(f"{path}: {len(problems)} bad lines: " + "; ".join(problems[:10]))
+        raise InputError(
+            f"{path}: {len(problems)} bad lines: {'; '.join(problems[:10])}. A line is one path, from the list's folder on."
+        )
     if not found:
         raise InputError(f"{path}: the list is empty.")
     return found
@@ -133,7 +147,7 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
         InputError: not a PNG or JPEG, too large, or truncated.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             start = file.read(len(PNG_START))
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             end = file.read().rstrip(b"\0\r\n ")
@@ -150,10 +164,21 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     return Header(kind, (height, width))
 
 
+def open_file(path: Path) -> IO[bytes]:
+    """A file to read; an :class:`OSError` for a pipe or a device, which could keep its reader waiting for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(handle, "rb", closefd=True)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no file")
+    return file
+
+
 def read_file(path: Path) -> bytes:
     """The bytes of a file."""
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
@@ -174,16 +199,18 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
     """
     with opened(path, io.BytesIO(data), max_pixels) as image:
         try:
+            if data.startswith(PNG_START):
+                png.check(data)
             image.load()
-            pixels = ImageOps.exif_transpose(image)
         except Exception as error:  # Pillow's decoders raise what they please
             raise InputError(f"{path}: cannot be decoded: {error}. The file is truncated or damaged.") from error
-        if pixels.mode.startswith("I"):
-            wide = np.asarray(pixels).astype(np.uint32)
-            pixels = Image.fromarray((wide // 257).astype(np.uint8))
-        return np.asarray(pixels.convert("L" if channels == 1 else "RGB"), np.uint8).reshape(
-            pixels.size[1], pixels.size[0], channels
-        )
+        turn = orientation(image)
+        image.info.pop("transparency", None)  # dropped as all alpha; Pillow would convert it, or warn
+        pixels = image
+        if image.mode.startswith("I"):  # 16 bits, of which Pillow takes the high ones in all other kinds
+            pixels = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+        stored = np.asarray(pixels.convert("L" if channels == 1 else "RGB"), np.uint8)
+        return upright(stored.reshape(image.height, image.width, channels), turn)
 
 
 def opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
@@ -193,14 +220,17 @@ def opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
     file.seek(0)
     try:
         image = Image.open(file, formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise InputError(f"{path}: more than {2 * max_pixels:,} pixels. If that is right, raise --max-pixels.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{path}: more than {max_pixels:,} pixels. If that is right, raise --max-pixels.") from None
     except Exception as error:
         if start == PNG_START or start.startswith(JPEG_START):
-            raise InputError(f"{path}: cannot be decoded: its header is truncated or damaged.") from error
-        raise InputError(
-            f"{path}: not a PNG or JPEG image (its first bytes are {start!r}). Convert it, or leave it out of the folder."
-        ) from error
+            raise InputError(
+                f"{path}: cannot be decoded: its header is truncated or damaged, or of a rare kind, such as a JPEG of 12 bits."
+            ) from error
+        file.seek(0)
+        known = kinds.kind_of(file.read(kinds.LENGTH))
+        what = f"this is {known}" if known else f"its first bytes are {start!r}"
+        raise InputError(f"{path}: not a PNG or JPEG image ({what}). Convert it, or leave it out of the folder.") from error
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(f"{path}: {width}x{height} is more than {max_pixels:,} pixels. If that is right, raise --max-pixels.")
@@ -215,17 +245,30 @@ def orientation_of(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> int
         return orientation(image)
 
 
+def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns the pixels ``[height, width, ...]`` of a file as its EXIF orientation says."""
+    rows, columns = _turns(orientation)
+    turned = stored[::rows, ::columns]
+    return np.ascontiguousarray(turned.swapaxes(0, 1) if orientation >= 5 else turned)
+
+
 def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes the turn of an EXIF orientation: ``[height, width, ...]`` on the pixels as they lie in the file."""
+    """Undoes :func:`upright`: ``[height, width, ...]`` on the pixels as they lie in the file."""
     turned = upright.swapaxes(0, 1) if orientation >= 5 else upright
-    rows, columns = (-1 if orientation in turns else 1 for turns in ((3, 4, 6, 7), (2, 3, 7, 8)))
+    rows, columns = _turns(orientation)
     return np.ascontiguousarray(turned[::rows, ::columns])
 
 
+def _turns(orientation: int) -> tuple[int, int]:
+    """Steps through the rows and the columns of a file: -1 where it lies turned over."""
+    return -1 if orientation in (3, 4, 6, 7) else 1, -1 if orientation in (2, 3, 7, 8) else 1
+
+
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8."""
+    """The EXIF orientation, 1 (upright) to 8; 1 where it is none of these, as viewers take it."""
     try:
-        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+        return int(value) if value in range(1, 9) else 1
     except Exception:  # a damaged EXIF block says nothing about the rotation, and decoding ignores it too
         return 1
 

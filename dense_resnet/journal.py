@@ -1,6 +1,7 @@
 """What a long run leaves behind so that it can go on: one protocol a folder, and an append-only log, a line an image.
 
-A line is on disk before the run moves on; half a line that a kill left is cut off. Shards write logs of their own, which a
+A line is on disk before the run moves on; half a line that a kill left is cut off. Each ends with a checksum of what is before
+it, ``"crc32"``, without which it may be: logs were written without once. Shards write logs of their own, which a
 run of the whole reads too. A folder whose protocol differs is refused, never mixed. (``tests/test_extraction.py``)
 """
 
@@ -8,18 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from dense_resnet import files
+from dense_resnet import files, strict_json
 from dense_resnet.errors import InputError
 
 SUFFIX = ".jsonl"
 OK, ERROR = "ok", "error"  # a line's status
+CHECKSUM = "crc32"  # a line's last key
 FAIL, SKIP = "fail", "skip"  # what a bad image gets
 MOST_SHOWN = 100  # characters of a value in a message
 
@@ -46,7 +48,7 @@ def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str) -> Non
             )
         files.write_new(path, text.encode())
     try:
-        there = json.loads(path.read_bytes())
+        there = strict_json.loads(path.read_bytes())
         if not isinstance(there, dict):
             raise ValueError(f"a {type(there).__name__}")
     except ValueError as error:
@@ -58,7 +60,7 @@ def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str) -> Non
 def recorded(path: Path) -> dict[str, Any]:
     """The protocol at `path`; empty where there is none that can be read, which :func:`agree_on_protocol` will say."""
     try:
-        there = json.loads(path.read_bytes())
+        there = strict_json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return there if isinstance(there, dict) else {}
@@ -100,7 +102,7 @@ def locked(folder: Path, *, shared: bool) -> Iterator[None]:
     """Keeps other runs out of `folder`; shards keep out only runs of the whole."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, folder)
+        files.lock(handle, folder, shared=shared)
         yield
     finally:
         os.close(handle)
@@ -122,7 +124,8 @@ class Journal:
     def __enter__(self) -> Journal:
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(open(self.path, "a+b", buffering=0))  # so that a full disk is met here, not at the end
-            _lock(file.fileno(), fcntl.LOCK_EX, self.path)
+            files.lock(file.fileno(), self.path)
+            files.sync(self.path.parent)
             self._own = _Log(self.path, file)
             file.truncate(self._own.end)
             others = [path for path in sorted(self.path.parent.glob(f"{self._stem}*{SUFFIX}")) if path != self.path]
@@ -143,12 +146,16 @@ class Journal:
         Raises:
             InputError: the disk is full.
         """
-        line = json.dumps(record).encode() + b"\n"
+        line = _written(record)
         if line != self._own.line(record["path"]):
             self._own.append(record["path"], line)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         with self._files:
+            if kind is None and not self._own.stands():
+                raise InputError(
+                    f"{self.path}: was removed or replaced while this run wrote to it. Give the same command again."
+                )
             if self._own.superseded:  # one line an image again
                 with files.replacing(self.path) as temporary, open(temporary, "wb") as file:
                     file.writelines(self._own.line(name) for name in self._own.names)
@@ -192,6 +199,10 @@ class _Log:
         offset, length = self._places.get(name, (0, 0))
         return os.pread(self._file.fileno(), length, offset)
 
+    def stands(self) -> bool:
+        """Whether the file still has its name."""
+        return self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+
     def append(self, name: str, line: bytes) -> None:
         """On disk when this returns."""
         try:
@@ -212,23 +223,33 @@ class _Log:
         self.end += length
 
 
-def _lock(handle: int, kind: int, path: Path) -> None:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{path}: another run is writing here. Wait for it, or choose another --out.") from None
+def _written(record: Mapping[str, Any]) -> bytes:
+    """A line, with its end."""
+    text = json.dumps(record).encode()
+    return _summed(text, f"{zlib.crc32(text):08x}")
+
+
+def _summed(text: bytes, checksum: str) -> bytes:
+    return text[:-1] + f', "{CHECKSUM}": "{checksum}"}}\n'.encode()
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    return dict(json.loads(line))
+    """What was added."""
+    record = dict(json.loads(line))
+    record.pop(CHECKSUM, None)
+    return record
 
 
 def _name(line: bytes, where: str) -> str:
     """The image that a line is of."""
     try:
-        record = json.loads(line)
+        record = strict_json.loads(line)
         if not (isinstance(record["path"], str) and record["status"] in (OK, ERROR)):
             raise ValueError("no path or status")
+        if CHECKSUM in record:
+            text = line[: -len(_summed(b"}", str(record[CHECKSUM])))] + b"}"
+            if line != _summed(text, f"{zlib.crc32(text):08x}"):
+                raise ValueError("another checksum")
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{where}: damaged. Delete that line; its image will be done again.") from None
     return str(record["path"])

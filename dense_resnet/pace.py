@@ -94,6 +94,43 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads:
         raise failure
 
 
+class OneByOne:
+    """A thread that does work in the order in which it comes. Where some of it fails, what comes behind is not begun.
+
+    The block ends when all is done, and raises what has failed; so may :meth:`add`.
+
+    Args:
+        ahead: works that may wait, or be at work; :meth:`add` waits for as long as there are more.
+    """
+
+    def __init__(self, ahead: int) -> None:
+        self._ahead = ahead
+        self._pool = ThreadPoolExecutor(1)
+        self._begun: deque[Future[None]] = deque()
+
+    def __enter__(self) -> OneByOne:
+        return self
+
+    def add(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Does ``function(*arguments)``, sooner or later."""
+        while len(self._begun) >= self._ahead:
+            self._begun.popleft().result()
+        before = self._begun[-1] if self._begun else None
+        self._begun.append(self._pool.submit(_after, before, function, *arguments))
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._pool:  # which ends what has come, whatever else has failed
+            if kind is None:
+                for work in self._begun:
+                    work.result()
+
+
+def _after(before: Future[None] | None, function: Callable[..., None], *arguments: Any) -> None:
+    if before is not None:
+        before.result()  # raises what it has raised
+    function(*arguments)
+
+
 def _timed(run: Callable[[int], Any], pace: Pace) -> Pace:
     run(pace.batch)  # a new shape has its first time
     start, batches = time.perf_counter(), 0

@@ -70,11 +70,13 @@ def preprocess(images: Any, scheme: str) -> Any:
     >>> preprocess(np.full((1, 1, 1, 3), 255, np.uint8), "inception").tolist()
     [[[[1.0, 1.0, 1.0]]]]
     """
-    if scheme not in SCHEMES:
-        raise InputError(f"scheme must be one of {', '.join(map(repr, SCHEMES))} (not {scheme!r}).")
+    if not isinstance(scheme, str) or scheme not in SCHEMES:
+        raise InputError(f"scheme must be one of {', '.join(map(repr, SCHEMES))} (not {scheme!r:.80}).")
     recipe = SCHEMES[scheme]
     if not hasattr(images, "shape"):
         images = np.asarray(images)
+        if images.ndim < 3 or not np.issubdtype(images.dtype, np.number):
+            raise InputError(f"images must be numbers of shape [..., height, width, channels] (not {images!r:.80}).")
     if isinstance(recipe.mean, tuple) and images.shape[-1] != len(recipe.mean):
         raise InputError(
             f"scheme {scheme!r} needs {len(recipe.mean)} channels (not {images.shape[-1]}); 'inception' takes any number."

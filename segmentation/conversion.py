@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,15 @@ from segmentation import heads, labels
 from segmentation.heads import HeadOptions
 from segmentation.labels import LabelClass, LabelSpace
 from segmentation.model import SegmentationModel
-from segmentation.model_directory import is_model_directory, load_backbone, load_model, save_backbone, save_model, saved_plan
+from segmentation.model_directory import (
+    WEIGHTS,
+    is_model_directory,
+    load_backbone,
+    load_model,
+    save_backbone,
+    save_model,
+    saved_plan,
+)
 
 SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY = "slim", "safetensors", "keras", "model-dir"
 FORMATS = (SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY)
@@ -202,14 +209,18 @@ def _write_keras(network: Network, out: Path) -> tuple[str, ...]:
         if back.keys() != backbone.keys() or any(not np.array_equal(back[name], backbone[name]) for name in back):
             raise OSError("what was read back differs from what was written")
 
-    with files.replacing(out, check) as temporary, tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        saved = Path(folder) / out.name  # Keras goes by the ending
+    with files.replacing(out, check) as temporary, files.scratch(out) as folder:
+        saved = folder / out.name  # Keras goes by the ending
         model.save(saved)
         saved.replace(temporary)
     return ("The head did not go along: a Keras model holds the backbone.",) if network.head else ()
 
 
 def _write_model_directory(network: Network, out: Path, space: LabelSpace | str | None) -> tuple[str, ...]:
+    if out.is_dir() and not is_model_directory(out):
+        own = (WEIGHTS, *(entry.name for entry in out.glob(".*")))  # what a kill leaves
+        if others := sorted(entry.name for entry in out.iterdir() if entry.name not in own):
+            raise InputError(f"{out}: is no model directory, and holds {others[0]}. Choose an --out of its own.")
     backbone = laws.loaded(network.plan, network.weights)
     if network.head is None:
         save_backbone(out, backbone, network.origin)

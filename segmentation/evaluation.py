@@ -30,7 +30,7 @@ from dense_resnet import files, images, journal
 from dense_resnet.errors import InputError
 from dense_resnet.geometry import positive_integer
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
-from dense_resnet.pace import in_order
+from dense_resnet.pace import OneByOne, in_order
 from dense_resnet.runner import Runner
 from segmentation import boundaries, calibration
 from segmentation.labels import LabelSpace, decode_indices, decode_label
@@ -327,8 +327,7 @@ class Evaluation:
             )
         earlier, scored, stopped = len(samples) - len(todo), 0, False
         failed: list[str] = []
-        with ThreadPoolExecutor(DECODERS) as decoders, ThreadPoolExecutor(1) as counter:
-            counting: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(DECODERS) as decoders, OneByOne(IMAGES_AHEAD) as counter:
 
             def decoded() -> Iterator[list[tuple[Sample, _Pair]]]:
                 nonlocal stopped
@@ -344,7 +343,7 @@ class Evaluation:
                         if on_error == FAIL:
                             raise
                         failed.append(str(error))
-                        counting.append(counter.submit(log.add, {"path": sample.name, "status": ERROR, "error": str(error)}))
+                        counter.add(log.add, {"path": sample.name, "status": ERROR, "error": str(error)})
                     if len(batch) == self.system.batch:
                         yield batch
                         batch = []
@@ -353,12 +352,8 @@ class Evaluation:
 
             for batch, answers in in_order(self._answers, decoded(), self._threads):
                 for (sample, pair), answer in zip(batch, answers, strict=True):
-                    while len(counting) >= IMAGES_AHEAD:
-                        counting.popleft().result()
-                    counting.append(counter.submit(self._count, sample, pair, answer, log))
+                    counter.add(self._count, sample, pair, answer, log)
                     scored += 1
-            for future in counting:
-                future.result()
         progress("scoring", earlier + scored + len(failed), len(samples))
         return Outcome(None, scored, earlier + scored, tuple(failed), stopped)
 
@@ -424,7 +419,10 @@ class Evaluation:
         def lines() -> Iterator[dict[str, Any]]:
             return (line for name in names if (line := log.find(name)))
 
-        return summarise(lines, self.dataset.space, self.switches, self.protocol)
+        try:
+            return summarise(lines, self.dataset.space, self.switches, self.protocol)
+        except InputError as error:
+            raise InputError(f"{self.out}: {error}") from error
 
     def _examples(self, scored: Iterable[Mapping[str, Any]], progress: Progress) -> Iterator[Example]:
         """The worst images, some of the middle and the best, predicted once more."""

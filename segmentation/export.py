@@ -37,7 +37,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import dense_resnet
-from dense_resnet import checkpoints, files, fused, geometry, machine, variants
+from dense_resnet import checkpoints, files, fused, geometry, machine
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.errors import InputError
@@ -45,7 +45,7 @@ from dense_resnet.fused import AUTO, BFLOAT16, FLOAT32
 from dense_resnet.images import placement, resize
 from dense_resnet.laws import TOLERANCE, relative_error
 from dense_resnet.plan import Plan
-from dense_resnet.preprocessing import SCHEMES, preprocess
+from dense_resnet.preprocessing import preprocess
 from dense_resnet.runner import (
     CELLS,
     FEATURES,
@@ -58,12 +58,12 @@ from dense_resnet.runner import (
     Runner,
     SessionRunner,
 )
+from segmentation import model_directory
 from segmentation.heads import SKIP_STRIDE, HeadPlan, plan_head
 from segmentation.labels import LabelSpace
 from segmentation.model import SegmentationModel
 
 FORMATS = SAVED_MODEL, ONNX = "savedmodel", "onnx"
-FORMAT = 1
 GRAPH, DESCRIPTION = "saved_model.pb", Path("assets.extra") / "model.json"  # of a SavedModel
 SIGNATURE = "serving_default"
 SUFFIX = ".onnx"
@@ -143,16 +143,7 @@ class Exported:
     @property
     def described(self) -> dict[str, Any]:
         """All that its answers depend on, for protocols."""
-        return {
-            "weights_sha256": self.weights_sha256,
-            "plan": variants.described(self.plan),
-            "root": self.plan.root_name,
-            "output_stride": self.plan.output_stride,
-            "multi_grid": self.plan.multi_grid,
-            "head": self.description["head"],
-            "preprocessing": self.preprocessing,
-            "export": self.kind,
-        }
+        return {**model_directory.answers(self.description), "export": self.kind}
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -223,36 +214,18 @@ def export(
     if side and side < (least := _least_canvas(network)):
         raise InputError(f"size must be at least {least}: the head takes the image's mean over windows of that many pixels.")
     weights = network.weights
-    sha256 = checkpoints.fingerprint(weights)
     files.probe_folder(path.parent, sum(value.nbytes for value in weights.values()))
+    known = {"weights_sha256": checkpoints.fingerprint(weights)} if is_model else {}  # a backbone's runner takes it itself
     del weights
-    known = {"weights_sha256": sha256} if is_model else {}
     compiled = network.runner(precision, side=side, plain=True, **known)
-    description = {
-        "format": FORMAT,
+    description = model_directory.description_of(network, space, origin=origin, training=training) | {
         "export": to,
-        "plan": variants.described(plan),
-        "root": plan.root_name,
-        "output_stride": plan.output_stride,
-        "multi_grid": plan.multi_grid,
-        "in_channels": plan.in_channels,
-        "num_classes": plan.num_classes,
-        "head": None,
-        "preprocessing": plan.preprocessing,
-        "origin": origin.as_json() if origin else None,
-        "training": dict(training or {}),
-        "weights_sha256": sha256,
+        "weights_sha256": compiled.weights_sha256,
         "precision": precision,
         "side": side,
         "outputs": compiled.names,
         "versions": _versions(to),
     }
-    if is_model:
-        head = network.head
-        description["head"] = {
-            "type": head.type, "separable": head.separable, "image_pooling": network.image_pooling_crop,
-        }  # fmt: skip
-        description |= LabelSpace(space.classes, space.ignore_label).as_json()
     checked: list[tuple[Exported, Agreement]] = []
 
     def check(written: Path) -> None:
@@ -271,7 +244,7 @@ def export(
             check(folder)
     else:
         with files.replacing(path, check) as temporary:
-            temporary.write_bytes(_onnx(compiled, description, _shapes(plan, network.head if is_model else None, side)))
+            _write_onnx(temporary, compiled, description, _shapes(plan, network.head if is_model else None, side))
     return checked[0]
 
 
@@ -474,23 +447,26 @@ class _OnnxRunner(Runner):
         return dict(zip(names, found, strict=True))
 
 
-def _onnx(compiled: CompiledRunner, description: Mapping[str, Any], shapes: Mapping[str, Sequence[int | str]]) -> bytes:
+def _write_onnx(
+    path: Path, compiled: CompiledRunner, description: Mapping[str, Any], shapes: Mapping[str, Sequence[int | str]]
+) -> None:
     import logging
 
     import onnx
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")  # else it copies all weights before each of its many steps
+    graph, kernels = _kernels_apart(compiled.graph.as_graph_def())
     names = (IMAGES, SIZES, *compiled.names)
     model, _ = tf2onnx.convert.from_graph_def(
-        compiled.graph.as_graph_def(),
+        graph,
         name=compiled.plan.name,
-        input_names=[f"{IMAGES}:0", f"{SIZES}:0"],
+        input_names=[f"{name}:0" for name in (IMAGES, SIZES, *kernels)],
         output_names=[f"{name}:0" for name in compiled.names],
         opset=OPSET,
-        tensors_to_rename={f"{name}:0": name for name in names},
+        tensors_to_rename={f"{name}:0": name for name in (*names, *kernels)},
     )
+    _put_back(kernels, model.graph)
     for node in model.graph.node:
         if node.op_type == "Conv":
             _pad_explicitly(node)
@@ -499,9 +475,54 @@ def _onnx(compiled: CompiledRunner, description: Mapping[str, Any], shapes: Mapp
             dimension.Clear()
             setattr(dimension, "dim_param" if isinstance(size, str) else "dim_value", size)
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
-    onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString()
-    return data + _seal(data)
+    del model
+    onnx.checker.check_model(data, full_check=True)
+    with open(path, "wb") as file:
+        file.write(data)
+        file.write(_seal(data))
+
+
+def _kernels_apart(graph: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """`graph` with a placeholder for each kernel of a convolution, and the kernels by the names of these.
+
+    tf2onnx copies a graph at each of its many steps, so it is given one that weighs next to nothing.
+    """
+    convolved = {node.input[1] for node in graph.node if node.op == "Conv2D"}
+    light, kernels = v1.GraphDef(versions=graph.versions), {}
+    for node in graph.node:
+        if node.name not in convolved:
+            light.node.add().CopyFrom(node)
+            continue
+        kernels[node.name] = tf.make_ndarray(node.attr["value"].tensor)
+        placeholder = light.node.add(name=node.name, op="Placeholder")
+        placeholder.attr["dtype"].CopyFrom(node.attr["dtype"])
+        placeholder.attr["shape"].shape.CopyFrom(node.attr["value"].tensor.tensor_shape)
+    return light, kernels
+
+
+def _put_back(kernels: dict[str, np.ndarray], graph: Any) -> None:
+    """Makes constants of the inputs of an ONNX graph that stand for `kernels`, each of which is then let go.
+
+    A kernel's axes are height, width, input, output in TensorFlow, and output, input, height, width in ONNX. What tf2onnx has
+    put between an input and its convolution brings the one into the other, and goes: it would have done so with a constant.
+    """
+    import onnx
+
+    made = {output: node for node in graph.node for output in node.output}
+    inputs = [info for info in graph.input if info.name not in kernels]
+    for conv in [node for node in graph.node if node.op_type == "Conv"]:
+        between, name = [], conv.input[1]
+        while name in made:
+            between.append(made[name])
+            name = made[name].input[0]
+        if name in kernels:  # depthwise ones are constants already
+            value = np.ascontiguousarray(kernels.pop(name).transpose(3, 2, 0, 1))
+            graph.initializer.append(onnx.numpy_helper.from_array(value, conv.input[1]))
+            for node in between:
+                graph.node.remove(node)
+    del graph.input[:]
+    graph.input.extend(inputs)
 
 
 def _pad_explicitly(node: Any) -> None:
@@ -562,36 +583,22 @@ def _opened_onnx(path: Path) -> Exported:
 def _opened(path: Path, kind: str, description: Mapping[str, Any], make: Any) -> Exported:
     """`make` makes the runner from Runner's arguments."""
     try:
-        if description["format"] != FORMAT:
-            raise InputError(f"format {description['format']!r} is not read by this version, which reads {FORMAT}")
-        if description["preprocessing"] not in SCHEMES:
-            raise InputError(f"there is no preprocessing {description['preprocessing']!r}")
-        plan = variants.from_description(
-            description["plan"],
-            description["output_stride"],
-            description["multi_grid"],
-            description["in_channels"],
-            root=description["root"],
-            num_classes=description["num_classes"],
-        )
-        plan = dataclasses.replace(plan, preprocessing=description["preprocessing"])
+        plan = model_directory.plan_from(description)
         head = space = None
-        if asked := description["head"]:
-            space = LabelSpace.from_json({key: description[key] for key in ("classes", "ignore_label")}, "classes")
-            pooling = asked["image_pooling"]
-            options = {"separable": asked["separable"], "image_pooling_crop": pooling}
-            head = plan_head(plan, space.num_classes, asked["type"], **options)
+        if description["head"]:
+            head = plan_head(plan, **model_directory.head_options(description))
+            space = model_directory.space_from(description)
         of_network = (
             plan,
-            description["preprocessing"],
+            plan.preprocessing,
             description["precision"],
             description["weights_sha256"],
             description["outputs"],
             description["side"],
         )
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
-        said = error if isinstance(error, InputError) else repr(error)
-        raise InputError(f"{path}: its description is not one of `export`: {said}.") from error
+        said = error if isinstance(error, InputError) else f"{error!r}."
+        raise InputError(f"{path}: its description is not one of `export`: {said}") from error
     return Exported(path, kind, plan, head, space, description, make(*of_network))
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from dense_resnet.errors import InputError
-from dense_resnet.images import MAX_PIXELS, PNG_START, opened
-from segmentation.labels import LabelSpace, decode_indices, decode_label, to_labels, verify_png
+from dense_resnet.images import MAX_PIXELS, opened
+from segmentation.labels import LabelSpace, decode_indices, decode_label, to_labels
 from segmentation.records import counts_path
 from segmentation.samples import Dataset, Sample
 
@@ -196,8 +196,6 @@ def _examine(sample: Sample, space: LabelSpace, max_pixels: int) -> _Seen:
     with seen.noting("image"):
         data = sample.image_bytes()
         seen.digest = hashlib.sha256(data).hexdigest()
-        if data.startswith(PNG_START):
-            verify_png(sample.image.place, data, max_pixels)
         if sample.is_turned(data, max_pixels) and sample.exif != "error":
             seen.found.append(("exif", f"{sample.image}: has an EXIF rotation: --exif {sample.exif}", False))
         image_size = sample.decode_image(data, max_pixels).shape[:2]

@@ -189,7 +189,7 @@ def _scores(sums: np.ndarray, absent: str, background: bool) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         mean = np.where(averaged, iou, 0).sum(axis=-1) / averaged.sum(axis=-1)
     if absent == "nan":
-        mean = (iou if background else iou[..., 1:]).mean(axis=-1)
+        mean = np.where((averaged if background else averaged[..., 1:]).all(axis=-1), mean, np.nan)
     return np.concatenate([mean[..., None], iou], axis=-1)
 
 

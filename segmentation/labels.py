@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dense_resnet import png
 from dense_resnet.errors import InputError
 from dense_resnet.images import JPEG_START, MAX_PIXELS, opened, orientation
 
@@ -207,6 +208,10 @@ def _class_from_json(entry: Any, color: Sequence[int]) -> LabelClass:
         entry = {"name": entry}
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or set(entry) - {"name", "color"}:
         raise InputError(f'a class must be {{"name": ..., "color": [r, g, b]}} (not {entry!r:.80}).')
+    try:
+        entry["name"].encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name of the class {entry['name']!a} is no text.") from None
     given = entry.get("color", color)
     if not isinstance(given, Sequence) or isinstance(given, str):
         raise InputError(f"the color of {entry['name']!r} must be [r, g, b] (not {given!r}).")
@@ -216,8 +221,10 @@ def _class_from_json(entry: Any, color: Sequence[int]) -> LabelClass:
 def mapping_from_json(value: Any) -> dict[int, int]:
     """A mapping from JSON, whose keys are strings."""
     try:
+        if not all(raw.isascii() and raw == str(int(raw)) for raw in value):
+            raise ValueError("a value twice, as 7 and 07")
         return {int(raw): label for raw, label in value.items()}
-    except (AttributeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         raise InputError(f'a label map must be like {{"7": 0, "8": 1}} (not {value!r:.80}).') from None
 
 
@@ -263,8 +270,9 @@ def _decoded(path: str | Path, data: bytes, max_pixels: int, colors: bool) -> np
     """Indices ``[h, w]``, or RGB ``[h, w, 3]`` if `colors`."""
     if data.startswith(JPEG_START):
         raise InputError(f"{path}: a JPEG file changes the values of labels. Save labels as PNG, from the original.")
-    verify_png(path, data, max_pixels)
     with opened(Path(path), io.BytesIO(data), max_pixels) as image:
+        with decoding(path):
+            png.check(data)
         depth, kind = data[PNG_DEPTH], data[PNG_KIND]
         single = kind in (PNG_GREY, PNG_PALETTE)
         if not single and not colors:
@@ -278,18 +286,15 @@ def _decoded(path: str | Path, data: bytes, max_pixels: int, colors: bool) -> np
             image.load()
         if orientation(image) != 1:
             raise InputError(f"{path}: the label has an EXIF rotation; labels are read as stored. Save it without EXIF.")
+        stretched = 255 // (2**depth - 1) if kind == PNG_GREY and depth in (2, 4) else 1  # by Pillow, to 0..255
         if colors:
+            if stretched > 1 and "transparency" in image.info:
+                image.info["transparency"] *= stretched  # which Pillow leaves as it was
             return _opaque(path, image)
         indices = np.asarray(image)
-    if kind == PNG_GREY and depth in (2, 4):
-        return indices // (255 // (2**depth - 1))  # Pillow stretches these to 0..255
+    if stretched > 1:
+        return indices // stretched
     return indices.astype(np.uint16 if depth == 16 else np.uint8)
-
-
-def verify_png(path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) -> None:
-    """Compares a PNG's checksums. Decoding does not, and a flipped bit can change pixels without a word."""
-    with opened(Path(path), io.BytesIO(data), max_pixels) as image, decoding(path):
-        image.verify()
 
 
 @contextlib.contextmanager
@@ -302,9 +307,11 @@ def decoding(path: str | Path) -> Iterator[None]:
 
 
 def _opaque(path: str | Path, image: Image.Image) -> np.ndarray:
-    if "A" in image.getbands() and np.asarray(image.getchannel("A")).min() < 255:
+    with decoding(path):
+        rgba = np.asarray(image.convert("RGBA"))
+    if rgba[..., 3].min() < 255:
         raise InputError(f"{path}: the label has transparent pixels, which are no class's colour. Save it without alpha.")
-    return np.asarray(image.convert("RGB"))
+    return rgba[..., :3]
 
 
 def to_labels(path: str | Path, indices: np.ndarray, space: LabelSpace) -> np.ndarray:

@@ -73,8 +73,8 @@ def mean_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool = 
     0.7090909090909091
     """
     iou = class_iou(counts, absent, background=background)
-    if absent == "nan":
-        return float(np.mean(iou if background else iou[1:]))
+    if absent == "nan" and np.isnan(iou if background else iou[1:]).any():
+        return float("nan")
     return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 
 

@@ -53,6 +53,8 @@ class SegmentationModel(SlimModule):
         seed: int | None = None,
         batch_norm_decay: float = BATCH_NORM_DECAY,
     ) -> None:
+        if not isinstance(backbone, Backbone):
+            raise InputError(f"backbone must be a dense_resnet.Backbone (not {backbone!r:.80}).")
         plan = plan_head(backbone.plan, num_classes, head, separable=separable, image_pooling_crop=image_pooling_crop)
         of_images = backbone.plan.in_channels, backbone.plan.preprocessing
         super().__init__("segmentation_model", plan.variables, *of_images, seed)

@@ -9,8 +9,9 @@ of the description: where a kill fell between the two files, the weights still s
      "preprocessing": "inception", "origin": null, "weights_sha256": "…", "training": {…}}
 
 `plan` is a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` for blocks of one's own, units as
-slim dicts. A backbone alone has ``"head": null``, and ``"num_classes"`` where it has an ImageNet classifier; `origin` is what
-is known of where weights come from, see :mod:`dense_resnet.checkpoints.origin`. (``tests/test_model_directory.py``)
+slim dicts. A backbone alone has ``"head": null`` and no classes, and one with an ImageNet classifier ``"num_classes"``;
+`origin` is what is known of where weights come from, see :mod:`dense_resnet.checkpoints.origin`. Exported files carry the same
+description (:func:`description_of`). (``tests/test_model_directory.py``)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet import checkpoints, files, variants
+from dense_resnet import checkpoints, files, journal, strict_json, variants
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.checkpoints.origin import Origin
@@ -43,6 +44,7 @@ from segmentation.model import SegmentationModel
 FORMAT = 1
 DESCRIPTION, WEIGHTS = "model.json", checkpoints.MODEL_WEIGHTS
 COPY = "model"  # the description's key in the weights' metadata
+EDITABLE = ("classes", "ignore_label", "origin", "training")  # what of the description people may change
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,8 @@ class SavedModel:
     @property
     def described(self) -> dict[str, Any]:
         """All that its answers depend on, for protocols."""
-        plan, head = self.plan, self.head
-        return {
-            "weights_sha256": self.weights_sha256,
-            "plan": variants.described(plan),
-            "root": plan.root_name,
-            "output_stride": plan.output_stride,
-            "multi_grid": plan.multi_grid,
-            "head": {"type": head.type, "separable": head.separable, "image_pooling": self.model.image_pooling_crop},
-            "preprocessing": self.preprocessing,
-        }
+        description = description_of(self.model, self.space, preprocessing=self.preprocessing)
+        return answers({**description, "weights_sha256": self.weights_sha256})
 
 
 def save_model(
@@ -107,18 +101,7 @@ def save_model(
     Raises:
         InputError: the plan has no root block, or the folder cannot be written to or is full.
     """
-    described = {
-        **_network(model.backbone.plan),
-        "head": {
-            "type": model.head.type,
-            "separable": model.head.separable,
-            "image_pooling": model.image_pooling_crop,
-        },
-        **LabelSpace(space.classes, space.ignore_label).as_json(),  # how label files were read is the dataset's affair
-        "preprocessing": preprocessing or model.backbone.plan.preprocessing,
-        "origin": origin.as_json() if origin else None,
-        "training": dict(training or {}),
-    }
+    described = description_of(model, space, preprocessing=preprocessing, origin=origin, training=training)
     _write(Path(folder), model.weights, described)
 
 
@@ -133,30 +116,13 @@ def save_backbone(folder: str | os.PathLike[str], backbone: Backbone, origin: Or
     Raises:
         InputError: as :func:`save_model`.
     """
-    described = {
-        **_network(backbone.plan),
-        "head": None,
-        "num_classes": backbone.plan.num_classes,
-        "preprocessing": (origin and origin.preprocessing) or backbone.plan.preprocessing,
-        "origin": origin.as_json() if origin else None,
-    }
+    described = description_of(backbone, preprocessing=origin and origin.preprocessing, origin=origin)
     _write(Path(folder), backbone.weights, described)
 
 
 def is_model_directory(path: object) -> bool:
     """Whether `path` is that of a folder with a ``model.json``."""
     return isinstance(path, str | os.PathLike) and (Path(path) / DESCRIPTION).is_file()
-
-
-def _network(plan: Plan) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "plan": variants.described(plan),
-        "root": plan.root_name,
-        "output_stride": plan.output_stride,
-        "multi_grid": plan.multi_grid,
-        "in_channels": plan.in_channels,
-    }
 
 
 def _write(folder: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, Any]) -> None:
@@ -181,14 +147,18 @@ def load_model(
     """
     folder = Path(folder)
     weights, sha256, described = _read(folder)
+    backbone_decay, head_decay = batch_norm_decays or (BATCH_NORM_DECAY, heads.BATCH_NORM_DECAY)
     with _explained(folder):
+        plan = plan_from(described, output_stride)
         if described["head"] is None:
             raise InputError(
                 "this is a backbone without a segmentation head: `extract` takes it, and `train --weights` starts from it."
             )
-        model = _model(described, output_stride, batch_norm_decays or (BATCH_NORM_DECAY, heads.BATCH_NORM_DECAY))
-        space = LabelSpace.from_json({key: described[key] for key in ("classes", "ignore_label")}, "classes")
+        backbone = Backbone(plan, seed=0, batch_norm_decay=backbone_decay)
+        model = SegmentationModel(backbone, **head_options(described), seed=0, batch_norm_decay=head_decay)
+        space = space_from(described)
         training = dict(described["training"])
+    _compare_with_copy(folder, described)
     model.assign(weights, str(folder / WEIGHTS))
     return SavedModel(model, space, described["preprocessing"], training, sha256, folder)
 
@@ -208,7 +178,8 @@ def load_backbone(
     folder = Path(folder)
     weights, _, described = _read(folder)
     with _explained(folder):
-        backbone = Backbone(_plan(described, output_stride, multi_grid), seed=0)
+        backbone = Backbone(plan_from(described, output_stride, multi_grid), seed=0)
+    _compare_with_copy(folder, described)
     backbone.assign(weights, str(folder / WEIGHTS))
     return backbone
 
@@ -226,7 +197,7 @@ def saved_plan(
     if not path.is_file():
         raise InputError(f"{folder}: no model directory: it has no {DESCRIPTION}. `train` and `convert` write one.")
     with _explained(folder):
-        return _plan(json.loads(path.read_text()), output_stride, multi_grid)
+        return plan_from(strict_json.loads(path.read_bytes()), output_stride, multi_grid)
 
 
 def _read(folder: Path) -> tuple[checkpoints.Weights, str, dict[str, Any]]:
@@ -255,18 +226,12 @@ def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
     """``model.json`` where it belongs to the weights, else their own copy of it."""
     path = folder / DESCRIPTION
     try:
-        written = json.loads(path.read_text()) if path.is_file() else {}
+        written = strict_json.loads(path.read_bytes()) if path.is_file() else {}
         copy = safetensors.metadata(folder / WEIGHTS).get(COPY, {})
         for described in (written, copy):
             if described.get("weights_sha256") == weights_sha256:
-                if described.get("format") != FORMAT:
-                    raise InputError(
-                        f"{path}: format {described.get('format')!r} is not read by this version, which reads {FORMAT}."
-                    )
                 return dict(described)
     except (ValueError, AttributeError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
             f"{path}: damaged: {error}. The copy in {WEIGHTS} takes over once {DESCRIPTION} is deleted."
         ) from error
@@ -276,28 +241,103 @@ def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
     )
 
 
-def _plan(described: Mapping[str, Any], output_stride: int | None = None, multi_grid: Sequence[int] | None = None) -> Plan:
-    if described["preprocessing"] not in SCHEMES:
-        raise InputError(f"preprocessing must be one of {', '.join(SCHEMES)} (not {described['preprocessing']!r}).")
+def _compare_with_copy(folder: Path, described: Mapping[str, Any]) -> None:
+    """Refuses a ``model.json`` that tells of another network than the weights do. Classes may be renamed and recoloured."""
+    copy = safetensors.metadata(folder / WEIGHTS).get(COPY, {})
+    if copy.get("weights_sha256") != described["weights_sha256"]:  # it is of a writer who knows of none
+        return
+    own, other = ({key: value for key, value in one.items() if key not in EDITABLE} for one in (copy, described))
+    for key, value, edited in journal.differences(own, other):
+        raise InputError(
+            f"{folder / DESCRIPTION}: damaged, or edited by mistake: its {key} is {edited!r:.80}, and {value!r:.80} in the "
+            f"copy that {WEIGHTS} has. The copy takes over once {DESCRIPTION} is deleted."
+        )
+
+
+# -- descriptions ------------------------------------------------------------------------------------------------------
+
+
+def description_of(
+    network: Backbone | SegmentationModel,
+    space: LabelSpace | None = None,
+    *,
+    preprocessing: str | None = None,
+    origin: Origin | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a network is, for JSON: all but its weights. The arguments are those of :func:`save_model`."""
+    backbone = network.backbone if isinstance(network, SegmentationModel) else network
+    plan = backbone.plan
+    description = {
+        "format": FORMAT,
+        "plan": variants.described(plan),
+        "root": plan.root_name,
+        "output_stride": plan.output_stride,
+        "multi_grid": plan.multi_grid,
+        "in_channels": plan.in_channels,
+        "head": None,
+    }
+    if plan.num_classes:
+        description["num_classes"] = plan.num_classes
+    if isinstance(network, SegmentationModel):
+        head = network.head
+        description["head"] = {
+            "type": head.type, "separable": head.separable, "image_pooling": network.image_pooling_crop,
+        }  # fmt: skip
+        # how label files were read is the dataset's affair
+        description |= LabelSpace(space.classes, space.ignore_label).as_json()
+    return description | {
+        "preprocessing": preprocessing or plan.preprocessing,
+        "origin": origin.as_json() if origin else None,
+        "training": dict(training or {}),
+    }
+
+
+def answers(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a description, with the weights' fingerprint in it, a network's answers depend on, for protocols."""
+    keys = ("weights_sha256", "plan", "root", "output_stride", "multi_grid", "head", "preprocessing")
+    return {key: description.get(key) for key in keys}
+
+
+def plan_from(
+    description: Mapping[str, Any], output_stride: int | None = None, multi_grid: Sequence[int] | None = None
+) -> Plan:
+    """The backbone's plan, at its own output_stride and multi_grid or others.
+
+    Raises:
+        InputError: the description is of another format, or does not fit; KeyError, TypeError, ValueError or AttributeError
+            where it is none.
+    """
+    if description["format"] != FORMAT:
+        raise InputError(f"format {description['format']!r} is not read by this version, which reads {FORMAT}.")
+    if description["preprocessing"] not in SCHEMES:
+        raise InputError(f"preprocessing must be one of {', '.join(SCHEMES)} (not {description['preprocessing']!r}).")
     plan = variants.from_description(
-        described["plan"],
-        described["output_stride"] if output_stride is None else output_stride,
-        described["multi_grid"] if multi_grid is None else multi_grid,
-        described["in_channels"],
-        root=described.get("root"),
-        num_classes=described.get("num_classes"),
+        description["plan"],
+        description["output_stride"] if output_stride is None else output_stride,
+        description["multi_grid"] if multi_grid is None else multi_grid,
+        description["in_channels"],
+        root=description.get("root"),
+        num_classes=description.get("num_classes"),
     )
-    return dataclasses.replace(plan, preprocessing=described["preprocessing"])
+    return dataclasses.replace(plan, preprocessing=description["preprocessing"])
 
 
-def _model(described: Mapping[str, Any], output_stride: int | None, decays: tuple[float, float]) -> SegmentationModel:
-    head = described["head"]
-    return SegmentationModel(
-        Backbone(_plan(described, output_stride), seed=0, batch_norm_decay=decays[0]),
-        len(described["classes"]),
-        head["type"],
-        separable=head["separable"],
-        image_pooling_crop=head["image_pooling"],
-        seed=0,
-        batch_norm_decay=decays[1],
-    )
+def head_options(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What :class:`segmentation.model.SegmentationModel` and :func:`segmentation.heads.plan_head` are told of a head."""
+    head = description["head"]
+    return {
+        "num_classes": len(description["classes"]),
+        "head": head["type"],
+        "separable": head["separable"],
+        "image_pooling_crop": head["image_pooling"],
+    }
+
+
+def space_from(description: Mapping[str, Any]) -> LabelSpace:
+    """The classes of a segmentation model.
+
+    Raises:
+        InputError: as :meth:`segmentation.labels.LabelSpace.from_json`.
+    """
+    return LabelSpace.from_json({key: description[key] for key in ("classes", "ignore_label")}, "classes")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from dense_resnet import strict_json
 from dense_resnet.errors import InputError
 from dense_resnet.files import probe_folder, replacing, write_bytes
 from dense_resnet.images import JPEG_START, MAX_PIXELS, SUFFIXES, read_file
@@ -141,9 +143,13 @@ def _compared(path: Path, counts: dict[str, int], there: set[str]) -> list[str]:
     if not path.exists():
         return []
     try:
-        expected = json.loads(read_file(path))["shards"]
+        expected = strict_json.loads(read_file(path))["shards"]
+        if not all(type(count) is int for count in expected.values()):
+            raise TypeError("a count that is no integer")
         problems = [f"{path}: the shard {name} is not there" for name in sorted(set(expected) - there)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):  # it cannot be read at all
+            return [str(error)]
         return [f"{path}: not a counts file ({error!r}). Write the records again, or remove it if they are as they should be"]
     for name, count in counts.items():
         if name not in expected:
@@ -160,6 +166,8 @@ def _raw_records(shard: Path) -> Iterator[tuple[int, bytes]]:
     """(where it begins, its data) of each record, checksums verified."""
     import tensorflow as tf
 
+    if not os.path.isfile(shard):  # TensorFlow would wait for a pipe
+        raise InputError(f"{shard}: cannot be read: it is no file")
     offset = 0
     try:
         for record in tf.data.TFRecordDataset(str(shard)):
@@ -260,7 +268,7 @@ def _describe(dataset: Dataset, path: Path) -> None:
     described = {"name": dataset.name, **space}
     if path.exists():
         try:
-            same = json.loads(read_file(path)) == described
+            same = strict_json.loads(read_file(path)) == described
         except ValueError:
             same = False
         if not same:

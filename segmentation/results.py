@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet import images, journal
+from dense_resnet import images, journal, strict_json
 from dense_resnet.errors import InputError
 from dense_resnet.journal import OK
 from segmentation import boundaries, calibration, intervals, metrics, presets
@@ -79,14 +78,38 @@ class ImageCounts:
                 _dense(line["trimap"], len(boundaries.TRIMAP_WIDTHS), classes, 3),
                 None if bins is None else _dense(bins, calibration.BINS, 3),
             )
-            pixels = [counts.matrix.sum(), line["scored"], math.prod(line["size"]) - line["ignored"]]
-            if bins is not None and counts.calibration is not None:
-                pixels.append(counts.calibration[:, 0].sum())
-        except (KeyError, ValueError, TypeError, IndexError):
-            pixels = []
-        if len(set(pixels)) != 1:
+            numbers = [*line["size"], line["scored"], line["ignored"], line["padded"]]
+            is_sound = (
+                all(type(number) is int and number >= 0 for number in numbers)
+                and line["scored"] == math.prod(line["size"]) - line["ignored"]
+                and all(bytes.fromhex(line[key]) for key in ("image_sha256", "label_sha256"))
+                and counts._add_up(line["scored"])
+            )
+        except (KeyError, ValueError, TypeError, OverflowError):
+            is_sound = False
+        if not is_sound:
             raise InputError(f"the log's line of {line['path']} is damaged. Delete that line; its image will be done again.")
         return counts
+
+    def _add_up(self, scored: int) -> bool:
+        """Whether they can be an image's: none is more than it can be, given the others."""
+        matrix, right = self.matrix, np.diag(self.matrix)
+        most = np.stack([right, matrix.sum(axis=1), matrix.sum(axis=0)], axis=1)  # [classes, 3], as edges are counted
+        edges = (self.boundary, *self.trimap)
+        return bool(
+            matrix.max(initial=0) <= scored == matrix.sum()
+            and all((one <= most).all() and (one[:, :1] <= one).all() for one in edges)
+            and (np.diff(self.trimap, axis=0) >= 0).all()
+            and (self.calibration is None or self._bins_add_up(self.calibration, scored, right.sum()))
+        )
+
+    @staticmethod
+    def _bins_add_up(bins: np.ndarray, scored: int, right: int) -> bool:
+        return bool(
+            (bins[:, 0].sum(), bins[:, 1].sum()) == (scored, right)
+            and (bins[:, 1] <= bins[:, 0]).all()
+            and (bins[:, 2] <= bins[:, 0] * calibration.ONE).all()
+        )
 
 
 def summarise(
@@ -115,7 +138,7 @@ def summarise(
     split = hashlib.sha256()
     for line in lines():
         if line["status"] != OK:
-            skipped.append(line["error"])
+            skipped.append(str(line.get("error")))
             continue
         own = ImageCounts.from_line(line, classes)
         matrix += own.matrix
@@ -192,14 +215,19 @@ def read_result(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
         InputError: there is none, or it is damaged.
     """
     path = Path(path)
+    if path.is_dir() and not (path / RESULT).is_file():
+        raise InputError(f"{path}: holds no {RESULT}, so it is no folder that evaluate has finished.")
     path = path / RESULT if path.is_dir() else path
     data = images.read_file(path)
     try:
-        result = json.loads(data)
-        version, _ = result["format"], (result["mean_iou"], result["classes"][0]["name"], result["matrix"][0][0])
+        result = strict_json.loads(data)
+        names = [one["name"] for one in result["classes"]]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("names of classes that are no text")
+        version, _ = result["format"], (result["mean_iou"], names[0], result["matrix"][0][0])
         Switches(**result["protocol"]["switches"])
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{path}: is no evaluation, or damaged ({error!r}). Run evaluate again.") from error
+        raise InputError(f"{path}: is no evaluation, or damaged ({error!r:.80}). Run evaluate again.") from error
     if version != FORMAT:
         raise InputError(f"{path}: format {version!r} is not read by this version, which reads {FORMAT}.")
     return result, path.parent
@@ -271,7 +299,10 @@ def _class_sums(result: Mapping[str, Any], folder: Path) -> dict[str, np.ndarray
     sums = {}
     for line in journal.read(path):
         if line["status"] == OK:
-            own = ImageCounts.from_line(line, classes).matrix
+            try:
+                own = ImageCounts.from_line(line, classes).matrix
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
             matrix += own
             sums[line["path"]] = intervals.class_sums(own)
     if matrix.tolist() != result["matrix"]:
@@ -310,9 +341,17 @@ def _sparse(counts: np.ndarray) -> list[list[int]]:
 
 
 def _dense(sparse: Sequence[Sequence[int]], *shape: int) -> np.ndarray:
+    """The inverse; a :class:`ValueError` for what :func:`_sparse` does not write."""
     counts = np.zeros(shape, np.int64)
-    rows = np.array(sparse, np.int64).reshape(-1, len(shape) + 1)
-    counts[tuple(rows[:, :-1].T)] = rows[:, -1]
+    if sparse == []:
+        return counts
+    rows = np.array(sparse)
+    if rows.dtype != np.int64 or rows.ndim != 2 or rows.shape[1] != len(shape) + 1 or rows.min() < 0:
+        raise ValueError("not places and counts")
+    places = np.ravel_multi_index(tuple(rows[:, :-1].T), shape)  # refuses those that are outside
+    if (np.diff(places) <= 0).any():
+        raise ValueError("places that are not in order")
+    counts.ravel()[places] = rows[:, -1]
     return counts
 
 

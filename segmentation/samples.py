@@ -20,7 +20,8 @@ TFRecords              ``SPLIT-*.tfrecord`` with DeepLab's features             
 from __future__ import annotations
 
 import csv
-import json
+import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from dense_resnet import strict_json
 from dense_resnet.errors import InputError
 from dense_resnet.images import MAX_PIXELS, SUFFIXES, as_stored, decode_image, find_images, orientation_of, read_file
 from segmentation import records
@@ -158,7 +160,7 @@ def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error"
         raise InputError(f"exif must be one of {', '.join(EXIF)} (not {exif!r}).")
     if split is None:
         if len(layout.splits) > 1:
-            raise InputError(f"{layout.name}: which split? There are {', '.join(layout.splits)}.")
+            raise InputError(f"{layout.name}: which split? There are {', '.join(layout.splits)}: --split NAME.")
         split = layout.splits[0]
     if split not in layout.splits:
         raise InputError(f"{layout.name}: there is no split {split!r}; there are {', '.join(layout.splits)}.")
@@ -214,6 +216,8 @@ def read_description(path: Path, name: str = "") -> Described:
     Raises:
         InputError: the file cannot be read, or describes no classes.
     """
+    if not path.exists():
+        raise InputError(f'{path}: no such file. The classes stand in a JSON file such as {{"classes": ["road", "sky"]}}.')
     value = _read_json(path)
     if not isinstance(value, dict):
         raise InputError(f'{path}: expected an object such as {{"name": ..., "classes": [...]}} (not {value!r:.80}).')
@@ -250,7 +254,11 @@ def _mapped(space: LabelSpace, label_map: str | Path) -> LabelSpace:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(read_file(path))
+        return strict_json.loads(read_file(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no text in UTF-8 ({error}). Save it as UTF-8.") from error
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}.") from error
 
@@ -262,17 +270,22 @@ def _read_json(path: Path) -> Any:
 def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bool], Layout]]:
     """(the dataset's own folder, what reads its layout)."""
     for root in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012", folder / "ADEChallengeData2016"):
-        for parts, layout in LAYOUTS.items():
-            if all((root / part).is_dir() for part in parts):
-                return root, layout
+        if layout := _layout_at(root):
+            return root, layout
     if records.find_shards(folder):
         return folder, _tfrecords
+    around = [path for path in (*sorted(folder.iterdir()), *folder.resolve().parents[:3]) if _layout_at(path)]
+    hint = f" Is it {around[0]}, which does look like one?" if around else ""
     inside = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
     known = "; ".join(" and ".join(parts) for parts in LAYOUTS)
     raise InputError(
         f"{folder}: no layout of a dataset is recognised. It holds {inside}. Expected are two folders ({known}), or files "
-        "SPLIT-*.tfrecord; or give a CSV file with the columns image,label instead of a folder."
+        f"SPLIT-*.tfrecord; or give a CSV file with the columns image,label instead of a folder.{hint}"
     )
+
+
+def _layout_at(root: Path) -> Callable[[Path, Described | None, bool], Layout] | None:
+    return next((layout for parts, layout in LAYOUTS.items() if all((root / part).is_dir() for part in parts)), None)
 
 
 def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
@@ -284,8 +297,9 @@ def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
         labels = "SegmentationClassAug" if "aug" in split else "SegmentationClass"
         if not (root / labels).is_dir():
             return Pairs((), (f"{root / labels}: the folder of labels is not there",))
-        lines = enumerate(_text(lists[split]).splitlines(), 1)
-        named = [(number, line.strip()) for number, line in lines if line.strip()]
+        named = [(number, line.strip()) for number, line in enumerate(_lines(lists[split]), 1) if line.strip()]
+        if not named:
+            return Pairs((), (f"{lists[split]}: the list is empty",))
         return _listed(
             root,
             [
@@ -382,14 +396,15 @@ def _matched(images: _Files, labels: _Files) -> Pairs:
 
 def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layout:
     own = _needed(described, path.parent)
-    reader = csv.DictReader(_text(path).splitlines(), restval="")
+    reader = csv.DictReader(_lines(path), restval="", strict=True)
     try:
         columns, entries = reader.fieldnames or (), [(reader.line_num, entry) for entry in reader]
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num + 1}: {error}.") from error
-    if "image" not in columns or "label" not in columns:
+    if not all(list(columns).count(name) == 1 for name in ("image", "label")):
         raise InputError(
-            f"{path}: its first line must name the columns image,label (and split, if you like), not {','.join(columns)!r:.80}."
+            f"{path}: its first line must name the columns image,label (and split, if you like), each once, not "
+            f"{','.join(columns)!r:.80}." + (" Save it with commas, not semicolons." if ";" in ",".join(columns) else "")
         )
     rows: dict[str, list[_Row]] = {}
     for number, entry in entries:
@@ -419,7 +434,7 @@ def _listed(root: Path, rows: Iterable[_Row]) -> Pairs:
         if outside:
             problems.append(f"{row.where}: {outside[0]!r} is not inside {root}")
             continue
-        missing = [part for part in (row.image, row.label) if not (part and (root / part).is_file())]
+        missing = [part for part in (row.image, row.label) if not (part and os.path.isfile(root / part))]
         problems += [f"{row.where}: no such file {part!r} in {root}" for part in missing]
         if row.name in samples:
             problems.append(f"{row.where}: {row.name!r} is listed already")
@@ -428,8 +443,9 @@ def _listed(root: Path, rows: Iterable[_Row]) -> Pairs:
     return Pairs(tuple(samples.values()), tuple(problems))
 
 
-def _text(path: Path) -> str:
-    return read_file(path).decode("utf-8-sig", "surrogateescape")
+def _lines(path: Path) -> list[str]:
+    """Ended by what ends lines in files; ``splitlines`` takes more for an end, which may be in a name."""
+    return re.split("\r\n|\r|\n", read_file(path).decode("utf-8-sig", "surrogateescape"))
 
 
 def _tfrecords(folder: Path, described: Described | None, train_ids: bool) -> Layout:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import checkpoints, files, geometry, journal, variants
+from dense_resnet import checkpoints, files, geometry, journal, strict_json, variants
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.errors import InputError
@@ -116,8 +116,13 @@ class Recipe:
         if not 0 <= self.seed < LARGEST_SEED:
             raise InputError(f"seed must be at least 0 and below {LARGEST_SEED} (not {self.seed}).")
         weights = self.class_weights
-        if weights is not None and (len(weights) != num_classes or not all(0 <= weight < math.inf for weight in weights)):
-            raise InputError(f"class_weights must be one number of at least 0 for each of the {num_classes} classes.")
+        if weights is not None and not (
+            len(weights) == num_classes and all(0 <= weight < math.inf for weight in weights) and any(weights)
+        ):
+            raise InputError(
+                f"class_weights must be one number of at least 0 for each of the {num_classes} classes, not all 0 "
+                f"(not {' '.join(f'{weight:g}' for weight in weights):.80})."
+            )
         self.augmentation.check()
 
     def rate(self, step: int) -> float:
@@ -598,7 +603,20 @@ class TrainingRun:
         about = safetensors.metadata(path)
         if about.get("seal") != _seal(about):
             raise InputError(f"{path}: damaged: what it says of itself does not match its checksum. Choose another --out.")
-        new, old = json.loads(json.dumps(training.protocol)), about["protocol"]
+        try:
+            old, step, best, warnings = about["protocol"], about["step"], about["best"], about["warnings"]
+            if not (type(step) is int and isinstance(best, float | None)):
+                raise TypeError("a number of another kind")
+            if not (isinstance(old, dict) and isinstance(warnings, dict)):
+                raise TypeError("a value of another kind")
+            seen, labelled = np.array(about["seen"]), np.array(about["labelled"])
+            if not (seen.dtype == labelled.dtype == np.int64 and seen.shape == self.seen.counts.shape):
+                raise TypeError("counts that are none")
+            if labelled.shape != self.labelled.shape or min(step, seen.min(), labelled.min()) < 0:
+                raise ValueError("counts that are none")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: damaged: {error!r}. Choose another --out.") from error
+        new = json.loads(json.dumps(training.protocol))
         if differing := journal.said_differences(old, new):
             raise InputError(f"{training.out}: holds a training by another protocol ({differing}). Choose another --out.")
         momentum = {name: state.pop(MOMENTUM + name, None) for name in training._momentum}
@@ -607,10 +625,10 @@ class TrainingRun:
         training.model.assign(state, str(path))
         for name, variable in training._momentum.items():
             variable.assign(momentum[name])
-        self.best, self.warnings = about["best"], about["warnings"]
-        self.seen.counts += np.array(about["seen"], np.int64)
-        self.labelled += np.array(about["labelled"], np.int64)
-        return int(about["step"])
+        self.best, self.warnings = best, warnings
+        self.seen.counts += seen
+        self.labelled += labelled
+        return step
 
     def _write(self, folder: Path, model: SegmentationModel, done: int, mean: float | None) -> None:
         training = self.training
@@ -636,7 +654,7 @@ def _described(dataset: Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "split": dataset.split,
         "images": len(dataset.samples),
-        "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+        "names_sha256": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
         **dataset.space.as_json(),
     }
 
@@ -661,7 +679,7 @@ def _cut(log: Path, step: int) -> None:
 
 def _step_of(line: bytes) -> float:
     try:
-        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+        return float(strict_json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
     except (ValueError, TypeError, KeyError):
         return math.inf
 

@@ -11,6 +11,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -18,9 +19,16 @@ sys.path.insert(0, str(HERE / "golden"))
 
 from det_weights import det_weight
 
+if not os.environ.get("CI"):  # there hypothesis asks for no more than this by itself
+    settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("shared machine")
+
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz-cases", type=int, default=200, help="damaged files a reader of weights (test_fuzz_weights.py)")
+    group = parser.getgroup("campaign", "tests/campaign: how long it is")
+    group.addoption("--cases", type=int, help="random cases of each test; by default a short form")
+    group.addoption("--seconds", type=float, help="for each test, as many cases as fit into so long")
+    group.addoption("--figures", metavar="DIR", help="keep what each test counted, as JSON")
 
 
 def weights_of(plan):

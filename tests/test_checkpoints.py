@@ -1,19 +1,21 @@
 """Weights files: both formats round, V1 checkpoints, the load report, and files that are wrong."""
 
 import json
+import os
 import re
 
-import mutations
 import numpy as np
 import pytest
 import tensorflow as tf
+from campaign import mutations
 from conftest import images_of, weights_of
 from safetensors.numpy import save_file
 from tensorflow.core.util.saved_tensor_slice_pb2 import SavedTensorSlices
 
 import dense_resnet as dr
 from dense_resnet import checkpoints, laws
-from dense_resnet.checkpoints import origin, report, safetensors, table
+from dense_resnet.checkpoints import origin, report, safetensors, slim, table
+from dense_resnet.errors import InputError
 
 v1 = tf.compat.v1
 PLAN = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 1)])], scope="tiny")
@@ -184,9 +186,9 @@ def test_a_truncated_file(name, keep, tmp_path):
         checkpoints.read(path)
 
 
-@pytest.mark.parametrize("name", ["text.ckpt", "text.safetensors"])
+@pytest.mark.parametrize("name", ["bytes.ckpt", "bytes.safetensors"])
 def test_something_else(name, tmp_path):
-    (tmp_path / name).write_text("no weights here, but a text of some length " * 10)
+    (tmp_path / name).write_bytes(bytes(range(256)) * 2)
     with pytest.raises(ValueError, match=f"{name}: cannot be read as"):
         checkpoints.read(tmp_path / name)
 
@@ -261,6 +263,34 @@ def test_a_slim_checkpoint_is_never_overwritten_and_safetensors_are_in_one_step(
         "model.ckpt.index",
         "weights.safetensors",
     ]
+
+
+def test_a_kill_between_the_two_files_of_a_slim_checkpoint(tmp_path):
+    """What it leaves is told from the data file of another checkpoint by what lies beside it, and gives way."""
+    path, network = tmp_path / "model.ckpt", dr.Backbone(PLAN)
+    data, index = (path.with_name(path.name + ending) for ending in (slim.DATA, slim.INDEX))
+    data.write_bytes(b"of another")
+    with pytest.raises(ValueError, match="data-00000-of-00001: exists already"):
+        network.save(path)
+    assert data.read_bytes() == b"of another"
+    index.with_name(f".{index.name}.partial").write_bytes(b"of the killed run")
+    network.save(path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [data.name, index.name]
+    dr.Backbone(PLAN).load(path)
+
+
+def test_a_slim_checkpoint_whose_second_file_cannot_be_written(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith(slim.INDEX):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ValueError, match=r"model\.ckpt\.index: cannot be written: No space left on device"):
+        dr.Backbone(PLAN).save(tmp_path / "model.ckpt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_fingerprint_is_of_names_and_values():
@@ -401,3 +431,39 @@ def test_metadata_that_is_nested_without_end(tmp_path):
     save_file({"a": np.ones(3, np.float32)}, path, metadata={"dense_resnet": "[" * 100_000})
     with pytest.raises(ValueError, match=r"a\.safetensors: cannot be read"):
         checkpoints.read(path)
+
+
+@pytest.mark.parametrize("name", ["w.ckpt", "w.h5", "w.keras", "w.safetensors", "w.txt", "w.tar.gz", "w"])
+def test_what_is_no_weights_at_all_is_named(name, tmp_path):
+    path = tmp_path / name
+    for content, kind in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs: `git lfs pull` fetches the file"),
+        (b"<!DOCTYPE html>\n<html>" * 9, r"text that begins '<!DOCTYPE html>.*a failed download"),
+        (b"\x1f\x8b" + bytes(99), r"a gzip archive \(unpack it first\)"),
+        (b"\x89PNG\r\n" + bytes(99), "a PNG picture"),
+        (b"", "an empty file"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name}: this is .*{kind}"):
+            checkpoints.read(path)
+
+
+def test_an_index_without_its_data(tmp_path):
+    checkpoints.write(tmp_path / "a.ckpt", {"w": np.zeros(3, np.float32)})
+    (tmp_path / "a.ckpt.data-00000-of-00001").unlink()
+    with pytest.raises(
+        InputError, match=r"a\.ckpt\.data-00000-of-00001: is not there\. A checkpoint is its \.index and \.data"
+    ):
+        checkpoints.read(tmp_path / "a.ckpt")
+
+
+def test_a_saved_model_is_no_checkpoint(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(InputError, match="this is a SavedModel, a program"):
+        checkpoints.read(tmp_path)
+
+
+@pytest.mark.parametrize("source", [None, 3, ["a.ckpt"]])
+def test_what_weights_can_be(source):
+    with pytest.raises(InputError, match="weights must be a path, a Keras model, a PyTorch module or a dictionary of arrays"):
+        checkpoints.read(source)

@@ -14,6 +14,7 @@ from test_tools import run
 import dense_resnet as dr
 from dense_resnet import checkpoints, keras_resnet, laws, parity
 from dense_resnet.checkpoints import origin, torchvision
+from dense_resnet.errors import InputError
 from segmentation import conversion, load_backbone, load_model, save_model
 from segmentation.heads import HEADS, options_of
 
@@ -162,6 +163,16 @@ def test_a_name_that_belies_its_format(to, name, tmp_path):
     with pytest.raises(ValueError, match=rf"{name}: the name of a .* must (have|end in) \."):
         conversion.write(conversion.open_network(WEIGHTS), to, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_other_things_gets_no_model_among_them(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    network = conversion.open_network(WEIGHTS, classifier=False)
+    with pytest.raises(InputError, match=r"is no model directory, and holds photo\.jpg"):
+        conversion.write(network, "model-dir", tmp_path)
+    (tmp_path / "photo.jpg").rename(tmp_path / "weights.safetensors")  # a kill before model.json was there
+    conversion.write(network, "model-dir", tmp_path)
+    conversion.write(network, "model-dir", tmp_path)
 
 
 def test_a_full_disk_keeps_the_old_keras_model(tmp_path):

@@ -111,7 +111,8 @@ def whole(system, pairs, tmp_path_factory):
 
 def lines_of(folder):
     """The log, in its order."""
-    return [json.loads(line) for line in (folder / "images.jsonl").read_text().splitlines()]
+    logged = [json.loads(line) for line in (folder / "images.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != journal.CHECKSUM} for line in logged]
 
 
 def result_bytes(folder):
@@ -519,6 +520,16 @@ def test_a_changed_prediction_is_scored_anew(tmp_path):
         lambda line: line.update(trimap=[[99, 0, 0, 1]]),
         lambda line: line.update(scored="many"),
         lambda line: line["calibration"].pop(0),
+        lambda line: line["matrix"][0].__setitem__(2, -1),
+        lambda line: line["matrix"][0].__setitem__(2, 10**30),
+        lambda line: line["matrix"][0].__setitem__(2, float(line["matrix"][0][2])),
+        lambda line: line["matrix"][0].__setitem__(0, -1),
+        lambda line: line["matrix"].append(line["matrix"][0]),
+        lambda line: line["boundary"][0].__setitem__(2, 10**6),
+        lambda line: line["trimap"][0].__setitem__(3, 10**6),
+        lambda line: line["calibration"][0].__setitem__(2, 10**6),
+        lambda line: line.update(padded="many"),
+        lambda line: line.update(size=[50.0, 60]),
     ],
 )
 def test_a_line_that_contradicts_itself(damage, system, pairs, whole, tmp_path):
@@ -527,10 +538,30 @@ def test_a_line_that_contradicts_itself(damage, system, pairs, whole, tmp_path):
     damage(lines[2])
     (tmp_path / "out" / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(
-        InputError, match=r"the log's line of more/a is damaged. Delete that line; its image will be done again"
+        InputError, match=r"out: the log's line of more/a is damaged. Delete that line; its image will be done again"
     ):
         Evaluation(system, open_dataset(pairs), tmp_path / "out").run()
     assert result_bytes(tmp_path / "out") == result_bytes(whole)
+
+
+@pytest.mark.parametrize("digit", range(40, 2000, 97))
+def test_a_flipped_bit_in_the_log(digit, system, pairs, whole, tmp_path):
+    """Also where counts would still add up."""
+    shutil.copytree(whole, tmp_path / "out")
+    log = tmp_path / "out" / "images.jsonl"
+    data = bytearray(log.read_bytes())
+    data[digit] ^= 1
+    log.write_bytes(data)
+    with pytest.raises(InputError, match=r"images.jsonl, line \d: damaged. Delete that line; its image will be done again"):
+        Evaluation(system, open_dataset(pairs), tmp_path / "out").run()
+
+
+def test_a_log_without_checksums_as_older_ones(system, pairs, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "out")
+    (tmp_path / "out" / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines_of(whole)))
+    assert Evaluation(system, open_dataset(pairs), tmp_path / "out").run().scored == 0
+    assert result_bytes(tmp_path / "out") == result_bytes(whole)
+    assert (tmp_path / "out" / "images.jsonl").read_bytes() == (whole / "images.jsonl").read_bytes()
 
 
 def test_a_full_disk(system, pairs, whole, tmp_path, monkeypatch):
@@ -806,22 +837,22 @@ def test_records_are_scored_like_files(system, pairs, whole, tmp_path):
 
 def test_the_log_is_not_kept_in_memory(tmp_path):
     with journal.Journal(tmp_path / "images.jsonl", "images") as log:
-        log._own._file.write(b"".join(record(number) for number in range(3000)))
+        log._own._file.write(b"".join(journal._written(record(number)) for number in range(3000)))
     size = (tmp_path / "images.jsonl").stat().st_size
     assert size > 10e6
     tracemalloc.start()
     with journal.Journal(tmp_path / "images.jsonl", "images") as log:
         assert log.find("2999")["matrix"] == "x" * 5000
         assert log.find("3000") is None
-        log.add(json.loads(record(7)))
+        log.add(record(7))
         assert not log._own.superseded
     assert tracemalloc.get_traced_memory()[1] < size / 10
     tracemalloc.stop()
 
 
 def record(number):
-    """A line of 5 kB."""
-    return json.dumps({"path": str(number), "status": "ok", "matrix": "x" * 5000}).encode() + b"\n"
+    """Of a line of 5 kB."""
+    return {"path": str(number), "status": "ok", "matrix": "x" * 5000}
 
 
 def test_an_entry_is_small():
@@ -830,7 +861,8 @@ def test_an_entry_is_small():
     label, prediction = (np.kron(generator.integers(0, 21, (27, 27)), np.ones((19, 19))).astype(np.uint8) for _ in range(2))
     counts = ImageCounts.of(label, prediction, generator.random(label.shape).astype(np.float32), 21, 255)
     assert len(json.dumps(counts.as_json())) < 20_000
-    line = {"path": "a", "size": label.shape, "scored": label.size, "ignored": 0, **json.loads(json.dumps(counts.as_json()))}
+    line = {"path": "a", "size": label.shape, "scored": label.size, "ignored": 0, "padded": 0}
+    line |= {"image_sha256": "00", "label_sha256": "00", **json.loads(json.dumps(counts.as_json()))}
     again = ImageCounts.from_line(line, 21)
     for name in ("matrix", "boundary", "trimap", "calibration"):
         assert np.array_equal(getattr(again, name), getattr(counts, name))

@@ -143,6 +143,51 @@ def test_onnx_answers_as_the_runner(head, side, photograph, tmp_path):
         ]
 
 
+@pytest.mark.parametrize("name", ["fcn", "v2, last unit"])
+def test_tf2onnx_makes_the_same_without_the_kernels(name, photograph, monkeypatch, tmp_path):
+    """It copies what it is given at each of its steps, so it gets none of what is heavy, and nothing shows in the file."""
+    needs_onnx()
+    import onnx
+    import tf2onnx
+
+    if name == "fcn":
+        network, space = small_model(name), SPACE
+    else:
+        plan = small_plan(name, 8)
+        network, space = laws.loaded(plan, weights_of(plan)), None
+    given, convert, found = [], tf2onnx.convert.from_graph_def, []
+
+    def looked_at(graph, **arguments):
+        given.append(graph.ByteSize())
+        return convert(graph, **arguments)
+
+    monkeypatch.setattr(tf2onnx.convert, "from_graph_def", looked_at)
+    pixels, sizes = canvases()
+    for path in (tmp_path / "apart.onnx", tmp_path / "whole.onnx"):
+        written, _ = export.export(network, path, [photograph], space=space, to=ONNX)
+        graph = onnx.load(path).graph
+        found.append(
+            (
+                sorted((node.op_type, len(node.input)) for node in graph.node),
+                sorted((tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes()) for tensor in graph.initializer),
+                [value.tobytes() for value in written.runner()(pixels, sizes, written.network.names).values()],
+            )
+        )
+        monkeypatch.setattr(export, "_kernels_apart", lambda graph: (graph, {}))
+    assert found[0] == found[1]
+    kernels = sum(value.nbytes for value in network.weights.values() if value.ndim == 4)
+    assert given[0] <= given[1] - kernels
+
+
+@pytest.mark.parametrize("headed", [True, False])
+def test_weights_are_fingerprinted_once(headed, model, photograph, monkeypatch, tmp_path):
+    network, calls, fingerprint = model if headed else model.backbone, [], checkpoints.fingerprint
+    monkeypatch.setattr(checkpoints, "fingerprint", lambda weights: calls.append(len(weights)) or fingerprint(weights))
+    written, _ = export.export(network, tmp_path / "x", [photograph], space=SPACE if headed else None, precision="float32")
+    assert calls == [len(network.weights)]
+    assert written.weights_sha256 == fingerprint(network.weights)
+
+
 def test_a_backbone_alone(to, photograph, tmp_path):
     plan = small_plan("v2, last unit", 8)
     backbone = laws.loaded(plan, weights_of(plan))
@@ -429,11 +474,11 @@ def test_a_strangers_program_is_not_run(good, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "format 2 is not read by this version, which reads 1"),
+        ({"format": 2}, r"format 2 is not read by this version, which reads 1\.$"),
         ({"plan": "resnet_v9"}, "its description is not one of `export`"),
         ({"classes": 5}, "its description is not one of `export`"),
         ({"head": {"type": "aspp"}}, "its description is not one of `export`: KeyError"),
-        ({"preprocessing": "none"}, "there is no preprocessing 'none'"),
+        ({"preprocessing": "none"}, r"preprocessing must be one of inception, vgg, caffe, torch \(not 'none'\)\.$"),
     ],
 )
 def test_descriptions_of_others(changes, message, good, tmp_path):

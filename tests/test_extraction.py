@@ -14,7 +14,7 @@ import pytest
 from conftest import weights_of
 
 import dense_resnet as dr
-from dense_resnet import images, laws
+from dense_resnet import features, images, journal, laws
 from dense_resnet.extraction import Extraction, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -236,6 +236,31 @@ def test_two_runs_on_one_folder(backbone, found, tmp_path):
 
     assert extraction.run(found, progress=intrude).written == 6
     assert raised
+
+
+def test_a_manifest_that_vanishes_is_said(backbone, found, tmp_path):
+    def remove(what, done, total):
+        if what == "extracting":
+            (tmp_path / "manifest.jsonl").unlink(missing_ok=True)
+
+    with pytest.raises(dr.InputError, match=r"manifest\.jsonl: was removed or replaced while this run wrote to it"):
+        extraction_of(backbone, tmp_path, SMALL).run(found, progress=remove)
+    assert extraction_of(backbone, tmp_path, SMALL).run(found).total == 6
+
+
+def test_nothing_is_written_behind_an_image_that_could_not_be(backbone, found, tmp_path, monkeypatch):
+    """So that the manifest keeps the order of the images."""
+    write = features.write_features
+
+    def full(path, *arguments):
+        if path.name == f"{found[1].path.name}.safetensors":
+            raise dr.InputError("full")
+        write(path, *arguments)
+
+    monkeypatch.setattr(features, "write_features", full)
+    with pytest.raises(dr.InputError, match="full"):
+        extraction_of(backbone, tmp_path, SMALL).run(found)
+    assert [line["path"] for line in journal.read(tmp_path / "manifest.jsonl")] == [found[0].relative]
 
 
 @pytest.mark.parametrize(("dtype", "cause"), [("float16", "too large for float16"), ("float32", "the network made them")])

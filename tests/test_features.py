@@ -5,6 +5,8 @@ import pytest
 
 import dense_resnet as dr
 from dense_resnet import features, images
+from dense_resnet.checkpoints import safetensors
+from dense_resnet.errors import InputError
 from dense_resnet.features import Features
 from dense_resnet.picture import alignment_picture, principal_colours
 
@@ -102,3 +104,36 @@ def test_colours_do_not_depend_on_the_sign_of_components():
     assert colours.min() == 0
     assert colours.max() == 1
     np.testing.assert_allclose(principal_colours(values[:, ::-1]), colours, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"original_size": [20]},
+        {"original_size": [20, 0]},
+        {"size": [16.0, 33]},
+        {"padding": [-1, 0]},
+        {"padding": "ab"},
+        {"size": 7},
+    ],
+)
+def test_a_placement_that_is_none(changes, tmp_path):
+    described = {"path": "a", "original_size": [20, 40], "size": [16, 33], "padding": [17, 0], **changes}
+    path = tmp_path / "a.safetensors"
+    safetensors.write(path, {"stride_8": np.zeros((5, 5, 3), np.float32)}, {"features": described})
+    with pytest.raises(InputError, match="a.safetensors: not a features file of dense-resnet extract"):
+        dr.read_features(path)
+
+
+@pytest.mark.parametrize("arrays", [{"stride_8": (5, 5)}, {"stride_0": (5, 5, 3)}, {}])
+def test_arrays_that_are_no_maps(arrays, tmp_path):
+    described = {"path": "a", "original_size": [20, 40], "size": [16, 33], "padding": [17, 0]}
+    path = tmp_path / "a.safetensors"
+    safetensors.write(path, {name: np.zeros(shape, np.float32) for name, shape in arrays.items()}, {"features": described})
+    with pytest.raises(InputError, match="a.safetensors: not a features file of dense-resnet extract"):
+        dr.read_features(path)
+
+
+def test_a_path_is_not_features():
+    with pytest.raises(InputError, match="features must be what dense_resnet.read_features gives"):
+        features.sample("a.jpg.safetensors", [(1, 2)])

@@ -1,11 +1,15 @@
 """Nothing good is lost: full disk, read-only folder, a failed check, a kill in the middle."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import resource
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import pytest
 
@@ -108,6 +112,82 @@ def test_a_kill_in_the_middle_keeps_the_old_file(tmp_path):
     assert target.read_bytes() == b"old"
 
 
+def test_a_second_run_that_writes_the_same_file_is_refused(tmp_path):
+    target = tmp_path / "file"
+    with files.replacing(target) as temporary:
+        temporary.write_bytes(b"first")
+        with pytest.raises(InputError, match=f"{target}: another run is writing here"):
+            files.write_bytes(target, b"second")
+        files.write_bytes(tmp_path / "other", b"other")
+    assert target.read_bytes() == b"first"
+    assert names(tmp_path) == ["file", "other"]
+
+
+def test_a_second_run_that_writes_the_same_folder_is_refused(tmp_path):
+    target = tmp_path / "folder"
+    with files.replacing_folder(target) as temporary:
+        temporary.mkdir()
+        (temporary / "file").write_bytes(b"first")
+        with pytest.raises(InputError, match=f"{target}: another run is writing here"), files.replacing_folder(target):
+            pass
+    assert (target / "file").read_bytes() == b"first"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_many_at_once_write_one_file_after_another(tmp_path):
+    """Whoever is not refused has written it whole; a lock that its owner takes along is never mistaken for one's own."""
+    written = []
+
+    def write(number):
+        for _ in range(50):
+            with contextlib.suppress(InputError):
+                files.write_bytes(tmp_path / "file", bytes([number]) * 1000)
+                written.append(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert len(written) >= 50
+    assert len(set((tmp_path / "file").read_bytes())) == 1
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
+    files.write_bytes(tmp_path / "file", b"data")
+    assert names(tmp_path) == ["file"]
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(InputError, match="file: cannot be written: Input/output error"):
+        files.write_bytes(tmp_path / "file", b"new")
+
+
+def test_what_a_kill_leaves_behind_is_hidden_and_goes(tmp_path):
+    """Right before its last step, the new file has been written and checked."""
+    target = tmp_path / "file"
+    code = (
+        "import os, signal\nfrom dense_resnet import files\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"with files.replacing({str(target)!r}) as temporary, files.scratch(files.Path({str(target)!r})) as folder:\n"
+        "    (folder / 'draft').write_bytes(b'draft')\n"
+        "    temporary.write_bytes(b'new')\n"
+    )
+    stop = code.replace("'new')", "'new'); os.replace()")
+    assert subprocess.run([sys.executable, "-c", stop], check=False).returncode == -signal.SIGKILL
+    assert names(tmp_path) == [".file.lock", ".file.partial", ".file.scratch"]
+    with files.replacing(target) as temporary, files.scratch(target) as folder:
+        assert names(folder) == []
+        temporary.write_bytes(b"whole")
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_kill_of_the_first_of_two_leaves_a_hidden_name(tmp_path):
+    code = (
+        "import os, signal\nfrom dense_resnet import files\nos.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"files.write_new({str(tmp_path / 'file')!r}, b'data')\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert [name.startswith(".file.") and name.endswith(".partial") for name in names(tmp_path)] == [True]
+
+
 def test_probing(tmp_path):
     files.probe_folder(tmp_path / "a" / "b", 1000)
     assert names(tmp_path / "a" / "b") == []
@@ -124,3 +204,10 @@ def test_a_folder_that_cannot_be_written_to():
         files.probe_folder("/proc/self/new")
     with pytest.raises(InputError, match="/proc/self/new/file: cannot be written"):
         files.write_bytes("/proc/self/new/file", b"data")
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(InputError, match="file: cannot be written to: it is a file"):
+        files.probe_folder(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"

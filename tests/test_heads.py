@@ -11,6 +11,7 @@ from det_weights import det_input, det_weight
 import dense_resnet as dr
 from dense_resnet import geometry, laws
 from dense_resnet.backbone import Backbone
+from dense_resnet.errors import InputError
 from segmentation.heads import HEADS, atrous_rates, plan_head
 from segmentation.model import SegmentationModel, _aligned
 
@@ -131,3 +132,9 @@ def test_saved_model(tmp_path):
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("backbone", ["resnet_v1_18", 5, None])
+def test_a_model_takes_a_backbone_and_not_its_name(backbone):
+    with pytest.raises(InputError, match=r"backbone must be a dense_resnet\.Backbone \(not "):
+        SegmentationModel(backbone, num_classes=2)

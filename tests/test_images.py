@@ -1,8 +1,11 @@
 """Finding and reading images: FAULTS' rows on image files, and pixels against OpenCV's own reader."""
 
 import io
+import os
 import re
 import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -59,6 +62,24 @@ def test_every_kind_of_pixel(photographs):
     assert np.array_equal(decoded(encoded(rgb, "JPEG", progressive=True)), decoded(encoded(rgb, "JPEG")))
 
 
+def test_16_bits_are_those_of_any_other_reader():
+    """The high ones, in grey as in colours."""
+    grey = np.arange(0, 2**16, 7, dtype=np.uint16).reshape(-1, 9363 // 3)
+    data = encoded(grey)
+    own = decoded(data)
+    assert np.array_equal(own, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    assert np.array_equal(own, decoded(cv2.imencode(".png", np.dstack([grey] * 3))[1].tobytes()))
+
+
+@pytest.mark.parametrize("clear", [bytes([0, 100]), 1])
+def test_a_palettes_alpha_is_dropped_without_a_warning(clear):
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
+    image.putpalette(bytes([10, 20, 30, 40, 50, 60, 70, 80, 90]))
+    data = encoded(image, transparency=clear)
+    assert b"tRNS" in data
+    assert decoded(data).tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
+
+
 TURNS = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -82,6 +103,18 @@ def test_exif_rotation_is_applied(orientation, tmp_path):
     assert images.check_image(written(tmp_path, "image.png", data)).size == upright.shape[:2]
 
 
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_what_is_no_orientation_turns_nothing(orientation, tmp_path):
+    """Some cameras write 0; 9 would be at least 5, so sideways."""
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(pixels, exif=exif)
+    assert images.orientation_of("image", data) == 1
+    assert np.array_equal(decoded(data), pixels)
+    assert images.check_image(written(tmp_path, "image.png", data)).size == (4, 6)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
 def test_a_truncated_file_is_found_before_the_job(kind, keep, tmp_path, photographs):
@@ -102,7 +135,7 @@ def test_trailing_bytes_are_harmless(kind, tmp_path, photographs):
     "data", [b"", b"GIF89a" + bytes(50), b"BM" + bytes(80), b"RIFF1234WEBPVP8 " + bytes(40), b"%PDF-1.4", b"<svg></svg>"]
 )
 def test_other_formats_are_refused_by_their_first_bytes(data, tmp_path):
-    with pytest.raises(InputError, match=r"picture\.jpg: not a PNG or JPEG image \(its first bytes are"):
+    with pytest.raises(InputError, match=r"picture\.jpg: not a PNG or JPEG image \((its first bytes are|this is) "):
         images.check_image(written(tmp_path, "picture.jpg", data))
 
 
@@ -147,6 +180,14 @@ def test_photographs_of_two_frames(photographs, tmp_path):
 def test_a_header_that_is_cut_off(tmp_path, photographs):
     with pytest.raises(InputError, match="its header is truncated or damaged"):
         images.check_image(written(tmp_path, "image.jpg", encoded(photographs["cat"], "JPEG")[:20]))
+
+
+def test_a_jpeg_of_12_bits_is_named(tmp_path, photographs):
+    data = bytearray(encoded(photographs["cat"], "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 1], data[frame + 4] = 0xC1, 12
+    with pytest.raises(InputError, match="or of a rare kind, such as a JPEG of 12 bits"):
+        images.check_image(written(tmp_path, "image.jpg", data))
 
 
 # -- finding ----------------------------------------------------------------------------------------------------------
@@ -257,3 +298,55 @@ def test_resizing_keeps_places():
     y, x = (np.arange(side) for side in place.size)
     centre = (small.sum(0) @ x / small.sum(), small.sum(1) @ y / small.sum())
     np.testing.assert_allclose(place.to_canvas(np.array([[239.5, 649.5]]))[0], centre, atol=0.05)
+
+
+def test_links_to_nothing_loops_and_pipes_are_told_and_never_waited_for(tmp_path):
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(tmp_path / "pipe.png")
+    found = images.find_images([str(tmp_path)], without=tmp_path / "out")
+    assert [image.relative for image in found] == ["gone.png", "loop.jpg", "pipe.png"]
+    for image, why in zip(found, ("No such file", "Too many levels", "it is no file"), strict=True):
+        for read in (images.check_image, images.read_file):
+            with pytest.raises(InputError, match=f"{image.relative}: cannot be read: {why}"):
+                read(image.path)
+
+
+def test_a_listed_name_that_no_file_can_have(tmp_path):
+    (tmp_path / "list.txt").write_text("x" * 300)
+    with pytest.raises(InputError, match="list.txt: 1 bad lines: line 1: no such file 'xxx"):
+        images.find_images([str(tmp_path / "list.txt")])
+
+
+def test_what_a_failed_download_left(tmp_path):
+    path = tmp_path / "a.png"
+    for content, message in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", r"git-lfs: `git lfs pull` fetches the file"),
+        (b"<html><head><title>404 Not Found</title>", r"text that begins '<html>.*a failed download\?"),
+        (b"\x1f\x8b" + bytes(9), "a gzip archive .unpack it first"),
+        (b"", "an empty file"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"a\.png: not a PNG or JPEG image \(this is .*{message}"):
+            images.check_image(path)
+
+
+def test_a_folder_without_images_says_what_it_holds(tmp_path):
+    (tmp_path / "a.WEBP").write_bytes(b"RIFF")
+    (tmp_path / "b.tif").write_bytes(b"II*")
+    with pytest.raises(InputError, match=r"no image \(looked for .*\)\. It holds files of other kinds \(\.tif, \.webp\)"):
+        images.find_images([str(tmp_path)])
+
+
+def test_images_that_all_lie_where_results_go(tmp_path):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"all its images are in .*, where results go\. Choose another --out"):
+        images.find_images([str(tmp_path)], without=tmp_path)
+
+
+def test_an_image_somewhat_too_large_is_refused_without_a_warning(tmp_path):
+    Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(tmp_path / "a.png")
+    check = "import sys, pathlib; from dense_resnet import images; images.check_image(pathlib.Path(sys.argv[1]), 1000)"
+    result = subprocess.run([sys.executable, "-c", check, tmp_path / "a.png"], capture_output=True, text=True, check=False)
+    assert "50x30 is more than 1,000 pixels" in result.stderr
+    assert "Warning" not in result.stderr

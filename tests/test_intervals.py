@@ -152,6 +152,13 @@ def test_a_class_that_is_nowhere():
     assert np.isnan(paired_bootstrap(class_sums(0 * matrices), class_sums(0 * matrices)).not_better)
 
 
+@pytest.mark.parametrize("absent", metrics.ABSENT)
+def test_the_background_alone_leaves_nothing_to_average(absent):
+    """And no warning of NumPy's."""
+    made = bootstrap_mean_iou(class_sums(np.full((3, 1, 1), 5)), 20, absent=absent, background=False)
+    assert np.isnan(dataclasses.astuple(made.mean)).all()
+
+
 def test_counts_beyond_float32():
     matrices = np.array([[[2**40, 1], [0, 2**40 + 1]]] * 3)
     made = bootstrap_mean_iou(class_sums(matrices), 20)

@@ -176,6 +176,27 @@ def test_a_colour_of_no_class():
         decoded(png(clear), COLORS)
 
 
+def test_transparent_colours_of_palettes_and_greys():
+    """As an alpha channel's: what is under them is often anything."""
+    image = Image.fromarray(np.array([[0, 1, 1]], np.uint8))
+    image.putpalette(FIVE.colors.tobytes())
+    for clear, is_there in ((bytes([255, 0]), True), (bytes([255, 255, 0]), False), (2, False)):
+        data = png(image, transparency=clear)
+        if is_there:
+            with pytest.raises(InputError, match="transparent pixels"):
+                decoded(data, COLORS)
+        else:
+            assert decoded(data, COLORS).tolist() == [[0, 1, 1]]
+        assert decoded(data).tolist() == [[0, 1, 1]]
+    greys = LabelSpace(tuple(LabelClass(str(grey), (grey,) * 3) for grey in (0, 85, 170, 255)), None, from_colors=True)
+    plain = png_of(4, 1, 2, 0, [b"\x1b"])
+    clear = struct.pack(">I4sH", 2, b"tRNS", 2)
+    clear += struct.pack(">I", zlib.crc32(clear[4:]))
+    assert decoded(plain, greys).tolist() == [[0, 1, 2, 3]]
+    with pytest.raises(InputError, match="transparent pixels"):
+        decoded(plain[:33] + clear + plain[33:], greys)
+
+
 def test_jpeg_labels_are_refused(voc):
     stream = io.BytesIO()
     Image.fromarray(voc).save(stream, "JPEG")
@@ -260,7 +281,7 @@ def test_a_rotated_label(voc):
 
 
 def test_bombs_and_other_formats(voc):
-    with pytest.raises(InputError, match=r"more than 180,000 pixels.*--max-pixels"):
+    with pytest.raises(InputError, match=r"more than 90,000 pixels.*--max-pixels"):
         decode_label("label.png", png(voc), VOC, max_pixels=90_000)
     for data in (b"", b"GIF89a" + bytes(50), b"\x93NUMPY" + bytes(200)):
         with pytest.raises(InputError, match="not a PNG or JPEG image"):

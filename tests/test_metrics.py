@@ -182,3 +182,9 @@ def test_no_pixels_at_all():
     counts = ConfusionMatrix(3).update(np.full((2, 2), 255), np.zeros((2, 2), int))
     for metric in (metrics.mean_iou, metrics.pixel_accuracy, metrics.mean_accuracy, metrics.frequency_weighted_iou):
         assert np.isnan(metric(counts))
+
+
+@pytest.mark.parametrize("absent", metrics.ABSENT)
+def test_the_background_alone_leaves_nothing_to_average(absent):
+    """And no warning of NumPy's."""
+    assert np.isnan(metrics.mean_iou(np.array([[5]]), absent, background=False))

@@ -19,7 +19,7 @@ from dense_resnet.errors import InputError
 from segmentation.heads import HEADS
 from segmentation.labels import LabelClass, LabelSpace, reduce_zero_label
 from segmentation.model import SegmentationModel
-from segmentation.model_directory import DESCRIPTION, WEIGHTS, load_model, save_model
+from segmentation.model_directory import DESCRIPTION, WEIGHTS, load_backbone, load_model, save_model
 
 SPACE = LabelSpace.from_json({"classes": ["sky", "road", "car", "tree", "wall"]})
 IMAGES = images_of((40, 70))
@@ -91,6 +91,15 @@ def test_own_blocks_with_multi_grid_and_four_channels(tmp_path):
     model = SegmentationModel(Backbone(plan, seed=1), 5, "aspp", seed=1)
     save_model(tmp_path, model, SPACE)
     assert same(load_model(tmp_path).model, model)
+
+
+def test_a_classifier_beside_the_head(tmp_path):
+    backbone = Backbone(dr.plan(BLOCKS, output_stride=16, scope="tiny", kind="bottleneck_v1", num_classes=10), seed=1)
+    model = SegmentationModel(backbone, 5, "fcn", seed=1)
+    save_model(tmp_path, model, SPACE)
+    loaded = load_model(tmp_path)
+    assert same(loaded.model, model)
+    assert loaded.weights_sha256 == checkpoints.fingerprint(loaded.model.weights)
 
 
 def test_a_label_space_without_an_ignore_label_and_one_with_a_mapping(model, tmp_path):
@@ -263,3 +272,24 @@ def test_a_plan_without_root_block_has_no_place(tmp_path):
     with pytest.raises(InputError, match="without root block"):
         save_model(tmp_path, SegmentationModel(Backbone(plan, seed=0), 5, "fcn", seed=0), SPACE)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"output_stride": 8}, {"preprocessing": "torch"}, {"multi_grid": [2]}, {"root": "symmetric"}]
+)
+def test_a_description_of_another_network_that_the_weights_would_fit(saved, changes):
+    edit(saved, **changes)
+    for load in (load_model, load_backbone):
+        with pytest.raises(
+            InputError, match=f"model.json: damaged, or edited by mistake: its {next(iter(changes))} is .* in the copy"
+        ):
+            load(saved)
+    (saved / DESCRIPTION).unlink()
+    assert load_model(saved).plan.output_stride == 16
+
+
+@pytest.mark.parametrize("text", ['{"format": 1, "format": 1', "[" * 100_000, '{"a": NaN}'])
+def test_json_that_is_none(saved, text):
+    (saved / DESCRIPTION).write_text(text)
+    with pytest.raises(InputError, match="model.json: damaged: "):
+        load_model(saved)

@@ -90,3 +90,36 @@ def test_a_speed_is_images_a_second(monkeypatch):
     timed = pace._timed(sizes.append, pace.Pace(batch=3, threads=2))
     assert sizes == [3] * 5  # once for the new shape, then twice a thread
     assert timed.images_per_second > 0
+
+
+def test_work_in_one_thread_is_done_in_order():
+    done = []
+    with pace.OneByOne(2) as thread:
+        for number in range(10):
+            thread.add(done.append, number)
+    assert done == list(range(10))
+
+
+def test_work_behind_a_failure_is_not_begun():
+    """Not even what waits already when it fails."""
+    go, done = threading.Event(), []
+
+    def fail():
+        go.wait()
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), pace.OneByOne(9) as thread:  # noqa: PT012
+        thread.add(done.append, 0)
+        thread.add(fail)
+        thread.add(done.append, 1)
+        go.set()
+    assert done == [0]
+
+
+def test_what_has_come_is_done_though_the_block_fails():
+    done = []
+    with pytest.raises(ValueError, match="another"), pace.OneByOne(9) as thread:  # noqa: PT012
+        for number in range(5):
+            thread.add(done.append, number)
+        raise ValueError("another")
+    assert done == [0, 1, 2, 3, 4]

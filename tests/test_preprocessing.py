@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import dense_resnet as dr
+from dense_resnet.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
 
@@ -40,3 +41,11 @@ def test_errors():
         dr.preprocess(IMAGES, "imagenet")
     with pytest.raises(ValueError, match=r"needs 3 channels \(not 4\)"):
         dr.preprocess(np.zeros((2, 2, 4)), "vgg")
+
+
+def test_a_path_or_swapped_arguments():
+    image = np.zeros((1, 5, 5, 3), np.uint8)
+    with pytest.raises(InputError, match=r"images must be numbers of shape .* \(not array\('cat.jpg'"):
+        dr.preprocess("cat.jpg", "vgg")
+    with pytest.raises(InputError, match=r"scheme must be one of 'inception', .*\(not array"):
+        dr.preprocess("vgg", image)

@@ -1,6 +1,7 @@
 """TFRecords: what is written is what DeepLab reads, and no damage to a shard goes unnoticed."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -281,3 +282,17 @@ def test_a_full_disk(written, tmp_path, monkeypatch):
     monkeypatch.setattr(tf.io, "TFRecordWriter", Full)
     with pytest.raises(InputError, match=r"val-00000-of-00001\.tfrecord: cannot be written: No space left on device"):
         write_records(written[1], tmp_path, shards=1)
+
+
+@pytest.mark.parametrize("shards", ['["val-00000-of-00002.tfrecord"]', '{"a": "3"}', "{" * 5000, '{"a": 1, "a": 2}', "3"])
+def test_a_counts_file_of_another_kind(copied, shards):
+    counts_path(copied, "val").write_text('{"format": 1, "shards": ' + shards + "}")
+    with pytest.raises(InputError, match="val.counts.json: not a counts file"):
+        open_dataset(copied)
+
+
+def test_a_pipe_for_a_shard_is_never_waited_for(copied):
+    shard(copied).unlink()
+    os.mkfifo(shard(copied))
+    with pytest.raises(InputError, match="val-00000-of-00002.tfrecord: cannot be read: it is no file"):
+        open_dataset(copied)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 
 import imgviz
@@ -291,7 +292,7 @@ def test_folders_without_a_counterpart(own):
 
 
 def test_which_split(own):
-    with pytest.raises(InputError, match=r"mine: which split\? There are train, val\."):
+    with pytest.raises(InputError, match=r"mine: which split\? There are train, val: --split NAME"):
         open_dataset(own)
     with pytest.raises(InputError, match=r"mine: there is no split 'validation'; there are train, val\."):
         open_dataset(own, "validation")
@@ -313,7 +314,7 @@ def test_classes_have_to_come_from_somewhere(own, tmp_path):
     with pytest.raises(InputError, match=r"there is no dataset\.json, which names the classes.*--classes FILE"):
         open_dataset(own, "val")
     assert open_dataset(own, "val", classes=described).space == SPACE
-    with pytest.raises(InputError, match=r"missing\.json: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"missing\.json: no such file\. The classes stand in"):
         open_dataset(own, "val", classes=tmp_path / "missing.json")
     for text, message in (("{", "not JSON"), ("[1]", "expected an object"), ('{"name": 1}', '"name" must be a string')):
         (own / "dataset.json").write_text(text)
@@ -400,6 +401,17 @@ def test_exif_rotation_of_a_pair(orientation, kind, own):
             read("error")
 
 
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_what_is_no_orientation_is_not_refused(orientation, own):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = own / "images/val/a.jpg"
+    image_file(path, exif=exif)
+    for policy in ("error", "apply", "ignore"):
+        image = open_dataset(own, "val", exif=policy).samples[0].read_image()
+        assert np.array_equal(image, np.asarray(Image.open(path)))
+
+
 def test_exif_in_xmp(own):
     """Pillow takes a rotation from there, too."""
     path = own / "images/val/a.png"
@@ -431,10 +443,118 @@ def test_reading_what_is_not_there(own):
 
 def test_large_and_truncated_images(own):
     sample = open_dataset(own, "val").samples[0]
-    with pytest.raises(InputError, match=r"more than 20 pixels"):
+    with pytest.raises(InputError, match=r"more than 10 pixels"):
         sample.read_image(max_pixels=10)
-    with pytest.raises(InputError, match=r"more than 20 pixels"):
+    with pytest.raises(InputError, match=r"more than 10 pixels"):
         sample.read_label(SPACE, max_pixels=10)
     sample.image.path.write_bytes(sample.image_bytes()[:-30])
     with pytest.raises(InputError, match=r"a\.jpg: cannot be decoded: .*truncated or damaged"):
         sample.read_image()
+
+
+# -- what the campaign has found ----------------------------------------------------------------------------------------
+
+
+def test_a_name_that_no_file_can_have(tmp_path, voc):
+    own_dataset(tmp_path / "own")
+    (tmp_path / "own" / "list.csv").write_text(f"image,label\n{'x' * 300}.png,labels/train/a.png\n")
+    with pytest.raises(InputError, match="list.csv: line 2: no such file 'xxx"):
+        open_dataset(tmp_path / "own" / "list.csv")
+    listed = voc[0] / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_text("x" * 300)
+    with pytest.raises(InputError, match="val.txt: line 1: no such file"):
+        open_dataset(voc[0], "val")
+    listed.write_text("\n")
+    with pytest.raises(InputError, match=r"val.txt: the list is empty"):
+        open_dataset(voc[0], "val")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'image,label,note\nimages/train/a.jpg,labels/train/a.png,"\nimages/train/b.jpg,labels/train/b.png,\n',
+            "line 2: unexpected end",
+        ),
+        ("image,label,label\nimages/train/a.jpg,labels/train/a.png,labels/train/b.png\n", "each once"),
+    ],
+)
+def test_rows_and_columns_of_a_list_are_never_swallowed(own, text, message):
+    (own / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=f"list.csv: .*{message}"):
+        open_dataset(own / "list.csv")
+
+
+def test_only_what_ends_lines_in_files_ends_a_line(own):
+    for kind in ("images/train/a.jpg", "labels/train/a.png"):
+        path = own / kind
+        path.rename(path.with_name(f"a\u2028b\x0b{path.suffix}"))
+    name = "train/a\u2028b\x0b"
+    (own / "list.csv").write_text(f"image,label\nimages/{name}.jpg,labels/{name}.png\n")
+    assert names(open_dataset(own / "list.csv")) == [f"images/{name}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"classes": ["a", "b"], "classes": ["b", "a"]}',
+        '{"classes": ["a", "b"], "mapping": {"7": 0, "7": 1}}',
+        '{"classes": ["a", "b"], "mapping": {"7": 0, "07": 1}}',
+        '{"classes": ["a", "b"], "mapping": {"\u0661": 0}}',
+        '{"classes": ["a", "\\ud800"]}',
+        '{"classes": ' + "[" * 100_000,
+    ],
+)
+def test_descriptions_that_could_be_read_in_two_ways(own, text):
+    (own / "dataset.json").write_text(text)
+    with pytest.raises(InputError, match="dataset.json: "):
+        open_dataset(own, "val")
+
+
+def test_files_that_are_none_are_told_and_never_waited_for(own):
+    """Links to what is gone, as data that was not fetched leaves them, on both sides: the pair is not lost without a word."""
+    for kind, suffix in (("images", ".jpg"), ("labels", ".png")):
+        path = own / kind / "val" / f"b{suffix}"
+        path.unlink()
+        path.symlink_to("nowhere")
+        path = own / kind / "val" / "more" / f"a{suffix}"
+        path.unlink()
+        os.mkfifo(path)
+    dataset = open_dataset(own, "val")
+    assert names(dataset) == ["a", "b", "more/a"]
+    for sample in dataset.samples[1:]:
+        for read in (sample.read_image, lambda sample=sample: sample.read_label(SPACE)):
+            with pytest.raises(InputError, match=r"(b|a)\.(jpg|png): cannot be read: (No such file|it is no file)"):
+                read()
+    (own / "dataset.json").unlink()
+    os.mkfifo(own / "dataset.json")
+    with pytest.raises(InputError, match="dataset.json: cannot be read: it is no file"):
+        open_dataset(own, "val")
+
+
+def test_one_folder_too_high_or_too_deep(tmp_path):
+    own = tmp_path / "above" / "mine"
+    for name in ("images/train", "labels/train"):
+        (own / name).mkdir(parents=True)
+    for folder in (tmp_path / "above", own / "images", own / "images" / "train"):
+        with pytest.raises(InputError, match=f"no layout of a dataset is recognised.*Is it {own}, which does look like one"):
+            recognise(folder)
+    with pytest.raises(InputError, match="instead of a folder.$"):
+        recognise(tmp_path)
+
+
+def test_a_list_with_semicolons(tmp_path):
+    (tmp_path / "list.csv").write_text("image;label\na.jpg;a.png\n")
+    (tmp_path / "dataset.json").write_text('{"classes": ["road", "sky"]}')
+    with pytest.raises(InputError, match="Save it with commas, not semicolons"):
+        recognise(tmp_path / "list.csv")
+
+
+def test_a_description_that_is_not_there_or_not_in_utf_8(tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=r"^voc: no such file\. The classes stand in a JSON file such as"):
+        recognise(tmp_path, classes="voc")
+    (tmp_path / "dataset.json").write_bytes('{"classes": ["café"]}'.encode("latin-1"))
+    with pytest.raises(InputError, match=r"dataset\.json: is no text in UTF-8 .*Save it as UTF-8"):
+        recognise(tmp_path)

@@ -1,5 +1,6 @@
 """The command as a user meets it: verbs as scripts and installed, the commonest mistakes, no traceback."""
 
+import errno
 import json
 import os
 import subprocess
@@ -286,6 +287,19 @@ def test_a_second_signal_ends_at_once():
     assert "once more to end at once" in result.stderr
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemError('bad argument')"])
+def test_a_signal_ends_a_verb_in_its_middle(number, error):
+    """Also inside of an extension, which may make another error of it."""
+    code = (
+        "import os, signal\nfrom tools import cli, convert\ndef main(args):\n"
+        f"    try:\n        os.kill(os.getpid(), signal.{number})\n    except KeyboardInterrupt:\n        raise {error}\n"
+        "convert.main = main\nraise SystemExit(cli.main(['convert', 'a', '--to', 'slim', '--out', 'b']))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (cli.STOPPED, "interrupted\n")
+
+
 def test_security_md_names_tests_that_exist():
     text = (ROOT / "SECURITY.md").read_text()
     file = None
@@ -297,3 +311,98 @@ def test_security_md_names_tests_that_exist():
         assert f"def {word.partition('::')[2]}(" in (ROOT / "tests" / file).read_text(), word
         named += 1
     assert named > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["describe", "resnet_v2_50", "--output_stride", "16"], "--output_stride 16. Did you mean --output-stride?"),
+        (["extract", "a", "--model", "m", "--out", "o", "--bathc=2"], "Did you mean --batch?"),
+        (["extract", "a", "--model", "m", "--out", "o", "--flip"], "--flip is an option of evaluate, predict."),
+        (["describe", "resnet_v2_50", "resnet_v2_101"], "unrecognized arguments: resnet_v2_101\n"),
+    ],
+)
+def test_a_misspelt_option_gets_the_verbs_own_and_a_hint(arguments, hint, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    printed = capsys.readouterr().err
+    assert hint in printed
+    assert printed.startswith(f"usage: dense-resnet {arguments[0]} ")
+
+
+def test_an_empty_name_is_a_variable_that_is_not_set(capsys, tmp_path):
+    for arguments in (
+        ["extract", "", "--model", "resnet_v1_18", "--random-weights", 0, "--out", tmp_path],
+        ["extract", tmp_path, "--model", "resnet_v1_18", "--random-weights", 0, "--out", ""],
+    ):
+        code, _, err = run(capsys, *arguments)
+        assert code == 1
+        assert err.endswith("is empty. Is it a variable of the shell that is not set?\n")
+
+
+def test_a_quoted_tilde_is_the_home_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = run(capsys, "doctor", "~/mine")
+    assert code == 1
+    assert err == f"error: {tmp_path / 'mine'}: no such file or folder.\n"
+
+
+def test_a_path_in_a_variants_place(capsys, small_weights, tmp_path):
+    for name in ("resnet_v1_18.ckpt", "resnet_v1_18.safetensors"):
+        code, _, err = run(capsys, "check", small_weights / name, "--random-weights", 0)
+        assert code == 1
+        assert "is a file, no variant's name. If it holds weights, name the VARIANT" in err
+    code, _, err = run(capsys, "check", tmp_path / "model", "--random-weights", 0)
+    assert code == 1
+    assert err == f"error: {tmp_path / 'model'}: no such file or folder, and no variant's name.\n"
+    code, _, err = run(capsys, "train", tmp_path, "--model", tmp_path, "--out", tmp_path / "model")
+    assert code == 1
+    assert "is a folder, no variant. If it is a model directory: --init" in err
+
+
+def test_no_size_is_not_the_default_size(capsys, small_weights, image_folder, tmp_path):
+    weights = ["--model", "resnet_v1_18", "--weights", small_weights / "resnet_v1_18.ckpt"]
+    code, _, err = run(capsys, "extract", image_folder, *weights, "--size", 0, "--out", tmp_path / "out")
+    assert (code, err) == (1, "error: size must be a positive integer (not 0).\n")
+    code, _, err = run(capsys, "predict", image_folder, "--model", SCENES_MODEL, "--size", 0, "--out", tmp_path / "out")
+    assert (code, err) == (1, "error: size must be a positive integer (not 0).\n")
+    code, _, err = run(capsys, "benchmark", "--burn-in", -1)
+    assert (code, err) == (1, "error: --burn-in must be at least 0 (not -1).\n")
+
+
+def test_a_full_disk_behind_the_output_is_no_traceback(capsys, monkeypatch):
+    def full(args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tools.describe.main", full)
+    code, _, err = run(capsys, "describe", "resnet_v2_50")
+    assert (code, err) == (1, "error: the output: No space left on device.\n")
+
+
+def test_what_is_no_evaluation(capsys, tmp_path):
+    other = tmp_path / "picture.png"
+    other.write_bytes(b"{" + bytes(range(128, 256)) * 100)
+    for path, message in ((tmp_path, "holds no evaluation.json"), (other, "is no evaluation, or damaged")):
+        code, _, err = run(capsys, "compare", path, path)
+        assert code == 1
+        assert message in err
+        assert len(err) < 400  # not the whole file
+
+
+def test_a_module_that_is_not_installed_names_the_python(capsys, monkeypatch):
+    def lacks(args):
+        raise ModuleNotFoundError("No module named 'rich'")
+
+    monkeypatch.setattr("tools.describe.main", lacks)
+    code, _, err = run(capsys, "describe", "resnet_v2_50")
+    assert code == 1
+    assert err.startswith(f"error: No module named 'rich', in the Python {sys.executable}. `pip install .`")
+
+
+def test_ctrl_c_while_the_verbs_are_imported(capsys, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", interrupted)
+    code, _, err = run(capsys, "describe", "resnet_v2_50")
+    assert (code, err) == (75, "interrupted\n")

@@ -379,6 +379,37 @@ def test_a_damaged_state(data, tmp_path, damage, message):
         one.run()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": "1"},
+        {"step": -1},
+        {"best": "x"},
+        {"seen": [[0]]},
+        {"labelled": [0.5, 0, 0]},
+        {"protocol": 3},
+        {"warnings": None},
+    ],
+)
+def test_a_state_that_says_what_none_can(changes, data, tmp_path):
+    """Under a checksum that fits."""
+    one = make(data, tmp_path)
+    training.TrainingRun(one, training.quiet, print).restore(tmp_path / STATE)
+    described = {key: value for key, value in about(tmp_path).items() if key not in ("sha256", "seal")} | changes
+    described["seal"] = training._seal(described)
+    safetensors.write(tmp_path / STATE, arrays(tmp_path / STATE), described)
+    with pytest.raises(InputError, match=r"state.safetensors: damaged: .*Choose another --out"):
+        one.run()
+
+
+def test_names_that_are_not_text(tmp_path):
+    write_split(tmp_path, "train", 1)
+    for kind in ("images", "labels"):
+        folder = tmp_path / kind / "train"
+        (folder / "0.png").rename(folder / "\udcff.png")
+    assert make(tmp_path, tmp_path / "out").protocol["dataset"]["images"] == 1
+
+
 def test_another_training_in_the_folder_is_refused(data, tmp_path):
     training.TrainingRun(make(data, tmp_path), training.quiet, print).restore(tmp_path / STATE)
     for changes, message in (
@@ -454,6 +485,7 @@ def test_an_image_smaller_than_the_crop_needs_an_ignore_label(data, tmp_path):
         ({"seed": 2**31}, "seed must be at least 0 and below 2147483648"),
         ({"class_weights": (1.0, 2.0)}, "one number of at least 0 for each of the 3 classes"),
         ({"class_weights": (1.0, 2.0, math.nan)}, "one number of at least 0"),
+        ({"class_weights": (0.0, 0.0, 0.0)}, r"not all 0 \(not 0 0 0\)"),
         ({"augmentation": Augmentation(scale=(2.0, 1.0))}, "scale must be"),
     ],
 )
@@ -643,8 +675,8 @@ def test_mistakes_on_the_command_line(command, data, tmp_path, trained):
     model = ("--model", data / "plan.json", "--output-stride", 8)
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES | {"classes": ["one", "two", "three"]}))
     for options, message in (
-        ((), "give --model VARIANT, or --init DIR to start from a trained model"),
-        ((*model, "--init", trained[0].out), "give --model VARIANT, or --init DIR"),
+        ((), "give either --model VARIANT, or --init DIR to start from a trained model"),
+        ((*model, "--init", trained[0].out), "give either --model VARIANT, or --init DIR"),
         (("--init", trained[0].out, "--head", "fcn"), "--init brings the whole model"),
         (("--model", "resnet_v9"), "unknown variant 'resnet_v9'"),
         (("--model", data / "dataset.json"), "a plan must be a variant's name, or an object of blocks"),

@@ -61,7 +61,8 @@ def main(args: argparse.Namespace) -> int:
 
     for name in ("size", "batch", "batches", "images", "crop"):
         positive_integer(f"--{name}", getattr(args, name))
-    positive_integer("--burn-in", args.burn_in + 1)
+    if args.burn_in < 0:
+        raise InputError(f"--burn-in must be at least 0 (not {args.burn_in}).")
     planned = plan(args.model, args.output_stride, multi_grid=args.multi_grid, num_classes=args.classes)
 
     start_tensorflow()

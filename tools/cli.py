@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -35,18 +37,23 @@ STOPPED = 75  # EX_TEMPFAIL: run it again
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; a mistake in the input becomes one message."""
-    from dense_resnet.errors import InputError
+    try:  # Ctrl-C can come at once
+        from dense_resnet.errors import InputError
 
-    with contextlib.suppress(AttributeError):  # a file name need not be printable
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    parser = argparse.ArgumentParser(prog="dense-resnet", description="ResNet backbones for dense prediction.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    modules = {verb: importlib.import_module(f"{__package__}.{verb}") for verb in VERBS}
-    for verb, module in modules.items():
-        module.configure(verbs.add_parser(verb, help=module.HELP, description=module.HELP))
-    args = parser.parse_args(arguments)
-    try:
-        code: int = modules[args.verb].main(args)
+        with contextlib.suppress(AttributeError):  # a file name need not be printable
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        parser = argparse.ArgumentParser(prog="dense-resnet", description="ResNet backbones for dense prediction.")
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+        modules = {verb: importlib.import_module(f"{__package__}.{verb}") for verb in VERBS}
+        parsers = {verb: verbs.add_parser(verb, help=module.HELP, description=module.HELP) for verb, module in modules.items()}
+        for verb, module in modules.items():
+            module.configure(parsers[verb])
+        args, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            parsers[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, args.verb, parsers)}")
+        _check_texts(args)
+        with _interrupts():
+            code: int = modules[args.verb].main(args)
         return code
     except BrokenPipeError:  # the reader of our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,14 +61,65 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return STOPPED
+    except ModuleNotFoundError as error:
+        message = f"{error}, in the Python {sys.executable}. `pip install .` in the checkout puts all that is needed there."
     except (InputError, ImportError) as error:
         message = str(error)
     except OSError as error:
-        if error.filename is None:
-            raise
-        message = f"{error.filename}: {error.strerror}."
+        message = f"{error.filename or 'the output'}: {error.strerror or error}."
     print(f"error: {message}", file=sys.stderr)
     return 1
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """SIGTERM does what SIGINT does: a KeyboardInterrupt, even where the extension that it came into raised another."""
+    received: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except Exception as error:
+        if received:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _meant(unknown: Sequence[str], verb: str, parsers: dict[str, argparse.ArgumentParser]) -> str:
+    """What may have been meant by options that `verb` does not have: the closest of its own, or another verb's."""
+    options = {name: re.findall(r"--[a-z-]+", parser.format_usage()) for name, parser in parsers.items()}
+    hints = ""
+    for given in (text.partition("=")[0] for text in unknown if text.startswith("--")):
+        others = [name for name in parsers if given in options[name]]
+        close = difflib.get_close_matches(given, options[verb], 1)
+        if close and not others:
+            hints += f". Did you mean {close[0]}?"
+        elif others:
+            hints += f". {given} is an option of {', '.join(others)}."
+    return hints
+
+
+def _check_texts(args: argparse.Namespace) -> None:
+    """Refuses empty texts, which would mean the folder here, and puts the home folder for a ``~`` that no shell replaced."""
+    from dense_resnet.errors import InputError
+
+    def checked(name: str, text: str) -> str:
+        if not text:
+            raise InputError(f"{name}: is empty. Is it a variable of the shell that is not set?")
+        return os.path.expanduser(text) if text.startswith("~/") else text
+
+    for name, value in vars(args).items():
+        if isinstance(value, str):
+            setattr(args, name, checked(name, value))
+        elif isinstance(value, list):
+            setattr(args, name, [checked(name, item) if isinstance(item, str) else item for item in value])
 
 
 def script(file: str) -> None:
@@ -123,7 +181,8 @@ def asked_inference(args: argparse.Namespace, model: SavedModel | Exported, **ot
     from segmentation.export import Exported
     from segmentation.prediction import Inference
 
-    size = args.size or (model.network.side if isinstance(model, Exported) else None)
+    own = model.network.side if isinstance(model, Exported) else None
+    size = own if args.size is None else args.size
     asked = {"scales": tuple(args.scales), "flip": args.flip, "tile": args.tile, **others}
     inference = Inference(**asked) if size is None else Inference(size=size, **asked)
     inference.check(model.plan.nominal_stride)
@@ -266,6 +325,10 @@ def asked_plan(args: argparse.Namespace, name: str) -> Plan:
         from segmentation.model_directory import saved_plan
 
         return saved_plan(name, args.output_stride, multi_grid=args.multi_grid)
+    if os.path.isfile(name) or os.path.isfile(f"{name}.index"):
+        raise InputError(f"{name}: is a file, no variant's name. If it holds weights, name the VARIANT, and --weights {name}.")
+    if os.sep in name or "." in name:
+        raise InputError(f"{name}: no such file or folder, and no variant's name.")
     planned = plan(name, args.output_stride, multi_grid=args.multi_grid)
     if not given:
         raise InputError("no weights: give --weights PATH, or --random-weights SEED to try things out.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def main(args: argparse.Namespace) -> int:
         print(f"{args.out}: {outcome.total} images of shard {args.shard}; the command without --shard joins the shards")
         return 0
     print_result(outcome.result)
-    print(f"{args.out}/evaluation.json" + ("" if args.no_report else f", {args.out}/report/index.html"))
+    out = Path(args.out)
+    print(out / "evaluation.json", *([] if args.no_report else [out / "report" / "index.html"]), sep=", ")
     return 0
 
 

@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
         start_tensorflow()
         from dense_resnet.extraction import PROTOCOL, Extraction, Settings
 
-        size = {"size": args.size} if args.size else {}
+        size = {} if args.size is None else {"size": args.size}
         settings = Settings(**size, layers=tuple(args.layers), dtype=args.dtype)
         settings.check(planned)
         max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels

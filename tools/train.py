@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def main(args: argparse.Namespace) -> int:
     from .cli import STOPPED, progress_bar, start_tensorflow, stop_signals
 
     if (args.model is None) == (args.init is None):
-        raise InputError("give --model VARIANT, or --init DIR to start from a trained model.")
+        raise InputError("give either --model VARIANT, or --init DIR to start from a trained model.")
+    if args.model and Path(args.model).is_dir():
+        raise InputError(f"{args.model}: is a folder, no variant. If it is a model directory: --init {args.model}.")
     if args.init and (args.weights or args.multi_grid or args.head or args.plain):
         raise InputError("--init brings the whole model: --weights, --multi-grid, --head and --plain go with --model.")
     planned = None if args.init else _plan(args)
@@ -92,6 +95,7 @@ def main(args: argparse.Namespace) -> int:
 
         dataset, validation = datasets or _datasets(args, layout)
         recipe = _recipe(args, dataset)
+        recipe.check(dataset.space.num_classes)  # before weights are read
         with strategy.scope():
             model, preprocessing = _model(args, planned, dataset.space)
         training = Training(
@@ -114,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
 def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Dataset | None]:
     from segmentation.samples import open_layout
 
-    split = args.split or ("train" if "train" in layout.splits else None)
+    split = args.split or next((name for name in ("train", "training") if name in layout.splits), None)
     dataset = open_layout(layout, split, exif=args.exif)
     chosen = args.validation or next((name for name in ("val", "validation") if name in layout.splits), NONE)
     if chosen == NONE:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dense_resnet import kinds
 from dense_resnet.checkpoints import hdf5, keras, origin, pickled, safetensors, slim, torchvision
 from dense_resnet.checkpoints.hdf5_file import SIGNATURE
 from dense_resnet.checkpoints.origin import Origin
@@ -88,6 +89,10 @@ def _arrays(source: Any) -> tuple[Weights, Any, Mapping[str, Any]]:
         return keras.arrays_of(source), keras, {}
     if isinstance(source, str) and source.startswith(APPLICATION):
         return keras.fetch(source.removeprefix(APPLICATION)), keras, {}
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"weights must be a path, a Keras model, a PyTorch module or a dictionary of arrays (not {source!r:.80})."
+        )
     path = Path(source)
     if (path / MODEL_WEIGHTS).is_file():
         path /= MODEL_WEIGHTS
@@ -108,13 +113,15 @@ def _packed_in(path: Path) -> Any:
     suffix = path.suffix.lower()
     if path.is_file():
         with path.open("rb") as file:
-            start = file.read(len(SIGNATURE))
-        if start == SIGNATURE:
+            start = file.read(kinds.LENGTH)
+        if start.startswith(SIGNATURE):
             return hdf5
         if start.startswith(hdf5.ZIP_START) and suffix not in OTHERS:
             return hdf5 if suffix == hdf5.ARCHIVE else pickled
         if start[:2] in pickled.STARTS:
             return pickled
+        if suffix not in (*pickled.SUFFIXES, *OTHERS) and (kind := kinds.kind_of(start)):
+            raise InputError(f"{path}: this is {kind}, no file of weights. Read are {READABLE}.")
     if suffix == safetensors.SUFFIX:
         return safetensors
     if suffix in hdf5.SUFFIXES:

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from dense_resnet import kinds
 from dense_resnet.errors import InputError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".tar")  # the last as in model_best.pth.tar, which is no tar archive
@@ -414,21 +415,15 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 def _kind_of(start: bytes, size: int) -> str:
     """What a file is, by its first bytes."""
-    if not start:
-        return "an empty file"
     if start.startswith(b"\x89HDF"):
         return "an HDF5 file, which Keras' names end in .h5"
     if start[257:262] == b"ustar":
         return "a tar archive, as PyTorch wrote them before version 0.1.3 (load and save it again with a later one)"
-    if start.startswith(b"\x1f\x8b"):
-        return "a gzip archive (unpack it first)"
     if start.startswith(b"\x93NUMPY"):
         return "a NumPy array"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size:
         return "a safetensors file (its name must end in .safetensors)"
-    if start[:40].isascii() and b"\0" not in start:
-        return f"text that begins {start[:40].decode('ascii')!r} (a failed download?)"
-    return "something else"
+    return kinds.kind_of(start) or "something else"
 
 
 class _Sparing(io.FileIO):

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from dense_resnet import files
+from dense_resnet import files, strict_json
 from dense_resnet.errors import InputError
 
 SUFFIX = ".safetensors"
@@ -73,7 +73,7 @@ def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str,
 
 
 def _described(file: Any) -> dict[str, Any]:
-    about = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
+    about = strict_json.loads((file.metadata() or {}).get(ENTRY, "{}"))
     if not isinstance(about, dict):
         raise ValueError(f"its metadata {ENTRY!r} is no object")
     return about

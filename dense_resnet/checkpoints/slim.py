@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -77,6 +76,8 @@ def _variables(prefix: Path, index: Path) -> Iterator[tuple[str, np.ndarray]]:
             shard = entry.shard_id
             if shard not in opened:
                 data = prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{header.num_shards:05d}")
+                if not data.is_file():
+                    raise InputError(f"{data}: is not there. A checkpoint is its .index and .data files, in one folder.")
                 opened[shard] = stack.enter_context(open(data, "rb"))
                 unclaimed[shard] = opened[shard].seek(0, 2)
             unclaimed[shard] -= entry.size
@@ -129,17 +130,17 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     The format is a pair of files that cannot be replaced in one step, so an existing one is never touched.
     """
     index, data = path.with_name(path.name + INDEX), path.with_name(path.name + DATA)
-    for existing in (path, index, data):
-        if existing.exists():
-            raise InputError(
-                f"{existing}: exists already, and a slim checkpoint's two files cannot be replaced in one step. "
-                "Choose another name, or save as .safetensors."
-            )
-    names = sorted(weights)
+    names, placed = sorted(weights), False
     try:
-        with files.replacing(index) as new_index, files.replacing(data) as new_data:  # data first: without an index it is none
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                prefix = Path(folder) / "checkpoint"
+        with files.replacing(index) as new_index:
+            existing = [file for file in (path, index, data) if file.exists()]
+            if existing and not (existing == [data] and new_index.exists()):  # else a kill fell between the two files
+                raise InputError(
+                    f"{existing[0]}: exists already, and a slim checkpoint's two files cannot be replaced in one step. "
+                    "Choose another name, or save as .safetensors."
+                )
+            with files.replacing(data) as new_data, files.scratch(path) as folder:
+                prefix = folder / "checkpoint"
                 try:
                     tf.raw_ops.SaveV2(
                         prefix=str(prefix),
@@ -154,8 +155,10 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
                     raise OSError("what was read back differs from what was written")
                 prefix.with_name(prefix.name + DATA).replace(new_data)
                 prefix.with_name(prefix.name + INDEX).replace(new_index)
+            placed = True  # the data come first: without an index they are no checkpoint
     except BaseException:
-        data.unlink(missing_ok=True)  # it was not there before
+        if placed and not index.exists():
+            data.unlink(missing_ok=True)  # it was not there before
         raise
 
 
@@ -167,6 +170,11 @@ def _prefix(path: Path) -> Path:
         except (ValueError, tf.errors.OpError):
             state = None
         if state is None:
+            if (path / "saved_model.pb").is_file():
+                raise InputError(
+                    f"{path}: this is a SavedModel, a program whose weights have no names that are known here. Save them by "
+                    "name: Backbone.save, or tf.compat.v1.train.Saver."
+                )
             found = sorted(index.name.removesuffix(".index") for index in path.glob("*.index"))
             raise InputError(
                 f"{path}: the folder has no readable 'checkpoint' file that names one of its checkpoints. "

@@ -7,7 +7,7 @@ has no choice. TensorFlow's own reader follows the footer where it leads, and ta
 
 Sources of the format: https://github.com/google/leveldb/blob/main/doc/table_format.md and, for compressed blocks,
 https://github.com/google/snappy/blob/main/format_description.txt. What does not fit raises a ``ValueError`` that gives
-the reason without the file's name. (``tests/test_fuzz_weights.py``)
+the reason without the file's name. (``tests/campaign/test_fuzz_weights.py``)
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Damaged weight files: each is refused by name or reads as the good one; no crash, no hang, no silent success.
 
-``pytest tests/test_fuzz_weights.py`` tries some hundred files a reader, ``--fuzz-cases 10000`` as many as that. A case is
-made from its reader's name, its number and the good file alone; as some of these hold the date, a failing case's files are
-kept, and the message says where.
+As some good files hold the date, a failing case's files are kept, and the message says where.
 
 A good file is damaged blindly (:func:`mutations.mutated`), or so that its checksums fit again and deeper code is reached:
 then it is another good file, and what it reads as is not judged. Formats without checksums cannot tell other numbers from
@@ -15,32 +13,22 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
-import multiprocessing
-import os
-import resource
 import shutil
 import tempfile
-import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import mutations
 import numpy as np
 import pytest
 
+from campaign import isolated, mutations
 from dense_resnet.checkpoints import safetensors, slim, table
-from dense_resnet.errors import InputError
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited as Linux does it")
+pytestmark = pytest.mark.skipif(not isolated.HERE, reason="memory is limited as Linux does it")
 
 SEED = 4
-SECONDS = 5  # for a case
-MEMORY = 2**29  # bytes that a case may take beyond what the process had
-START = 120  # seconds for a worker to begin in
 GOOD, OTHER = 0, 1
 SOUND = ("refused", "identical", "excepted", "moved")
 
@@ -205,37 +193,16 @@ READERS = {
 }
 
 
-# -- the worker: a process of its own, so that a crash is seen and survived --------------------------------------------
+def compared(path: Path, module: str, good: Path) -> Arrays | None:
+    """In the worker: what `path` reads as; None where that is what the good file reads as."""
+    read = importlib.import_module(module).read
+    found = read(path)
+    return None if same(found, unchanged(module, good)) else found
 
 
-def work(pipe, errors: Path) -> None:
-    """Reads one path after the other, under a limit of memory, and answers what came of it."""
-    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    good = {}
-    pipe.send(None)
-    while True:
-        module, path, original = pipe.recv()
-        read = importlib.import_module(module).read
-        if original not in good:
-            good[original] = read(original)
-        limited(MEMORY)
-        try:
-            found = read(path)
-            answer = "read", None if same(found, good[original]) else found
-        except InputError as error:
-            answer = "refused" if str(path) in str(error) else "refused without the file's name", str(error)
-        except BaseException as error:
-            answer = "raised", repr(error)
-        limited(None)
-        pipe.send(answer)
-
-
-def limited(more: int | None) -> None:
-    """Lets this process take so many bytes more than it has; None for as many as it likes."""
-    limit = resource.RLIM_INFINITY
-    if more is not None:
-        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+@functools.cache
+def unchanged(module: str, good: Path) -> Arrays:
+    return importlib.import_module(module).read(good)
 
 
 def same(one: Arrays, two: Arrays) -> bool:
@@ -245,44 +212,6 @@ def same(one: Arrays, two: Arrays) -> bool:
 
 def equal(one: np.ndarray, two: np.ndarray) -> bool:
     return one.shape == two.shape and one.dtype == two.dtype and one.tobytes() == two.tobytes()
-
-
-class Worker:
-    """Restarted whenever it dies or is stopped."""
-
-    def __init__(self, errors: Path):
-        self.errors, self.process = errors, None
-
-    def start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, child = context.Pipe()
-        self.process = context.Process(target=work, args=(child, self.errors), daemon=True)
-        self.process.start()
-        child.close()
-        assert self.pipe.poll(START), "the worker does not start"
-        self.pipe.recv()
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
-            self.pipe.close()
-            self.process = None
-
-    def read(self, module: str, path: Path, good: Path, seconds: float = SECONDS) -> tuple[str, str | Arrays | None]:
-        """What came of it: what the worker answers, or "crashed" or "hung"."""
-        if self.process is None:
-            self.start()
-        self.pipe.send((module, path, good))
-        try:
-            if self.pipe.poll(seconds):
-                return self.pipe.recv()
-            outcome = "hung", f"over {seconds} s"
-        except EOFError:
-            self.process.join()
-            outcome = "crashed", f"exit code {self.process.exitcode}: {self.errors.read_text(errors='replace')[-300:]}"
-        self.stop()
-        return outcome
 
 
 # -- the verdict -----------------------------------------------------------------------------------------------------
@@ -307,7 +236,7 @@ def verdict(reader: Reader, answer, arrays: tuple[Arrays, Arrays], before: bytes
     good, other = arrays
     if outcome == "refused":
         return outcome
-    if outcome != "read":
+    if outcome != "returned":
         return f"{outcome}: {found}"
     if found is None:
         return "identical"
@@ -345,19 +274,13 @@ def only_within(ranges: Iterable[tuple[int, int]], before: bytes, after: bytes) 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
-    worker = Worker(tmp_path_factory.mktemp("worker") / "errors.txt")
-    yield worker
-    worker.stop()
-
-
-@pytest.fixture
-def cases(request) -> int:
-    return request.config.getoption("--fuzz-cases")
+    with isolated.worker(tmp_path_factory.mktemp("worker")) as worker:
+        yield worker
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras', when it writes
 @pytest.mark.parametrize("name", READERS)
-def test_damaged_files(name, cases, worker, tmp_path):
+def test_damaged_files(name, campaign, worker, tmp_path):
     reader = READERS[name]
     paths = []
     for which in (GOOD, OTHER):
@@ -366,6 +289,7 @@ def test_damaged_files(name, cases, worker, tmp_path):
         paths.append(reader.make(folder, which))
     module = f"dense_resnet.checkpoints.{reader.module}"
     good, other = (importlib.import_module(module).read(path) for path in paths)
+    assert worker.warm(compared, paths[GOOD], module, paths[GOOD]) is None
     originals = {file.name: file.read_bytes() for file in (tmp_path / "good").iterdir()}
     others = {file.name: file.read_bytes() for file in (tmp_path / "other").iterdir()}
     weights = reader.damaged or {paths[GOOD].name: 1}
@@ -374,70 +298,33 @@ def test_damaged_files(name, cases, worker, tmp_path):
         assert len(payloads[paths[GOOD].name]) == len(good)
     place = tmp_path / "case"
     path = place if paths[GOOD].is_dir() else place / paths[GOOD].name
-    counts, failures, begun = Counter(), [], time.monotonic()
-    for case in itertools.count():
-        if sum(counts.values()) == cases:
-            break
-        generator = np.random.default_rng([SEED, zlib.crc32(name.encode()), case])
-        aware = reader.aware is not None and bool(generator.integers(3) == 0)
-        file = (
-            (reader.aware_of or paths[GOOD].name)
-            if aware
-            else str(generator.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values())))
-        )
-        if aware:
-            data = reader.aware(originals[file], others[file], generator)
-        else:
-            data = mutations.mutated(originals[file], others[file], payloads[file], generator)
-        if data in (originals[file], others[file]):
-            continue  # a splice with itself, or nothing but zeros moved
+
+    def damaged(generator: np.random.Generator) -> tuple[bool, str, bytes]:
+        """(whether checksums fit, the file that is damaged, what it then holds)."""
+        if reader.aware is not None and generator.integers(3) == 0:
+            file = reader.aware_of or paths[GOOD].name
+            return True, file, reader.aware(originals[file], others[file], generator)
+        file = str(generator.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values())))
+        return False, file, mutations.mutated(originals[file], others[file], payloads[file], generator)
+
+    counts, failures = Counter(), []
+    for case, generator in campaign.cases(short=200):
+        aware, file, data = damaged(generator)
+        while data in (originals[file], others[file]):  # a splice with itself, or nothing but zeros moved
+            aware, file, data = damaged(generator)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         for sibling, content in originals.items():
             (place / sibling).write_bytes(data if sibling == file else content)
-        answer = worker.read(module, path, paths[GOOD])
+        answer = worker.ask(compared, path, module, paths[GOOD])
         said = verdict(reader, answer, (good, other), originals[file], data, aware)
         counts[said if said in SOUND else "failed"] += 1
         if said not in SOUND:
             kept = tmp_path / f"failed-{case}"
             shutil.copytree(place, kept)
             failures.append(f"case {case} ({'checksums fit' if aware else 'blind'}, {file}), kept in {kept}:\n    {said[:600]}")
-    print(f"{name}: seed {SEED}, {cases} cases in {time.monotonic() - begun:.0f} s: {dict(counts)}")
-    assert not failures, f"{name}: {len(failures)} of {cases} cases with seed {SEED} failed:\n" + "\n".join(failures[:20])
+    cases = counts.total()
+    assert not failures, f"{name}: {len(failures)} of {cases} cases failed:\n" + "\n".join(failures[:20])
     assert counts["refused"] >= cases / 2  # the damage is not beside the point
     assert counts["moved"] <= cases / 1000
-
-
-def read(path: Path) -> Arrays:
-    """A reader that does what the file says."""
-    match path.read_text():
-        case "abort":
-            os.abort()
-        case "hang":
-            while True:
-                pass
-        case "allocate":
-            bytearray(2 * MEMORY)
-        case "refuse":
-            raise InputError(f"{path}: damaged")
-        case "refuse without a name":
-            raise InputError("damaged")
-    return {"a": np.float32(len(path.read_text()))}
-
-
-def test_what_the_worker_sees(worker, tmp_path):
-    good = tmp_path / "good"
-    good.write_text("good")
-    for text, answer in {
-        "good": ("read", None),
-        "longer": ("read", {"a": 6}),
-        "refuse": ("refused", f"{tmp_path / 'refuse'}: damaged"),
-        "refuse without a name": ("refused without the file's name", "damaged"),
-        "allocate": ("raised", "MemoryError()"),
-        "hang": ("hung", "over 1 s"),
-    }.items():
-        (tmp_path / text).write_text(text)
-        assert worker.read("test_fuzz_weights", tmp_path / text, good, seconds=60 if text != "hang" else 1) == answer
-    (tmp_path / "abort").write_text("abort")
-    outcome, why = worker.read("test_fuzz_weights", tmp_path / "abort", good, seconds=60)
-    assert (outcome, why.split(":")[0]) == ("crashed", "exit code -6")
+    campaign.report(**counts)

@@ -1,4 +1,4 @@
-"""How the fuzz test damages files: blindly, or so that checksums fit again and deeper code is reached.
+"""How the fuzz tests damage files: blindly, or so that checksums fit again and deeper code is reached.
 
 Every function takes a ``numpy.random.Generator`` and nothing else that is random, so a seed replays a case.
 """
@@ -369,3 +369,121 @@ def damaged_member(data: bytes, other: bytes, generator: np.random.Generator) ->
         for name, content in contents.items():
             archive.writestr(name, content)
     return packed.getvalue()
+
+
+# -- JSON: values, keys and spellings that nobody expects --------------------------------------------------------------
+
+ODD = (  # values as they are written
+    *("null", "true", "false", "0", "1", "-1", "1.0", "0.5", "255", "256", "65536", "1e3", "1e999", "-0", "9" * 40, "9" * 5000),
+    *("NaN", "Infinity", "-Infinity", '""', '"a"', '"a\\u0000b"', '"\\ud800"', '"\\u0661"', '"../a"', '"/a"', '"é"'),
+    *("[]", "{}", "[[]]", "[1,2,3]", "[1,2,3,4]", '{"a":1,"a":2}', "[" * 3000 + "]" * 3000, '{"a":' * 3000 + "1" + "}" * 3000),
+)
+ENCODINGS = ("utf-8-sig", "utf-16", "utf-32", "utf-16-le", "latin-1")
+MARK = "\ue000"  # where something else is written
+
+
+def lying_json(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+    """JSON, more or less, that says something else."""
+    value, more = json.loads(data), json.loads(other)
+    if generator.integers(12) == 0:
+        return json.dumps(value, ensure_ascii=False).encode(ENCODINGS[generator.integers(len(ENCODINGS))], "replace")
+    spots = list(_spots(value))
+    holder, key = spots[generator.integers(len(spots))]
+    raw = ODD[generator.integers(len(ODD))]
+    match int(generator.integers(8)):
+        case 0:
+            del holder[key]
+        case 1:
+            others = list(_spots(more))
+            strange, place = others[generator.integers(len(others))]
+            raw = json.dumps(strange[place])
+            holder[key] = MARK
+        case 2 if isinstance(holder, dict):  # a key twice
+            names = list(holder)
+            twice = str(names[generator.integers(len(names))])
+            if generator.integers(2):
+                raw = json.dumps(holder[key])
+            return _twice(value, holder, twice, raw)
+        case 3 if isinstance(holder, dict):
+            names = ("", "a", "0" + str(key), str(key).upper(), f" {key}", "\u0661", "1_0", "-1", "99999999999999999999")
+            holder[names[generator.integers(len(names))]] = holder.pop(key)
+        case 4 if isinstance(holder, list):
+            holder.insert(int(generator.integers(len(holder) + 1)), holder[key])
+        case 5 if isinstance(holder[key], int) and not isinstance(holder[key], bool):
+            raw = str(holder[key] + int(generator.choice([-1, 1])))
+            holder[key] = MARK
+        case 6 if isinstance(holder, list):
+            twin = int(generator.integers(len(holder)))
+            holder[key], holder[twin] = holder[twin], holder[key]
+        case _:
+            holder[key] = MARK
+    return json.dumps(value).replace(json.dumps(MARK), raw).encode()
+
+
+def _twice(value: object, holder: dict, name: str, raw: str) -> bytes:
+    """JSON of `value`, in which `holder`, a part of it, has a key for a second time."""
+    holder[MARK] = MARK
+    mark = json.dumps(MARK)
+    return json.dumps(value).replace(f"{mark}: {mark}", f"{json.dumps(name)}: {raw}").encode()
+
+
+def _spots(value: object):
+    """(what holds it, under which key) of everything within a value."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield value, key
+        yield from _spots(value[key])
+
+
+def lying_lines(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+    """A file of a JSON object a line, of which lines are not what they were."""
+    lines, others = data.splitlines(keepends=True), other.splitlines(keepends=True)
+    at, twin = (int(generator.integers(len(lines))) for _ in range(2))
+    match int(generator.integers(8)):
+        case 0:
+            del lines[at]
+        case 1:
+            lines.append(lines[at])
+        case 2:
+            lines[at], lines[twin] = lines[twin], lines[at]
+        case 3:
+            lines.insert(at, others[generator.integers(len(others))])
+        case 4:
+            lines[-1] = lines[-1][: int(generator.integers(len(lines[-1])))]
+        case _:
+            lines[at] = lying_json(lines[at], lines[twin], generator) + b"\n"
+    return b"".join(lines)
+
+
+# -- lists ---------------------------------------------------------------------------------------------------------------
+
+NAMES = (
+    *(b"", b".", b"..", b"/", b"../a.png", b"/etc/passwd", b"a/../../a.png", b"a\0b.png", b"./a.png", b"a.png/", b"~/a.png"),
+    *(b"x" * 300, b"x/" * 3000, b"\xff.png", "\u2028".encode(), b"a\x0bb.png", b"a\x1cb.png", b"\xc2\x85", b"#", b'"'),
+    *(b"a.png,", b"a.png,b.png,c,d", b"," * 5000, b"x" * 200_000, b"-", b"*", b"b.png", b" a.png ", b"C:\\a.png", b"A.PNG"),
+    b'"a.png',
+)
+
+
+def lying_list(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+    """A list of which a line, or a column of it, is another one."""
+    lines = data.splitlines(keepends=True)
+    at = int(generator.integers(len(lines)))
+    name = NAMES[generator.integers(len(NAMES))]
+    match int(generator.integers(7)):
+        case 0:
+            lines.insert(at, name + b"\n")
+        case 1:
+            lines.insert(at, lines[generator.integers(len(lines))])
+        case 2:
+            lines[at] = lines[at].rstrip(b"\n") + (b"\r\n", b"\r", b"\x0b", b"\x0c", b"\x85", b"\n\n")[generator.integers(6)]
+        case 3:
+            text = data.decode("utf-8", "surrogateescape")
+            return text.encode(ENCODINGS[generator.integers(len(ENCODINGS))], "replace")
+        case 4:
+            lines[at] = name + b"\n"
+        case _:
+            columns = lines[at].rstrip(b"\n").split(b",")
+            columns[generator.integers(len(columns))] = name
+            lines[at] = b",".join(columns) + b"\n"
+    return b"".join(lines)

@@ -1,0 +1,39 @@
+"""What a file is that should have been something else, told by its first bytes: half of a message about it.
+
+The commonest: a page of a server instead of the download, the pointer that git-lfs leaves where a file was not fetched, and
+an archive that was not unpacked.
+"""
+
+from __future__ import annotations
+
+LENGTH = 512  # bytes of a file's start that are enough for :func:`kind_of`
+LFS_POINTER = b"version https://git-lfs"
+ARCHIVES = {b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive", b"\xfd7zXZ\0": "an xz archive"}
+PICTURES = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture", b"%PDF": "a PDF document"}
+
+
+def kind_of(start: bytes) -> str | None:
+    """What a file is that begins with `start`, and what to do about it; None where that is not known.
+
+    >>> kind_of(b"<html><head>")
+    "text that begins '<html><head>' (a failed download?)"
+    >>> kind_of(bytes(40)) is None
+    True
+    """
+    if not start:
+        return "an empty file (a failed download?)"
+    if start.startswith(LFS_POINTER):
+        return f"text that begins {_shown(start)} (a pointer of git-lfs: `git lfs pull` fetches the file)"
+    if start[257:262] == b"ustar":
+        return "a tar archive (unpack it first)"
+    for known, names in ((ARCHIVES, " (unpack it first)"), (PICTURES, "")):
+        for beginning, name in known.items():
+            if start.startswith(beginning):
+                return name + names
+    if start[:40].isascii() and b"\0" not in start[:40]:
+        return f"text that begins {_shown(start)} (a failed download?)"
+    return None
+
+
+def _shown(start: bytes) -> str:
+    return repr(start[:40].decode("ascii"))

@@ -1,0 +1,80 @@
+"""Whether a PNG is whole, which decoding does not tell.
+
+Pillow passes over checksums of pixels, fills what is missing with zeros, and believes the last of several headers. A label
+is numbers, so each of that could change one without a word. What is looked at is what stands in the specification,
+https://www.w3.org/TR/png-3: chunks and their order, their checksums, and how much is compressed in them, with its own one.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+START = b"\x89PNG\r\n\x1a\n"
+HEADER, PALETTE, PIXELS, END = b"IHDR", b"PLTE", b"IDAT", b"IEND"
+KIND_PALETTE = 3
+CHANNELS = {0: 1, 2: 3, KIND_PALETTE: 1, 4: 2, 6: 4}  # of a pixel, by kind
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # x, y, steps
+PIECE = 2**20  # bytes that are unpacked at a time
+PADDING = 2**16  # bytes behind the last row that do no harm
+
+
+def check(data: bytes) -> None:
+    """Raises a :class:`ValueError` with the reason where the PNG in `data` is not whole; what follows its end is no part."""
+    view = memoryview(data)
+    header: tuple[int, ...] | None = None
+    has_palette = False
+    pixels: list[memoryview] = []
+    name, at = b"", len(START)
+    while name != END:
+        before = name
+        if at + 12 > len(data):
+            raise ValueError(f"it ends at byte {len(data)}, before its last chunk")
+        length, name = struct.unpack_from(">I4s", data, at)
+        content = view[at + 8 : at + 8 + length]
+        if at + 12 + length > len(data):
+            raise ValueError(f"it ends within the chunk at byte {at}")
+        if struct.unpack_from(">I", data, at + 8 + length)[0] != zlib.crc32(view[at + 4 : at + 8 + length]):
+            raise ValueError(f"the checksum of the chunk at byte {at} does not fit")
+        if (name == HEADER) != (at == len(START)) or (name == HEADER and length != 13):
+            raise ValueError(f"the chunk at byte {at} is not where its header has to be, or is a second one")
+        if name == HEADER:
+            header = struct.unpack(">IIBBBBB", content)
+        elif name == PALETTE:
+            if has_palette or pixels or length % 3:
+                raise ValueError(f"the palette at byte {at} is a second one, too late, or cut")
+            has_palette = True
+        elif name == PIXELS:
+            if pixels and before != PIXELS:
+                raise ValueError(f"the pixels at byte {at} are apart from the others")
+            pixels.append(content)
+        elif name != END and not name[0] & 32:  # its first letter is large: nobody may pass over it
+            raise ValueError(f"the chunk {name!r} at byte {at} is unknown, and needed for decoding")
+        at += 12 + length
+    assert header is not None
+    if header[3] == KIND_PALETTE and not has_palette:
+        raise ValueError("its palette is missing")
+    _check_pixels(pixels, _size(*header))
+
+
+def _size(width: int, height: int, depth: int, kind: int, compression: int, filters: int, interlaced: int) -> int:
+    """Bytes of the rows before they were compressed, each with one for its filter."""
+    if kind not in CHANNELS or compression or filters or interlaced > 1:
+        raise ValueError("its header says what no PNG can be")
+    parts = [(0, 0, 1, 1)] if not interlaced else PASSES
+    sizes = [(-(-max(0, width - x) // across), -(-max(0, height - y) // down)) for x, y, across, down in parts]
+    return sum(rows * (1 + -(-columns * CHANNELS[kind] * depth // 8)) for columns, rows in sizes if columns)
+
+
+def _check_pixels(pixels: list[memoryview], size: int) -> None:
+    stream, found = zlib.decompressobj(), 0
+    try:
+        for part in pixels:
+            rest: bytes | memoryview = part
+            while rest and not stream.eof and found <= size + PADDING:
+                found += len(stream.decompress(rest, PIECE))
+                rest = stream.unconsumed_tail
+    except zlib.error as error:
+        raise ValueError(f"its pixels cannot be unpacked: {error}") from error
+    if found < size or not stream.eof:
+        raise ValueError(f"its pixels are {size} bytes, and {found} are there")

@@ -1,0 +1,578 @@
+"""Kills, full disks, forbidden folders, files that vanish, errors of reading and writing, two runs at once, signals.
+
+Each verb that writes does a small job once without any trouble. Then it meets troubles, and after each of them
+
+- every file under a final name is whole: what it was before, or what the undisturbed job has made;
+- where the job did not succeed, one message says why, without a traceback;
+- the same command, once more, ends with the very files of the undisturbed job, and nothing beside them.
+
+Compared are all bytes, but of TensorBoard's curves of a training, which are full of times; of Keras archives, which hold times
+too, the weights; and of ONNX files what they compute, since tf2onnx leaves names and order to chance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.util
+import itertools
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from campaign.fork_server import Child, Ended, ForkServer
+from dense_resnet import checkpoints
+from dense_resnet.errors import InputError
+from segmentation.export import open_exported
+from segmentation.model_directory import load_model, save_model
+from tools import cli
+
+PAGE = resource.getpagesize()
+MANY = 20  # cases among which each outcome has to occur
+EARLIEST = 0.1  # seconds until a command has begun
+LEAST = 8192  # bytes that the messages themselves need
+PLAN = {"kind": "bottleneck_v2", "scope": "tiny", "blocks": [["block1", [[16, 8, 2]]], ["block2", [[24, 8, 1]]]]}
+COLORS = np.array([[90, 90, 90], [220, 40, 40], [40, 200, 60]])
+FAST = ["--size", "65", "--batch", "1", "--precision", "float32"]
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command line without its output."""
+
+    verb: str
+    arguments: tuple[object, ...]
+    target: str  # name of the output in the case's folder
+    replaces: bool = False  # what another job has left there
+    load: Callable[[Path], object] = lambda target: None  # raises where the output is not whole
+
+    def command(self, folder: Path) -> tuple[object, ...]:
+        return (self.verb, *self.arguments, "--out", folder / self.target)
+
+
+def read(path: Path) -> None:
+    if path.exists():
+        checkpoints.read(path)
+
+
+def load_directory(path: Path) -> None:
+    if (path / "weights.safetensors").exists():
+        load_model(path)
+
+
+def load_export(path: Path) -> None:
+    if path.exists():
+        open_exported(path)
+
+
+def load_training(out: Path) -> None:
+    state = out / "training" / "state.safetensors"
+    if state.exists():
+        checkpoints.read(state)
+    for folder in (out, out / "last"):
+        if (folder / "weights.safetensors").exists():
+            load_model(folder)
+
+
+def write_dataset(folder: Path) -> None:
+    """Six images of 65x65 pixels to train on and eight to validate, with a red and a green square on grey."""
+    (folder / "plan.json").write_text(json.dumps(PLAN))
+    (folder / "dataset.json").write_text(json.dumps({"name": "tiny", "classes": ["ground", "red", "green"]}))
+    for split, count in (("train", 6), ("val", 8)):
+        for number in range(count):
+            generator = np.random.default_rng([count, number])
+            label = np.zeros((65, 65), np.uint8)
+            for index in (1, 2):
+                row, column = generator.integers(0, 40, 2)
+                label[row : row + 20, column : column + 20] = index
+            image = np.clip(COLORS[label] + generator.normal(0, 20, (65, 65, 3)), 0, 255).astype(np.uint8)
+            for kind, values in (("images", image), ("labels", label)):
+                path = folder / kind / split / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(path)
+
+
+def training_of(data: Path) -> Job:
+    recipe = "--head fcn --crop 33 --size 65 --batch 2 --lr 0.1 --steps 6 --validate-every 2 --save-every 2"
+    return Job(
+        "train",
+        (data, "--model", data / "plan.json", "--output-stride", 8, *recipe.split()),
+        "run",
+        load=load_training,
+    )
+
+
+def jobs_of(data: Path, model: Path) -> dict[str, Job]:
+    images = data / "images" / "val"
+    found = {
+        "train": training_of(data),
+        "evaluate": Job("evaluate", (data, "--model", model, *FAST), "run"),
+        "extract": Job("extract", (images, "--model", model, "--picture", *FAST), "run"),
+        "predict": Job("predict", (images, "--model", model, "--overlay", "--save-probs", *FAST), "run"),
+        "export to savedmodel": Job(
+            "export", (model, "--to", "savedmodel", "--precision", "float32", "--size", 65), "model", True, load_export
+        ),
+        "export to onnx": Job("export", (model, "--to", "onnx", "--size", 65), "model.onnx", True, load_export),
+        "convert to model-dir": Job("convert", (model, "--to", "model-dir"), "model", True, load_directory),
+        "convert to safetensors": Job("convert", (model, "--to", "safetensors"), "model.safetensors", True, read),
+        "convert to keras": Job("convert", (model, "--to", "keras"), "model.keras", True, read),
+        "convert to slim": Job("convert", (model, "--to", "slim"), "model.ckpt"),
+    }
+    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "tf2onnx")):
+        del found["export to onnx"]
+    return found
+
+
+def contents(folder: Path) -> Files:
+    """All files below, hidden ones too, by relative path, less what differs by design."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if "training/tensorboard" in name:
+            continue
+        if path.is_dir():
+            found[f"{name}/"] = b""
+        elif path.suffix == ".onnx":
+            found[name] = computed_by(path.read_bytes())
+        elif path.suffix == ".keras":
+            found[name] = checkpoints.fingerprint(checkpoints.read(path)).encode()
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def computed_by(data: bytes) -> bytes:
+    """Digests of what an ONNX file gives, each of the operation, its attributes and the digests of what it takes."""
+    import onnx
+
+    def digest(*parts: object) -> str:
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    graph = onnx.load_from_string(data).graph
+    values = {one.name: digest(onnx.numpy_helper.to_array(one).tobytes(), list(one.dims)) for one in graph.initializer}
+    for node in graph.node:
+        made = digest(node.op_type, sorted(map(str, node.attribute)), [values.get(name, name) for name in node.input])
+        values |= {name: digest(made, number) for number, name in enumerate(node.output)}
+    return json.dumps([(one.name, values[one.name]) for one in graph.output]).encode()
+
+
+class World:
+    """Data, models, jobs, and what they come to where nothing disturbs them."""
+
+    def __init__(self, folder: Path, server: ForkServer) -> None:
+        self.folder, self.server = folder, server
+        self.numbers = itertools.count()
+        self.data = folder / "data"
+        self.data.mkdir()
+        write_dataset(self.data)
+        self.seconds: dict[str, float] = {}
+        self._changes: dict[str, int] = {}
+        self._results: dict[tuple[str, bool], Path] = {}
+        training = training_of(self.data)
+        self.model = self._undisturbed(training, "train") / training.target
+        self._results["train", False] = self.model.parent
+        self.other_model = folder / "other"
+        saved = load_model(self.model)
+        saved.model.assign({name: value * np.float32(1.25) for name, value in saved.model.weights.items()})
+        save_model(self.other_model, saved.model, saved.space)
+        self.jobs = jobs_of(self.data, self.model)
+        self._others = jobs_of(self.data, self.other_model)
+
+    def result(self, name: str, other: bool = False) -> Path:
+        """The folder that a job leaves, or that of the same job on the other model."""
+        if (name, other) not in self._results:
+            job = (self._others if other else self.jobs)[name]
+            self._results[name, other] = self._undisturbed(job, f"{name}, other" if other else name)
+        return self._results[name, other]
+
+    def changes(self, name: str) -> int:
+        """How many changes of files a job makes."""
+        if name not in self._changes:
+            folder = self.new_folder()
+            self._changes[name] = self.server.run(*self.jobs[name].command(folder), folder=str(folder), at=-1).changes
+            assert self._changes[name] > 5
+        return self._changes[name]
+
+    def other(self, name: str) -> Job:
+        return self._others[name]
+
+    def _undisturbed(self, job: Job, name: str) -> Path:
+        folder = self.new_folder()
+        start = time.monotonic()
+        ended = self.server.run(*job.command(folder))
+        self.seconds[name] = time.monotonic() - start
+        assert ended.code == 0, ended.errors
+        return folder
+
+    def new_folder(self) -> Path:
+        folder = self.folder / f"{next(self.numbers)}"
+        folder.mkdir()
+        return folder
+
+
+class Case:
+    """A job in a folder of its own, with or without what an earlier job has left there."""
+
+    def __init__(self, world: World, name: str, number: int, folder: Path | None = None, *, over_another: bool = False) -> None:
+        self.world, self.name, self.number = world, name, number
+        self.job = world.jobs[name]
+        self.folder = folder or world.new_folder()
+        self.wanted = contents(world.result(name))
+        self.before: Files = {}
+        if over_another and self.job.replaces:
+            shutil.copytree(world.result(name, other=True), self.folder, dirs_exist_ok=True)
+            self.before = contents(self.folder)
+        self.command = self.job.command(self.folder)
+
+    def start(self, **trouble: object) -> Child:
+        return self.world.server.start(*self.command, **trouble)
+
+    def run(self, **trouble: object) -> Ended:
+        return self.start(**trouble).end()
+
+    def check(self, ended: Ended) -> None:
+        """That nothing is lost or half there, however it ended."""
+        there = contents(self.folder)
+        where = f"case {self.number}, {self.name}, ended by {ended.code}: {ended.errors}\n"
+        aside = f".{self.job.target}.old/"
+        if aside in there and f"{self.job.target}/" not in there:  # documented: the next export puts it back
+            there |= {f"{self.job.target}/{name.removeprefix(aside)}": data for name, data in there.items() if aside in name}
+        lost = [name for name in self.before if name not in there]
+        assert not lost, f"{where}lost: {lost}"
+        for name, data in there.items():
+            if any(part.startswith(".") for part in Path(name).parts) or data in (self.before.get(name), self.wanted.get(name)):
+                continue
+            if name.endswith(".jsonl"):
+                assert self.wanted[name].startswith(data[: data.rfind(b"\n") + 1]), f"{where}{name}: {data!r}"
+            else:
+                assert self.job.verb == "train", f"{where}{name}: half written? {len(data)} bytes"
+        self.job.load(self.folder / self.job.target)
+        self.before = there
+
+    def refused(self, ended: Ended, *words: str) -> None:
+        """That it ended with one message, which says one of the words."""
+        where = f"case {self.number}, {self.name}, ended by {ended.code}: {ended.printed}{ended.errors}\n"
+        assert ended.code == 1, where
+        assert "Traceback" not in ended.errors, where
+        assert sum(line.startswith("error: ") for line in ended.errors.splitlines()) == 1, where
+        assert any(word in ended.errors for word in words), where
+
+    def finish(self) -> None:
+        """That the same command ends with the files of the undisturbed job, and nothing beside them."""
+        if self.name == "convert to slim" and self.wanted.items() <= contents(self.folder).items():
+            return  # what is complete is never written over
+        ended = self.run()
+        where = f"case {self.number}, {self.name}, at last: {ended.code} {ended.printed}{ended.errors}\n"
+        assert ended.code == 0, where
+        assert "Traceback" not in ended.errors, where
+        there = contents(self.folder)
+        differing = sorted(name for name in there.keys() | self.wanted.keys() if there.get(name) != self.wanted.get(name))
+        assert not differing, f"{where}differ: {differing}"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "output").mkdir()
+    with ForkServer(folder / "output") as server:
+        yield World(folder, server)
+
+
+class Failures:
+    """What went wrong in some cases, while the others go on."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+
+    @contextlib.contextmanager
+    def collected(self) -> Iterator[None]:
+        try:
+            yield
+        except (AssertionError, InputError) as error:
+            self._messages.append(str(error))
+
+    @property
+    def count(self) -> int:
+        return len(self._messages)
+
+    def check(self) -> None:
+        assert not self._messages, f"{len(self._messages)} cases failed:\n" + "\n".join(self._messages)
+
+
+def test_killed_at_any_moment(campaign, world):
+    """SIGKILL, up to three times in a row, at moments of which none is more likely than another."""
+    names, failures, landed, by_verb = list(world.jobs), Failures(), Counter(), Counter()
+    for number, random in campaign.cases(short=8):
+        with failures.collected():
+            case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
+            for _ in range(random.choice([1, 1, 2, 3])):
+                before = contents(case.folder)
+                child = case.start()
+                runs = child.runs_for(random.uniform(0, world.seconds[case.name]))
+                child.send(signal.SIGKILL)
+                ended = child.end()
+                assert ended.code == (-signal.SIGKILL if runs else 0), ended
+                case.check(ended)
+                changed = contents(case.folder) != before
+                landed["after the end" if not runs else "in between" if changed else "before the first change"] += 1
+                by_verb[case.job.verb] += runs
+            case.finish()
+    failures.check()
+    assert by_verb.total() >= landed.total() / 2
+    campaign.report(kills=by_verb.total(), by_verb=by_verb, landed=landed, losses=failures.count)
+
+
+def test_killed_before_any_change(campaign, world):
+    """Killed right before one of the changes of files that the job makes."""
+    names, failures, by_verb = list(world.jobs), Failures(), Counter()
+    for number, random in campaign.cases(short=2):
+        with failures.collected():
+            case = Case(world, names[-1 - number % len(names)], number, over_another=bool(random.integers(2)))
+            ended = case.run(folder=str(case.folder), at=int(random.integers(world.changes(case.name))))
+            assert ended.code == -signal.SIGKILL, ended
+            case.check(ended)
+            case.finish()
+            by_verb[case.job.verb] += 1
+    failures.check()
+    campaign.report(kills=by_verb.total(), by_verb=by_verb, losses=failures.count)
+
+
+def test_a_change_that_fails(campaign, world):
+    """A file that cannot be opened for writing, renamed or brought to the disk."""
+    names, failures, outcomes = list(world.jobs), Failures(), Counter()
+    for number, random in campaign.cases(short=2):
+        with failures.collected():
+            case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
+            cause = int(random.choice([errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE]))
+            ended = case.run(folder=str(case.folder), at=int(random.integers(world.changes(case.name))), error=cause)
+            if ended.code:
+                case.refused(ended, f"{os.strerror(cause)}.")
+                assert str(case.folder) in ended.errors, ended
+            outcomes["refused" if ended.code else "done without it"] += 1
+            case.check(ended)
+            case.finish()
+    failures.check()
+    assert outcomes["refused"] >= outcomes.total() / 2
+    campaign.report(**outcomes, losses=failures.count)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: int) -> Iterator[Callable[[str], None]]:
+    """A file system in memory of so many bytes on `folder`; gives what changes its options."""
+
+    def mount(options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not mount(f"size={max(size, PAGE)}"):
+        pytest.skip("needs a user who may mount file systems")
+    try:
+        yield lambda options: mount(f"remount,{options}")
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk(campaign, world):
+    """A small file system with room for nothing, some, or nearly all of what the job writes."""
+    names, failures, outcomes = list(world.jobs), Failures(), Counter()
+    for number, random in campaign.cases(short=2):
+        name = names[number % len(names)]
+        folder = world.new_folder()
+        files = [path.stat().st_size for path in world.result(name).rglob("*") if path.is_file()]
+        needed = sum(-(-size // PAGE) * PAGE for size in files)
+        share = [0, random.uniform(0, 1), random.uniform(0.8, 1.2)][(number + number // len(names)) % 3]
+        with failures.collected(), mounted(folder, 2**24) as remount:
+            case = Case(world, name, number, folder, over_another=bool(random.integers(2)))
+            used = shutil.disk_usage(folder).used
+            remount(f"size={max(PAGE, used + int(share * needed))}")
+            ended = case.run()
+            if ended.code:
+                case.refused(ended, "No space left on device", "MiB are needed and")
+                assert str(folder) in ended.errors, ended
+            outcomes["refused" if ended.code else "had room enough"] += 1
+            case.check(ended)
+            remount(f"size={2**24}")
+            case.finish()
+    failures.check()
+    assert outcomes["refused"] >= outcomes.total() / 2
+    campaign.report(**outcomes, losses=failures.count)
+
+
+def test_a_limit_of_file_sizes(campaign, world):
+    """No file may grow beyond a size, such as users' quotas have it."""
+    names, failures, outcomes = list(world.jobs), Failures(), Counter()
+    for number, random in campaign.cases(short=1):
+        with failures.collected():
+            case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
+            files = [path.stat().st_size for path in world.result(case.name).rglob("*") if path.is_file()]
+            ended = case.run(largest=int(random.integers(LEAST, max(*files, LEAST + 1))))
+            if ended.code:
+                case.refused(ended, "File too large", "No space left on device")
+            outcomes["refused" if ended.code else "had room enough"] += 1
+            case.check(ended)
+            case.finish()
+    failures.check()
+    campaign.report(**outcomes, losses=failures.count)
+
+
+def test_forbidden_folders_and_files(campaign, world):
+    """A disk that may only be read; a folder, or a file in it, of which the user has only that right."""
+    names, failures, refused = list(world.jobs), Failures(), Counter()
+    for number, random in campaign.cases(short=2):
+        case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
+        earlier = shutil.copytree(case.folder, world.new_folder(), dirs_exist_ok=True)
+        way = ("disk", "folder", "file")[(number + number // len(names)) % 3]
+        with failures.collected(), contextlib.ExitStack() as stack:
+            if way == "disk":
+                remount = stack.enter_context(mounted(case.folder, 2**24))
+                shutil.copytree(earlier, case.folder, dirs_exist_ok=True)
+                remount("ro")
+                ended = case.run()
+                case.refused(ended, "Read-only file system")
+            elif way == "folder":
+                case.folder.chmod(0o555)
+                ended = case.run(unprivileged=True)
+                case.refused(ended, "Permission denied")
+                case.folder.chmod(0o755)
+            else:
+                shutil.copytree(world.result(case.name), case.folder, dirs_exist_ok=True)
+                kept = [path for path in case.folder.rglob("*") if path.is_file() and "tensorboard" not in str(path)]
+                for path in kept:
+                    path.chmod(0o444)
+                ended = case.run(unprivileged=True)
+                if ended.code:
+                    case.refused(ended, "Permission denied", "exists already")
+                for path in kept:
+                    path.chmod(0o644)
+            if ended.code:
+                assert str(case.folder) in ended.errors, ended
+                refused[way] += 1
+            case.check(ended)
+        with failures.collected():
+            case.finish()
+    failures.check()
+    campaign.report(refused=refused, losses=failures.count)
+
+
+def test_files_that_vanish(campaign, world):
+    """An image, a label, a part of the model, or the log of what is done, removed while the job is at work."""
+    names, failures, outcomes = list(world.jobs), Failures(), Counter()
+    for number, random in campaign.cases(short=1):
+        case = Case(world, names[number % len(names)], number)
+        at = int(random.integers(world.changes(case.name)))
+        read = [path for path in (*world.data.rglob("*"), *world.model.iterdir()) if path.is_file()]
+        logs = [case.folder / name for name in case.wanted if name.endswith(".jsonl") and case.job.verb != "train"]
+        victim = logs[0] if logs and random.integers(2) else read[int(random.integers(len(read)))]
+        kept = victim.read_bytes() if victim.exists() else None
+        with failures.collected():
+            ended = case.run(folder=str(case.folder), at=at, remove=str(victim))
+            if ended.code:
+                case.refused(ended, victim.name, str(victim.parent))
+            outcomes["refused" if ended.code else "done"] += 1
+            case.check(ended)
+        if kept is not None:
+            victim.write_bytes(kept)
+        with failures.collected():
+            case.finish()
+    failures.check()
+    campaign.report(**outcomes, losses=failures.count)
+
+
+def test_files_that_cannot_be_read(campaign, world):
+    """Errors of the disk and of the network on opening and on reading, a folder or a pipe in a file's place."""
+    names, failures, outcomes = list(world.jobs), Failures(), Counter()
+    for number, random in campaign.cases(short=2):
+        case = Case(world, names[number % len(names)], number)
+        reads = [*world.data.rglob("*.png"), world.data / "dataset.json"]
+        reads += [world.model / "weights.safetensors", world.model / "model.json"]
+        victim = reads[int(random.integers(len(reads)))]
+        aside = world.folder / "aside"
+        way = ("opening", "reading", "a folder", "a pipe")[int(random.integers(4))]
+        trouble = {"reading": str(victim), "error": int(random.choice([errno.EIO, errno.ESTALE, errno.EACCES]))}
+        if way != "opening":
+            trouble = {}
+            victim.rename(aside)
+            if way == "reading":
+                victim.symlink_to("/proc/self/mem")  # whose first bytes are an error of input and output
+            elif way == "a folder":
+                victim.mkdir()
+            else:
+                os.mkfifo(victim)
+        with failures.collected():
+            ended = case.run(**trouble)
+            if ended.code:
+                case.refused(ended, str(victim), victim.name, str(victim.parent))
+            outcomes["refused" if ended.code else "done without it"] += 1
+            if way == "opening":
+                case.check(ended)
+        if way != "opening":
+            victim.rmdir() if victim.is_dir() else victim.unlink()
+            aside.rename(victim)
+            shutil.rmtree(case.folder)  # it may hold results of a smaller dataset
+            case.folder.mkdir()
+        with failures.collected():
+            case.finish()
+    failures.check()
+    campaign.report(**outcomes, losses=failures.count)
+
+
+def test_two_runs_at_once(campaign, world):
+    """The same command twice, the second a little later or at the same moment; where the target is replaced, on two models."""
+    names, failures, outcomes = list(world.jobs), Failures(), Counter()
+    for number, random in campaign.cases(short=2):
+        with failures.collected():
+            case = Case(world, names[number % len(names)], number)
+            second = world.other(case.name) if case.job.replaces else case.job
+            case.before = contents(world.result(case.name, other=True)) if case.job.replaces else {}
+            children = [case.start()]
+            children[0].runs_for(random.choice([0, 0, 0.05, random.uniform(0, world.seconds[case.name])]))
+            children.append(world.server.start(*second.command(case.folder)))
+            both = [child.end() for child in children]
+            for ended in both:
+                if ended.code:
+                    case.refused(ended, "another run", "exists already")
+                outcomes["refused" if ended.code else "done"] += 1
+            assert 0 in [ended.code for ended in both], both
+            there = contents(case.folder)
+            assert there in (case.wanted, case.before), f"case {number}, {case.name}: a mixture: {sorted(there)}"
+            case.check(both[0])
+            case.finish()
+    failures.check()
+    assert outcomes["refused"] or outcomes.total() < MANY
+    campaign.report(**outcomes, losses=failures.count)
+
+
+def test_signals_at_any_moment(campaign, world):
+    """SIGTERM or SIGINT: the exit code says that the same command goes on."""
+    names, failures, codes = list(world.jobs), Failures(), Counter()
+    for number, random in campaign.cases(short=2):
+        with failures.collected():
+            case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
+            child = case.start()
+            child.runs_for(random.uniform(EARLIEST, max(2 * EARLIEST, world.seconds[case.name])))
+            child.send(random.choice([signal.SIGTERM, signal.SIGINT]))
+            ended = child.end()
+            assert ended.code in (0, cli.STOPPED), ended
+            assert "Traceback" not in ended.errors, ended
+            codes[ended.code] += 1
+            hidden = [name for name in contents(case.folder) if name.startswith(".") or "/." in name]
+            assert not hidden, f"case {number}, {case.name}: left behind: {hidden}"
+            case.check(ended)
+            case.finish()
+    failures.check()
+    assert codes[cli.STOPPED] or codes.total() < MANY
+    campaign.report(stopped=codes[cli.STOPPED], done=codes[0], losses=failures.count)

@@ -1,0 +1,560 @@
+"""Damaged TFRecords, models, features, exports, and what runs leave behind to go on with: logs, manifests, states.
+
+All but a record's bytes lie under checksums, so blind damage is refused or changes nothing. Who knows the format damages what
+lies beneath one that then fits: what is accepted is worked out once more, from the damaged files, by a few lines here.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import struct
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import images_of
+from PIL import Image
+
+from campaign import damage, isolated, mutations, pngs
+from campaign.damage import Case, Format
+from campaign.test_fuzz_data import array, plain, strictly, write_pairs
+from dense_resnet import checkpoints, images
+from dense_resnet.checkpoints import safetensors
+from dense_resnet.extraction import Extraction, Settings
+from dense_resnet.features import read_features, write_features
+from dense_resnet.images import Placement
+from dense_resnet.runner import FEATURES, Runner
+from segmentation import results, training
+from segmentation.evaluation import Evaluation, FolderSystem
+from segmentation.export import DESCRIPTION, GRAPH, ONNX, SAVED_MODEL, export, open_exported
+from segmentation.labels import LabelSpace, encode_label
+from segmentation.model_directory import load_model, save_model
+from segmentation.records import write_records
+from segmentation.samples import open_dataset
+
+pytestmark = pytest.mark.skipif(not isolated.HERE, reason="memory is limited as Linux does it")
+
+CLASSES = ["sky", "road", "car", "tree", "wall"]
+SPACE = LabelSpace.from_json({"classes": CLASSES})
+SIZE = 9, 12
+NAMES = ["a", "b", "more/a"]
+JSON = mutations.lying_json
+
+
+def write_dataset(folder: Path, seed: int = 0) -> Path:
+    """Small pairs, with classes in all labels."""
+    random = np.random.default_rng(seed)
+    write_pairs(folder, NAMES)
+    for name in NAMES:
+        Image.fromarray(random.integers(0, 256, (*SIZE, 3), np.uint8)).save(folder / "images" / f"{name}.png")
+        (folder / "labels" / f"{name}.png").write_bytes(encode_label(random.choice([0, 1, 2, 3, 255], SIZE), SPACE))
+    (folder / "dataset.json").write_text(json.dumps({"name": "blobs", "classes": CLASSES}))
+    return folder
+
+
+def metadata_of(data: bytes) -> dict:
+    """What is said in a safetensors file, by its bytes."""
+    return json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["dense_resnet"])
+
+
+def described_anew(data: bytes, change) -> bytes:
+    """A safetensors file as this library writes it, with all checksums, that says of itself what `change` makes of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.safetensors")
+        path.write_bytes(data)
+        about = {key: value for key, value in metadata_of(data).items() if key not in ("sha256", "header")}
+        safetensors.write(path, safetensors.read(path), change(about))
+        return path.read_bytes()
+
+
+# -- TFRecords -----------------------------------------------------------------------------------------------------------
+
+
+def make_records(place: Path) -> None:
+    for number in range(2):
+        dataset = open_dataset(write_dataset(place.parent / f"pairs-{number}", number))
+        write_records(dataset, place / str(number), shards=2)
+
+
+def read_records(folder: Path) -> list:
+    dataset = open_dataset(folder)
+    read = [
+        (sample.image_bytes(), sample.label_bytes(), sample.read_image(), sample.read_label(dataset.space))
+        for sample in dataset.samples
+    ]
+    return [
+        (sample.name, image, label, pixels.shape, plain(labels))
+        for sample, (image, label, pixels, labels) in zip(dataset.samples, read, strict=True)
+    ]
+
+
+def records_of(data: bytes) -> list[bytes]:
+    """The records in a shard.
+
+    Raises:
+        ValueError: a checksum does not fit.
+    """
+    found, at = [], 0
+    while at < len(data):
+        length, of_length = struct.unpack_from("<QI", data, at)
+        content = data[at + 12 : at + 12 + length]
+        if mutations.masked_crc32c(data[at : at + 8]) != of_length or len(content) < length:
+            raise ValueError("length")
+        if struct.unpack_from("<I", data, at + 12 + length)[0] != mutations.masked_crc32c(content):
+            raise ValueError("checksum")
+        found.append(content)
+        at += 16 + length
+    return found
+
+
+def shard_of(records: list[bytes], lengths: dict[int, int] | None = None) -> bytes:
+    """Records with their checksums; `lengths` are others than theirs."""
+    out = b""
+    for number, content in enumerate(records):
+        length = struct.pack("<Q", (lengths or {}).get(number, len(content)) % 2**64)
+        out += length + struct.pack("<I", mutations.masked_crc32c(length))
+        out += content + struct.pack("<I", mutations.masked_crc32c(content))
+    return out
+
+
+def damaged_records(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+    """A shard whose checksums fit."""
+    records, others = records_of(data), records_of(other)
+    at = int(generator.integers(len(records)))
+    match int(generator.integers(10)):
+        case 0:
+            del records[at]
+        case 1:
+            records.append(records[at])
+        case 2:
+            records.insert(at, others[generator.integers(len(others))])
+        case 3:
+            records[at] = others[generator.integers(len(others))]
+        case 4:
+            return shard_of(records, {at: mutations.EXTREMES[generator.integers(len(mutations.EXTREMES))]})
+        case 5:
+            records[at] = records[at].replace(b"image/encoded", b"image/filename"[:13])
+            records[at] = records[at].replace(b"image/filename", b"image/segmentat"[:14])
+        case _:
+            records[at] = mutations.mutated_message(records[at], generator)
+    return shard_of(records)
+
+
+def judge_records(found: list, case: Case) -> str:
+    shards = {name: data for name, data in case.contents.items() if name.endswith(".tfrecord")}
+    try:
+        records = {name: records_of(data) for name, data in shards.items()}
+        counts = strictly(next(data for name, data in case.contents.items() if name.endswith("counts.json")))["shards"]
+    except (ValueError, struct.error) as error:
+        return f"silent success: {error}"
+    if repr(sorted(counts.items())) != repr(sorted((name, len(own)) for name, own in records.items())):
+        return f"silent success: counts {counts}"
+    everything = [record for own in records.values() for record in own]
+    if len(found) != len(everything) or len({one[0] for one in found}) < len(found):
+        return f"silent success: {len(found)} records of {len(everything)}"
+    for record, (name, image, label, size, labels) in zip(everything, found, strict=True):
+        if not all(part in record for part in (name.encode("utf-8", "surrogateescape"), image, label)):
+            return f"silent success: {name} is not in its record"
+        exact = pngs.decoded(label).samples[..., 0]
+        if exact.shape != size[:2] or (exact != array(labels)).any():
+            return f"silent success: a wrong label of {name}"
+    return ""
+
+
+# -- models --------------------------------------------------------------------------------------------------------------
+
+
+def make_models(place: Path) -> None:
+    from test_heads import small_model
+
+    for number, head in enumerate(("fcn", "aspp")):
+        save_model(place / str(number), small_model(head), SPACE, training={"step": number})
+
+
+def read_model(folder: Path) -> tuple:
+    saved = load_model(folder)
+    return (
+        json.loads(json.dumps({**saved.described, "in_channels": saved.plan.in_channels})),
+        saved.space.as_json(),
+        dict(saved.training),
+        checkpoints.fingerprint(saved.model.weights),
+    )
+
+
+def judge_model(found: tuple, case: Case) -> str:
+    described, space, trained, sha256 = found
+    try:
+        written = strictly(case.contents["model.json"])
+    except ValueError as error:
+        return f"silent success: no JSON: {error}"
+    copy = metadata_of(case.contents["weights.safetensors"])["model"]
+    if sha256 != written["weights_sha256"] or sha256 != case.expected[3]:
+        return "silent success: other weights"
+    for key in described:
+        if not (repr(described[key]) == repr(written[key]) == repr(copy[key])):
+            return f"silent success: {key} is {described[key]}"
+    names = [one["name"] if isinstance(one, dict) else one for one in written["classes"]]
+    told = names, written["ignore_label"], written["training"]
+    read = [one["name"] for one in space["classes"]], space["ignore_label"], trained
+    return "" if repr(told) == repr(read) else f"silent success: {read}"
+
+
+# -- features ------------------------------------------------------------------------------------------------------------
+
+
+def make_features(place: Path) -> None:
+    random = np.random.default_rng(3)
+    for number in range(2):
+        maps = {
+            stride: random.standard_normal((33 // stride + 1, 33 // stride + 1, 3)).astype(np.float32) for stride in (8, 16)
+        }
+        write_features(
+            place / str(number) / "a.jpg.safetensors", maps, Placement((20, 40), (16, 33), (17, 0)), {"path": "a.jpg"}
+        )
+
+
+def read_map(folder: Path) -> tuple:
+    own = read_features(folder / "a.jpg.safetensors")
+    place = own.placement
+    return (
+        {stride: plain(values) for stride, values in own.maps.items()},
+        place.original_size,
+        place.size,
+        place.padding,
+        own.path,
+    )
+
+
+def damaged_features(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+    def change(about: dict) -> dict:
+        lying = json.loads(JSON(json.dumps(about).encode(), json.dumps(about).encode(), generator))
+        return {key: value for key, value in lying.items() if isinstance(key, str)} if isinstance(lying, dict) else {}
+
+    if generator.integers(2):
+        return mutations.lying_header(data, other, generator)
+    try:
+        return described_anew(data, change)
+    except (ValueError, RecursionError):  # what was made up is no JSON
+        return mutations.lying_header(data, other, generator)
+
+
+def judge_features(found: tuple, case: Case) -> str:
+    maps, *pairs, path = found
+    told = metadata_of(case.data)["features"]
+    if not case.aware or maps != case.expected[0]:
+        return "silent success"
+    for key, pair in zip(("original_size", "size", "padding"), pairs, strict=True):
+        if repr(list(pair)) != repr(told[key]) or not all(type(one) is int and one >= 0 for one in pair):
+            return f"silent success: {key} is {pair}"
+    return "" if path == str(told["path"]) else "silent success: path"
+
+
+# -- logs ----------------------------------------------------------------------------------------------------------------
+
+
+def summed_anew(line: bytes) -> bytes:
+    """A line of a log with a checksum that fits."""
+    text = line.rstrip(b"\n").partition(b', "crc32": ')[0].rstrip(b"}") + b"}"
+    return text[:-1] + f', "crc32": "{zlib.crc32(text):08x}"}}\n'.encode()
+
+
+def damaged_log(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+    """A log whose checksums fit, or that has none, as logs had once."""
+    bare, others = (b"".join(line.partition(b', "crc32": ')[0] + b"}\n" for line in log.splitlines()) for log in (data, other))
+    lying = mutations.lying_lines(bare, others, generator)
+    if generator.integers(2):
+        return lying
+    return b"".join(summed_anew(line) if line.rstrip().endswith(b"}") else line for line in lying.splitlines(keepends=True))
+
+
+def make_evaluation(place: Path) -> None:
+    for number in range(2):
+        folder = place / "0"
+        dataset = open_dataset(write_dataset(folder / "data"))
+        random = np.random.default_rng(number)
+        for sample in dataset.samples:
+            path = folder / "predictions" / f"{sample.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_label(random.integers(0, 5, SIZE), SPACE))
+        for shard in ((0, 2), (1, 2)):
+            evaluation_of(folder, shard).run()
+        if number:
+            evaluation_of(folder).run(report=False)
+            (folder / "out" / "images.0-of-2.jsonl").unlink()
+            (folder / "out" / "images.1-of-2.jsonl").unlink()
+        folder.rename(place / f"of-{number}")
+
+
+def evaluation_of(folder: Path, shard: tuple[int, int] = (0, 1)) -> Evaluation:
+    dataset = open_dataset(folder / "data")
+    return Evaluation(FolderSystem(folder / "predictions", SPACE, dataset.samples), dataset, folder / "out", shard=shard)
+
+
+def read_evaluation(folder: Path) -> dict:
+    """Goes on where a run has stopped."""
+    evaluation_of(folder).run(report=False)
+    return json.loads((folder / "out" / "evaluation.json").read_text())
+
+
+def judge_evaluation(found: dict, case: Case) -> str:
+    if not case.aware:
+        return "silent success: another result"
+    return contradicted(found, case.folder / "out" / "images.jsonl")
+
+
+def contradicted(result: dict, log: Path) -> str:
+    """Where a result differs from what the lines of its log make."""
+    lines = {line["path"]: line for line in map(json.loads, log.read_text().splitlines())}
+    matrix, edges = np.zeros((5, 5), int), np.zeros((5, 3), int)
+    counts = dict.fromkeys(("scored", "ignored", "padded"), 0)
+    for line in lines.values():
+        own = np.zeros((5, 5), int)
+        for row, column, count in line["matrix"]:
+            own[row, column] += count
+        for row, column, count in line["boundary"]:
+            edges[row, column] += count
+        if own.sum() != line["scored"] or line["scored"] + line["ignored"] != SIZE[0] * SIZE[1] or own.min() < 0:
+            return f"silent success: {line['path']}"
+        counts = {key: counts[key] + line[key] for key in counts}
+        matrix += own
+    right, union = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    with np.errstate(invalid="ignore"):
+        iou, edge = right / union, edges[:, 0] / (edges[:, 1] + edges[:, 2] - edges[:, 0])
+    told = [result["mean_iou"], result["pixel_accuracy"], result["mean_boundary_iou"]]
+    exact = [np.nanmean(iou), right.sum() / matrix.sum(), np.nanmean(edge)]
+    if result["matrix"] != matrix.tolist() or not np.allclose(told, exact, rtol=1e-12):
+        return f"silent success: {told} is {exact}"
+    if any(result["counts"][key] != count for key, count in counts.items()) or result["counts"]["images"] != len(lines):
+        return f"silent success: {result['counts']}"
+    return ""
+
+
+def make_comparison(place: Path) -> None:
+    for number in range(2):
+        folder = place / str(number)
+        dataset = open_dataset(write_dataset(folder / "data"))
+        for which, system in enumerate(("first", "second")):
+            random = np.random.default_rng([number, which])
+            for sample in dataset.samples:
+                path = folder / system / f"{sample.name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encode_label(random.integers(0, 5, SIZE), SPACE))
+            one = Evaluation(FolderSystem(folder / system, SPACE, dataset.samples), dataset, folder / f"of-{system}")
+            one.run(report=False)
+            damage.shutil.rmtree(folder / system)
+        damage.shutil.rmtree(folder / "data")
+
+
+def read_comparison(folder: Path) -> dict:
+    return results.compare(folder / "of-first", folder / "of-second")
+
+
+def judge_comparison(found: dict, case: Case) -> str:
+    if not (case.aware and case.file.endswith(".jsonl")):
+        return "silent success: another result"
+    for system in ("first", "second"):
+        path = case.folder / f"of-{system}"
+        result = {**strictly((path / "evaluation.json").read_bytes()), "mean_iou": found["mean_iou"][system]}
+        if wrong := contradicted(result, path / "images.jsonl"):
+            return wrong
+    return ""
+
+
+class Fake(Runner):
+    """Makes features of every eighth pixel."""
+
+    def _run(self, pixels, sizes, names):
+        return {FEATURES: np.repeat(pixels[:, ::8, ::8, :1].astype(np.float32), self.plan.depth, axis=3)}
+
+
+def make_extraction(place: Path) -> None:
+    for number in range(2):
+        folder = place / str(number)
+        write_dataset(folder / "data", number)
+        damage.shutil.rmtree(folder / "data" / "labels")
+        shard = (0, 2) if number else (0, 1)
+        extraction_of(folder, shard).run(images.find_images([str(folder / "data" / "images")]))
+
+
+def extraction_of(folder: Path, shard: tuple[int, int] = (0, 1)) -> Extraction:
+    from test_extraction import PLAN
+
+    return Extraction(Fake(PLAN, "inception", "exact", "0" * 64, [FEATURES]), folder / "out", Settings(size=33), shard=shard)
+
+
+def read_extraction(folder: Path) -> tuple:
+    """Goes on where a run has stopped; the features that are there then, and the manifest."""
+    extraction_of(folder).run(images.find_images([str(folder / "data" / "images")]))
+    lines = [json.loads(line) for line in (folder / "out" / "manifest.jsonl").read_text().splitlines()]
+    for line in lines:
+        read_features(folder / "out" / f"{line['path']}.safetensors")
+    files = {name: data for name, data in damage.contents_of(folder / "out").items() if name.endswith(".safetensors")}
+    return files, sorted((line["path"], line["status"], line["sha256"]) for line in lines), sorted(map(str, lines))
+
+
+def judge_extraction(found: tuple, case: Case) -> str:
+    if found[:2] != case.expected[:2]:
+        return "silent success: other features"
+    return "" if case.aware else "silent success: another manifest"
+
+
+# -- a training's state --------------------------------------------------------------------------------------------------
+
+STATE = f"out/{training.FOLDER}/{training.STATE}"
+
+
+@functools.cache
+def training_of(folder: Path) -> training.Training:
+    from test_training import PLAN as SMALL
+
+    from dense_resnet import variants
+    from dense_resnet.backbone import Backbone
+    from segmentation.model import SegmentationModel
+    from segmentation.transforms import Augmentation
+
+    model = SegmentationModel(Backbone(variants.from_description(SMALL, 8), seed=0), len(CLASSES), "fcn", seed=0)
+    recipe = training.Recipe(steps=3, batch=1, learning_rate=0.1, augmentation=Augmentation((33, 33), (0.8, 1.25)))
+    return training.Training(model, open_dataset(folder / "data"), None, folder / "out", recipe, validation_size=49)
+
+
+def make_states(place: Path) -> None:
+    for number in range(2):
+        folder = place / "0"
+        write_dataset(folder / "data")
+        own = training_of(folder)
+        own.model.assign({name: value + number for name, value in own.initial.items()}, "")
+        run = training.TrainingRun(own, training.quiet, print)
+        run.best = 0.5 if number else None
+        run._keep(own.model.weights, number)
+        folder.rename(place / f"of-{number}")
+
+
+def read_state(folder: Path) -> tuple:
+    own = training_of(folder)
+    run = training.TrainingRun(own, training.quiet, print)
+    step = run.restore(folder / STATE)
+    counts = run.seen.counts.tolist(), run.labelled.tolist(), run.warnings
+    momentum = checkpoints.fingerprint({name: variable.numpy() for name, variable in own._momentum.items()})
+    return step, run.best, counts, checkpoints.fingerprint(own.model.weights), momentum
+
+
+def damaged_state(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+    def change(about: dict) -> dict:
+        lying = json.loads(JSON(json.dumps(about).encode(), json.dumps(about).encode(), generator))
+        told = {key: value for key, value in lying.items() if key != "seal"}
+        return told | {"seal": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()}
+
+    try:
+        return described_anew(data, change)
+    except (ValueError, RecursionError, AttributeError):
+        return mutations.lying_header(data, other, generator)
+
+
+def judge_state(found: tuple, case: Case) -> str:
+    step, best, (seen, labelled, warnings), *weights = found
+    if not case.aware or weights != list(case.expected[3:]):
+        return "silent success"
+    told = metadata_of(case.data)
+    read = step, best, seen, labelled, warnings
+    exact = tuple(told[key] for key in ("step", "best", "seen", "labelled", "warnings"))
+    return "" if read == exact else f"silent success: {read} is {exact}"
+
+
+# -- exports -------------------------------------------------------------------------------------------------------------
+
+
+def make_exports(place: Path, to: str) -> None:
+    from test_heads import small_model
+
+    photograph = images_of((40, 50))[0]
+    photograph = (255 / (1 + np.exp(-photograph))).astype(np.uint8)
+    for number, head in enumerate(("fcn", "aspp")):
+        path = place / str(number) / ("exported.onnx" if to == ONNX else "exported")
+        path.parent.mkdir()
+        export(small_model(head), path, [photograph], to=to, space=SPACE, precision="float32")
+
+
+def read_export(folder: Path) -> tuple:
+    [path] = folder.iterdir()
+    opened = open_exported(path)
+    found = opened.network(np.full((1, 33, 33, 3), 99, np.uint8), None, ["labels", "features"])
+    return json.dumps(opened.description), opened.space, {name: plain(values) for name, values in found.items()}
+
+
+def damaged_description(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+    return JSON(data, other, generator)
+
+
+def judge_export(found: tuple, case: Case) -> str:
+    return "silent success"
+
+
+FORMATS = {
+    "tfrecords": Format(
+        make_records, read_records, judge_records, {"*.tfrecord": damaged_records, "*.counts.json": JSON}, most=1500, short=40
+    ),
+    "model_directory": Format(
+        make_models,
+        read_model,
+        judge_model,
+        {"model.json": JSON, "weights.safetensors": mutations.lying_header},
+        most=1500,
+        short=40,
+    ),
+    "features": Format(make_features, read_map, judge_features, {"*": damaged_features}),
+    "evaluation": Format(
+        make_evaluation,
+        read_evaluation,
+        judge_evaluation,
+        {"out/*.jsonl": damaged_log, "out/protocol.json": JSON, "out/evaluation.json": JSON},
+        writes=True,
+        refused=0.3,
+        most=3000,
+        short=60,
+    ),
+    "comparison": Format(
+        make_comparison,
+        read_comparison,
+        judge_comparison,
+        {"*/images.jsonl": damaged_log, "*/evaluation.json": JSON},
+        refused=0.3,
+    ),
+    "extraction": Format(
+        make_extraction,
+        read_extraction,
+        judge_extraction,
+        {"out/*.jsonl": damaged_log, "out/extraction.json": JSON, "out/*.safetensors": None},
+        writes=True,
+        refused=0.3,
+        most=2000,
+        short=60,
+    ),
+    "training_state": Format(make_states, read_state, judge_state, {STATE: damaged_state}, most=1000, short=40),
+    "saved_model": Format(
+        lambda place: make_exports(place, SAVED_MODEL),
+        read_export,
+        judge_export,
+        {f"*/{GRAPH}": None, f"*/{DESCRIPTION.as_posix()}": JSON},
+        most=300,
+        short=40,
+    ),
+    "onnx": Format(lambda place: make_exports(place, ONNX), read_export, judge_export, {"*": None}, most=300, short=40),
+}
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    with isolated.worker(tmp_path_factory.mktemp("worker")) as worker:
+        yield worker
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_damaged_files(name, campaign, worker, tmp_path):
+    if name == "onnx" and any(importlib.util.find_spec(module) is None for module in ("tf2onnx", "onnx", "onnxruntime")):
+        pytest.skip("ONNX is not installed")
+    damage.fuzz(FORMATS[name], campaign, worker, tmp_path)

@@ -1,0 +1,95 @@
+"""PNGs that are not whole: none is decoded, although every one of these passes for one with Pillow."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from campaign import pngs
+from PIL import Image
+
+from dense_resnet import png
+from dense_resnet.errors import InputError
+from dense_resnet.images import decode_image
+from segmentation.labels import LabelSpace, decode_label
+
+SPACE = LabelSpace.from_json({"classes": ["a", "b", "c", "d"]})
+SAMPLES = np.random.default_rng(0).integers(0, 4, (5, 7, 1))
+
+
+def chunks(kind=0, depth=2):
+    """A label's."""
+    palette = [(b"PLTE", bytes(12))] if kind == 3 else []
+    return pngs.chunks_of(pngs.png_of(SAMPLES, kind, depth, others=palette))
+
+
+def repacked(change):
+    """The label with other bytes before compression."""
+    header, (_, content), end = chunks()
+    return pngs.file_of([header, (b"IDAT", zlib.compress(change(zlib.decompress(content)))), end])
+
+
+def header_of(depth):
+    return b"IHDR", struct.pack(">IIBBBBB", 7, 5, depth, 0, 0, 0, 0)
+
+
+NOT_WHOLE = {
+    "a second header": pngs.file_of([header_of(8), *chunks()]),
+    "something before the header": pngs.file_of([(b"tEXt", b"a\0bcdefghijklmnopqr\2\0z"), *chunks()]),
+    "rows missing": repacked(lambda rows: rows[:-6]),
+    "the checksum of the compressed bytes": pngs.file_of(
+        [(name, content[:-1] + bytes([content[-1] ^ 1]) if name == b"IDAT" else content) for name, content in chunks()]
+    ),
+    "no palette": pngs.file_of([one for one in chunks(3) if one[0] != b"PLTE"]),
+    "two palettes": pngs.file_of([chunks(3)[0], (b"PLTE", bytes(6)), *chunks(3)[1:]]),
+    "pixels in two places": pngs.file_of(
+        [header_of(2), (b"IDAT", chunks()[1][1][:9]), (b"tEXt", b"a\0b"), (b"IDAT", chunks()[1][1][9:]), (b"IEND", b"")]
+    ),
+    "an unknown chunk that is needed": pngs.file_of([header_of(2), (b"CgBI", bytes(4)), *chunks()[1:]]),
+    "a cut end": pngs.file_of(chunks())[:-5],
+}
+
+
+@pytest.mark.parametrize("name", NOT_WHOLE)
+def test_what_is_not_whole_is_neither_a_label_nor_an_image(name):
+    for decode in (lambda data: decode_label("a.png", data, SPACE), lambda data: decode_image(Path("a.png"), data)):
+        with pytest.raises(InputError, match=r"^a.png: cannot be decoded: "):
+            decode(NOT_WHOLE[name])
+
+
+def test_a_flipped_bit_in_an_image_is_found_wherever_it_is():
+    data = pngs.png_of(np.random.default_rng(0).integers(0, 256, (5, 7, 3)), 2, 8)
+    for place in range(len(data)):
+        damaged = data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+        with pytest.raises(InputError):
+            decode_image(Path("a.png"), damaged)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("kind", "depth"), [(kind, depth) for kind, depths in pngs.DEPTHS.items() for depth in depths])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (9, 12)])
+def test_every_kind_is_whole(kind, depth, interlaced, size):
+    samples = np.random.default_rng(0).integers(0, 2**depth, (*size, pngs.SAMPLES[kind]))
+    palette = [(b"PLTE", bytes(3 * 2**depth))] if kind == 3 else []
+    data = pngs.png_of(samples, kind, depth, interlaced, palette)
+    png.check(data)
+    png.check(data + b"what follows the end")
+    assert (pngs.decoded(data).samples == samples).all()
+
+
+def test_what_others_write_is_whole(photographs):
+    import cv2
+
+    for pixels in photographs.values():
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        png.check(stream.getvalue())
+        png.check(cv2.imencode(".png", pixels)[1].tobytes())
+
+
+def test_pixels_that_unpack_to_more_than_they_should_take_no_memory():
+    with pytest.raises(ValueError, match="its pixels are 15 bytes"):
+        png.check(repacked(lambda rows: rows + bytes(2**26)))
+    png.check(repacked(lambda rows: rows + bytes(9)))  # which does no harm
