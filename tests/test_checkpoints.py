@@ -175,6 +175,15 @@ def test_a_flipped_bit_is_found(name, tmp_path):
         checkpoints.read(path)
 
 
+def test_checksums_whose_own_name_is_damaged_are_not_passed_over(tmp_path):
+    path = saved(tmp_path, "weights.safetensors")
+    content = bytearray(path.read_bytes().replace(b'"dense_resnet"', b'"denze_resnet"'))
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: cannot be read as safetensors: its metadata 'dense_resnet'"):
+        checkpoints.read(path)
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.ckpt"])
 @pytest.mark.parametrize("keep", [0, 4, 40, 0.5, 0.99])
 def test_a_truncated_file(name, keep, tmp_path):

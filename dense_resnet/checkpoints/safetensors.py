@@ -23,7 +23,7 @@ from dense_resnet.errors import InputError
 
 SUFFIX = ".safetensors"
 ENTRY = "dense_resnet"
-HEADER = "header"
+CHECKSUMS, HEADER = "sha256", "header"
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -34,12 +34,12 @@ def read(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             about = _described(file)
             names = sorted(file.keys())
-            if about and about.get("sha256", {}).keys() != set(names):
+            if about and about.get(CHECKSUMS, {}).keys() != set(names):
                 raise ValueError("its arrays are not those that it has checksums for")
             weights, layout = {}, {}
             for name in names:
                 value = file.get_tensor(name)
-                if about and digest(value) != about["sha256"][name]:
+                if about and digest(value) != about[CHECKSUMS][name]:
                     raise InputError(f"{path}: {name} does not match its checksum: the file is damaged. Fetch it again.")
                 layout[name] = _layout(value)
                 if np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16":
@@ -62,7 +62,7 @@ def metadata(path: Path) -> dict[str, Any]:
 def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, Any] | None = None) -> None:
     """Writes arrays with their checksums, and `described` as metadata; an older file is replaced in one step."""
     arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
-    about = {**(described or {}), "sha256": {name: digest(value) for name, value in arrays.items()}}
+    about = {**(described or {}), CHECKSUMS: {name: digest(value) for name, value in arrays.items()}}
     about = json.loads(json.dumps(about))  # as it will be read: no tuples, no keys that are numbers
     about[HEADER] = _header_digest(about, {name: _layout(value) for name, value in arrays.items()})
     with files.replacing(path, check=read) as temporary:
@@ -73,7 +73,10 @@ def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str,
 
 
 def _described(file: Any) -> dict[str, Any]:
-    about = strict_json.loads((file.metadata() or {}).get(ENTRY, "{}"))
+    entries = file.metadata() or {}
+    if ENTRY not in entries and any(f'"{HEADER}": "' in value or f'"{CHECKSUMS}": {{' in value for value in entries.values()):
+        raise ValueError(f"its metadata {ENTRY!r} has another name")
+    about = strict_json.loads(entries.get(ENTRY, "{}"))
     if not isinstance(about, dict):
         raise ValueError(f"its metadata {ENTRY!r} is no object")
     return about
