@@ -335,7 +335,7 @@ class Extraction:
 
     def _refusal(self, image: Found) -> str | None:
         """Why `image` cannot be used, as far as its name and header say."""
-        if Path(os.path.realpath(self.out)) in Path(os.path.realpath(image.path)).parents:
+        if files.lies_in(image.path, self.out):
             raise InputError(f"{self.out}: holds the images themselves ({image.path}). Choose an --out of its own.")
         if not files.name_fits(self.path_of(image)):
             return f"{image.path}: the name is too long for a file name with {checkpoints.safetensors.SUFFIX} behind it."

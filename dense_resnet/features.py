@@ -81,7 +81,9 @@ def read_features(path: str | os.PathLike[str]) -> Features:
         maps = dict(sorted(maps.items()))
         if not maps or any(stride < 1 or values.ndim != 3 for stride, values in maps.items()):
             raise ValueError("its arrays are no maps")
-        return Features(maps, placement, str(description["path"]))
+        if not isinstance(description["path"], str):
+            raise TypeError(f"path {description['path']!r:.80}")
+        return Features(maps, placement, description["path"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a features file of dense-resnet extract ({error!r}).") from error
 

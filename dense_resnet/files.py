@@ -19,8 +19,9 @@ from pathlib import Path
 from dense_resnet.errors import InputError
 
 PARTIAL = (".", ".partial")  # around the name of a file that is being written
-LOCK, SCRATCH = ".lock", ".scratch"  # behind it, of what else lies beside it meanwhile
+LOCK, SCRATCH = ".lock", ".scratch"  # in the place of .partial: a lock, and a folder for names that others choose
 LONGEST_NAME = 255  # bytes, on the usual file systems
+ATTEMPTS = 100  # to lock a file, while other runs end and take their locks along
 UNLOCKED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from file systems that have no locks
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -93,8 +94,12 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
             os.link(file.name, path)
         except FileExistsError:
             pass
-        except OSError:  # a file system without hard links
-            write_bytes(path, data)
+        except OSError:  # a file system without hard links: the last one wins, with a complete file too
+            if not path.exists():
+                twin = Path(f"{file.name}~")
+                shutil.copyfile(file.name, twin)
+                sync(twin)
+                os.replace(twin, path)
     sync(path.parent)
 
 
@@ -153,7 +158,7 @@ def lock(handle: int, path: Path, *, shared: bool = False) -> None:
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f"{path}: another run is writing here. Wait for it, or choose another --out.") from None
+        raise InputError(f"{path}: another run is writing here. Wait for it, or choose another place.") from None
     except OSError as error:
         if error.errno not in UNLOCKED:
             raise
@@ -168,26 +173,47 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def has_name(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one at `path`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether `path` is somewhere in `folder`, links followed; ``Path.resolve`` fails at a loop of links."""
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def _locked(beside: Path, path: Path) -> int:
+    """The file `beside`, open and locked for writing `path`."""
+    for _ in range(ATTEMPTS):
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            lock(handle, path)
+            if has_name(handle, beside):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # another run has ended, and taken its lock along, since it was opened
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Makes the folder of `path`, keeps other runs from writing there, and says what the system has against it."""
+    """Makes the folder of `path`, keeps other runs from writing `path`, and turns the system's errors into messages."""
     beside = path.with_name(f"{PARTIAL[0]}{path.name}{LOCK}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                lock(handle, path)
-                if not (beside.exists() and os.path.samestat(beside.stat(), os.fstat(handle))):
-                    continue  # another run has ended, and taken its lock along, since it was opened
-                try:
-                    yield
-                finally:
-                    with contextlib.suppress(OSError):
-                        beside.unlink()
-                return
-            finally:
-                os.close(handle)
+        handle = _locked(beside, path)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            os.close(handle)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written: {error.strerror or error}. What was there before is unchanged."

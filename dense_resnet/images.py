@@ -12,7 +12,6 @@ import glob
 import io
 import os
 import stat
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from dense_resnet import kinds, png
+from dense_resnet import files, kinds, png
 from dense_resnet.errors import InputError
 
 FORMATS = ("PNG", "JPEG")
@@ -31,7 +30,6 @@ PNG_START, JPEG_START = png.START, b"\xff\xd8\xff"
 TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 EXIF_ORIENTATION = 0x0112
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is refused, by name
 PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # Pillow decodes a PNG to look for what may be absent
 
 
@@ -56,15 +54,14 @@ def find_images(sources: Sequence[str], without: str | os.PathLike[str] | None =
             same relative path. All problems of a list are named at once.
     """
     found: list[Found] = []
-    files: list[Path] = []
+    single: list[Path] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
             everything = list(_walk(path))
             inside = [file for file in everything if file.suffix.lower() in SUFFIXES]
             if without is not None and inside:
-                apart = Path(os.path.realpath(without))
-                inside = [file for file in inside if apart not in Path(os.path.realpath(file)).parents]
+                inside = [file for file in inside if not files.lies_in(file, Path(without))]
                 if not inside:
                     raise InputError(f"{source}: all its images are in {without}, where results go. Choose another --out.")
             if not inside:
@@ -77,18 +74,18 @@ def find_images(sources: Sequence[str], without: str | os.PathLike[str] | None =
         elif path.is_file() and path.suffix.lower() == ".txt":
             found += _listed(path)
         elif path.is_file():
-            files.append(path)
+            single.append(path)
         elif glob.has_magic(source):
             matches = [Path(match) for match in glob.glob(source, recursive=True) if not os.path.isdir(match)]
             if not matches:
                 raise InputError(f"{source}: no file matches this pattern.")
-            files += matches
+            single += matches
         else:
             raise InputError(f"{source}: no such file or folder.")
-    if files:
-        absolute = [Path(os.path.abspath(file)) for file in files]
+    if single:
+        absolute = [Path(os.path.abspath(file)) for file in single]
         common = Path(os.path.commonpath([file.parent for file in absolute]))
-        found += [Found(file, path.relative_to(common).as_posix()) for file, path in zip(files, absolute, strict=True)]
+        found += [Found(file, path.relative_to(common).as_posix()) for file, path in zip(single, absolute, strict=True)]
     by_name: dict[str, Found] = {}
     for image in found:
         other = by_name.setdefault(image.relative, image)
@@ -166,12 +163,11 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
 
 def open_file(path: Path) -> IO[bytes]:
     """A file to read; an :class:`OSError` for a pipe or a device, which could keep its reader waiting for ever."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = os.fdopen(handle, "rb", closefd=True)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
-        file.close()
+        os.close(handle)
         raise OSError(errno.EINVAL, "it is no file")
-    return file
+    return os.fdopen(handle, "rb")
 
 
 def read_file(path: Path) -> bytes:

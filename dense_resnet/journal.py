@@ -1,8 +1,8 @@
 """What a long run leaves behind so that it can go on: one protocol a folder, and an append-only log, a line an image.
 
-A line is on disk before the run moves on; half a line that a kill left is cut off. Each ends with a checksum of what is before
-it, ``"crc32"``, without which it may be: logs were written without once. Shards write logs of their own, which a
-run of the whole reads too. A folder whose protocol differs is refused, never mixed. (``tests/test_extraction.py``)
+A line is on disk before the run moves on; half a line that a kill left is cut off. Each ends with ``"crc32"``, a
+checksum of the line without that key, which the lines of older logs lack. Shards write logs of their own, which a run of
+the whole reads too. A folder whose protocol differs is refused, never mixed. (``tests/test_extraction.py``)
 """
 
 from __future__ import annotations
@@ -125,6 +125,8 @@ class Journal:
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(open(self.path, "a+b", buffering=0))  # so that a full disk is met here, not at the end
             files.lock(file.fileno(), self.path)
+            if not files.has_name(file.fileno(), self.path):  # another run has just replaced it
+                raise InputError(f"{self.path}: another run was writing here. Give the same command again.")
             files.sync(self.path.parent)
             self._own = _Log(self.path, file)
             file.truncate(self._own.end)
@@ -152,11 +154,12 @@ class Journal:
 
     def __exit__(self, kind: object, *_: object) -> None:
         with self._files:
-            if kind is None and not self._own.stands():
+            stands = self._own.stands()
+            if kind is None and not stands:
                 raise InputError(
                     f"{self.path}: was removed or replaced while this run wrote to it. Give the same command again."
                 )
-            if self._own.superseded:  # one line an image again
+            if stands and self._own.superseded:  # one line an image again
                 with files.replacing(self.path) as temporary, open(temporary, "wb") as file:
                     file.writelines(self._own.line(name) for name in self._own.names)
 
@@ -201,7 +204,7 @@ class _Log:
 
     def stands(self) -> bool:
         """Whether the file still has its name."""
-        return self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        return files.has_name(self._file.fileno(), self.path)
 
     def append(self, name: str, line: bytes) -> None:
         """On disk when this returns."""

@@ -9,7 +9,16 @@ from __future__ import annotations
 LENGTH = 512  # bytes of a file's start that are enough for :func:`kind_of`
 LFS_POINTER = b"version https://git-lfs"
 ARCHIVES = {b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive", b"\xfd7zXZ\0": "an xz archive"}
-PICTURES = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture", b"%PDF": "a PDF document"}
+PICTURES = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"BM": "a BMP picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"%PDF": "a PDF document",
+}
+STATE = b"model_checkpoint_path:"
 
 
 def kind_of(start: bytes) -> str | None:
@@ -26,10 +35,16 @@ def kind_of(start: bytes) -> str | None:
         return f"text that begins {_shown(start)} (a pointer of git-lfs: `git lfs pull` fetches the file)"
     if start[257:262] == b"ustar":
         return "a tar archive (unpack it first)"
-    for known, names in ((ARCHIVES, " (unpack it first)"), (PICTURES, "")):
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "a WebP picture"
+    if start[4:8] == b"ftyp":
+        return "a HEIC or AVIF picture, or a film"
+    if start.startswith(STATE):
+        return "the list of a folder's checkpoints (name the folder, or one of them)"
+    for known, advice in ((ARCHIVES, " (unpack it first)"), (PICTURES, "")):
         for beginning, name in known.items():
             if start.startswith(beginning):
-                return name + names
+                return name + advice
     if start[:40].isascii() and b"\0" not in start[:40]:
         return f"text that begins {_shown(start)} (a failed download?)"
     return None

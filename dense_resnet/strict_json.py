@@ -1,10 +1,10 @@
-"""JSON whose reader refuses what Python's own takes without a word: a key twice, and numbers that are none."""
+"""JSON whose reader refuses what Python's own takes without a word: a key twice, ``NaN``, and numbers without end."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 
 def loads(text: str | bytes) -> Any:
@@ -28,10 +28,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refused(text: str) -> float:
+def _refused(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
 def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _refused(text)
+    if not math.isfinite(value):
+        _refused(text)
+    return value

@@ -248,14 +248,13 @@ class Labelling:
 
     def _check_names(self, found: Sequence[Found]) -> None:
         owners: dict[Path, Found] = {}
-        apart = Path(os.path.realpath(self.out))
         for image in found:
             other = owners.setdefault(self.path_of(image), image)
             if other is not image:
                 raise InputError(
                     f"the labels of {other.path} and {image.path} would both be {self.path_of(image)}. Rename one."
                 )
-            if apart in Path(os.path.realpath(image.path)).parents:
+            if files.lies_in(image.path, self.out):
                 raise InputError(f"{self.out}: holds the images themselves ({image.path}). Choose an --out of its own.")
             if not files.name_fits(self.path_of(image, PROBABILITIES)):
                 raise InputError(f"{image.path}: the name is too long for a file name with {PROBABILITIES} behind it.")

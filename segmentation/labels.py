@@ -221,9 +221,12 @@ def _class_from_json(entry: Any, color: Sequence[int]) -> LabelClass:
 def mapping_from_json(value: Any) -> dict[int, int]:
     """A mapping from JSON, whose keys are strings."""
     try:
-        if not all(raw.isascii() and raw == str(int(raw)) for raw in value):
-            raise ValueError("a value twice, as 7 and 07")
+        for raw in value:
+            if not (raw.isascii() and raw == str(int(raw))):
+                raise InputError(f"a label map's keys must be plain numbers, such as 7 (not {raw!r:.80}).")
         return {int(raw): label for raw, label in value.items()}
+    except InputError:
+        raise
     except (AttributeError, TypeError, ValueError):
         raise InputError(f'a label map must be like {{"7": 0, "8": 1}} (not {value!r:.80}).') from None
 

@@ -158,7 +158,7 @@ def load_model(
         model = SegmentationModel(backbone, **head_options(described), seed=0, batch_norm_decay=head_decay)
         space = space_from(described)
         training = dict(described["training"])
-    _compare_with_copy(folder, described)
+    _compare_with_copy(folder, described, space)
     model.assign(weights, str(folder / WEIGHTS))
     return SavedModel(model, space, described["preprocessing"], training, sha256, folder)
 
@@ -241,16 +241,22 @@ def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
     )
 
 
-def _compare_with_copy(folder: Path, described: Mapping[str, Any]) -> None:
+def _compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelSpace | None = None) -> None:
     """Refuses a ``model.json`` that tells of another network than the weights do. Classes may be renamed and recoloured."""
     copy = safetensors.metadata(folder / WEIGHTS).get(COPY, {})
     if copy.get("weights_sha256") != described["weights_sha256"]:  # it is of a writer who knows of none
         return
     own, other = ({key: value for key, value in one.items() if key not in EDITABLE} for one in (copy, described))
-    for key, value, edited in journal.differences(own, other):
+    if differing := journal.differences(own, other):
+        key, value, edited = differing[0]
         raise InputError(
             f"{folder / DESCRIPTION}: damaged, or edited by mistake: its {key} is {edited!r:.80}, and {value!r:.80} in the "
             f"copy that {WEIGHTS} has. The copy takes over once {DESCRIPTION} is deleted."
+        )
+    if space is not None and space.num_classes != len(copy["classes"]):
+        raise InputError(
+            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {space.num_classes} classes, and {WEIGHTS} are of "
+            f"{len(copy['classes'])}. Classes may be renamed, not added or left out."
         )
 
 
@@ -265,7 +271,7 @@ def description_of(
     origin: Origin | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a network is, for JSON: all but its weights. The arguments are those of :func:`save_model`."""
+    """What a network is, for JSON: all but its weights. A backbone alone has no `space`; see :func:`save_model`."""
     backbone = network.backbone if isinstance(network, SegmentationModel) else network
     plan = backbone.plan
     description = {

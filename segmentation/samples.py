@@ -274,7 +274,8 @@ def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bo
             return root, layout
     if records.find_shards(folder):
         return folder, _tfrecords
-    around = [path for path in (*sorted(folder.iterdir()), *folder.resolve().parents[:3]) if _layout_at(path)]
+    inner = sorted(path for path in folder.iterdir() if os.path.isdir(path))
+    around = [path for path in (*inner, *folder.resolve().parents[:3]) if _layout_at(path)]
     hint = f" Is it {around[0]}, which does look like one?" if around else ""
     inside = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
     known = "; ".join(" and ".join(parts) for parts in LAYOUTS)
@@ -285,7 +286,7 @@ def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bo
 
 
 def _layout_at(root: Path) -> Callable[[Path, Described | None, bool], Layout] | None:
-    return next((layout for parts, layout in LAYOUTS.items() if all((root / part).is_dir() for part in parts)), None)
+    return next((layout for parts, layout in LAYOUTS.items() if all(os.path.isdir(root / part) for part in parts)), None)
 
 
 def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from tensorflow.core.util.saved_tensor_slice_pb2 import SavedTensorSlices
 
 import dense_resnet as dr
-from dense_resnet import checkpoints, laws
+from dense_resnet import checkpoints, files, laws
 from dense_resnet.checkpoints import origin, report, safetensors, slim, table
 from dense_resnet.errors import InputError
 
@@ -302,6 +302,23 @@ def test_a_slim_checkpoint_whose_second_file_cannot_be_written(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_slim_checkpoint_whose_folder_cannot_be_brought_to_the_disk(tmp_path, monkeypatch):
+    """After the data have their name: they would be in the way of the next attempt."""
+    sync = files.sync
+
+    def fail(path):
+        if path == tmp_path:
+            raise OSError(5, "Input/output error")
+        sync(path)
+
+    monkeypatch.setattr(files, "sync", fail)
+    with pytest.raises(ValueError, match="Input/output error"):
+        dr.Backbone(PLAN).save(tmp_path / "model.ckpt")
+    monkeypatch.undo()
+    dr.Backbone(PLAN).save(tmp_path / "model.ckpt")
+    dr.Backbone(PLAN).load(tmp_path / "model.ckpt")
+
+
 def test_the_fingerprint_is_of_names_and_values():
     weights = weights_of(PLAN)
     one = checkpoints.fingerprint(weights)
@@ -451,6 +468,9 @@ def test_what_is_no_weights_at_all_is_named(name, tmp_path):
         (b"\x1f\x8b" + bytes(99), r"a gzip archive \(unpack it first\)"),
         (b"\x89PNG\r\n" + bytes(99), "a PNG picture"),
         (b"", "an empty file"),
+        (b'model_checkpoint_path: "model.ckpt-9"\n', "the list of a folder's checkpoints"),
+        (b"RIFF\x10\0\0\0WEBPVP8 " + bytes(99), "a WebP picture"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "a HEIC or AVIF picture"),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match=rf"{name}: this is .*{kind}"):

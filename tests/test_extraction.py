@@ -16,6 +16,7 @@ from conftest import weights_of
 import dense_resnet as dr
 from dense_resnet import features, images, journal, laws
 from dense_resnet.extraction import Extraction, Settings
+from dense_resnet.journal import Journal
 
 ROOT = Path(__file__).parent.parent
 PLAN = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 2)]), ("block3", [(12, 4, 1)])], output_stride=8, scope="tiny")
@@ -246,6 +247,18 @@ def test_a_manifest_that_vanishes_is_said(backbone, found, tmp_path):
     with pytest.raises(dr.InputError, match=r"manifest\.jsonl: was removed or replaced while this run wrote to it"):
         extraction_of(backbone, tmp_path, SMALL).run(found, progress=remove)
     assert extraction_of(backbone, tmp_path, SMALL).run(found).total == 6
+
+
+def test_a_manifest_of_another_run_stays_though_this_one_fails(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    record = {"path": "a", "status": "ok"}
+    with pytest.raises(ZeroDivisionError), Journal(path, "manifest") as log:  # noqa: PT012
+        log.add(record)
+        log.add(record | {"n": 1})  # a line that counts no longer
+        path.unlink()
+        path.write_text("of another run\n")
+        _ = 1 / 0
+    assert path.read_text() == "of another run\n"
 
 
 def test_nothing_is_written_behind_an_image_that_could_not_be(backbone, found, tmp_path, monkeypatch):

@@ -75,6 +75,14 @@ def test_errors(tmp_path):
         dr.read_features(tmp_path / "weights.safetensors")
 
 
+@pytest.mark.parametrize("path", [None, 7, ["a.jpg"]])
+def test_the_name_of_the_image_is_text(path, tmp_path):
+    place = images.placement((33, 33), 33)
+    features.write_features(tmp_path / "f.safetensors", {16: ramp(place, 16, 33)}, place, {"path": path})
+    with pytest.raises(InputError, match=r"f\.safetensors: not a features file of dense-resnet extract \(TypeError\(.path "):
+        dr.read_features(tmp_path / "f.safetensors")
+
+
 def test_the_picture_shows_cells_where_they_are():
     """A map that steps up between columns 4 and 5 makes the picture step up between pixels 64 and 80."""
     place = images.placement((400, 400), 513)

@@ -188,6 +188,17 @@ def test_a_kill_of_the_first_of_two_leaves_a_hidden_name(tmp_path):
     assert [name.startswith(".file.") and name.endswith(".partial") for name in names(tmp_path)] == [True]
 
 
+def test_a_file_system_without_links_takes_the_first_of_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=OSError(errno.EPERM, "Operation not permitted")))
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(files.write_new, tmp_path / "file", b"data" * 1000) for _ in range(40)]:
+            done.result()
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"data" * 1000
+    files.write_new(tmp_path / "file", b"later")
+    assert (tmp_path / "file").read_bytes() == b"data" * 1000
+
+
 def test_probing(tmp_path):
     files.probe_folder(tmp_path / "a" / "b", 1000)
     assert names(tmp_path / "a" / "b") == []

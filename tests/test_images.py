@@ -11,6 +11,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from dense_resnet import images
@@ -346,7 +347,20 @@ def test_images_that_all_lie_where_results_go(tmp_path):
 
 def test_an_image_somewhat_too_large_is_refused_without_a_warning(tmp_path):
     Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(tmp_path / "a.png")
-    check = "import sys, pathlib; from dense_resnet import images; images.check_image(pathlib.Path(sys.argv[1]), 1000)"
-    result = subprocess.run([sys.executable, "-c", check, tmp_path / "a.png"], capture_output=True, text=True, check=False)
-    assert "50x30 is more than 1,000 pixels" in result.stderr
-    assert "Warning" not in result.stderr
+    code = (
+        "import sys, pathlib; from dense_resnet import images; from tools import cli, describe\n"
+        "describe.main = lambda args: images.check_image(pathlib.Path(sys.argv[1]), 1000)\n"
+        "cli.main(['describe', 'resnet_v1_18'])"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "a.png"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stderr.startswith(f"error: {tmp_path / 'a.png'}: 50x30 is more than 1,000 pixels")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_folder_in_an_images_place_keeps_nothing_open(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(InputError, match="it is no file"):
+            images.read_file(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before

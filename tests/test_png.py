@@ -52,6 +52,11 @@ NOT_WHOLE = {
 }
 
 
+def test_pictures_of_iphones_tools_are_named():
+    with pytest.raises(ValueError, match="Apple's own kind for iPhones"):
+        png.check(pngs.file_of([(b"CgBI", bytes(4)), *chunks()]))
+
+
 @pytest.mark.parametrize("name", NOT_WHOLE)
 def test_what_is_not_whole_is_neither_a_label_nor_an_image(name):
     for decode in (lambda data: decode_label("a.png", data, SPACE), lambda data: decode_image(Path("a.png"), data)):

@@ -379,6 +379,52 @@ def test_a_full_disk_behind_the_output_is_no_traceback(capsys, monkeypatch):
     assert (code, err) == (1, "error: the output: No space left on device.\n")
 
 
+def test_a_full_disk_or_a_gone_reader_behind_a_buffer(tmp_path):
+    """The output is met at the end only, where nobody waits for it line by line."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, ROOT / "tools" / "describe.py", "resnet_v1_18"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=own, check=False)
+    assert (result.returncode, result.stderr) == (1, "error: the output: No space left on device.\n")
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=own, check=False)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_signal_that_was_ignored_stays_so():
+    code = (
+        "import os, signal\nfrom tools import cli, describe\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "describe.main = lambda args: os.kill(os.getpid(), signal.SIGINT) or 0\n"
+        "raise SystemExit(cli.main(['describe', 'resnet_v1_18']))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_file_or_folder_of_a_variants_name_is_not_meant(capsys, small_weights, image_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet_v1_18.index").touch()
+    weights = ["--model", "resnet_v1_18", "--weights", small_weights / "resnet_v1_18.ckpt", "--size", 65]
+    for _ in range(2):  # once into a new folder, once into the one that is there
+        code, _, err = run(capsys, "extract", image_folder, *weights, "--out", "resnet_v1_18")
+        assert code == 0, err
+    code, _, err = run(capsys, "train", tmp_path, "--model", "resnet_v1_18", "--out", "resnet_v1_18")
+    assert "is a folder, no variant" not in err
+
+
+def test_a_plan_of_two_minds(capsys, tmp_path):
+    path = tmp_path / "plan.json"
+    for text, message in (
+        ('{"scope": "a", "scope": "b"}', "the key 'scope' is there twice"),
+        ("[" * 99_999, "too many brackets"),
+    ):
+        path.write_text(text)
+        code, _, err = run(capsys, "train", tmp_path, "--model", path, "--out", tmp_path / "out")
+        assert code == 1
+        assert f"{path}: is not JSON: {message}" in err
+
+
 def test_what_is_no_evaluation(capsys, tmp_path):
     other = tmp_path / "picture.png"
     other.write_bytes(b"{" + bytes(range(128, 256)) * 100)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ VERBS = (
     "demo",
 )  # fmt: skip
 STOPPED = 75  # EX_TEMPFAIL: run it again
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of an output that takes no more
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,11 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown:
             parsers[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, args.verb, parsers)}")
         _check_texts(args)
+        warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)  # too large ones are refused by name
         with _interrupts():
             code: int = modules[args.verb].main(args)
+        sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -66,7 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, ImportError) as error:
         message = str(error)
     except OSError as error:
-        message = f"{error.filename or 'the output'}: {error.strerror or error}."
+        if error.filename is None and error.errno not in FULL:
+            raise
+        if error.filename is None:
+            _drop_output()
+        message = f"{error.filename or 'the output'}: {error.strerror}."
     print(f"error: {message}", file=sys.stderr)
     return 1
 
@@ -80,16 +89,31 @@ def _interrupts() -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with _handling(handle):
+            yield
     except Exception as error:
         if received:
             raise KeyboardInterrupt from error
         raise
+
+
+@contextlib.contextmanager
+def _handling(handle: Callable[[int, object], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM go to `handle`; where whoever started us had one ignored, it stays so."""
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _drop_output() -> None:
+    """What is still in the output's buffer has nowhere to go."""
+    with contextlib.suppress(OSError, ValueError):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _meant(unknown: Sequence[str], verb: str, parsers: dict[str, argparse.ArgumentParser]) -> str:
@@ -113,7 +137,7 @@ def _check_texts(args: argparse.Namespace) -> None:
     def checked(name: str, text: str) -> str:
         if not text:
             raise InputError(f"{name}: is empty. Is it a variable of the shell that is not set?")
-        return os.path.expanduser(text) if text.startswith("~/") else text
+        return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
 
     for name, value in vars(args).items():
         if isinstance(value, str):
@@ -297,16 +321,22 @@ def start_tensorflow() -> None:
 
 def described_network(name: str) -> Any:
     """--model as :func:`dense_resnet.variants.from_description` takes it: a variant's name, or a .json file's blocks."""
-    import json
-
+    from dense_resnet import strict_json
     from dense_resnet.errors import InputError
 
     if not name.endswith(".json"):
         return name
     try:
-        return json.loads(Path(name).read_text())
+        return strict_json.loads(Path(name).read_bytes())
     except ValueError as error:
         raise InputError(f"{name}: is not JSON: {error}.") from error
+
+
+def is_folder(name: str) -> bool:
+    """Whether --model is a model directory; a variant's name is that variant, whatever else has it."""
+    from dense_resnet.variants import VARIANTS
+
+    return name not in VARIANTS and Path(name).is_dir()
 
 
 def asked_plan(args: argparse.Namespace, name: str) -> Plan:
@@ -315,17 +345,17 @@ def asked_plan(args: argparse.Namespace, name: str) -> Plan:
     Refuses, before anything is read, if no weights are given.
     """
     from dense_resnet.errors import InputError
-    from dense_resnet.variants import plan
+    from dense_resnet.variants import VARIANTS, plan
 
     given = args.weights is not None or args.random_weights is not None
-    if Path(name).is_dir():
+    if is_folder(name):
         if given:
             raise InputError(f"{name}: a model directory has its own weights: leave --weights and --random-weights out.")
         start_tensorflow()
         from segmentation.model_directory import saved_plan
 
         return saved_plan(name, args.output_stride, multi_grid=args.multi_grid)
-    if os.path.isfile(name) or os.path.isfile(f"{name}.index"):
+    if name not in VARIANTS and (os.path.isfile(name) or os.path.isfile(f"{name}.index")):
         raise InputError(f"{name}: is a file, no variant's name. If it holds weights, name the VARIANT, and --weights {name}.")
     if os.sep in name or "." in name:
         raise InputError(f"{name}: no such file or folder, and no variant's name.")
@@ -340,7 +370,7 @@ def loaded_backbone(args: argparse.Namespace, name: str, planned: Plan) -> Backb
     start_tensorflow()
     from dense_resnet.backbone import Backbone
 
-    if Path(name).is_dir():
+    if is_folder(name):
         from segmentation.model_directory import load_backbone
 
         return load_backbone(name, args.output_stride, multi_grid=args.multi_grid)
@@ -406,12 +436,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         received.append(number)
         print("stopping after what has begun; once more to end at once", file=sys.stderr)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handling(handle):
         yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

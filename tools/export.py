@@ -37,12 +37,12 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.images import decode_image, read_file
     from dense_resnet.variants import USUAL_STRIDE
 
-    from .cli import asked_plan, start_tensorflow
+    from .cli import asked_plan, is_folder, start_tensorflow
 
     if args.size != DYNAMIC and not args.size.isdecimal():
         raise InputError(f"--size must be {DYNAMIC} or a number of pixels, 32n+1, such as 513 (not {args.size!r}).")
     side = None if args.size == DYNAMIC else int(args.size)
-    if args.output_stride is None and not Path(args.model).is_dir():
+    if args.output_stride is None and not is_folder(args.model):
         args.output_stride = USUAL_STRIDE
     planned = asked_plan(args, args.model)
     start_tensorflow()
@@ -62,17 +62,16 @@ def main(args: argparse.Namespace) -> int:
 
 def _loaded(args: argparse.Namespace, planned: Plan) -> tuple[Any, dict[str, Any]]:
     """The network, and what else :func:`segmentation.export.export` is told of it."""
-    import json
-
+    from dense_resnet import strict_json
     from dense_resnet.checkpoints.origin import from_json
     from dense_resnet.errors import InputError
     from segmentation.model_directory import DESCRIPTION, load_model
 
-    from .cli import loaded_backbone
+    from .cli import is_folder, loaded_backbone
 
-    if not Path(args.model).is_dir():
+    if not is_folder(args.model):
         return loaded_backbone(args, args.model, planned), {}
-    described = json.loads((Path(args.model) / DESCRIPTION).read_text())  # which asked_plan has read before
+    described = strict_json.loads((Path(args.model) / DESCRIPTION).read_bytes())  # which asked_plan has read before
     known = {"origin": from_json(described.get("origin"))}
     if described.get("head") is None:
         return loaded_backbone(args, args.model, planned), known

@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from dense_resnet.images import MAX_PIXELS, find_images
-    from dense_resnet.variants import USUAL_STRIDE
+    from dense_resnet.variants import USUAL_STRIDE, VARIANTS
 
     from .cli import (
         asked_plan,
@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     found = find_images(args.images, without=args.out)
     shard, precision = shard_of(args.shard), asked_precision(args)
     exported = None
-    if Path(args.model).exists():
+    if args.model not in VARIANTS and Path(args.model).exists():
         start_tensorflow()
         exported = opened_export(args)
     elif args.output_stride is None:

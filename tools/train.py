@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,11 +73,11 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
     from segmentation.samples import recognise
 
-    from .cli import STOPPED, progress_bar, start_tensorflow, stop_signals
+    from .cli import STOPPED, is_folder, progress_bar, start_tensorflow, stop_signals
 
     if (args.model is None) == (args.init is None):
         raise InputError("give either --model VARIANT, or --init DIR to start from a trained model.")
-    if args.model and Path(args.model).is_dir():
+    if args.model and is_folder(args.model):
         raise InputError(f"{args.model}: is a folder, no variant. If it is a model directory: --init {args.model}.")
     if args.init and (args.weights or args.multi_grid or args.head or args.plain):
         raise InputError("--init brings the whole model: --weights, --multi-grid, --head and --plain go with --model.")

@@ -130,7 +130,7 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     The format is a pair of files that cannot be replaced in one step, so an existing one is never touched.
     """
     index, data = path.with_name(path.name + INDEX), path.with_name(path.name + DATA)
-    names, placed = sorted(weights), False
+    names, claimed = sorted(weights), False
     try:
         with files.replacing(index) as new_index:
             existing = [file for file in (path, index, data) if file.exists()]
@@ -139,6 +139,7 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
                     f"{existing[0]}: exists already, and a slim checkpoint's two files cannot be replaced in one step. "
                     "Choose another name, or save as .safetensors."
                 )
+            claimed = True  # the data file is not there, or is what a kill left
             with files.replacing(data) as new_data, files.scratch(path) as folder:
                 prefix = folder / "checkpoint"
                 try:
@@ -155,10 +156,9 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
                     raise OSError("what was read back differs from what was written")
                 prefix.with_name(prefix.name + DATA).replace(new_data)
                 prefix.with_name(prefix.name + INDEX).replace(new_index)
-            placed = True  # the data come first: without an index they are no checkpoint
     except BaseException:
-        if placed and not index.exists():
-            data.unlink(missing_ok=True)  # it was not there before
+        if claimed and not index.exists():
+            data.unlink(missing_ok=True)  # they come first: without an index they are no checkpoint
         raise
 
 

@@ -2,11 +2,12 @@
 
 Each tries as many random cases as ``--cases`` says, or as fit into ``--seconds``; without them a short form, for every change:
 
-    pytest tests/campaign/test_oracles.py --cases 10000 --figures figures -s
+    pytest tests/campaign/test_oracles_metrics.py --cases 10000 --figures figures -s
 
-A case is made from its test's name and its own number, so that a failing one comes again. What was counted is printed, and
-``--figures`` keeps it, with the date, the command and the machine, a JSON file a test. The long form's figures are in
-``.github/campaign``.
+A case is made from its test's name and its own number, so that a failing one comes again (a moment of time, at which a
+process is killed, aside). What was counted is printed, and ``--figures`` keeps it, with the date, the command and the machine,
+a JSON file a test. The long form's figures are in ``.github/campaign``; ``python -m campaign`` makes SECURITY.md's table
+of them.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Campaign:
             "machine": {name: value for name, value in machine.described().items() if name != "flags"},
             "versions": {name: version for name in OTHERS if (version := _version(name)) is not None},
         }
-        name = re.sub(r"[^A-Za-z0-9]+", "-", self.test.removeprefix("test_")).strip("-")
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{Path(self.file).stem} {self.test}".replace("test_", "")).strip("-")
         (self.figures / f"{name}.json").write_text(json.dumps(entry, indent=1, sort_keys=True) + "\n")
 
 

@@ -13,6 +13,7 @@ HEAD = "| test | counted | date |\n|---|---|---|\n"
 def table() -> str:
     """A row a test, those of a file together."""
     entries = [json.loads(path.read_text()) for path in FIGURES.glob("*.json")]
+    assert entries, f"{FIGURES} has no figures"
     return HEAD + "".join(_row(entry) for entry in sorted(entries, key=lambda entry: entry["test"]))
 
 

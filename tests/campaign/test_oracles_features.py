@@ -1,4 +1,4 @@
-"""The features of random small networks, in each of the library's forms, against four builders that nobody here wrote.
+"""The features of random small networks, in each of the library's forms, against three builders that nobody here wrote.
 
 ``tf_slim.nets``, Keras Applications and timm build theirs from the same units and get the same weights. What those cannot
 build, such as a stride where none of them has it, or atrous rates of a unit's own, is chained in PyTorch, in float64, as

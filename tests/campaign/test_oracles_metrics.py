@@ -1,8 +1,10 @@
-"""Every figure of an evaluation against evaluators that nobody here wrote, and against fractions of Python's integers.
+"""Every figure of an evaluation against others' evaluators, and against fractions of Python's integers.
 
 A set is some label maps and predictions of 1 to 40 classes, of any integer type and memory layout: classes that are nowhere,
 pixels that are ignored, maps of one pixel, predictions that are perfect, constant, near or far. It is counted as
-``evaluate`` counts it, image by image through a `ConfusionMatrix`, and scored under each preset.
+``evaluate`` counts it, image by image through a `ConfusionMatrix`, and scored under each preset. What has no evaluator to
+install is written out from its source: the devkit's formula for VOC, mmseg's; detectron2's and ADE20K's means over what
+scikit-learn counts.
 
 Others give 0 where no pixel counts at all; here that is no figure (EVALUATION, 4), and so it is held.
 """
@@ -532,7 +534,7 @@ def test_totals_beyond_2_to_the_31(campaign):
             worst = max(worst, assert_close(value, float(fraction), 1e-14, f"case {number}, 2**{bits} pixels, {what}"))
         largest = max(largest, int(pixels))
         beyond.update(beyond_2_to_31=pixels > 2**31, beyond_2_to_53=pixels > 2**53)
-    assert beyond["beyond_2_to_31"] >= beyond.total() // 4
+    assert beyond["beyond_2_to_31"] >= (number + 1) // 4
     campaign.report(**{name: int(count) for name, count in beyond.items()}, largest=largest, worst_difference=worst)
 
 
