@@ -218,6 +218,8 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{folder / DESCRIPTION}: {error}") from error
+    except OSError as error:  # of reading, which does not know the file's name
+        raise InputError(f"{folder / DESCRIPTION}: cannot be read: {error.strerror or error}.") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / DESCRIPTION}: damaged, or edited by mistake: {error!r}.") from error
 
@@ -255,8 +257,8 @@ def _compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelS
         )
     if space is not None and space.num_classes != len(copy["classes"]):
         raise InputError(
-            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {space.num_classes} classes, and {WEIGHTS} are of "
-            f"{len(copy['classes'])}. Classes may be renamed, not added or left out."
+            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {space.num_classes} classes, and {WEIGHTS} are "
+            f"of {len(copy['classes'])}. Classes may be renamed, not added or left out."
         )
 
 

@@ -170,7 +170,7 @@ def _raw_records(shard: Path) -> Iterator[tuple[int, bytes]]:
         raise InputError(f"{shard}: cannot be read: it is no file")
     offset = 0
     try:
-        for record in tf.data.TFRecordDataset(str(shard)):
+        for record in tf.data.TFRecordDataset(str(shard)).take(_within(shard)):
             data = record.numpy()
             yield offset, data
             offset += BEFORE + len(data) + AFTER
@@ -184,6 +184,21 @@ def _raw_records(shard: Path) -> Iterator[tuple[int, bytes]]:
             f"{shard}: the record at byte {offset} is damaged: its checksum does not fit, or it is cut. "
             "The rest of the shard cannot be read. Copy or write it again"
         )
+
+
+def _within(shard: Path) -> int:
+    """How many records end within a shard, by their lengths alone; TensorFlow crashes where one is said to have 2**62 bytes."""
+    count = end = 0
+    try:
+        with open(shard, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while end + BEFORE <= size:
+                file.seek(end)
+                end += BEFORE + int.from_bytes(file.read(8), "little") + AFTER
+                count += end <= size
+    except OSError as error:
+        raise InputError(f"{shard}: cannot be read: {error.strerror or error}.") from error
+    return count
 
 
 def _record(shard: Path, offset: int, data: bytes) -> Record:

@@ -609,12 +609,14 @@ class TrainingRun:
                 raise TypeError("a number of another kind")
             if not (isinstance(old, dict) and isinstance(warnings, dict)):
                 raise TypeError("a value of another kind")
-            seen, labelled = np.array(about["seen"]), np.array(about["labelled"])
-            if not (seen.dtype == labelled.dtype == np.int64 and seen.shape == self.seen.counts.shape):
+            seen, labelled = np.array(about["seen"], object), np.array(about["labelled"], object)
+            if not all(type(count) is int for count in (*seen.flat, *labelled.flat)):  # True would count as 1
                 raise TypeError("counts that are none")
-            if labelled.shape != self.labelled.shape or min(step, seen.min(), labelled.min()) < 0:
+            seen, labelled = seen.astype(np.int64), labelled.astype(np.int64)
+            shapes = self.seen.counts.shape, self.labelled.shape
+            if (seen.shape, labelled.shape) != shapes or min(step, seen.min(), labelled.min()) < 0:
                 raise ValueError("counts that are none")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: damaged: {error!r}. Choose another --out.") from error
         new = json.loads(json.dumps(training.protocol))
         if differing := journal.said_differences(old, new):

@@ -19,7 +19,7 @@ from dense_resnet.errors import InputError
 from segmentation.heads import HEADS
 from segmentation.labels import LabelClass, LabelSpace, reduce_zero_label
 from segmentation.model import SegmentationModel
-from segmentation.model_directory import DESCRIPTION, WEIGHTS, load_backbone, load_model, save_model
+from segmentation.model_directory import DESCRIPTION, WEIGHTS, load_backbone, load_model, save_model, saved_plan
 
 SPACE = LabelSpace.from_json({"classes": ["sky", "road", "car", "tree", "wall"]})
 IMAGES = images_of((40, 70))
@@ -296,3 +296,14 @@ def test_json_that_is_none(saved, text):
     (saved / DESCRIPTION).write_text(text)
     with pytest.raises(InputError, match="model.json: damaged: "):
         load_model(saved)
+
+
+def test_an_error_while_the_description_is_read_names_the_file(tmp_path, monkeypatch):
+    (tmp_path / "model.json").write_text("{}")
+
+    def fails(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", fails)
+    with pytest.raises(InputError, match=r"model\.json: cannot be read: Input/output error"):
+        saved_plan(tmp_path)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from test_samples import SPACE, THREE, image_file, label_file, names, own_dataset
 
+from dense_resnet.checkpoints.table import masked_checksum
 from dense_resnet.errors import InputError
 from segmentation import records
 from segmentation.labels import CITYSCAPES, LabelSpace, encode_label
@@ -151,6 +153,16 @@ def test_a_shard_cut_within_a_record(keep, copied):
     path = shard(copied)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"val-00000-of-00002\.tfrecord: the record at byte \d+ is damaged: .* or it is cut"):
+        open_dataset(copied)
+
+
+@pytest.mark.parametrize("length", [2**31, 2**62, 2**64 - 1])
+def test_a_length_under_a_checksum_that_fits(length, copied):
+    """TensorFlow itself would crash."""
+    path = shard(copied)
+    told = struct.pack("<Q", length)
+    path.write_bytes(told + struct.pack("<I", masked_checksum(told)) + path.read_bytes()[12:])
+    with pytest.raises(InputError, match=r"val-00000-of-00002\.tfrecord: the record at byte 0 is damaged: .* or it is cut"):
         open_dataset(copied)
 
 

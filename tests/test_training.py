@@ -387,6 +387,8 @@ def test_a_damaged_state(data, tmp_path, damage, message):
         {"best": "x"},
         {"seen": [[0]]},
         {"labelled": [0.5, 0, 0]},
+        {"labelled": [True, 0, 0]},
+        {"labelled": [2**64, 0, 0]},
         {"protocol": 3},
         {"warnings": None},
     ],

@@ -1,7 +1,7 @@
 """How a format is fuzzed: good files, damaged one at a time; what comes of each is told from what may come of it.
 
-A reader's answer is sound if it is an :class:`~dense_resnet.errors.InputError` that names the file, or the very answer to
-the good files, or (``excepted``) what a judge of the test's own finds to be a right reading of the damaged ones.
+A reader's answer is sound if it is an :class:`~dense_resnet.errors.InputError` that names the damaged file, or the very answer
+to the good files, or (``excepted``) what a judge of the test's own finds to be a right reading of the damaged ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from campaign import Campaign, mutations
-from campaign.isolated import SECONDS, Worker
+from campaign.isolated import Worker
 
 Contents = Mapping[str, bytes]  # of files, by path within the folder
 Aware = Callable[[bytes, bytes, np.random.Generator], bytes]
@@ -34,7 +34,6 @@ class Case:
     contents: Contents
     file: str  # the damaged one
     aware: bool  # whether it was damaged by who knows the format
-    good: Contents
     expected: Any  # what the good ones read as
 
     @property
@@ -51,12 +50,14 @@ class Format:
     read: Callable[[Path], Any]  # in the worker; its answers can be compared
     judge: Callable[[Any, Case], str]  # of an answer that is not the good one: what is wrong with it, "" if nothing
     damaged: Mapping[str, Aware | None]  # by patterns of names; None for blindly only
-    awareness: int = 2  # one case in so many is aware
     short: int = 150
     most: int | None = None  # cases, where each takes long
     writes: bool = False  # whether reading leaves something in the folder
     refused: float = 0.5  # share of the cases that has to be, so that the damage is not beside the point
-    seconds: float = SECONDS
+    named: tuple[
+        str, ...
+    ] = ()  # what a refusal may say in place of the file's name, where it names the folder for good reasons
+    sees_all: bool = False  # whether what equals the good answer is judged too: no reader may pass over what was done
 
 
 def contents_of(folder: Path) -> dict[str, bytes]:
@@ -86,22 +87,17 @@ def fuzz(format: Format, campaign: Campaign, worker: Worker, folder: Path) -> No
     format.make(place)
     goods = [contents_of(one) for one in sorted(place.iterdir())]
     place /= "0"
-    expected = []
-    for good in goods:
-        write(place, good)
-        expected.append(worker.warm(format.read, place))
+    expected = [warmed(format, worker, place, good) for good in goods]
     counts, failures = Counter(), []
     there = None
     for number, random in itertools.islice(campaign.cases(format.short), format.most):
         case = damaged_case(format, place, goods, expected, random)
+        if worker.is_new:  # the last one died
+            warmed(format, worker, place, goods[0])
+            there = None
         write(place, case.contents, there)
         there = None if format.writes else case.contents
-        outcome, found = worker.ask(format.read, place, seconds=format.seconds)
-        if outcome == "returned":
-            wrong = "" if found == case.expected else format.judge(found, case)
-            outcome = wrong or ("identical" if found == case.expected else "excepted")
-        elif outcome != "refused":
-            outcome = f"{outcome}: {found}"
+        outcome = verdict(format, case, *worker.ask(format.read, place))
         if outcome in ("refused", "identical", "excepted"):
             counts[outcome] += 1
             continue
@@ -116,6 +112,28 @@ def fuzz(format: Format, campaign: Campaign, worker: Worker, folder: Path) -> No
     campaign.report(**{"cases": cases, **counts})
 
 
+def warmed(format: Format, worker: Worker, place: Path, good: Contents) -> Any:
+    """What good files read as."""
+    write(place, good)
+    return worker.warm(format.read, place)
+
+
+def verdict(format: Format, case: Case, outcome: str, found: Any) -> str:
+    """Of a worker's answer: "refused", "identical", "excepted", or what is wrong."""
+    if outcome == "refused" and not any(name in found for name in (Path(case.file).name, *format.named)):
+        return f"refused without the file's name: {found}"
+    if outcome != "returned":
+        return outcome if outcome == "refused" else f"{outcome}: {found}"
+    identical = repr(found) == repr(case.expected)  # == would take False for 0
+    if identical and not format.sees_all:
+        return "identical"
+    try:
+        wrong = format.judge(found, case)
+    except Exception as error:  # the case is kept, and the campaign goes on
+        wrong = f"the judge failed: {error!r}"
+    return wrong or ("identical" if identical else "excepted")
+
+
 def damaged_case(
     format: Format, place: Path, goods: Sequence[Contents], expected: Sequence[Any], random: np.random.Generator
 ) -> Case:
@@ -126,7 +144,7 @@ def damaged_case(
         matching = [(name, aware) for name in good for pattern, aware in format.damaged.items() if fnmatch(name, pattern)]
         file, aware = matching[random.integers(len(matching))]
         before, twin = good[file], other.get(file, good[file][::-1])
-        is_aware = aware is not None and random.integers(format.awareness) == 0
+        is_aware = aware is not None and random.integers(2) == 0
         data = aware(before, other.get(file, before), random) if is_aware else mutations.mutated(before, twin, (), random)
         if data not in (before, twin):
-            return Case(place, {**good, file: data}, file, is_aware, good, expected[own])
+            return Case(place, {**good, file: data}, file, is_aware, expected[own])

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import resource
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ Answer = tuple[str, Any]
 
 def work(pipe, errors: Path) -> None:
     """Calls one function after the other, under a limit of memory, and answers what came of it."""
+    tempfile.tempdir = os.environ["TMPDIR"] = str(errors.parent)  # so that what it leaves when it is killed is cleared away
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     pipe.send(None)
     while True:
@@ -47,10 +49,15 @@ def limited(more: int | None) -> None:
 
 
 class Worker:
-    """Restarted whenever it dies or is stopped."""
+    """Restarted whenever it dies or is stopped; a new one has nothing loaded, so it is to be warmed before a case."""
 
     def __init__(self, errors: Path):
         self.errors, self.process = errors, None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the next call is a new process's first."""
+        return self.process is None
 
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -85,10 +92,10 @@ class Worker:
         """What came of ``function(path, *arguments)``.
 
         Returns:
-            ("returned", its value), ("refused", the message) for an :class:`InputError` that names `path`, ("refused without
-            the file's name", …), ("raised", …) for anything else, ("hung", …) or ("crashed", …).
+            ("returned", its value), ("refused", the message) for an :class:`InputError` that names `path` or what is in it,
+            ("refused without the file's name", …), ("raised", …) for anything else, ("hung", …) or ("crashed", …).
         """
-        if self.process is None:
+        if self.is_new:
             self.start()
         self.pipe.send((function, path, arguments, memory))
         try:

@@ -285,7 +285,7 @@ def damaged_table(entries: Sequence[tuple[bytes, bytes]], generator: np.random.G
 
 def mutated_message(message: bytes, generator: np.random.Generator, depth: int = 0) -> bytes:
     """A protocol buffer with one field changed, at any depth; the lengths around it are made to fit."""
-    fields = _fields(message)
+    fields = fields_of(message)
     if not fields:
         return mutated(message, message[::-1], (), generator)
     at = int(generator.integers(len(fields)))
@@ -310,7 +310,7 @@ def mutated_message(message: bytes, generator: np.random.Generator, depth: int =
     return out
 
 
-def _fields(message: bytes) -> list[tuple[int, int, int | bytes]]:
+def fields_of(message: bytes) -> list[tuple[int, int, int | bytes]]:
     """(number, wire type, value) of each field; none where it is no protocol buffer."""
     fields, at = [], 0
 
@@ -353,7 +353,8 @@ def damaged_member(data: bytes, other: bytes, generator: np.random.Generator) ->
         others = {name: second.read(name) for name in second.namelist()}
     names = sorted(contents)
     largest = sorted(names, key=lambda name: -len(contents[name]))[:2]  # the pickle, the weights, the configuration
-    name = (names if generator.integers(4) == 0 else largest)[generator.integers(2)]
+    pool = names if generator.integers(4) == 0 else largest
+    name = pool[generator.integers(len(pool))]
     twin = names[generator.integers(len(names))]
     match int(generator.integers(12)):
         case 0:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,9 @@ class Picture:
     kind: int
     depth: int
     samples: np.ndarray  # [height, width, samples] as they stand there
-    palette: np.ndarray | None = None  # [entries, 3]
+    palette: np.ndarray | None  # [entries, 3]
+    orientation: int | None  # of its eXIf chunk, 1 without one; None where nobody can say
+    transparent: bool | None  # whether a pixel is, be it in part; None where nobody can say
 
     @property
     def rgb(self) -> np.ndarray:
@@ -74,16 +76,23 @@ def file_of(chunks: Sequence[Chunk]) -> bytes:
 
 def png_of(samples: np.ndarray, kind: int, depth: int, interlaced: bool = False, others: Sequence[Chunk] = ()) -> bytes:
     """A file of samples ``[height, width, samples]``, every line under another filter."""
+    header, data = pixels_of(samples, kind, depth, interlaced, lambda lines: [number % 5 for number in range(lines)])
+    return file_of([header, *others, (b"IDAT", data), (b"IEND", b"")])
+
+
+def pixels_of(
+    samples: np.ndarray, kind: int, depth: int, interlaced: bool, filters: Callable[[int], Sequence[int]]
+) -> tuple[Chunk, bytes]:
+    """(IHDR, what stands in IDAT) of samples ``[height, width, samples]``; `filters` are those of so many lines."""
     height, width = samples.shape[:2]
     raw = b""
     for part in _parts(samples, interlaced):
         before = bytes(len(_packed(part[0], depth)))
-        for number, row in enumerate(part):
+        for row, own in zip(part, filters(len(part)), strict=True):
             line = _packed(row, depth)
-            raw += bytes([number % 5]) + _filtered(line, before, number % 5, _step(kind, depth), -1)
+            raw += bytes([own]) + _filtered(line, before, own, _step(kind, depth), -1)
             before = line
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced)
-    return file_of([(b"IHDR", header), *others, (b"IDAT", zlib.compress(raw)), (b"IEND", b"")])
+    return (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced)), zlib.compress(raw)
 
 
 def decoded(data: bytes) -> Picture:
@@ -130,7 +139,55 @@ def decoded(data: bytes) -> Picture:
             at += 1 + size
     if not stream.eof:
         raise ValueError("the stream has no end, or a wrong checksum")
-    return Picture(kind, depth, samples, palette)
+    transparent = _transparent(kind, depth, samples, palette, chunks)
+    return Picture(kind, depth, samples, palette, _orientation(chunks), transparent)
+
+
+def _orientation(chunks: Sequence[Chunk]) -> int | None:
+    """What the chunks say of it, where one is sound and no other one could be meant."""
+    texts = [content for name, content in chunks if name in (b"tEXt", b"zTXt", b"iTXt")]
+    blocks = [content for name, content in chunks if name == b"eXIf"]
+    if len(blocks) > 1 or any(b"rientation" in text or text.startswith(b"Raw profile") for text in texts):
+        return None
+    return orientation_in(blocks[0]) if blocks else 1
+
+
+def orientation_in(block: bytes) -> int | None:
+    """What a block of EXIF says of it, if that is all that it says: https://www.cipa.jp/std/documents/e/DC-008-2012_E.pdf."""
+    order = {b"MM\0*": ">", b"II*\0": "<"}.get(block[:4])
+    try:
+        at = struct.unpack_from(f"{order}I", block, 4)[0]
+        entries = [
+            struct.unpack_from(f"{order}HHIH", block, at + 2 + 12 * number)
+            for number in range(struct.unpack_from(f"{order}H", block, at)[0])
+        ]
+    except struct.error:  # or neither order
+        return None
+    own = [(kind, count, value) for tag, kind, count, value in entries if tag == 0x0112]
+    if len(entries) != 1 or [one[:2] for one in own] != [(3, 1)]:  # a list of more, whose order and kinds may be wrong
+        return None
+    return own[0][2] if 1 <= own[0][2] <= 8 else 1
+
+
+def _transparent(
+    kind: int, depth: int, samples: np.ndarray, palette: np.ndarray | None, chunks: Sequence[Chunk]
+) -> bool | None:
+    if kind in (4, 6):
+        return bool((samples[..., -1] < 2**depth - 1).any())
+    names = [name for name, _ in chunks]
+    if b"tRNS" not in names:
+        return False
+    at = names.index(b"tRNS")
+    content = chunks[at][1]
+    right = len(content) == 2 * SAMPLES[kind] if palette is None else 0 < len(content) <= len(palette)
+    if names.count(b"tRNS") > 1 or b"PLTE" in names[at:] or at > names.index(b"IDAT") or not right:
+        return None
+    if palette is None:
+        clear = np.frombuffer(content, ">u2") & 2**depth - 1  # the other bits do not count
+        return bool((samples == clear).all(axis=2).any())
+    alpha = np.full(256, 255)
+    alpha[: len(content)] = list(content)
+    return bool((alpha[samples] < 255).any())
 
 
 def _parts(samples: np.ndarray, interlaced: bool) -> list[np.ndarray]:
@@ -218,7 +275,10 @@ def damaged_chunks(data: bytes, other: bytes, generator: np.random.Generator) ->
             chunks = [(kind, part) for kind, part in chunks if kind not in (b"IDAT", b"IEND")]
             chunks += [(b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
         case 9:
-            extra = [(b"tRNS", generator.bytes(int(generator.integers(1, 9)))), (b"eXIf", _exif(int(generator.integers(10))))]
+            picture = decoded(data)
+            clear = picture.samples[0, 0] + 256 * int(generator.integers(2)) * (picture.depth < 16)
+            extra = [(b"tRNS", clear.astype(">u2").tobytes())] * 2 + [(b"eXIf", _exif(int(generator.integers(10))))] * 2
+            extra += [(b"tRNS", generator.bytes(int(generator.integers(1, 9))))]
             extra += [(b"gAMA", b"\0\0\0\1"), (b"acTL", struct.pack(">II", 2, 0)), (b"CgBI", bytes(4)), (b"IHDR", b"")]
             extra += [(b"tEXt", b"XML:com.adobe.xmp\0" + _exif(6)), (b"iCCP", b"a\0\0" + zlib.compress(bytes(2**20)))]
             chunks.insert(int(generator.integers(len(chunks))), extra[generator.integers(len(extra))])

@@ -10,6 +10,9 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
+import re
+import shutil
 import struct
 import tempfile
 import zlib
@@ -22,7 +25,7 @@ from PIL import Image
 
 from campaign import damage, isolated, mutations, pngs
 from campaign.damage import Case, Format
-from campaign.test_fuzz_data import array, plain, strictly, write_pairs
+from campaign.test_fuzz_data import array, plain, strictly, vocs_color, write_pairs
 from dense_resnet import checkpoints, images
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.extraction import Extraction, Settings
@@ -88,7 +91,7 @@ def read_records(folder: Path) -> list:
         for sample in dataset.samples
     ]
     return [
-        (sample.name, image, label, pixels.shape, plain(labels))
+        (sample.name, image, label, plain(pixels), plain(labels))
         for sample, (image, label, pixels, labels) in zip(dataset.samples, read, strict=True)
     ]
 
@@ -110,6 +113,29 @@ def records_of(data: bytes) -> list[bytes]:
         found.append(content)
         at += 16 + length
     return found
+
+
+def example_in(record: bytes) -> dict[bytes, list[bytes]]:
+    """The lists of bytes in a record, by their keys: https://protobuf.dev/programming-guides/encoding."""
+    found = {}
+    for entry in all_of(joined(record, 1), 1):
+        key, feature = b"".join(all_of(entry, 1)[-1:]), joined(entry, 2)
+        lists = [(number, value) for number, kind, value in mutations.fields_of(feature) if kind == 2 and number in (1, 2, 3)]
+        others = [
+            at for at, (number, _) in enumerate(lists, 1) if number != 1
+        ]  # of numbers: they put an end to what was before
+        found[key] = all_of(b"".join(value for _, value in lists[max(others, default=0) :]), 1)
+    return found
+
+
+def all_of(message: bytes, field: int) -> list[bytes]:
+    """Every value of a field of bytes."""
+    return [value for number, kind, value in mutations.fields_of(message) if (number, kind) == (field, 2)]
+
+
+def joined(message: bytes, field: int) -> bytes:
+    """The message in a field: where there are several, they are one."""
+    return b"".join(all_of(message, field))
 
 
 def shard_of(records: list[bytes], lengths: dict[int, int] | None = None) -> bytes:
@@ -157,12 +183,14 @@ def judge_records(found: list, case: Case) -> str:
     everything = [record for own in records.values() for record in own]
     if len(found) != len(everything) or len({one[0] for one in found}) < len(found):
         return f"silent success: {len(found)} records of {len(everything)}"
-    for record, (name, image, label, size, labels) in zip(everything, found, strict=True):
-        if not all(part in record for part in (name.encode("utf-8", "surrogateescape"), image, label)):
-            return f"silent success: {name} is not in its record"
+    for record, (name, image, label, pixels, labels) in zip(everything, found, strict=True):
+        told = example_in(record)
+        filenames = [re.sub(r"(?i)\.(png|jpe?g)$", "", os.path.normpath(os.fsdecode(one))) for one in told[b"image/filename"]]
+        if ([name], [image], [label]) != (filenames, told[b"image/encoded"], told[b"image/segmentation/class/encoded"]):
+            return f"silent success: {name} has other bytes in its record"
         exact = pngs.decoded(label).samples[..., 0]
-        if exact.shape != size[:2] or (exact != array(labels)).any():
-            return f"silent success: a wrong label of {name}"
+        if not np.array_equal(exact, array(labels)) or not np.array_equal(pngs.decoded(image).rgb, array(pixels)):
+            return f"silent success: a wrong image or label of {name}"
     return ""
 
 
@@ -198,9 +226,10 @@ def judge_model(found: tuple, case: Case) -> str:
     for key in described:
         if not (repr(described[key]) == repr(written[key]) == repr(copy[key])):
             return f"silent success: {key} is {described[key]}"
-    names = [one["name"] if isinstance(one, dict) else one for one in written["classes"]]
-    told = names, written["ignore_label"], written["training"]
-    read = [one["name"] for one in space["classes"]], space["ignore_label"], trained
+    classes = [one if isinstance(one, dict) else {"name": one} for one in written["classes"]]
+    classes = [{"name": one["name"], "color": one.get("color", vocs_color(number))} for number, one in enumerate(classes)]
+    told = {"classes": classes, "ignore_label": written["ignore_label"]}, written["training"]
+    read = space, trained
     return "" if repr(told) == repr(read) else f"silent success: {read}"
 
 
@@ -251,7 +280,7 @@ def judge_features(found: tuple, case: Case) -> str:
     for key, pair in zip(("original_size", "size", "padding"), pairs, strict=True):
         if repr(list(pair)) != repr(told[key]) or not all(type(one) is int and one >= 0 for one in pair):
             return f"silent success: {key} is {pair}"
-    return "" if path == str(told["path"]) else "silent success: path"
+    return "" if isinstance(path, str) and path == told["path"] else f"silent success: path is {path!r}"
 
 
 # -- logs ----------------------------------------------------------------------------------------------------------------
@@ -325,9 +354,13 @@ def contradicted(result: dict, log: Path) -> str:
     right, union = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
     with np.errstate(invalid="ignore"):
         iou, edge = right / union, edges[:, 0] / (edges[:, 1] + edges[:, 2] - edges[:, 0])
-    told = [result["mean_iou"], result["pixel_accuracy"], result["mean_boundary_iou"]]
-    exact = [np.nanmean(iou), right.sum() / matrix.sum(), np.nanmean(edge)]
-    if result["matrix"] != matrix.tolist() or not np.allclose(told, exact, rtol=1e-12):
+        accuracy = right / matrix.sum(1)
+    told = [result[key] for key in ("mean_iou", "pixel_accuracy", "mean_accuracy", "mean_boundary_iou")]
+    told += [one[key] for key in ("iou", "accuracy", "boundary_iou", "pixels", "predicted") for one in result["classes"]]
+    exact = [np.nanmean(iou), right.sum() / matrix.sum(), np.nanmean(accuracy), np.nanmean(edge)]
+    exact = np.array([*exact, *iou, *accuracy, *edge, *matrix.sum(1), *matrix.sum(0)])
+    told = np.array([np.nan if one is None else one for one in told])
+    if result["matrix"] != matrix.tolist() or not np.allclose(told, exact, rtol=1e-12, atol=0, equal_nan=True):
         return f"silent success: {told} is {exact}"
     if any(result["counts"][key] != count for key, count in counts.items()) or result["counts"]["images"] != len(lines):
         return f"silent success: {result['counts']}"
@@ -346,8 +379,8 @@ def make_comparison(place: Path) -> None:
                 path.write_bytes(encode_label(random.integers(0, 5, SIZE), SPACE))
             one = Evaluation(FolderSystem(folder / system, SPACE, dataset.samples), dataset, folder / f"of-{system}")
             one.run(report=False)
-            damage.shutil.rmtree(folder / system)
-        damage.shutil.rmtree(folder / "data")
+            shutil.rmtree(folder / system)
+        shutil.rmtree(folder / "data")
 
 
 def read_comparison(folder: Path) -> dict:
@@ -359,7 +392,9 @@ def judge_comparison(found: dict, case: Case) -> str:
         return "silent success: another result"
     for system in ("first", "second"):
         path = case.folder / f"of-{system}"
-        result = {**strictly((path / "evaluation.json").read_bytes()), "mean_iou": found["mean_iou"][system]}
+        result = strictly((path / "evaluation.json").read_bytes())
+        classes = [{**one, "iou": own[system]} for one, own in zip(result["classes"], found["classes"], strict=True)]
+        result |= {"mean_iou": found["mean_iou"][system], "classes": classes}
         if wrong := contradicted(result, path / "images.jsonl"):
             return wrong
     return ""
@@ -376,7 +411,7 @@ def make_extraction(place: Path) -> None:
     for number in range(2):
         folder = place / str(number)
         write_dataset(folder / "data", number)
-        damage.shutil.rmtree(folder / "data" / "labels")
+        shutil.rmtree(folder / "data" / "labels")
         shard = (0, 2) if number else (0, 1)
         extraction_of(folder, shard).run(images.find_images([str(folder / "data" / "images")]))
 
@@ -390,17 +425,33 @@ def extraction_of(folder: Path, shard: tuple[int, int] = (0, 1)) -> Extraction:
 def read_extraction(folder: Path) -> tuple:
     """Goes on where a run has stopped; the features that are there then, and the manifest."""
     extraction_of(folder).run(images.find_images([str(folder / "data" / "images")]))
-    lines = [json.loads(line) for line in (folder / "out" / "manifest.jsonl").read_text().splitlines()]
+    lines = lines_in((folder / "out" / "manifest.jsonl").read_bytes())
     for line in lines:
         read_features(folder / "out" / f"{line['path']}.safetensors")
     files = {name: data for name, data in damage.contents_of(folder / "out").items() if name.endswith(".safetensors")}
-    return files, sorted((line["path"], line["status"], line["sha256"]) for line in lines), sorted(map(str, lines))
+    return files, sorted(lines, key=lambda line: line["path"])
+
+
+def lines_in(log: bytes) -> list[dict]:
+    """The whole lines, less their checksums."""
+    lines = [json.loads(line) for line in log.splitlines(keepends=True) if line.endswith(b"\n")]
+    return [{key: value for key, value in line.items() if key != "crc32"} for line in lines]
 
 
 def judge_extraction(found: tuple, case: Case) -> str:
-    if found[:2] != case.expected[:2]:
+    files, lines = found
+    good = case.expected[1]
+    if files != case.expected[0] or [line["path"] for line in lines] != [line["path"] for line in good]:
         return "silent success: other features"
-    return "" if case.aware else "silent success: another manifest"
+    if not (case.aware and case.file.endswith(".jsonl")):
+        return "silent success: another manifest"
+    there = {line["path"]: line for line in lines_in(case.data)}  # the last ones
+    for line, sound in zip(lines, good, strict=True):
+        if repr(line) not in (repr(sound), repr(there.get(line["path"]))) or line["status"] != "ok":
+            return f"silent success: {line}, neither as it stood there nor done again"
+        if line["sha256"] != sound["sha256"]:
+            return f"silent success: {line} is of another image"
+    return ""
 
 
 # -- a training's state --------------------------------------------------------------------------------------------------
@@ -462,7 +513,7 @@ def judge_state(found: tuple, case: Case) -> str:
     told = metadata_of(case.data)
     read = step, best, seen, labelled, warnings
     exact = tuple(told[key] for key in ("step", "best", "seen", "labelled", "warnings"))
-    return "" if read == exact else f"silent success: {read} is {exact}"
+    return "" if repr(read) == repr(exact) else f"silent success: {read} is {exact}"
 
 
 # -- exports -------------------------------------------------------------------------------------------------------------
@@ -484,10 +535,6 @@ def read_export(folder: Path) -> tuple:
     opened = open_exported(path)
     found = opened.network(np.full((1, 33, 33, 3), 99, np.uint8), None, ["labels", "features"])
     return json.dumps(opened.description), opened.space, {name: plain(values) for name, values in found.items()}
-
-
-def damaged_description(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
-    return JSON(data, other, generator)
 
 
 def judge_export(found: tuple, case: Case) -> str:
@@ -514,6 +561,7 @@ FORMATS = {
         {"out/*.jsonl": damaged_log, "out/protocol.json": JSON, "out/evaluation.json": JSON},
         writes=True,
         refused=0.3,
+        named=("the log's line of ", "holds results of another protocol"),
         most=3000,
         short=60,
     ),
@@ -523,6 +571,7 @@ FORMATS = {
         judge_comparison,
         {"*/images.jsonl": damaged_log, "*/evaluation.json": JSON},
         refused=0.3,
+        named=("were evaluated by different protocols", "have different classes"),
     ),
     "extraction": Format(
         make_extraction,
@@ -531,10 +580,19 @@ FORMATS = {
         {"out/*.jsonl": damaged_log, "out/extraction.json": JSON, "out/*.safetensors": None},
         writes=True,
         refused=0.3,
+        named=("holds results of another protocol", ".safetensors: no such file"),  # of an image that the manifest names
         most=2000,
         short=60,
     ),
-    "training_state": Format(make_states, read_state, judge_state, {STATE: damaged_state}, most=1000, short=40),
+    "training_state": Format(
+        make_states,
+        read_state,
+        judge_state,
+        {STATE: damaged_state},
+        named=("holds a training by another protocol",),
+        most=1000,
+        short=40,
+    ),
     "saved_model": Format(
         lambda place: make_exports(place, SAVED_MODEL),
         read_export,

@@ -1,6 +1,7 @@
 """What the worker sees of a case that goes wrong."""
 
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ def read(path):
             raise InputError(f"{path}: damaged")
         case "refuse without a name":
             raise InputError("damaged")
+        case "where temporary files go":
+            return tempfile.gettempdir()
     return np.float32(len(path.read_text()))
 
 
@@ -32,6 +35,7 @@ def test_what_the_worker_sees(tmp_path):
     with isolated.worker(tmp_path) as worker:
         for text, answer in {
             "good": ("returned", 4),
+            "where temporary files go": ("returned", str(tmp_path)),
             "refuse": ("refused", f"{tmp_path / 'refuse'}: damaged"),
             "refuse without a name": ("refused without the file's name", "damaged"),
             "allocate": ("raised", "MemoryError()"),
@@ -39,6 +43,10 @@ def test_what_the_worker_sees(tmp_path):
         }.items():
             (tmp_path / text).write_text(text)
             assert worker.ask(read, tmp_path / text, seconds=60 if text != "hang" else 1) == answer
+            assert worker.is_new == (text == "hang")
         (tmp_path / "abort").write_text("abort")
         outcome, why = worker.ask(read, tmp_path / "abort", seconds=60)
         assert (outcome, why.split(":")[0]) == ("crashed", "exit code -6")
+        assert worker.is_new
+        assert worker.warm(read, tmp_path / "good") == 4
+        assert not worker.is_new
