@@ -1,19 +1,23 @@
 """A process that imports TensorFlow once, runs nothing of it, and forks a child for each command line.
 
 Starting TensorFlow takes seconds, which hundreds of killed runs cannot afford; a fork takes milliseconds, and a signal is as
-real to it. A child has a process group of its own, its output goes to files, and it may be given a trouble:
+real to it. A child has a folder of its own for its output and its temporary files, it ends with the block that it was started
+for, and it may be given a trouble:
 
     {"largest": BYTES}                   no file grows beyond that many bytes
     {"unprivileged": true}               permissions bind it, even where it is root
     {"folder": PATH, "at": N, ...}       right before the N-th change of a file there (opened to write, renamed, fsynced …)
         "error": ERRNO                   this change fails
-        "remove": PATH                   that file vanishes
-                                         or else it is killed
+        "remove": PATH                   that file vanishes, if it is there; null: the one that was opened to write last
+                                         without either it is killed
     {"reading": PATH, "error": ERRNO}    opening that very file fails
+
+Changes and openings are those of Python's own; C++ and Rust open files unseen.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import itertools
@@ -21,10 +25,12 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +40,9 @@ ROOT = Path(__file__).parent.parent.parent
 LONGEST = 120  # seconds that a command may take; one that takes longer hangs
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CAPABILITIES = 0x20080522  # the version of the kernel's interface
+PR_SET_PDEATHSIG = 1  # of prctl
+PRINTED, ERRORS, CHANGED = "printed.txt", "errors.txt", "changes.txt"  # in a child's folder
+BRIEFLY = 0.001  # seconds
 MODULES = (
     "dense_resnet.extraction", "segmentation.conversion", "segmentation.evaluation", "segmentation.export",
     "segmentation.labelling", "segmentation.training",
@@ -49,18 +58,37 @@ class Ended:
     printed: str
     errors: str
     changes: int | None  # of files in "folder", where it got a trouble "at" some number
+    met: str = ""  # the path whose change has failed
 
 
 class Child:
-    """A command that runs, or has run."""
+    """A command that runs, or has run; the block's end is its own."""
 
-    def __init__(self, server: ForkServer, pid: int, outputs: list[Path]) -> None:
-        self._server, self.pid, self._outputs = server, pid, outputs
+    def __init__(self, server: ForkServer, pid: int, folder: Path) -> None:
+        self._server, self.pid, self._folder = server, pid, folder
         self._handle = os.pidfd_open(pid)
+        self._ended = False
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._ended:
+            self.send(signal.SIGKILL)
+            self.end()
 
     def runs_for(self, seconds: float) -> bool:
         """Waits so long; whether it still runs then."""
         return not select.select([self._handle], [], [], seconds)[0]
+
+    def handles(self, number: int) -> bool:
+        """Waits until it has a handler for a signal; whether it got one before its end."""
+        status = Path(f"/proc/{self.pid}/status")
+        while self.runs_for(BRIEFLY):
+            caught = next((line for line in status.read_text().splitlines() if line.startswith("SigCgt:")), "SigCgt: 0")
+            if int(caught.split()[1], 16) >> (number - 1) & 1:
+                return True
+        return False
 
     def send(self, number: int) -> None:
         """A signal, which does no harm to what has ended."""
@@ -77,18 +105,19 @@ class Child:
             self.send(signal.SIGKILL)
         os.close(self._handle)
         code = self._server.ask({"wait": self.pid})
-        printed, errors, changes = (path.read_text() if path.exists() else "" for path in self._outputs)
-        for path in self._outputs:
-            path.unlink(missing_ok=True)
+        self._ended = True
+        files = [self._folder / name for name in (PRINTED, ERRORS, CHANGED)]
+        printed, errors, changes = (path.read_text() if path.exists() else "" for path in files)
+        shutil.rmtree(self._folder)
         assert not hangs, f"hung for {LONGEST} s: {printed}{errors}"
-        return Ended(code, printed, errors, int(changes) if changes else None)
+        return Ended(code, printed, errors, *(json.loads(changes) if changes else [None]))
 
 
 class ForkServer:
-    """Starts the process; it ends with the block.
+    """Starts the process; it ends with the block, and its children with it.
 
     Args:
-        folder: for the children's output.
+        folder: for the children's folders.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -110,13 +139,14 @@ class ForkServer:
     def start(self, *arguments: object, **trouble: Any) -> Child:
         """Runs ``dense-resnet ARGUMENTS`` in a child."""
         number = next(self._numbers)
-        outputs = [self._folder / f"{number}.{kind}" for kind in ("out", "err", "changes")]
-        request = {"arguments": list(map(str, arguments)), "outputs": list(map(str, outputs)), "trouble": trouble}
-        return Child(self, self.ask(request), outputs)
+        folder = self._folder / f"{number}"
+        folder.mkdir()
+        return Child(self, self.ask({"arguments": list(map(str, arguments)), "own": str(folder), "trouble": trouble}), folder)
 
     def run(self, *arguments: object, **trouble: Any) -> Ended:
         """Likewise, to its end."""
-        return self.start(*arguments, **trouble).end()
+        with self.start(*arguments, **trouble) as child:
+            return child.end()
 
     def ask(self, request: dict[str, Any]) -> Any:
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -138,22 +168,20 @@ def serve() -> None:
         request = json.loads(line)
         if "wait" in request:
             answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
-        elif answer := os.fork():
-            os.setpgid(answer, answer)
-        else:
+        elif not (answer := os.fork()):
             run_command(**request)
         print(json.dumps(answer), flush=True)
 
 
-def run_command(arguments: list[str], outputs: list[str], trouble: dict[str, Any]) -> None:
+def run_command(arguments: list[str], own: str, trouble: dict[str, Any]) -> None:
     """In a child; does not return."""
     from tools import cli
 
-    os.setpgid(0, 0)
-    printed, errors, changes = outputs
-    for number, path in ((0, os.devnull), (1, printed), (2, errors)):
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.environ["TMPDIR"] = tempfile.tempdir = own  # who is killed leaves temporary files
+    for number, path in ((0, os.devnull), (1, f"{own}/{PRINTED}"), (2, f"{own}/{ERRORS}")):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), number)
-    counted = None
+    counted, met = None, []
     if "largest" in trouble:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (trouble["largest"],) * 2)
@@ -163,7 +191,7 @@ def run_command(arguments: list[str], outputs: list[str], trouble: dict[str, Any
     if "reading" in trouble:
         _fail_reading(trouble["reading"], trouble["error"])
     elif "at" in trouble:
-        counted = _meet(**trouble)
+        counted = _meet(met, **trouble)
     try:
         code = cli.main(arguments)
     except SystemExit as end:
@@ -171,24 +199,28 @@ def run_command(arguments: list[str], outputs: list[str], trouble: dict[str, Any
     except BaseException:  # what Python itself would do
         traceback.print_exc()
         code = 1
+    for number in (signal.SIGINT, signal.SIGTERM):  # what comes now does not meet the command any more
+        signal.signal(number, signal.SIG_IGN)
     if counted is not None:
-        Path(changes).write_text(str(next(counted)))
+        Path(own, CHANGED).write_text(json.dumps([next(counted), *met]))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _meet(folder: str, at: int, error: int | None = None, remove: str | None = None) -> itertools.count:
-    """Installs the trouble; gives what counts the changes."""
-    counted = itertools.count()
+def _meet(met: list[str], folder: str, at: int, **what: Any) -> itertools.count:
+    """Installs the trouble, which adds the path of the change that fails to `met`; gives what counts the changes."""
+    counted, opened = itertools.count(), []
 
     def change(path: object) -> None:
         if next(counted) != at:
             return
-        if remove is not None:
-            os.unlink(remove)
-        elif error is not None:
-            raise OSError(error, os.strerror(error), path)
+        if "remove" in what:
+            with contextlib.suppress(FileNotFoundError, IndexError):
+                os.unlink(what["remove"] or opened[-1])
+        elif "error" in what:
+            met.append(os.path.abspath(os.fsdecode(path)))
+            raise OSError(what["error"], os.strerror(what["error"]), path)
         else:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -200,6 +232,7 @@ def _meet(folder: str, at: int, error: int | None = None, remove: str | None = N
             path, _, flags = arguments
             if flags & WRITING and inside(path):
                 change(path)
+                opened.append(os.path.abspath(path))
         elif event in CHANGES and inside(arguments[0]):
             change(arguments[0])
 
