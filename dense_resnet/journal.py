@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from dense_resnet.errors import InputError
 SUFFIX = ".jsonl"
 OK, ERROR = "ok", "error"  # a line's status
 CHECKSUM = "crc32"  # a line's last key
+LIKE_CHECKSUM = re.compile(rb'": "[0-9a-f]{8}"}\n$')
 FAIL, SKIP = "fail", "skip"  # what a bad image gets
 MOST_SHOWN = 100  # characters of a value in a message
 
@@ -253,6 +255,8 @@ def _name(line: bytes, where: str) -> str:
             text = line[: -len(_summed(b"}", str(record[CHECKSUM])))] + b"}"
             if line != _summed(text, f"{zlib.crc32(text):08x}"):
                 raise ValueError("another checksum")
+        elif LIKE_CHECKSUM.search(line):
+            raise ValueError("a checksum under another name")
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{where}: damaged. Delete that line; its image will be done again.") from None
     return str(record["path"])
