@@ -175,6 +175,15 @@ def test_a_flipped_bit_is_found(name, tmp_path):
         checkpoints.read(path)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that opens and cannot be read")
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.symlink_to("/proc/self/mem")
+    for given in (path, tmp_path):
+        with pytest.raises(InputError, match=f"{re.escape(str(path))}: cannot be read: Input/output error"):
+            checkpoints.read(given)
+
+
 def test_checksums_whose_own_name_is_damaged_are_not_passed_over(tmp_path):
     path = saved(tmp_path, "weights.safetensors")
     content = bytearray(path.read_bytes().replace(b'"dense_resnet"', b'"denze_resnet"'))

@@ -35,7 +35,7 @@ VERBS = (
     "demo",
 )  # fmt: skip
 STOPPED = 75  # EX_TEMPFAIL: run it again
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of an output that takes no more
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an output that takes no more
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -112,8 +112,11 @@ def _packed_in(path: Path) -> Any:
     """The reader for the file at `path`, by its first bytes, which names can belie; for what is no file, by its name."""
     suffix = path.suffix.lower()
     if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(kinds.LENGTH)
+        try:
+            with path.open("rb") as file:
+                start = file.read(kinds.LENGTH)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
         if start.startswith(SIGNATURE):
             return hdf5
         if start.startswith(hdf5.ZIP_START) and suffix not in OTHERS:

@@ -527,8 +527,11 @@ def test_forbidden_folders_and_files(campaign, world):
 
 
 def test_files_that_vanish(campaign, world):
-    """An image, a label, a part of the model, the log of what is done, or the file being written, while the job is at work."""
-    names, failures, outcomes = list(world.jobs), Failures(), Counter()
+    """An image, a label, a part of the model, the log of what is done, or the file being written, while the job is at work.
+
+    Nothing can be promised of who removes a file from a hidden folder right before that takes its name, as a SavedModel does.
+    """
+    names, failures, outcomes = [name for name in world.jobs if name != "export to savedmodel"], Failures(), Counter()
     for number, random in campaign.cases(short=1):
         with failures.collected(), contextlib.ExitStack() as stack:
             case = Case(world, names[number % len(names)], number)
