@@ -85,7 +85,11 @@ class Campaign:
             "versions": {name: version for name in OTHERS if (version := _version(name)) is not None},
         }
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{Path(self.file).stem} {self.test}".replace("test_", "")).strip("-")
-        (self.figures / f"{name}.json").write_text(json.dumps(entry, indent=1, sort_keys=True) + "\n")
+        (self.figures / f"{name}.json").write_text(json.dumps(entry, indent=1, sort_keys=True, default=_plain) + "\n")
+
+
+def _plain(number: np.generic) -> int | float:
+    return number.item()
 
 
 def _git(*arguments: str) -> str:
