@@ -11,15 +11,14 @@ HEAD = "| test | counted | date |\n|---|---|---|\n"
 
 
 def table() -> str:
-    """A row a test, those of a file together."""
+    """A row a test."""
     entries = [json.loads(path.read_text()) for path in FIGURES.glob("*.json")]
     assert entries, f"{FIGURES} has no figures"
     return HEAD + "".join(_row(entry) for entry in sorted(entries, key=lambda entry: entry["test"]))
 
 
 def _row(entry: dict[str, Any]) -> str:
-    test = entry["test"].removeprefix("campaign/")
-    return f"| `{test}` | {_said(entry['figures'])} | {entry['date']} |\n"
+    return f"| `{entry['test']}` | {_said(entry['figures'])} | {entry['date']} |\n"
 
 
 def _said(figures: dict[str, Any]) -> str:
@@ -29,6 +28,8 @@ def _said(figures: dict[str, Any]) -> str:
 
 def _number(value: Any) -> str:
     match value:
+        case []:
+            return "nothing"
         case dict():
             return f"({_said(value)})"
         case float():
