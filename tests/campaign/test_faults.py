@@ -391,7 +391,7 @@ def test_killed_at_any_moment(campaign, world):
                 by_verb[case.job.verb] += killed
             case.finish()
     failures.check()
-    assert by_verb.total() >= landed.total() / 2
+    assert by_verb.total() >= landed.total() / 2 or landed.total() < MANY
     campaign.report(kills=by_verb.total(), by_verb=by_verb, landed=landed, losses=failures.count)
 
 
@@ -425,7 +425,7 @@ def test_a_change_that_fails(campaign, world):
             case.check(ended)
             case.finish()
     failures.check()
-    assert outcomes["refused"] >= outcomes.total() / 2
+    assert outcomes["refused"] >= outcomes.total() / 2 or outcomes.total() < MANY
     campaign.report(**outcomes, losses=failures.count)
 
 
@@ -467,7 +467,7 @@ def test_a_full_disk(campaign, world):
             remount(f"size={2**24}")
             case.finish()
     failures.check()
-    assert outcomes["refused"] >= outcomes.total() / 2
+    assert outcomes["refused"] >= outcomes.total() / 2 or outcomes.total() < MANY
     campaign.report(**outcomes, losses=failures.count)
 
 
@@ -522,7 +522,7 @@ def test_forbidden_folders_and_files(campaign, world):
             outcomes[f"{way} refused" if ended.code else "done"] += 1
             case.finish()
     failures.check()
-    assert outcomes.total() - outcomes["done"] >= outcomes.total() / 2
+    assert outcomes.total() - outcomes["done"] >= outcomes.total() / 2 or outcomes.total() < MANY
     campaign.report(**outcomes, left_out=[] if world.may_mount else ["disk"], losses=failures.count)
 
 
