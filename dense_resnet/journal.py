@@ -230,12 +230,12 @@ class _Log:
 
 def _written(record: Mapping[str, Any]) -> bytes:
     """A line, with its end."""
-    text = json.dumps(record).encode()
-    return _summed(text, f"{zlib.crc32(text):08x}")
+    return _summed(json.dumps(record).encode())
 
 
-def _summed(text: bytes, checksum: str) -> bytes:
-    return text[:-1] + f', "{CHECKSUM}": "{checksum}"}}\n'.encode()
+def _summed(text: bytes) -> bytes:
+    """A line: the JSON object `text` with its checksum, and an end."""
+    return text[:-1] + f', "{CHECKSUM}": "{zlib.crc32(text):08x}"}}\n'.encode()
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
@@ -252,8 +252,7 @@ def _name(line: bytes, where: str) -> str:
         if not (isinstance(record["path"], str) and record["status"] in (OK, ERROR)):
             raise ValueError("no path or status")
         if CHECKSUM in record:
-            text = line[: -len(_summed(b"}", str(record[CHECKSUM])))] + b"}"
-            if line != _summed(text, f"{zlib.crc32(text):08x}"):
+            if line != _summed(line[: -len(_summed(b"}"))] + b"}"):
                 raise ValueError("another checksum")
         elif LIKE_CHECKSUM.search(line):
             raise ValueError("a checksum under another name")

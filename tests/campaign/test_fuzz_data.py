@@ -471,12 +471,6 @@ FORMATS = {
 }
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory):
-    with isolated.worker(tmp_path_factory.mktemp("worker")) as worker:
-        yield worker
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_files(name, campaign, worker, tmp_path):
     damage.fuzz(FORMATS[name], campaign, worker, tmp_path)

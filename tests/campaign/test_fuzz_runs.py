@@ -605,12 +605,6 @@ FORMATS = {
 }
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory):
-    with isolated.worker(tmp_path_factory.mktemp("worker")) as worker:
-        yield worker
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_files(name, campaign, worker, tmp_path):
     if name == "onnx" and any(importlib.util.find_spec(module) is None for module in ("tf2onnx", "onnx", "onnxruntime")):

@@ -275,12 +275,6 @@ def only_within(ranges: Iterable[tuple[int, int]], before: bytes, after: bytes) 
 # -- the test --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory):
-    with isolated.worker(tmp_path_factory.mktemp("worker")) as worker:
-        yield worker
-
-
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras', when it writes
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files(name, campaign, worker, tmp_path):
