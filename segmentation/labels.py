@@ -289,14 +289,14 @@ def _decoded(path: str | Path, data: bytes, max_pixels: int, colors: bool) -> np
             image.load()
         if orientation(image) != 1:
             raise InputError(f"{path}: the label has an EXIF rotation; labels are read as stored. Save it without EXIF.")
-        stretched = 255 // (2**depth - 1) if kind == PNG_GREY and depth in (2, 4) else 1  # by Pillow, to 0..255
+        stretched = 255 // (2**depth - 1) if kind == PNG_GREY and depth < 8 else 1  # by Pillow, to 0..255
         if colors:
-            if stretched > 1 and "transparency" in image.info:
-                image.info["transparency"] *= stretched  # which Pillow leaves as it was
+            if stretched > 1 and image.info.get("transparency", 2**depth) < 2**depth:
+                image.info["transparency"] *= stretched  # which Pillow leaves as it was, before 12.3 that of 1 bit too
             return _opaque(path, image)
         indices = np.asarray(image)
-    if stretched > 1:
-        return indices // stretched
+    if indices.dtype == np.uint8:  # 1 bit is a bool each
+        return indices // np.uint8(stretched)
     return indices.astype(np.uint16 if depth == 16 else np.uint8)
 
 

@@ -13,10 +13,13 @@ import cv2
 import imgviz
 import numpy as np
 import pytest
+from campaign import pngs
 from cityscapesscripts.helpers.labels import labels as cityscapes_labels
 from PIL import Image
 
+from dense_resnet import images
 from dense_resnet.errors import InputError
+from segmentation import labels
 from segmentation.labels import (
     ADE20K,
     CITYSCAPES,
@@ -176,7 +179,7 @@ def test_a_colour_of_no_class():
         decoded(png(clear), COLORS)
 
 
-def test_transparent_colours_of_palettes_and_greys():
+def test_transparent_colours_of_palettes():
     """As an alpha channel's: what is under them is often anything."""
     image = Image.fromarray(np.array([[0, 1, 1]], np.uint8))
     image.putpalette(FIVE.colors.tobytes())
@@ -188,13 +191,30 @@ def test_transparent_colours_of_palettes_and_greys():
         else:
             assert decoded(data, COLORS).tolist() == [[0, 1, 1]]
         assert decoded(data).tolist() == [[0, 1, 1]]
-    greys = LabelSpace(tuple(LabelClass(str(grey), (grey,) * 3) for grey in (0, 85, 170, 255)), None, from_colors=True)
-    plain = png_of(4, 1, 2, 0, [b"\x1b"])
-    clear = struct.pack(">I4sH", 2, b"tRNS", 2)
-    clear += struct.pack(">I", zlib.crc32(clear[4:]))
-    assert decoded(plain, greys).tolist() == [[0, 1, 2, 3]]
-    with pytest.raises(InputError, match="transparent pixels"):
-        decoded(plain[:33] + clear + plain[33:], greys)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("stretched", [False, True])
+def test_transparent_greys_of_few_bits(depth, stretched, monkeypatch):
+    """Pillow stretches them to 0..255, and their transparent value with them or not: that of 1 bit since 12.3."""
+    values = np.arange(2**depth)
+    step = 255 // (2**depth - 1)
+    greys = LabelSpace(tuple(LabelClass(str(value), (value * step,) * 3) for value in values.tolist()), None, from_colors=True)
+    assert decoded(pngs.png_of(values[None, :, None], 0, depth), greys).tolist() == [values.tolist()]
+
+    def with_its_own_value(path, file, max_pixels):
+        image = images.opened(path, file, max_pixels)
+        image.info["transparency"] = clear * (step if stretched else 1)
+        return image
+
+    monkeypatch.setattr(labels, "opened", with_its_own_value)
+    for clear in values.tolist():
+        data = pngs.png_of(values[None, :, None], 0, depth, others=[(b"tRNS", struct.pack(">H", clear))])
+        with pytest.raises(InputError, match="transparent pixels"):
+            decoded(data, greys)
+        others = np.delete(values, clear)[None, :, None]
+        data = pngs.png_of(others, 0, depth, others=[(b"tRNS", struct.pack(">H", clear))])
+        assert decoded(data, greys).tolist() == others[..., 0].tolist()
 
 
 def test_jpeg_labels_are_refused(voc):
