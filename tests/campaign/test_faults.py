@@ -31,7 +31,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from campaign.fork_server import Child, Ended, ForkServer
+from campaign import Campaign
+from campaign.fork_server import BRIEFLY, Child, Ended, ForkServer
 from dense_resnet import checkpoints
 from dense_resnet.files import LOCK
 from segmentation.export import open_exported
@@ -209,11 +210,11 @@ class World:
         self.data = folder / "data"
         self.data.mkdir()
         write_dataset(self.data)
-        self.seconds: dict[str, float] = {}
+        self._spans: dict[str, tuple[float, float]] = {}
         self._changes: dict[str, int] = {}
         self._results: dict[tuple[str, bool], Path] = {}
         training = training_of(self.data)
-        self.model = self._undisturbed(training, "train") / training.target
+        self.model = self._undisturbed(training) / training.target
         self._results["train", False] = self.model.parent
         self.other_model = folder / "other"
         saved = load_model(self.model)
@@ -226,7 +227,7 @@ class World:
         """The folder that a job leaves, or that of the same job on the other model."""
         if (name, other) not in self._results:
             job = (self._others if other else self.jobs)[name]
-            self._results[name, other] = self._undisturbed(job, f"{name}, other" if other else name)
+            self._results[name, other] = self._undisturbed(job)
         return self._results[name, other]
 
     def changes(self, name: str) -> int:
@@ -237,14 +238,24 @@ class World:
             assert self._changes[name] > 5
         return self._changes[name]
 
+    def span(self, name: str) -> tuple[float, float]:
+        """Seconds from a job's start to the first change in its folder, and to its end."""
+        if name not in self._spans:
+            folder, start = self.new_folder(), time.monotonic()
+            with self.server.start(*self.jobs[name].command(folder)) as child:
+                while not any(folder.iterdir()):
+                    assert child.runs_for(BRIEFLY), child.end()
+                first = time.monotonic() - start
+                child.end()
+            self._spans[name] = first, time.monotonic() - start
+        return self._spans[name]
+
     def other(self, name: str) -> Job:
         return self._others[name]
 
-    def _undisturbed(self, job: Job, name: str) -> Path:
+    def _undisturbed(self, job: Job) -> Path:
         folder = self.new_folder()
-        start = time.monotonic()
         ended = self.server.run(*job.command(folder))
-        self.seconds[name] = time.monotonic() - start
         assert ended.code == 0, ended.errors
         return folder
 
@@ -351,82 +362,99 @@ def world(tmp_path_factory):
         yield World(folder, server, may_mount)
 
 
-class Failures:
-    """What went wrong in some cases, while the others go on."""
+Trial = Callable[[str, int, np.random.Generator], str]  # the job's name, the case's number, its random numbers; the outcome
 
-    def __init__(self) -> None:
-        self._messages: list[str] = []
 
-    @contextlib.contextmanager
-    def collected(self) -> Iterator[None]:
+def tried(
+    campaign: Campaign,
+    names: Iterable[str],
+    trial: Trial,
+    *,
+    short: int,
+    outcome: str = "refused",
+    share: float = 0,
+    **more: object,
+) -> None:
+    """Tries the jobs in turn; what goes wrong in a case is told at the end, when the others have had theirs.
+
+    Args:
+        campaign: the test's.
+        names: of the jobs.
+        trial: a case; raises where anything is lost.
+        short: how many in the short form.
+        outcome, share: what at least so many of the cases have to come to, once there are enough of them.
+        more: figures to keep beside the outcomes.
+    """
+    names, failures, outcomes = list(names), [], Counter()
+    for number, random in campaign.cases(short):
         try:
-            yield
+            outcomes[trial(names[number % len(names)], number, random)] += 1
         except Exception as error:
-            self._messages.append(str(error) if isinstance(error, AssertionError) else repr(error))
-
-    @property
-    def count(self) -> int:
-        return len(self._messages)
-
-    def check(self) -> None:
-        assert not self._messages, f"{len(self._messages)} cases failed:\n" + "\n".join(self._messages)
+            failures.append(str(error) if isinstance(error, AssertionError) else repr(error))
+    assert not failures, f"{len(failures)} cases failed:\n" + "\n".join(failures)
+    assert outcomes[outcome] >= share * outcomes.total() or outcomes.total() < MANY, outcomes
+    campaign.report(**outcomes, **more, losses=len(failures))
 
 
 def test_killed_at_any_moment(campaign, world):
-    """SIGKILL, up to three times in a row, at moments of which none is more likely than another."""
-    names, failures, landed, by_verb = list(world.jobs), Failures(), Counter(), Counter()
-    for number, random in campaign.cases(short=3):
-        with failures.collected():
-            case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
-            for _ in range(random.choice([1, 1, 2, 3])):
-                before = contents(case.folder)
-                with case.start() as child:
-                    child.runs_for(random.uniform(0, world.seconds[case.name]))
-                    child.send(signal.SIGKILL)
-                    ended = child.end()
-                assert ended.code in (0, -signal.SIGKILL), ended
-                case.check(ended)
-                killed, changed = ended.code != 0, contents(case.folder) != before
-                landed["after the end" if not killed else "in between" if changed else "before the first change"] += 1
-                by_verb[case.job.verb] += killed
-            case.finish()
-    failures.check()
-    assert by_verb.total() >= landed.total() / 2 or landed.total() < MANY
-    campaign.report(kills=by_verb.total(), by_verb=by_verb, landed=landed, losses=failures.count)
+    """SIGKILL, up to three times in a row, at random moments: half of them of the whole run, half from its first change on."""
+    landed, by_verb = Counter(), Counter()
+
+    def trial(name, number, random):
+        case = Case(world, name, number, over_another=bool(random.integers(2)))
+        kills = 0
+        for _ in range(random.choice([1, 1, 2, 3])):
+            before = contents(case.folder)
+            first_change, end = world.span(name)
+            moment = random.uniform(random.choice([0, first_change]), end)
+            with case.start() as child:
+                child.runs_for(moment)
+                child.send(signal.SIGKILL)
+                ended = child.end()
+            assert ended.code in (0, -signal.SIGKILL), ended
+            case.check(ended)
+            killed, changed = ended.code != 0, contents(case.folder) != before
+            landed["after the end" if not killed else "in between" if changed else "before the first change"] += 1
+            by_verb[case.job.verb] += killed
+            kills += killed
+        case.finish()
+        return "killed" if kills else "done before"
+
+    tried(campaign, world.jobs, trial, short=3, outcome="killed", share=1 / 2, kills_by_verb=by_verb, moments=landed)
+    assert landed["in between"] >= landed.total() / 4 or landed.total() < MANY, landed
 
 
 def test_killed_before_any_change(campaign, world):
     """Killed right before one of the changes of files that the job makes."""
-    names, failures, by_verb = list(world.jobs), Failures(), Counter()
-    for number, random in campaign.cases(short=2):
-        with failures.collected():
-            case = Case(world, names[-1 - number % len(names)], number, over_another=bool(random.integers(2)))
-            ended = case.run(folder=str(case.folder), at=int(random.integers(world.changes(case.name))))
-            assert ended.code == -signal.SIGKILL, ended
-            case.check(ended)
-            case.finish()
-            by_verb[case.job.verb] += 1
-    failures.check()
-    campaign.report(kills=by_verb.total(), by_verb=by_verb, losses=failures.count)
+    by_verb = Counter()
+
+    def trial(name, number, random):
+        case = Case(world, name, number, over_another=bool(random.integers(2)))
+        ended = case.run(folder=str(case.folder), at=int(random.integers(world.changes(case.name))))
+        assert ended.code == -signal.SIGKILL, ended
+        case.check(ended)
+        case.finish()
+        by_verb[case.job.verb] += 1
+        return "killed"
+
+    tried(campaign, reversed(world.jobs), trial, short=2, outcome="killed", share=1, kills_by_verb=by_verb)
 
 
 def test_a_change_that_fails(campaign, world):
     """A file that cannot be opened for writing, renamed or brought to the disk."""
-    names, failures, outcomes = list(world.jobs), Failures(), Counter()
-    for number, random in campaign.cases(short=1):
-        with failures.collected():
-            case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
-            cause = int(random.choice([errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE]))
-            ended = case.run(folder=str(case.folder), at=int(random.integers(world.changes(case.name))), error=cause)
-            if ended.code:
-                case.refused(ended, f"{os.strerror(cause)}.")
-                assert str(case.folder) in ended.errors, ended
-            outcomes["refused" if ended.code else "done without it"] += 1
-            case.check(ended)
-            case.finish()
-    failures.check()
-    assert outcomes["refused"] >= outcomes.total() / 2 or outcomes.total() < MANY
-    campaign.report(**outcomes, losses=failures.count)
+
+    def trial(name, number, random):
+        case = Case(world, name, number, over_another=bool(random.integers(2)))
+        cause = int(random.choice([errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE]))
+        ended = case.run(folder=str(case.folder), at=int(random.integers(world.changes(case.name))), error=cause)
+        if ended.code:
+            case.refused(ended, f"{os.strerror(cause)}.")
+            assert str(case.folder) in ended.errors, ended
+        case.check(ended)
+        case.finish()
+        return "refused" if ended.code else "done without it"
+
+    tried(campaign, world.jobs, trial, short=1, share=1 / 2)
 
 
 @contextlib.contextmanager
@@ -447,14 +475,13 @@ def test_a_full_disk(campaign, world):
     """A small file system with room for nothing, some, or nearly all of what the job writes."""
     if not world.may_mount:
         pytest.skip("needs a user who may mount file systems")
-    names, failures, outcomes = list(world.jobs), Failures(), Counter()
-    for number, random in campaign.cases(short=2):
-        name = names[number % len(names)]
+
+    def trial(name, number, random):
         folder = world.new_folder()
         files = [path.stat().st_size for path in world.result(name).rglob("*") if path.is_file()]
         needed = sum(-(-size // PAGE) * PAGE for size in files)
-        share = [0, random.uniform(0, 1), random.uniform(0.8, 1.2)][(number + number // len(names)) % 3]
-        with failures.collected(), mounted(folder, 2**24) as remount:
+        share = [0, random.uniform(0, 1), random.uniform(0.8, 1.2)][(number + number // len(world.jobs)) % 3]
+        with mounted(folder, 2**24) as remount:
             case = Case(world, name, number, folder, over_another=bool(random.integers(2)))
             used = shutil.disk_usage(folder).used
             remount(f"size={max(PAGE, used + int(share * needed))}")
@@ -462,41 +489,39 @@ def test_a_full_disk(campaign, world):
             if ended.code:
                 case.refused(ended, "No space left on device", "MiB are needed and")
                 assert str(folder) in ended.errors, ended
-            outcomes["refused" if ended.code else "had room enough"] += 1
             case.check(ended)
             remount(f"size={2**24}")
             case.finish()
-    failures.check()
-    assert outcomes["refused"] >= outcomes.total() / 2 or outcomes.total() < MANY
-    campaign.report(**outcomes, losses=failures.count)
+        return "refused" if ended.code else "had room enough"
+
+    tried(campaign, world.jobs, trial, short=2, share=1 / 2)
 
 
 def test_a_limit_of_file_sizes(campaign, world):
     """No file may grow beyond a size, such as users' quotas have it."""
-    names, failures, outcomes = list(world.jobs), Failures(), Counter()
-    for number, random in campaign.cases(short=1):
-        with failures.collected():
-            case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
-            files = [path.stat().st_size for path in world.result(case.name).rglob("*") if path.is_file()]
-            ended = case.run(largest=int(random.integers(LEAST, max(*files, LEAST + 1))))
-            if ended.code:
-                case.refused(ended, "File too large", "No space left on device")
-            outcomes["refused" if ended.code else "had room enough"] += 1
-            case.check(ended)
-            case.finish()
-    failures.check()
-    assert outcomes["refused"] >= outcomes.total() / 4 or outcomes.total() < MANY
-    campaign.report(**outcomes, losses=failures.count)
+
+    def trial(name, number, random):
+        case = Case(world, name, number, over_another=bool(random.integers(2)))
+        files = [path.stat().st_size for path in world.result(case.name).rglob("*") if path.is_file()]
+        ended = case.run(largest=int(random.integers(LEAST, max(*files, LEAST + 1))))
+        if ended.code:
+            case.refused(ended, "File too large", "No space left on device")
+        case.check(ended)
+        case.finish()
+        return "refused" if ended.code else "had room enough"
+
+    tried(campaign, world.jobs, trial, short=1, share=1 / 4)
 
 
 def test_forbidden_folders_and_files(campaign, world):
     """A disk that may only be read; a folder, or a file in it, of which the user has only that right."""
-    names, failures, outcomes = list(world.jobs), Failures(), Counter()
     ways = ("disk", "folder", "file") if world.may_mount else ("folder", "file")
-    for number, random in campaign.cases(short=1):
-        way = ways[(number + number // len(names)) % len(ways)]
-        with failures.collected(), contextlib.ExitStack() as stack:
-            case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
+    by_way = Counter()
+
+    def trial(name, number, random):
+        way = ways[(number + number // len(world.jobs)) % len(ways)]
+        with contextlib.ExitStack() as stack:
+            case = Case(world, name, number, over_another=bool(random.integers(2)))
             earlier = shutil.copytree(case.folder, world.new_folder(), dirs_exist_ok=True)
             with contextlib.ExitStack() as forbidden:
                 if way == "disk":
@@ -519,11 +544,12 @@ def test_forbidden_folders_and_files(campaign, world):
                     case.refused(ended, "Read-only file system", "Permission denied", "exists already")
                     assert str(case.folder) in ended.errors, ended
                 case.check(ended)
-            outcomes[f"{way} refused" if ended.code else "done"] += 1
             case.finish()
-    failures.check()
-    assert outcomes.total() - outcomes["done"] >= outcomes.total() / 2 or outcomes.total() < MANY
-    campaign.report(**outcomes, left_out=[] if world.may_mount else ["disk"], losses=failures.count)
+        by_way[way] += ended.code != 0
+        return "refused" if ended.code else "done"
+
+    left_out = [] if world.may_mount else ["disk"]
+    tried(campaign, world.jobs, trial, short=1, share=1 / 2, refused_by_way=by_way, left_out=left_out)
 
 
 def test_files_that_vanish(campaign, world):
@@ -531,10 +557,11 @@ def test_files_that_vanish(campaign, world):
 
     Nothing can be promised of who removes a file from a hidden folder right before that takes its name, as a SavedModel does.
     """
-    names, failures, outcomes = [name for name in world.jobs if name != "export to savedmodel"], Failures(), Counter()
-    for number, random in campaign.cases(short=1):
-        with failures.collected(), contextlib.ExitStack() as stack:
-            case = Case(world, names[number % len(names)], number)
+    names = [name for name in world.jobs if name != "export to savedmodel"]
+
+    def trial(name, number, random):
+        with contextlib.ExitStack() as stack:
+            case = Case(world, name, number)
             at, victim = int(random.integers(world.changes(case.name))), None
             if case.job.verb in READING and (number // len(names)) % 3:
                 at //= 2  # what has been read already is not missed
@@ -546,21 +573,20 @@ def test_files_that_vanish(campaign, world):
             ended = case.run(folder=str(case.folder), at=at, remove=victim and str(victim))
             if ended.code:
                 case.refused(ended, *((victim.name, str(victim.parent)) if victim else (str(case.folder),)))
-            outcomes["refused" if ended.code else "done"] += 1
             case.check(ended)
             stack.close()
             case.finish()
-    failures.check()
-    assert outcomes["refused"] >= outcomes.total() / 4 or outcomes.total() < MANY
-    campaign.report(**outcomes, losses=failures.count)
+        return "refused" if ended.code else "done"
+
+    tried(campaign, names, trial, short=1, share=1 / 4)
 
 
 def test_files_that_cannot_be_read(campaign, world):
     """Errors of the disk and of the network on opening and on reading, a folder or a pipe in a file's place."""
-    names, failures, outcomes = list(world.jobs), Failures(), Counter()
-    for number, random in campaign.cases(short=2):
-        with failures.collected(), contextlib.ExitStack() as stack:
-            case = Case(world, names[number % len(names)], number)
+
+    def trial(name, number, random):
+        with contextlib.ExitStack() as stack:
+            case = Case(world, name, number)
             reads = [world.model / "weights.safetensors", world.model / "model.json"]
             if case.job.verb in READING and random.integers(4):
                 reads = [*world.data.rglob("*.png"), world.data / "dataset.json"]
@@ -578,12 +604,11 @@ def test_files_that_cannot_be_read(campaign, world):
                 case.check_without(victim.name)
             else:
                 case.check(ended)
-            outcomes["refused" if ended.code else "a folder without images" if smaller else "done without it"] += 1
             stack.close()
             case.finish()
-    failures.check()
-    assert outcomes["refused"] >= outcomes.total() / 4 or outcomes.total() < MANY
-    campaign.report(**outcomes, losses=failures.count)
+        return "refused" if ended.code else "a folder without images" if smaller else "done without it"
+
+    tried(campaign, world.jobs, trial, short=2, share=1 / 4)
 
 
 @contextlib.contextmanager
@@ -606,49 +631,47 @@ def in_the_place_of(victim: Path, way: str, aside: Path) -> Iterator[None]:
 
 def test_two_runs_at_once(campaign, world):
     """The same command twice, the second a little later or at the same moment; where the target is replaced, on two models."""
-    names, failures, outcomes = list(world.jobs), Failures(), Counter()
-    for number, random in campaign.cases(short=2):
-        with failures.collected():
-            case = Case(world, names[number % len(names)], number)
-            second = world.other(case.name) if case.job.replaces else case.job
-            case.before = contents(world.result(case.name, other=True)) if case.job.replaces else {}
-            with case.start() as first:
-                first.runs_for(random.choice([0, 0, 0.05, random.uniform(0, world.seconds[case.name])]))
-                with world.server.start(*second.command(case.folder)) as child:
-                    both = [first.end(), child.end()]
-            for ended in both:
-                if ended.code:
-                    case.refused(ended, "another run", "exists already")
-                outcomes["refused" if ended.code else "done"] += 1
-            makes = (case.wanted, case.before or case.wanted)
-            results = [files for ended, files in zip(both, makes, strict=True) if ended.code == 0]
-            assert results, both
-            for ended in both:
-                case.check(ended, *results)
-            case.finish()
-    failures.check()
-    assert outcomes["refused"] or outcomes.total() < MANY
-    campaign.report(**outcomes, losses=failures.count)
+
+    def trial(name, number, random):
+        case = Case(world, name, number)
+        second = world.other(case.name) if case.job.replaces else case.job
+        case.before = contents(world.result(case.name, other=True)) if case.job.replaces else {}
+        moment = random.choice([0, 0, 0.05, random.uniform(0, world.span(name)[1])])
+        with case.start() as first:
+            first.runs_for(moment)
+            with world.server.start(*second.command(case.folder)) as child:
+                both = [first.end(), child.end()]
+        for ended in both:
+            if ended.code:
+                case.refused(ended, "another run", "exists already")
+        makes = (case.wanted, case.before or case.wanted)
+        results = [files for ended, files in zip(both, makes, strict=True) if ended.code == 0]
+        assert results, both
+        for ended in both:
+            case.check(ended, *results)
+        case.finish()
+        return "both done" if len(results) == 2 else "one refused"
+
+    tried(campaign, world.jobs, trial, short=2, outcome="one refused", share=1 / MANY)
 
 
 def test_signals_at_any_moment(campaign, world):
     """SIGTERM or SIGINT: the exit code says that the same command goes on."""
-    names, failures, codes = list(world.jobs), Failures(), Counter()
-    for number, random in campaign.cases(short=2):
-        with failures.collected():
-            case = Case(world, names[number % len(names)], number, over_another=bool(random.integers(2)))
-            with case.start() as child:
-                assert child.handles(signal.SIGTERM)
-                child.runs_for(random.uniform(0, world.seconds[case.name]))
-                child.send(random.choice([signal.SIGTERM, signal.SIGINT]))
-                ended = child.end()
-            assert ended.code in (0, cli.STOPPED), ended
-            assert "Traceback" not in ended.errors, ended
-            codes[ended.code] += 1
-            left = [name for name in contents(case.folder) if hidden(name)]
-            assert not left, f"case {number}, {case.name}: left behind: {left}"
-            case.check(ended)
-            case.finish()
-    failures.check()
-    assert codes[cli.STOPPED] or codes.total() < MANY
-    campaign.report(stopped=codes[cli.STOPPED], done=codes[0], losses=failures.count)
+
+    def trial(name, number, random):
+        case = Case(world, name, number, over_another=bool(random.integers(2)))
+        moment = random.uniform(0, world.span(name)[1])
+        with case.start() as child:
+            assert child.handles(signal.SIGTERM)
+            child.runs_for(moment)
+            child.send(random.choice([signal.SIGTERM, signal.SIGINT]))
+            ended = child.end()
+        assert ended.code in (0, cli.STOPPED), ended
+        assert "Traceback" not in ended.errors, ended
+        left = [name for name in contents(case.folder) if hidden(name)]
+        assert not left, f"case {number}, {case.name}: left behind: {left}"
+        case.check(ended)
+        case.finish()
+        return "stopped" if ended.code else "done"
+
+    tried(campaign, world.jobs, trial, short=2, outcome="stopped", share=1 / MANY)
