@@ -8,3 +8,12 @@ is a defect of ours and keeps its traceback. It is a ``ValueError``, so code wri
 
 class InputError(ValueError):
     """An argument, a file or a value that the caller has to change."""
+
+
+def counted(number: int, thing: str) -> str:
+    """How many there are, for messages.
+
+    >>> counted(1, "image"), counted(2000, "bad line")
+    ('1 image', '2,000 bad lines')
+    """
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")

@@ -12,7 +12,8 @@ import glob
 import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -21,10 +22,11 @@ import numpy as np
 from PIL import Image
 
 from dense_resnet import files, kinds, png
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, counted
 
 FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
+UNREAD = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB of RGB
 PNG_START, JPEG_START = png.START, b"\xff\xd8\xff"
 TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
@@ -41,13 +43,18 @@ class Found:
     relative: str  # under the folder it was found through, with forward slashes: what outputs are named after
 
 
-def find_images(sources: Sequence[str], without: str | os.PathLike[str] | None = None) -> list[Found]:
+def find_images(
+    sources: Sequence[str],
+    without: str | os.PathLike[str] | None = None,
+    note: Callable[[str], object] = lambda message: None,
+) -> list[Found]:
     """The images that `sources` mean, sorted by relative path.
 
     Args:
         sources: folders (searched through, for .jpg, .jpeg and .png), image files, glob patterns, or ``.txt`` lists with
             one path a line, relative to the list's own folder and inside it.
         without: a folder whose files do not count, even where a source holds it.
+        note: called with a message for each folder that also holds pictures under other names.
 
     Raises:
         InputError: a source does not exist or holds no image, a list leaves its folder, or two images would have the
@@ -70,6 +77,9 @@ def find_images(sources: Sequence[str], without: str | os.PathLike[str] | None =
                     f" It holds files of other kinds ({', '.join(others)}): convert pictures to PNG or JPEG." if others else ""
                 )
                 raise InputError(f"{source}: the folder holds no image (looked for {', '.join(SUFFIXES)}).{held}")
+            if unread := Counter(file.suffix.lower() for file in everything if file.suffix.lower() in UNREAD):
+                held = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+                note(f"{source}: other pictures are left out ({held}): PNG and JPEG are read, as {', '.join(SUFFIXES)}.")
             found += [Found(file, file.relative_to(path).as_posix()) for file in inside]
         elif path.is_file() and path.suffix.lower() == ".txt":
             found += _listed(path)
@@ -121,9 +131,8 @@ def _listed(path: Path) -> list[Found]:
         else:
             found.append(Found(path.parent / name, str(pure)))
     if problems:
-        raise InputError(
-            f"{path}: {len(problems)} bad lines: {'; '.join(problems[:10])}. A line is one path, from the list's folder on."
-        )
+        found_bad = f"{counted(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
+        raise InputError(f"{path}: {found_bad}. A line is one path, from the list's folder on.")
     if not found:
         raise InputError(f"{path}: the list is empty.")
     return found

@@ -37,7 +37,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import dense_resnet
-from dense_resnet import checkpoints, files, fused, geometry, machine
+from dense_resnet import checkpoints, files, fused, geometry, machine, strict_json
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.errors import InputError
@@ -400,9 +400,9 @@ def _opened_saved_model(folder: Path) -> Exported:
         raise InputError(f"{folder}: has no {DESCRIPTION}, so it is no SavedModel of `export`, and is not run.")
     data = (folder / GRAPH).read_bytes()
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
+        description = strict_json.loads((folder / DESCRIPTION).read_bytes())
         fits = description["sha256"] == _digest(data, description)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / DESCRIPTION}: damaged, or not written by `export`: {error!r}.") from error
     if not fits:
         raise InputError(
@@ -571,7 +571,7 @@ def _opened_onnx(path: Path) -> Exported:
     options.log_severity_level = 3  # errors: it warns of every input that has a default
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        description = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
+        description = strict_json.loads(session.get_modelmeta().custom_metadata_map[KEY])
     except Exception as error:  # onnxruntime has no common kind
         raise InputError(f"{path}: cannot be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
     return _opened(path, ONNX, description, lambda *of_network: _OnnxRunner(session, *of_network))

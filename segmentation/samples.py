@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from dense_resnet import strict_json
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, counted
 from dense_resnet.images import MAX_PIXELS, SUFFIXES, as_stored, decode_image, find_images, orientation_of, read_file
 from segmentation import records
 from segmentation.labels import ADE20K, CITYSCAPES, VOC, LabelSpace, decode_label, mapping_from_json, reduce_zero_label
@@ -172,8 +172,7 @@ def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error"
         shown = problems[:MOST_SHOWN]
         if len(problems) > len(shown):
             shown.append(f"... and {len(problems) - len(shown)} more: doctor lists them all")
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InputError("\n  ".join([f"{layout.name}, split {split}: {count}:", *shown]))
+        raise InputError("\n  ".join([f"{layout.name}, split {split}: {counted(len(problems), 'problem')}:", *shown]))
     samples = tuple(replace(sample, exif=exif) for sample in found.samples)
     return Dataset(layout.name, split, layout.space, samples, tuple(problems))
 

@@ -970,7 +970,7 @@ def test_skipped_images_are_listed_by_the_command(capsys, own_pairs, model_folde
     (own_pairs / "images" / "a.png").write_bytes(b"")
     code, out, _ = evaluate(capsys, own_pairs, model_folder, tmp_path / "out", "--on-error", "skip")
     assert code == 0
-    assert "1 images skipped:\n" in out
+    assert "1 image skipped:\n" in out
     assert "images/a.png: not a PNG or JPEG image" in out
 
 

@@ -404,7 +404,7 @@ def test_the_main_job_killed_in_the_middle_goes_on_to_the_same_files(photograph_
     whole = subprocess.run(extract_command(folder, tmp_path / "whole"), capture_output=True, text=True, check=False)
     assert whole.returncode == 0, whole.stderr
     assert "features of 6 images" in whole.stdout
-    assert "1 images skipped" in whole.stdout
+    assert "1 image skipped" in whole.stdout
     assert "truncated.jpg: cannot be decoded" in whole.stdout
     written = [path for path in (tmp_path / "whole").iterdir() if path.suffix == ".safetensors"]
     assert len(written) == 6

@@ -315,7 +315,7 @@ def test_links_to_nothing_loops_and_pipes_are_told_and_never_waited_for(tmp_path
 
 def test_a_listed_name_that_no_file_can_have(tmp_path):
     (tmp_path / "list.txt").write_text("x" * 300)
-    with pytest.raises(InputError, match="list.txt: 1 bad lines: line 1: no such file 'xxx"):
+    with pytest.raises(InputError, match="list.txt: 1 bad line: line 1: no such file 'xxx"):
         images.find_images([str(tmp_path / "list.txt")])
 
 
@@ -337,6 +337,18 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path):
     (tmp_path / "b.tif").write_bytes(b"II*")
     with pytest.raises(InputError, match=r"no image \(looked for .*\)\. It holds files of other kinds \(\.tif, \.webp\)"):
         images.find_images([str(tmp_path)])
+
+
+def test_pictures_of_other_kinds_are_left_out_and_said(tmp_path):
+    for name in ("a.png", "b.webp", "c.WEBP", "more/d.tif", "Thumbs.db", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    notes = []
+    assert [image.relative for image in images.find_images([str(tmp_path)], note=notes.append)] == ["a.png"]
+    (note,) = notes
+    assert note.startswith(f"{tmp_path}: other pictures are left out (1 .tif, 2 .webp): PNG and JPEG are read")
+    images.find_images([str(tmp_path / "a.png")], note=notes.append)
+    assert len(notes) == 1
 
 
 def test_images_that_all_lie_where_results_go(tmp_path):

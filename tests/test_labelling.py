@@ -285,7 +285,7 @@ def test_the_command(capsys, model_folder, predictor, folder, tmp_path):
     assert not (tmp_path / "out").exists()
     code, out, _ = run(capsys, *arguments, "--on-error", "skip", "--overlay", "--save-probs")
     assert code == 0
-    assert f"{tmp_path / 'out'}: labels of 3 images\n1 images skipped:\n" in out
+    assert f"{tmp_path / 'out'}: labels of 3 images\n1 image skipped:\n" in out
     assert "broken.png: cannot be decoded" in out
     assert np.array_equal(labels_in(tmp_path / "out" / "a.png"), predictor(image_of(40, 60)).labels)
     assert {"a.overlay.jpg", "a.probabilities.safetensors"} <= set(contents(tmp_path / "out"))
@@ -314,7 +314,7 @@ def test_a_signal_stops_the_command(capsys, model_folder, folder, tmp_path, monk
     arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--out", tmp_path / "out", "--threads", 1]
     code, out, _ = run(capsys, *arguments)
     assert code == 75
-    assert out.endswith(f"{tmp_path / 'out'}: labels of 1 images\nstopped; the same command goes on from here\n")
+    assert out.endswith(f"{tmp_path / 'out'}: labels of 1 image\nstopped; the same command goes on from here\n")
     monkeypatch.undo()
     code, out, _ = run(capsys, *arguments)
     assert code == 0

@@ -115,7 +115,7 @@ def test_extract_with_weights(capsys, small_weights, image_folder, tmp_path):
     code, out, _ = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path, "--batch", 2, "--precision", "float32")
     assert code == 0, out
     assert "float32: 2 images at a time" in out
-    assert "features of 1 images" in out
+    assert "features of 1 image" in out
     assert dr.read_features(tmp_path / "cat.jpg.safetensors").map(16).shape == (9, 9, 512)
     assert images.check_image(tmp_path / "cat.jpg.alignment.png").format == "PNG"
     code, out, _ = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path, "--precision", "float32")

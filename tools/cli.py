@@ -248,6 +248,7 @@ def chosen_pace(args: argparse.Namespace, runner: Runner, side: int, images: int
     import numpy as np
 
     from dense_resnet import journal, pace
+    from dense_resnet.errors import counted
     from dense_resnet.runner import CELLS
 
     names = (CELLS,) if CELLS in runner.names else runner.names  # what the run will ask for
@@ -258,8 +259,9 @@ def chosen_pace(args: argparse.Namespace, runner: Runner, side: int, images: int
     batch = batch or (None if shard_of(args.shard)[1] == 1 else 1)
     canvas = np.random.default_rng(0).integers(0, 256, (side, side, runner.plan.in_channels), np.uint8)
     chosen = pace.chosen(lambda size: runner(np.stack([canvas] * size), names=names), images, batch=batch, threads=args.threads)
-    images_each = f"{chosen.batch} image" + "s" * (chosen.batch > 1)
-    batches = f"{images_each} at a time" + (f", {chosen.threads} batches at once" if chosen.threads > 1 else "")
+    batches = f"{counted(chosen.batch, 'image')} at a time" + (
+        f", {chosen.threads} batches at once" if chosen.threads > 1 else ""
+    )
     speed = f", measured: {chosen.images_per_second:.2f} images/s" if chosen.images_per_second else ""
     print(f"{runner.precision}: {batches}{speed}")
     return chosen
@@ -406,18 +408,29 @@ def checked_laws(backbone: Backbone, nominal: Plan, size: int) -> bool:
     return holds
 
 
+def print_note(message: str) -> None:
+    """What is no mistake, and good to know."""
+    print(f"note: {message}")
+
+
 def print_skipped(failed: Sequence[str]) -> None:
     """The messages of the images that were left out, if any."""
+    from dense_resnet.errors import counted
+
     if failed:
-        print(f"{len(failed)} images skipped:")
+        print(f"{counted(len(failed), 'image')} skipped:")
         for message in failed:
             print(f"  {message}")
 
 
 def print_outcome(outcome: Any, out: str, what: str) -> int:
     """What a run over images has written to `out`, what it left out, whether it was stopped; gives the exit code."""
+    from dense_resnet.errors import counted
+
     earlier = outcome.total - outcome.written
-    print(f"{out}: {what} of {outcome.total} images" + (f", {earlier} of them from an earlier run" if earlier else ""))
+    print(
+        f"{out}: {what} of {counted(outcome.total, 'image')}" + (f", {earlier} of them from an earlier run" if earlier else "")
+    )
     print_skipped(outcome.failed)
     if outcome.stopped:
         print("stopped; the same command goes on from here")

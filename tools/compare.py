@@ -21,6 +21,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.markup import escape
     from rich.table import Table
 
+    from dense_resnet.errors import counted
     from dense_resnet.files import write_bytes
     from segmentation.results import compare
 
@@ -45,8 +46,8 @@ def main(args: argparse.Namespace) -> int:
     mean = found["mean_iou"]
     lines = [f"protocols differ: {line}" for line in found["differing"]]
     lines.append(
-        f"{found['images']} images, {found['resamples']} resamples; p = {number(mean['p_value'])} (two-sided) for the "
-        "difference of the mean IoUs; * marks intervals without 0"
+        f"{counted(found['images'], 'image')}, {found['resamples']} resamples; p = {number(mean['p_value'])} (two-sided) "
+        "for the difference of the mean IoUs; * marks intervals without 0"
     )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

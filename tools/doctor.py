@@ -29,6 +29,7 @@ def main(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from dense_resnet.errors import counted
     from dense_resnet.files import write_bytes
     from dense_resnet.images import MAX_PIXELS
     from segmentation.inspection import inspect
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     for line in (*_lines("warning", report.warnings, ENOUGH), *_lines("error", report.errors)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    found = f"{_counted(report.errors, 'error')}, {_counted(report.warnings, 'warning')}"
+    found = f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
     console.print(f"{report.name}: {found}", markup=False, highlight=False)
     if args.records:
         print(f"{args.records}: " + ("nothing was written: mend the errors first" if report.errors else "written"))
@@ -71,11 +72,14 @@ def _table(report: Report, counts: SplitCounts) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from dense_resnet.errors import counted
+
     scored = int(counts.pixels.sum())
     shares = counts.pixels / max(1, scored)
     ignored = counts.ignored / max(1, scored + counts.ignored)
     table = Table(
-        title=f"{counts.split}: {counts.images:,} images, {scored:,} px and {ignored:.1%} ignored", title_justify="left"
+        title=f"{counts.split}: {counted(counts.images, 'image')}, {scored:,} px and {ignored:.1%} ignored",
+        title_justify="left",
     )
     for column in ("", "class", "pixels", "share", "", "images", "weight"):
         table.add_column(column, justify="left" if column in ("class", "") else "right")
@@ -90,10 +94,6 @@ def _table(report: Report, counts: SplitCounts) -> Table:
             f"{counts.weights[index]:.3g}",
         )
     return table
-
-
-def _counted(findings: tuple[Finding, ...], word: str) -> str:
-    return f"{len(findings)} {word}" + ("" if len(findings) == 1 else "s")
 
 
 def _lines(title: str, findings: tuple[Finding, ...], enough: int | None = None) -> list[str]:

@@ -43,10 +43,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from dense_resnet.errors import counted
     from dense_resnet.images import MAX_PIXELS
     from segmentation.samples import open_layout, recognise
 
-    from .cli import STOPPED, asked_precision, print_skipped, progress_bar, shard_of, start_tensorflow, stop_signals
+    from .cli import (
+        STOPPED,
+        asked_precision,
+        print_note,
+        print_skipped,
+        progress_bar,
+        shard_of,
+        start_tensorflow,
+        stop_signals,
+    )
 
     switches = _switches(args)
     shard, precision = shard_of(args.shard), asked_precision(args)
@@ -63,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
         system, threads = _system(args, switches, dataset, max_pixels, precision)
         evaluation = Evaluation(system, dataset, args.out, switches, shard=shard, max_pixels=max_pixels, threads=threads)
         if system.seams:
-            print(f"note: near seams, figures may differ from the images run whole: {system.seams}")
+            print_note(f"near seams, figures may differ from the images run whole: {system.seams}")
         with progress_bar() as progress:
             outcome = evaluation.run(
                 on_error=args.on_error, merge=args.merge, progress=progress, stop=stop, report=not args.no_report
@@ -73,7 +83,9 @@ def main(args: argparse.Namespace) -> int:
         print(f"stopped with {outcome.total} of {len(dataset.samples)} images; the same command goes on from here")
         return STOPPED
     if outcome.result is None:
-        print(f"{args.out}: {outcome.total} images of shard {args.shard}; the command without --shard joins the shards")
+        print(
+            f"{args.out}: {counted(outcome.total, 'image')} of shard {args.shard}; the command without --shard joins the shards"
+        )
         return 0
     print_result(outcome.result)
     out = Path(args.out)
@@ -86,6 +98,8 @@ def print_result(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from dense_resnet.errors import counted
 
     table = Table("class", "IoU", "95 %", "accuracy", "boundary IoU", "pixels")
     for column in table.columns[1:]:
@@ -104,7 +118,7 @@ def print_result(result: dict[str, Any]) -> None:
     counts, calibration = result["counts"], result["calibration"]
     lines = [
         f"mean IoU {number(result['mean_iou'])} {_interval(result['intervals']['mean_iou'])} over {result['averaged_classes']} "
-        f"classes, {counts['images']} images ({counts['scored']:,} pixels scored, {counts['ignored']:,} ignored)",
+        f"classes, {counted(counts['images'], 'image')} ({counts['scored']:,} pixels scored, {counts['ignored']:,} ignored)",
         f"pixel accuracy {number(result['pixel_accuracy'])}, mean accuracy {number(result['mean_accuracy'])}, "
         f"frequency-weighted IoU {number(result['frequency_weighted_iou'])}, boundary IoU {number(result['mean_boundary_iou'])}"
         + (f", calibration error {number(calibration['expected_error'])}" if calibration else ""),

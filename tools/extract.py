@@ -38,6 +38,7 @@ def main(args: argparse.Namespace) -> int:
         chosen_pace,
         loaded_backbone,
         opened_export,
+        print_note,
         print_outcome,
         progress_bar,
         shard_of,
@@ -45,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
         stop_signals,
     )
 
-    found = find_images(args.images, without=args.out)
+    found = find_images(args.images, without=args.out, note=print_note)
     shard, precision = shard_of(args.shard), asked_precision(args)
     exported = None
     if args.model not in VARIANTS and Path(args.model).exists():

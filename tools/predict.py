@@ -30,6 +30,7 @@ def main(args: argparse.Namespace) -> int:
         asked_precision,
         chosen_pace,
         opened_model,
+        print_note,
         print_outcome,
         progress_bar,
         shard_of,
@@ -37,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
         stop_signals,
     )
 
-    found = find_images(args.images, without=args.out)
+    found = find_images(args.images, without=args.out, note=print_note)
     shard, precision = shard_of(args.shard), asked_precision(args)
     with stop_signals() as stop:
         start_tensorflow()
@@ -60,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
             threads=pace.threads,
         )
         if labelling.seams:
-            print(f"note: near seams, labels may differ from the images run whole: {labelling.seams}")
+            print_note(f"near seams, labels may differ from the images run whole: {labelling.seams}")
         with progress_bar() as progress:
             outcome = labelling.run(found, on_error=args.on_error, progress=progress, stop=stop)
     return print_outcome(outcome, args.out, "labels")
