@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet import checkpoints, features, files, geometry, images, journal, pace
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, UnreadableError
 from dense_resnet.images import Found, Placement
-from dense_resnet.journal import FAIL, Journal
+from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from dense_resnet.picture import alignment_picture, write_picture
 from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import preprocess
@@ -171,22 +171,23 @@ class Extraction:
         journal.check_on_error(on_error)
         index, count = self.shard
         found = list(found)[index::count]
-        bad: dict[str, str] = {}
+        bad: dict[str, InputError] = {}
         for number, image in enumerate(found):
             if stop():
                 return Outcome(0, 0, (), stopped=True)
             progress("checking", number, len(found))
-            if message := self._refusal(image):
-                bad[image.relative] = message
+            if error := self._refusal(image):
+                bad[image.relative] = error
         if bad and on_error == FAIL:
-            listed = "\n".join(f"  {message}" for message in list(bad.values())[:20])
+            listed = "\n".join(f"  {error}" for error in list(bad.values())[:20])
             raise InputError(
                 f"{len(bad)} of {len(found)} images cannot be used; nothing was computed. "
                 f"--on-error skip leaves them out.\n{listed}"
             )
         files.probe_folder(self.out)
         with journal.locked(self.out, shared=count > 1):
-            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, MANIFEST)
+            targets = (place(image.relative) for image in found for place in (self._features_of, self._picture_of))
+            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, MANIFEST, targets)
             with Journal(self.out / journal.log_name(MANIFEST, self.shard), MANIFEST) as manifest:
                 return self._work(found, bad, manifest, on_error, progress, stop, picture)
 
@@ -199,15 +200,15 @@ class Extraction:
             raise InputError(f"{name!r} would lie outside {self.out}.")
         return self.out / f"{name}{checkpoints.safetensors.SUFFIX}"
 
-    def _picture_of(self, image: Found) -> Path:
-        return self.out / f"{image.relative}{PICTURE}"
+    def _picture_of(self, name: str) -> Path:
+        return self.out / f"{name}{PICTURE}"
 
     # ------------------------------------------------------------------------------------------------------------------
 
     def _work(
         self,
         found: list[Found],
-        bad: dict[str, str],
+        bad: dict[str, InputError],
         manifest: Journal,
         on_error: str,
         progress: Progress,
@@ -219,11 +220,16 @@ class Extraction:
             if stop():
                 return Outcome(0, len(done), (), stopped=True)
             progress("comparing", number, len(found))
-            if self._is_done(image, manifest):
-                done.add(image.relative)
-        bad = {name: message for name, message in bad.items() if name not in done}  # a lower limit takes nothing away
-        for name, message in bad.items():
-            self._fail(name, message, manifest)
+            try:
+                if self._is_done(image, manifest):
+                    done.add(image.relative)
+            except UnreadableError as error:
+                if on_error == FAIL:
+                    raise
+                bad[image.relative] = error
+        bad = {name: error for name, error in bad.items() if name not in done}  # a lower limit takes nothing away
+        for name, error in bad.items():
+            self._fail(name, error, manifest)
         size = self.settings.batch
         batches = [found[start : start + size] for start in range(0, len(found), size)]
         todo = [
@@ -235,9 +241,9 @@ class Extraction:
         files.probe_folder(self.out, self._bytes_per_image() * (len(found) - len(bad) - len(done)))
         if picture:
             for image in found:
-                if image.relative in done and not self._picture_of(image).exists():
+                if image.relative in done and not self._picture_of(image.relative).exists():
                     self._draw(image)
-        written, failures, stopped = 0, dict(bad), False
+        written, failures, stopped = 0, {name: str(error) for name, error in bad.items()}, False
         progress("extracting", len(done), len(found))
         with ThreadPoolExecutor(DECODERS) as decoders, pace.OneByOne(BATCHES_AHEAD) as writer:
             decoded = _ahead(decoders, self._read, todo, BATCHES_AHEAD)
@@ -256,7 +262,7 @@ class Extraction:
                             if on_error == FAIL:
                                 raise
                             failures[image.relative] = str(error)
-                            writer.add(self._fail, image.relative, str(error), manifest)
+                            writer.add(self._fail, image.relative, error, manifest)
                     if ready:
                         yield ready
 
@@ -314,35 +320,48 @@ class Extraction:
             features.write_features(self.path_of(image), own, place, record | {"protocol": self.protocol})
             if picture:
                 self._draw(image)
+            elif self._is_ours(image.relative, manifest):
+                self._picture_of(image.relative).unlink(missing_ok=True)  # of what the image was before
             manifest.add(
                 {
                     **record,
-                    "status": "ok",
+                    "status": OK,
                     "original_size": place.original_size,
                     "padding": place.padding,
                 }
             )
 
-    def _fail(self, name: str, message: str, manifest: Journal) -> None:
-        """Records a bad image; features of what it was before do not stay."""
-        self._features_of(name).unlink(missing_ok=True)
-        manifest.add({"path": name, "status": "error", "error": message})
+    def _fail(self, name: str, error: InputError, manifest: Journal) -> None:
+        """Records a bad image; features of what it was before do not stay, but where nobody can say what it is now."""
+        if self._is_ours(name, manifest):
+            if isinstance(error, UnreadableError):
+                return
+            for path in (self._features_of(name), self._picture_of(name)):
+                path.unlink(missing_ok=True)
+        manifest.add({"path": name, "status": ERROR, "error": str(error)})
+
+    def _is_ours(self, name: str, manifest: Journal) -> bool:
+        """Whether the manifest, or one of a shard, says that an image has features here."""
+        line = manifest.find(name)
+        return line is not None and line["status"] == OK
 
     def _draw(self, image: Found) -> None:
         own = features.read_features(self.path_of(image))
         pixels = images.decode_image(image.path, images.read_file(image.path), max_pixels=self.max_pixels)
-        write_picture(self._picture_of(image), alignment_picture(pixels, own))
+        write_picture(self._picture_of(image.relative), alignment_picture(pixels, own))
 
-    def _refusal(self, image: Found) -> str | None:
+    def _refusal(self, image: Found) -> InputError | None:
         """Why `image` cannot be used, as far as its name and header say."""
         if files.lies_in(image.path, self.out):
             raise InputError(f"{self.out}: holds the images themselves ({image.path}). Choose an --out of its own.")
         if not files.name_fits(self.path_of(image)):
-            return f"{image.path}: the name is too long for a file name with {checkpoints.safetensors.SUFFIX} behind it."
+            return InputError(
+                f"{image.path}: the name is too long for a file name with {checkpoints.safetensors.SUFFIX} behind it."
+            )
         try:
             images.check_image(image.path, self.max_pixels)
         except InputError as error:
-            return str(error)
+            return error
         return None
 
     def _bytes_per_image(self) -> int:
@@ -352,11 +371,13 @@ class Extraction:
         return sum(cells[stride] * depths[stride] for stride in self.layers) * tf.dtypes.as_dtype(self.settings.dtype).size
 
     def _is_done(self, image: Found, manifest: Journal) -> bool:
-        """Whether the manifest, or one of a shard, has features of this very image; then the manifest has the line too."""
+        """Whether the manifest, or one of a shard, has features of this very image, and so has the file; then the manifest has
+        the line too.
+        """
         line = manifest.find(image.relative)
-        if line is None or line["status"] != "ok" or not self.path_of(image).is_file():
+        if line is None or line["status"] != OK or line.get("sha256") != features.image_sha256(self.path_of(image)):
             return False
-        if hashlib.sha256(images.read_file(image.path)).hexdigest() != line.get("sha256"):
+        if line["sha256"] != hashlib.sha256(images.read_file(image.path)).hexdigest():
             return False
         manifest.add(line)
         return True

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.errors import InputError
@@ -86,6 +87,14 @@ def read_features(path: str | os.PathLike[str]) -> Features:
         return Features(maps, placement, description["path"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a features file of dense-resnet extract ({error!r}).") from error
+
+
+def image_sha256(path: str | os.PathLike[str]) -> str | None:
+    """The sha256 of the image that a features file was made of; None where there is no such file, or not all of it."""
+    try:
+        return str(safetensors.metadata(Path(path))["features"]["sha256"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _pair(value: Any, name: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ LOCK, SCRATCH = ".lock", ".scratch"  # in the place of .partial: a lock, and a f
 LONGEST_NAME = 255  # bytes, on the usual file systems
 ATTEMPTS = 100  # to lock a file, while other runs end and take their locks along
 UNLOCKED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from file systems that have no locks
+UNSYNCED = (errno.EINVAL, errno.EOPNOTSUPP)  # from those that bring names to the disk by themselves
 UMASK = os.umask(0)
 os.umask(UMASK)
 
@@ -41,19 +43,22 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
         check: called with the temporary file once it is on disk; what it raises keeps the old file.
 
     Raises:
-        InputError: the folder cannot be written to, the disk is full, or another run is writing the file.
+        InputError: the folder cannot be written to, the disk is full, another run is writing the file, or what stands there is
+            no file.
     """
     path = Path(path)
-    temporary = path.with_name(f"{PARTIAL[0]}{path.name}{PARTIAL[1]}")  # one a kill left behind is written over
+    check_target(path)
+    temporary = path.with_name(f"{PARTIAL[0]}{path.name}{PARTIAL[1]}")
     with _writing(path):
         try:
+            temporary.unlink(missing_ok=True)  # what a kill left behind, or a link to something else
             yield temporary
             sync(temporary)
             if check:
                 check(temporary)
             temporary.chmod(0o666 & ~UMASK)  # what any new file gets, whatever made this one
             os.replace(temporary, path)
-            sync(path.parent)
+            _sync_replaced(path)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -63,7 +68,7 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
 def scratch(path: Path) -> Iterator[Path]:
     """An empty folder beside `path`, for whoever is :func:`replacing` it and has to choose names; it goes with the block."""
     folder = path.with_name(f"{PARTIAL[0]}{path.name}{SCRATCH}")
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
     try:
         folder.mkdir()
         yield folder
@@ -100,31 +105,71 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
                 shutil.copyfile(file.name, twin)
                 sync(twin)
                 os.replace(twin, path)
-    sync(path.parent)
+    sync_names(path.parent)
 
 
 @contextlib.contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A path beside `folder`, for a folder that takes its place when the block ends without an error."""
+def replacing_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+    """A path beside `folder`, for a folder that takes its place when the block ends without an error.
+
+    Args:
+        folder: the folder to make or to replace.
+        replaceable: whether what stands there may go; asked once it has been moved aside, when nobody can change it under
+            its name any more.
+
+    Raises:
+        InputError: as :func:`replacing`, or it may not be replaced.
+    """
+    _check_no_link(folder)
     temporary, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
     with _writing(folder):
         try:
             if old.exists() and not folder.exists():  # a kill fell between the two steps below
                 os.rename(old, folder)
             for left_behind in (temporary, old):
-                shutil.rmtree(left_behind, ignore_errors=True)
+                _remove(left_behind)
             yield temporary
             for written in (*temporary.rglob("*"), temporary):
                 sync(written)
             if folder.exists():
                 os.rename(folder, old)
+                if not replaceable(old):  # the block's end puts it back
+                    raise InputError(f"{folder}: something else has come to stand there meanwhile. Choose another name.")
             os.rename(temporary, folder)
-            sync(folder.parent)
-            shutil.rmtree(old, ignore_errors=True)
+            _sync_replaced(folder)
+            _remove(old)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             if old.exists() and not folder.exists():
                 os.rename(old, folder)
+
+
+def check_target(path: Path) -> None:
+    """Refuses what no new file can take the place of.
+
+    Raises:
+        InputError: `path` is a folder, a link, a pipe or a device.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a folder: give the name of a file in it.")
+    _check_no_link(path)
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is a pipe or a device, which cannot be replaced by a file.")
+
+
+def _check_no_link(path: Path) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link to {os.readlink(path)}: name what it leads to.")
+
+
+def probe_file(path: str | os.PathLike[str]) -> None:
+    """Finds out, before any work, that a file can be written; errors as :func:`check_target` and :func:`probe_folder`."""
+    check_target(Path(path))
+    probe_folder(Path(path).parent)
 
 
 def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
@@ -135,7 +180,7 @@ def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
     """
     folder = Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"probe")
         free = shutil.disk_usage(folder).free
@@ -164,13 +209,30 @@ def lock(handle: int, path: Path, *, shared: bool = False) -> None:
             raise
 
 
+def make_folder(folder: Path) -> None:
+    """Makes `folder` and those above it where they are missing, and brings their names to the disk."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_names(folder.parent)
+
+
 def sync(path: Path) -> None:
-    """Brings a file, or the names in a folder, to the disk."""
+    """Brings what is in a file to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_names(folder: Path) -> None:
+    """Brings the names in a folder to the disk, where the file system can be asked to."""
+    try:
+        sync(folder)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            raise
 
 
 def has_name(handle: int, path: Path) -> bool:
@@ -186,10 +248,27 @@ def lies_in(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
+def _sync_replaced(path: Path) -> None:
+    try:
+        sync_names(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path}: is written, but the disk does not confirm it: {error.strerror or error}. Run it again."
+        ) from error
+
+
+def _remove(left_behind: Path) -> None:
+    """Removes a folder, or the link in its place, as far as that can be."""
+    if left_behind.is_symlink():
+        left_behind.unlink()
+    else:
+        shutil.rmtree(left_behind, ignore_errors=True)
+
+
 def _locked(beside: Path, path: Path) -> int:
     """The file `beside`, open and locked for writing `path`."""
     for _ in range(ATTEMPTS):
-        handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             lock(handle, path)
             if has_name(handle, beside):
@@ -206,7 +285,7 @@ def _writing(path: Path) -> Iterator[None]:
     """Makes the folder of `path`, keeps other runs from writing `path`, and turns the system's errors into messages."""
     beside = path.with_name(f"{PARTIAL[0]}{path.name}{LOCK}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle = _locked(beside, path)
         try:
             yield

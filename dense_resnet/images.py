@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from dense_resnet import files, kinds, png
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, UnreadableError, counted
 
 FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -107,14 +107,22 @@ def find_images(
     return [by_name[name] for name in sorted(by_name)]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below `folder`; a folder that cannot be read is an error, not an empty one."""
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}.") from error
-
-    for parent, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(parent, name) for name in names)
+def _walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Every file below `folder`, links followed, but not into a folder that they are in; a folder that cannot be read is an
+    error, not an empty one.
+    """
+    try:
+        found = os.stat(folder)
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
+    own = (found.st_dev, found.st_ino)
+    for entry in entries if own not in above else ():
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+            yield from _walk(Path(entry.path), above | {own})
+        else:
+            yield Path(entry.path)
 
 
 def _listed(path: Path) -> list[Found]:
@@ -162,7 +170,7 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
                 width, height = image.size
                 turned = (orientation_of(path, read_file(path), max_pixels) if start == PNG_START else orientation(image)) >= 5
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        raise UnreadableError(f"{path}: cannot be read: {error.strerror or error}.") from error
     width, height = (height, width) if turned else (width, height)
     kind = "PNG" if start == PNG_START else "JPEG"
     if not end.endswith(ENDINGS[kind]):
@@ -185,7 +193,7 @@ def read_file(path: Path) -> bytes:
         with open_file(path) as file:
             return file.read()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        raise UnreadableError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
 
 def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> np.ndarray:

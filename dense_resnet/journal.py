@@ -40,10 +40,22 @@ def log_name(stem: str, shard: tuple[int, int] = (0, 1)) -> str:
     return f"{stem}{SUFFIX}" if count == 1 else f"{stem}.{index}-of-{count}{SUFFIX}"
 
 
-def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str) -> None:
-    """Writes the protocol at `path`, or raises an :class:`InputError` where another one is there, or logs without any."""
+def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str, targets: Iterable[Path]) -> None:
+    """Writes the protocol at `path`, so that what is written from now on is known to be of this run.
+
+    Args:
+        path: where it stands, or will.
+        protocol: all that results depend on.
+        stem: of the logs that go with it.
+        targets: what the run may write, which must not be there before its protocol is.
+
+    Raises:
+        InputError: another protocol is there, logs without any, or files that the run would write over.
+    """
     text = json.dumps(protocol, indent=1) + "\n"
     if not path.exists():
+        if foreign := next((target for target in targets if os.path.lexists(target)), None):
+            raise InputError(f"{foreign}: is there already, and was not written by this command. Choose another --out.")
         if logs := sorted(path.parent.glob(f"{stem}*{SUFFIX}")):
             raise InputError(
                 f"{path.parent}: has {logs[0].name} but not the {path.name} that goes with it. Choose another --out."
@@ -125,11 +137,11 @@ class Journal:
 
     def __enter__(self) -> Journal:
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(open(self.path, "a+b", buffering=0))  # so that a full disk is met here, not at the end
+            file = stack.enter_context(open(self.path, "a+b", buffering=0, opener=_own))  # a full disk is met at once
             files.lock(file.fileno(), self.path)
             if not files.has_name(file.fileno(), self.path):  # another run has just replaced it
                 raise InputError(f"{self.path}: another run was writing here. Give the same command again.")
-            files.sync(self.path.parent)
+            files.sync_names(self.path.parent)
             self._own = _Log(self.path, file)
             file.truncate(self._own.end)
             others = [path for path in sorted(self.path.parent.glob(f"{self._stem}*{SUFFIX}")) if path != self.path]
@@ -179,6 +191,11 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                 yield _parsed(log.line(name))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+
+
+def _own(path: str, flags: int) -> int:
+    """Opens a log, but no other file through a link in its place."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 class _Log:

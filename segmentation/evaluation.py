@@ -277,7 +277,7 @@ class Evaluation:
                 )
         files.probe_folder(self.out)
         with journal.locked(self.out, shared=count > 1):
-            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG)
+            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG, (self.out / name for name in (RESULT, REPORT)))
             with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
                 outcome = self._score(samples, log, on_error, merge, progress, stop)
                 if outcome.stopped or count > 1:

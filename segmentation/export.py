@@ -236,10 +236,11 @@ def export(
                 f"{path}: not written, because the export is not the model: {agreement}. At most {tolerance.feature_error:g} "
                 f"of their std and at least {tolerance.label_agreement:.1%} are right in {precision}. {ADVICE[precision]}"
             )
+        _check_replaceable(path, to)  # once more: that took a while
         checked.append((dataclasses.replace(opened, path=path), agreement))
 
     if to == SAVED_MODEL:
-        with files.replacing_folder(path) as folder:
+        with files.replacing_folder(path, lambda there: _may_be_replaced(there, to)) as folder:
             _write_saved_model(folder, compiled, description)
             check(folder)
     else:
@@ -268,9 +269,13 @@ def check_request(plan: Plan, path: str | os.PathLike[str], to: str, precision: 
         nearest = plan.aligned_size(max(2, geometry.positive_integer("size", side)))[0]
         if side != nearest:
             raise InputError(f"size must be {plan.nominal_stride}n+1 pixels (not {side}); next: {nearest}.")
+    _check_replaceable(path, to)
+    return fused.chosen_precision(precision)
+
+
+def _check_replaceable(path: Path, to: str) -> None:
     if os.path.lexists(path) and not _may_be_replaced(path, to):
         raise InputError(f"{path}: exists, and is not an export of the same format. Move it away, or choose another name.")
-    return fused.chosen_precision(precision)
 
 
 def is_exported(path: object) -> bool:

@@ -11,6 +11,7 @@ that they lie on the pixels as they are stored; the overlay stays upright. (``te
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -25,7 +26,7 @@ from PIL import Image
 
 from dense_resnet import files, images, journal
 from dense_resnet.checkpoints import safetensors
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, UnreadableError
 from dense_resnet.geometry import positive_integer
 from dense_resnet.images import Found
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LOG, PROTOCOL = "predictions", "protocol.json"
-LABELS, OVERLAY, PROBABILITIES = ".png", ".overlay.jpg", ".probabilities.safetensors"
+KINDS = LABELS, OVERLAY, PROBABILITIES = ".png", ".overlay.jpg", ".probabilities.safetensors"
 OPACITY = 0.55  # of the classes' colours over the image
 MOST_SHOWN = 20  # problems in one message
 
@@ -157,7 +158,8 @@ class Labelling:
                 )
         files.probe_folder(self.out)
         with journal.locked(self.out, shared=count > 1):
-            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG)
+            targets = (self.path_of(image, kind) for image in found for kind in KINDS)
+            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG, targets)
             with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
                 return self._label_all(found, log, on_error, progress, stop)
 
@@ -185,7 +187,7 @@ class Labelling:
                     return
                 try:
                     data = images.read_file(image.path)
-                    sha256 = hashlib.sha256(data).hexdigest()
+                    sha256 = _sha256(data)
                     if self._is_done(image, sha256, log):
                         total += 1
                         continue
@@ -194,7 +196,7 @@ class Labelling:
                     if on_error == FAIL:
                         raise
                     failed.append(str(error))
-                    self._fail(image, str(error), log)
+                    self._fail(image, error, log)
                     continue
                 turned = images.orientation_of(image.path, data, self.max_pixels)
                 batch.append(_Ready(image, pixels, turned, sha256))
@@ -206,8 +208,11 @@ class Labelling:
 
         for batch, predictions in in_order(self._predict, decoded(), self._threads):
             for ready, prediction in zip(batch, predictions, strict=True):
-                self._write(ready, prediction)
-                log.add({"path": ready.image.relative, "status": OK, "sha256": ready.sha256})
+                earlier = self._written(ready.image, log)
+                written_now = self._write(ready, prediction)
+                for kind in earlier.keys() - written_now.keys():  # of what the image was before
+                    self.path_of(ready.image, kind).unlink(missing_ok=True)
+                log.add({"path": ready.image.relative, "status": OK, "sha256": ready.sha256, "files": written_now})
                 written, total = written + 1, total + 1
         progress("labelling", total + len(failed), len(found))
         return Outcome(written, total, tuple(failed), stopped)
@@ -217,10 +222,21 @@ class Labelling:
         line = log.find(image.relative)
         if line is None or line.get("sha256") != sha256:
             return False
-        if not all(self.path_of(image, kind).is_file() for kind in self._kinds):
+        digests = self._written(image, log)
+        if not all(kind in digests and self._holds(image, kind, digests[kind]) for kind in self._kinds):
             return False
         log.add(line)
         return True
+
+    def _written(self, image: Found, log: Journal) -> dict[str, str]:
+        """Digests of the files that an earlier run has made of `image`, by kind."""
+        line = log.find(image.relative)
+        return dict(line.get("files", {})) if line is not None else {}
+
+    def _holds(self, image: Found, kind: str, digest: str) -> bool:
+        with contextlib.suppress(UnreadableError):
+            return _sha256(images.read_file(self.path_of(image, kind))) == digest
+        return False
 
     def _predict(self, batch: Sequence[_Ready]) -> list[Prediction]:
         try:
@@ -228,7 +244,8 @@ class Labelling:
         except InputError as error:
             raise InputError(f"{', '.join(str(ready.image.path) for ready in batch)}: {error}") from error
 
-    def _write(self, ready: _Ready, prediction: Prediction) -> None:
+    def _write(self, ready: _Ready, prediction: Prediction) -> dict[str, str]:
+        """Writes what is asked for; gives the files' digests by kind."""
         image, pixels, orientation = ready.image, ready.pixels, ready.orientation
         if prediction.probabilities is not None:
             values = images.as_stored(prediction.probabilities.astype(np.float16), orientation)
@@ -239,12 +256,16 @@ class Labelling:
             Image.fromarray(np.rint(blended).astype(np.uint8)).save(picture, "JPEG", quality=90)
             files.write_bytes(self.path_of(image, OVERLAY), picture.getvalue())
         files.write_bytes(self.path_of(image), encode_label(images.as_stored(prediction.labels, orientation), self.space))
+        return {kind: _sha256(images.read_file(self.path_of(image, kind))) for kind in self._kinds}
 
-    def _fail(self, image: Found, message: str, log: Journal) -> None:
-        """Records a bad image; labels of what it was before do not stay."""
-        for kind in (LABELS, OVERLAY, PROBABILITIES):
+    def _fail(self, image: Found, error: InputError, log: Journal) -> None:
+        """Records a bad image; labels of what it was before do not stay, but where nobody can say what it is now."""
+        earlier = self._written(image, log)
+        if earlier and isinstance(error, UnreadableError):
+            return
+        for kind in earlier:
             self.path_of(image, kind).unlink(missing_ok=True)
-        log.add({"path": image.relative, "status": ERROR, "error": message})
+        log.add({"path": image.relative, "status": ERROR, "error": str(error)})
 
     def _check_names(self, found: Sequence[Found]) -> None:
         owners: dict[Path, Found] = {}
@@ -258,3 +279,7 @@ class Labelling:
                 raise InputError(f"{self.out}: holds the images themselves ({image.path}). Choose an --out of its own.")
             if not files.name_fits(self.path_of(image, PROBABILITIES)):
                 raise InputError(f"{image.path}: the name is too long for a file name with {PROBABILITIES} behind it.")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,9 +75,7 @@ def main(args: argparse.Namespace) -> int:
     if args.chart:
         chart.check()
     for path in filter(None, (args.json, args.chart)):
-        if Path(path).is_dir():
-            raise InputError(f"{path}: is a folder: give the name of a file in it.")
-        files.probe_folder(Path(path).parent)
+        files.probe_file(path)
 
     load = machine.load()
     with progress_bar() as progress:

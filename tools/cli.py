@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import errno
 import importlib
+import io
 import os
 import re
 import signal
@@ -41,10 +42,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an output that takes no m
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; a mistake in the input becomes one message."""
     try:  # Ctrl-C can come at once
-        from dense_resnet.errors import InputError
+        from dense_resnet.errors import InputError, spelt
 
-        with contextlib.suppress(AttributeError):  # a file name need not be printable
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        _outlive_readers()
         parser = argparse.ArgumentParser(prog="dense-resnet", description="ResNet backbones for dense prediction.")
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
         modules = {verb: importlib.import_module(f"{__package__}.{verb}") for verb in VERBS}
@@ -60,9 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
             code: int = modules[args.verb].main(args)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader of our output has had enough
-        _drop_output()
-        return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return STOPPED
@@ -76,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         if error.filename is None:
             _drop_output()
         message = f"{error.filename or 'the output'}: {error.strerror}."
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {spelt(message)}", file=sys.stderr)
     return 1
 
 
@@ -108,6 +105,29 @@ def _handling(handle: Callable[[int, object], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Output(io.FileIO):
+    """A stream whose reader may go: what nobody reads is dropped, and the work goes on."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            return len(data)
+
+
+def _outlive_readers() -> None:
+    """Standard output and errors that no reader's end disturbs, and no name: what cannot be printed is spelt out."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and isinstance(getattr(stream.buffer, "raw", None), io.FileIO):
+            stream.flush()
+            raw = _Output(stream.fileno(), "w", closefd=False)
+            lasting = io.TextIOWrapper(
+                io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=name == "stderr" or raw.isatty()
+            )
+            setattr(sys, name, lasting)
 
 
 def _drop_output() -> None:
@@ -371,6 +391,7 @@ def loaded_backbone(args: argparse.Namespace, name: str, planned: Plan) -> Backb
     """The backbone with what --weights or --random-weights ask for, or a model directory's; prints the load report."""
     start_tensorflow()
     from dense_resnet.backbone import Backbone
+    from dense_resnet.errors import spelt
 
     if is_folder(name):
         from segmentation.model_directory import load_backbone
@@ -378,7 +399,7 @@ def loaded_backbone(args: argparse.Namespace, name: str, planned: Plan) -> Backb
         return load_backbone(name, args.output_stride, multi_grid=args.multi_grid)
     backbone = Backbone(planned, seed=args.random_weights)
     if args.weights is not None:
-        print(backbone.load(args.weights))
+        print(spelt(str(backbone.load(args.weights))))
     else:
         print(
             f"{planned.name}: random weights of seed {args.random_weights}. The features mean nothing; the geometry is exact."
@@ -410,17 +431,19 @@ def checked_laws(backbone: Backbone, nominal: Plan, size: int) -> bool:
 
 def print_note(message: str) -> None:
     """What is no mistake, and good to know."""
-    print(f"note: {message}")
+    from dense_resnet.errors import spelt
+
+    print(f"note: {spelt(message)}")
 
 
 def print_skipped(failed: Sequence[str]) -> None:
     """The messages of the images that were left out, if any."""
-    from dense_resnet.errors import counted
+    from dense_resnet.errors import counted, spelt
 
     if failed:
         print(f"{counted(len(failed), 'image')} skipped:")
         for message in failed:
-            print(f"  {message}")
+            print(f"  {spelt(message)}")
 
 
 def print_outcome(outcome: Any, out: str, what: str) -> int:
@@ -447,7 +470,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         if received:
             os._exit(128 + number)
         received.append(number)
-        print("stopping after what has begun; once more to end at once", file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody may read it any more
+            print("stopping after what has begun; once more to end at once", file=sys.stderr)
 
     with _handling(handle):
         yield lambda: bool(received)
@@ -459,16 +483,19 @@ def progress_bar() -> Iterator[Callable[..., None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
+    from dense_resnet.errors import spelt
+
     class Speed(ProgressColumn):
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed:.2f} images/s" if task.speed else "")
 
-    text, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    text, note = (TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[note]}"))
     columns = (text, BarColumn(20), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), note)
     with Progress(*columns, speed_estimate_period=120) as bar:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int, note: str = "") -> None:
+            what = spelt(what)
             if what not in tasks:  # what came before has made room for it
                 for task in tasks.values():
                     bar.remove_task(task)

@@ -18,15 +18,17 @@ def main(args: argparse.Namespace) -> int:
     import json
 
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    from dense_resnet.errors import counted
-    from dense_resnet.files import write_bytes
+    from dense_resnet.errors import counted, spelt
+    from dense_resnet.files import probe_file, write_bytes
     from segmentation.results import compare
 
     from .evaluate import number
 
+    if args.json:
+        probe_file(args.json)
     found = compare(args.first, args.second, force=args.force)
     table = Table("class", "A", "B", "A - B", "95 %")
     for column in table.columns[1:]:
@@ -35,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
         low_high = one["interval"]
         clear = low_high is not None and not low_high[0] <= 0 <= low_high[1]
         table.add_row(
-            escape(one["name"]),
+            Text(spelt(one["name"])),
             number(one["first"]),
             number(one["second"]),
             "-" if one["difference"] is None else f"{one['difference']:+.4f}",
@@ -50,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
         "for the difference of the mean IoUs; * marks intervals without 0"
     )
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
     if args.json:
         write_bytes(args.json, (json.dumps(found, indent=1) + "\n").encode())
     return 0

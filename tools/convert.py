@@ -42,6 +42,7 @@ def main(args: argparse.Namespace) -> int:
 
     described = described_network(args.model) if args.model else None
     start_tensorflow()
+    from dense_resnet.errors import spelt
     from segmentation import conversion
     from segmentation.model_directory import is_model_directory
 
@@ -56,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
         root=args.root,
         classifier=not args.no_classifier,
     )
-    print(network.report)
+    print(spelt(str(network.report)))
     _print_network(network)
     if args.check and not _check(args.source, network):
         print(f"{args.out}: not written")
@@ -78,6 +79,9 @@ def _space(named: str | None) -> LabelSpace | str | None:
 def _print_network(network: Network) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from dense_resnet.errors import spelt
 
     plan, known = network.plan, network.origin
     rows: list[tuple[str, Any]] = [
@@ -92,7 +96,7 @@ def _print_network(network: Network) -> None:
     ]
     table = Table(show_header=False)
     for heading, value in rows:
-        table.add_row(heading, str(value))
+        table.add_row(heading, Text(spelt(str(value))))
     Console().print(table)
 
 

@@ -29,14 +29,16 @@ def main(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from dense_resnet.errors import counted
-    from dense_resnet.files import write_bytes
+    from dense_resnet.errors import counted, spelt
+    from dense_resnet.files import probe_file, write_bytes
     from dense_resnet.images import MAX_PIXELS
     from segmentation.inspection import inspect
     from segmentation.samples import open_layout, recognise
 
     from .cli import progress_bar, start_tensorflow
 
+    if args.json:
+        probe_file(args.json)
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
     if args.records or layout.is_records:
         start_tensorflow()
@@ -56,11 +58,11 @@ def main(args: argparse.Namespace) -> int:
     for counts in report.splits:
         console.print(_table(report, counts))
     for note in layout.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"note: {spelt(note)}", markup=False, highlight=False, soft_wrap=True)
     for line in (*_lines("warning", report.warnings, ENOUGH), *_lines("error", report.errors)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
     found = f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
-    console.print(f"{report.name}: {found}", markup=False, highlight=False)
+    console.print(f"{spelt(report.name)}: {found}", markup=False, highlight=False)
     if args.records:
         print(f"{args.records}: " + ("nothing was written: mend the errors first" if report.errors else "written"))
     return 1 if report.errors else 0
@@ -72,21 +74,19 @@ def _table(report: Report, counts: SplitCounts) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from dense_resnet.errors import counted
+    from dense_resnet.errors import counted, spelt
 
     scored = int(counts.pixels.sum())
     shares = counts.pixels / max(1, scored)
     ignored = counts.ignored / max(1, scored + counts.ignored)
-    table = Table(
-        title=f"{counts.split}: {counted(counts.images, 'image')}, {scored:,} px and {ignored:.1%} ignored",
-        title_justify="left",
-    )
+    title = f"{spelt(counts.split)}: {counted(counts.images, 'image')}, {scored:,} px and {ignored:.1%} ignored"
+    table = Table(title=Text(title), title_justify="left")
     for column in ("", "class", "pixels", "share", "", "images", "weight"):
         table.add_column(column, justify="left" if column in ("class", "") else "right")
     for index, name in enumerate(report.space.names):
         table.add_row(
             str(index),
-            Text(name),
+            Text(spelt(name)),
             f"{counts.pixels[index]:,}",
             f"{shares[index]:.2%}",
             Bar(max(shares.max(), 1e-9), 0, shares[index], width=20),

@@ -96,17 +96,17 @@ def main(args: argparse.Namespace) -> int:
 def print_result(result: dict[str, Any]) -> None:
     """The figures as a table."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    from dense_resnet.errors import counted
+    from dense_resnet.errors import counted, spelt
 
     table = Table("class", "IoU", "95 %", "accuracy", "boundary IoU", "pixels")
     for column in table.columns[1:]:
         column.justify = "right"
     for one in result["classes"]:
         table.add_row(
-            escape(one["name"]),
+            Text(spelt(one["name"])),
             number(one["iou"]),
             _interval(one["interval"]),
             number(one["accuracy"]),
@@ -124,7 +124,7 @@ def print_result(result: dict[str, Any]) -> None:
         + (f", calibration error {number(calibration['expected_error'])}" if calibration else ""),
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def number(value: float | None) -> str:

@@ -188,7 +188,7 @@ def _recipe(args: argparse.Namespace, dataset: Dataset) -> Recipe:
 
 
 def _class_weights(asked: list[str], dataset: Dataset) -> tuple[float, ...] | None:
-    from dense_resnet.errors import InputError
+    from dense_resnet.errors import InputError, spelt
 
     if asked == [NONE]:
         return None
@@ -201,7 +201,8 @@ def _class_weights(asked: list[str], dataset: Dataset) -> tuple[float, ...] | No
         with progress_bar() as progress:
             pixels = label_histogram(dataset, progress)
         weights = tuple(float(f"{weight:.4g}") for weight in class_weights(pixels))
-        print("class weights:", ", ".join(f"{name} {w:g}" for name, w in zip(dataset.space.names, weights, strict=True)))
+        named = ", ".join(f"{name} {w:g}" for name, w in zip(dataset.space.names, weights, strict=True))
+        print(f"class weights: {spelt(named)}")
         return weights
     try:
         return tuple(float(weight) for weight in asked)
@@ -212,7 +213,7 @@ def _class_weights(asked: list[str], dataset: Dataset) -> tuple[float, ...] | No
 def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) -> tuple[SegmentationModel, str]:
     """The model with its initial weights, and what they expect of images."""
     from dense_resnet.backbone import Backbone
-    from dense_resnet.errors import InputError
+    from dense_resnet.errors import InputError, spelt
     from dense_resnet.resnet_utils import BATCH_NORM_DECAY
     from segmentation import heads
     from segmentation.model import SegmentationModel
@@ -232,7 +233,7 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
     preprocessing = planned.preprocessing
     if args.weights:
         report = backbone.load(args.weights)
-        print(report)
+        print(spelt(str(report)))
         preprocessing = (report.origin and report.origin.preprocessing) or preprocessing  # bound to where they come from
     else:
         print(f"{planned.name}: random weights. Weights of ImageNet (--weights) save days.")

@@ -11,7 +11,6 @@ import base64
 import html
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dense_resnet import files
+from dense_resnet.errors import spelt
 from segmentation.report.pictures import PANELS, Example, example_picture, heat_map, panel_size
 
 NONE = "–"
@@ -153,11 +153,7 @@ def escaped(value: object) -> str:
     >>> escaped("<b>\0")
     '&lt;b&gt;\\x00'
     """
-    return html.escape("".join(_spelt(letter) for letter in str(value)))
-
-
-def _spelt(letter: str) -> str:
-    return ascii(letter)[1:-1] if unicodedata.category(letter) in ("Cc", "Cs") else letter
+    return html.escape(spelt(str(value)))
 
 
 def _joined(children: Iterable[str | int]) -> Html:
