@@ -7,6 +7,7 @@ returns grey rows.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import io
@@ -255,6 +256,9 @@ def orientation_of(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> int
     if data.startswith(PNG_START) and not any(mark in data for mark in PNG_EXIF):
         return 1  # Pillow would decode all of it to say so
     with opened(path, io.BytesIO(data), max_pixels) as image:
+        if data.startswith(PNG_START):  # what stands behind the pixels may say it, and is seen once they are decoded
+            with contextlib.suppress(Exception):  # whoever decodes it says what is wrong
+                image.load()
         return orientation(image)
 
 

@@ -25,6 +25,7 @@ OK, ERROR = "ok", "error"  # a line's status
 CHECKSUM = "crc32"  # a line's last key
 LIKE_CHECKSUM = re.compile(rb'": "[0-9a-f]{8}"}\n$')
 FAIL, SKIP = "fail", "skip"  # what a bad image gets
+DEEPEST = 50  # keys within keys that are told apart
 MOST_SHOWN = 100  # characters of a value in a message
 
 
@@ -89,7 +90,7 @@ def said_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(f"{key}: {_shown(old)} there, {_shown(new)} now" for key, old, new in differences(there, now))
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def differences(first: Mapping[str, Any], second: Mapping[str, Any], depth: int = 0) -> list[tuple[str, Any, Any]]:
     """Where two protocols differ: (key, the first's value, the second's), keys within keys joined by dots.
 
     >>> differences({"size": 513, "system": {"stride": 8}}, {"size": 513, "system": {"stride": 16}})
@@ -98,8 +99,8 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tup
     found = []
     for key in sorted(first.keys() | second.keys()):
         own, other = first.get(key), second.get(key)
-        if isinstance(own, dict) and isinstance(other, dict):
-            found += [(f"{key}.{inner}", *values) for inner, *values in differences(own, other)]
+        if isinstance(own, dict) and isinstance(other, dict) and depth < DEEPEST:
+            found += [(f"{key}.{inner}", *values) for inner, *values in differences(own, other, depth + 1)]
         elif own != other:
             found.append((key, own, other))
     return found

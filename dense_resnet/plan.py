@@ -494,14 +494,21 @@ def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = No
     if not isinstance(blocks, (tuple, list)) or not blocks:
         raise InputError(f"blocks must be a variant's name or a list of blocks (not {blocks!r}).")
     listed: list[ListedBlock] = []
+    scopes: set[str] = set()
     for block in blocks:
-        if not isinstance(block, (tuple, list)) or len(block) not in (2, 3) or not block[-1]:
+        if (
+            not isinstance(block, (tuple, list))
+            or len(block) not in (2, 3)
+            or not isinstance(block[-1], (tuple, list))
+            or not block[-1]
+        ):
             raise InputError(
                 f"a block must be (scope, units) or (scope, unit_fn, units), with a unit at least (not {block!r})."
             )
         scope, kind = block[0], getattr(block[1], "kind", None)
-        if not isinstance(scope, str) or any(scope == other.scope for other in listed):
+        if not isinstance(scope, str) or scope in scopes:
             raise InputError(f"each block must have a scope of its own, a string (not {scope!r}).")
+        scopes.add(scope)
         listed.append(ListedBlock(scope, kind, [unit_arguments(unit) for unit in block[-1]]))
     if multi_grid is None:
         return listed

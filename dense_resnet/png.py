@@ -13,6 +13,7 @@ import zlib
 
 START = b"\x89PNG\r\n\x1a\n"
 HEADER, PALETTE, PIXELS, END = b"IHDR", b"PLTE", b"IDAT", b"IEND"
+FRAME, EXIF = b"fcTL", b"eXIf"  # where the pixels of an animation's first picture go, which Pillow obeys; how they are turned
 APPLES = b"CgBI"
 KIND_PALETTE = 3
 CHANNELS = {0: 1, 2: 3, KIND_PALETTE: 1, 4: 2, 6: 4}  # of a pixel, by kind
@@ -25,7 +26,7 @@ def check(data: bytes) -> None:
     """Raises a :class:`ValueError` with the reason where the PNG in `data` is not whole; what follows its end is no part."""
     view = memoryview(data)
     header: tuple[int, ...] | None = None
-    has_palette = False
+    has_palette = has_exif = False
     pixels: list[memoryview] = []
     name, at = b"", len(START)
     while name != END:
@@ -45,14 +46,21 @@ def check(data: bytes) -> None:
         if name == HEADER:
             header = struct.unpack(">IIBBBBB", content)
         elif name == PALETTE:
-            if has_palette or pixels or length % 3:
-                raise ValueError(f"the palette at byte {at} is a second one, too late, or cut")
+            if has_palette or pixels or length % 3 or not 0 < length <= 768:
+                raise ValueError(f"the palette at byte {at} is a second one, too late, or of a wrong length")
             has_palette = True
         elif name == PIXELS:
             if pixels and before != PIXELS:
                 raise ValueError(f"the pixels at byte {at} are apart from the others")
             pixels.append(content)
-        elif name != END and not name[0] & 32:  # its first letter is large: nobody may pass over it
+        elif name == FRAME:
+            if header and not pixels and bytes(content[4:20]) != struct.pack(">IIII", *header[:2], 0, 0):
+                raise ValueError(f"the frame at byte {at} is not all of the picture")
+        elif name == EXIF:
+            if has_exif:
+                raise ValueError(f"the EXIF block at byte {at} is a second one")
+            has_exif = True
+        elif name != END and not (name.isalpha() and name[0] & 32):  # its first letter is large: nobody may pass over it
             raise ValueError(f"the chunk {name!r} at byte {at} is unknown, and needed for decoding")
         at += 12 + length
     assert header is not None

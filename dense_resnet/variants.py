@@ -274,6 +274,9 @@ def from_description(
         return plan(description, output_stride, **others)
     if not isinstance(description, dict) or set(description) - {"scope", "kind"} != {"blocks"}:
         raise InputError(f"a plan must be a variant's name, or an object of blocks, kind and scope (not {description!r:.80}).")
+    for key in ("kind", "scope"):
+        if not isinstance(description.get(key, ""), str | None):
+            raise InputError(f"a plan's {key} must be text (not {description[key]!r:.80}).")
     return plan(description["blocks"], output_stride, kind=description.get("kind"), scope=description.get("scope"), **others)
 
 

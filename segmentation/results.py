@@ -81,6 +81,7 @@ class ImageCounts:
             numbers = [*line["size"], line["scored"], line["ignored"], line["padded"]]
             is_sound = (
                 all(type(number) is int and number >= 0 for number in numbers)
+                and len(line["size"]) == 2
                 and line["scored"] == math.prod(line["size"]) - line["ignored"]
                 and all(bytes.fromhex(line[key]) for key in ("image_sha256", "label_sha256"))
                 and counts._add_up(line["scored"])
@@ -98,6 +99,7 @@ class ImageCounts:
         edges = (self.boundary, *self.trimap)
         return bool(
             matrix.max(initial=0) <= scored == matrix.sum()
+            and scored * matrix.size < 2**63  # else the sums may overflow
             and all((one <= most).all() and (one[:, :1] <= one).all() for one in edges)
             and (np.diff(self.trimap, axis=0) >= 0).all()
             and (self.calibration is None or self._bins_add_up(self.calibration, scored, right.sum()))

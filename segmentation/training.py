@@ -682,7 +682,7 @@ def _cut(log: Path, step: int) -> None:
 def _step_of(line: bytes) -> float:
     try:
         return float(strict_json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return math.inf
 
 

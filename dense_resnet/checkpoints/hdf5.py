@@ -31,7 +31,7 @@ from dense_resnet.errors import InputError
 ARCHIVE, ZIP_START = ".keras", b"PK\x03\x04"
 SUFFIXES = (".h5", ".hdf5", ARCHIVE)
 
-LARGEST_CONFIGURATION = 2**24  # bytes
+LARGEST_CONFIGURATION = 2**22  # bytes; as JSON's objects they take thirty times as much
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # groups that are no layers; the second is TensorFlow 2.12's
 NOT_LAYERS = ("optimizer", "metrics", "_metrics", "loss", "_loss")  # at the top
 
@@ -136,6 +136,10 @@ def _layer(node: Node, group: str, configuration: Any, outer: str) -> Iterator[t
         own = variables.strings("name") or [_configured_name(configuration) or group]
         name = f"{outer}/{own[0]}"
         stored = {key: variables.child(key) for key in sorted(variables.addresses, key=lambda key: (len(key), key))}
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"{node.file.source}: {node.what}: its name has {len(name)} characters; {LONGEST_NAME} are the most."
+            )
         for variable, array in _named(group, stored):
             yield f"{name}/{variable}".lstrip("/"), array
     yield from _later(node, configuration, name.lstrip("/"), top=False)

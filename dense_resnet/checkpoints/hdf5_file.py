@@ -35,6 +35,7 @@ LONGEST_NAME = 1024  # bytes of a link, an attribute or a string in one
 DEEPEST = 16  # groups within groups
 MOST_OBJECTS = 100_000  # groups and datasets opened, and strings in an attribute
 HIGHEST_RANK = 8
+MOST_CELLS = 2**40  # of an array, empty sides counted as 1
 SMALL = 2**20  # bytes: below, a dataset may compress as it likes
 COMPRESSION = 4  # at most, above
 
@@ -109,7 +110,7 @@ class File:
         self._stream = stream
         self._claims: list[tuple[int, int, str]] = []  # sorted: where a thing begins and ends, and what it is
         self._heaps: dict[int, dict[int, bytes]] = {}
-        self._declared = self._objects = 0
+        self._declared = self._objects = self._texts = 0
         self.root = Node(self, "", self._superblock(), 0)
 
     def fields(self, address: int, count: int, what: str) -> Fields:
@@ -149,6 +150,12 @@ class File:
                 f"{self.source}: with {what} the arrays are declared as {self._declared} bytes, too many for a file of "
                 f"{self.size}: damaged, or made to harm."
             )
+
+    def repeat(self, count: int, what: str) -> None:
+        """Counts the bytes of a string in a heap, to which others may point too."""
+        self._texts += count
+        if self._texts > COMPRESSION * self.size + SMALL:
+            raise InputError(f"{self.source}: {what} repeats the strings that are stored: made to harm.")
 
     def open(self, what: str) -> None:
         """Counts an object."""
@@ -220,14 +227,22 @@ class Node:
     def __init__(self, file: File, path: str, address: int, depth: int) -> None:
         self.file, self.path, self._depth = file, path, depth
         self.what = path or "the root group"
-        if depth > DEEPEST:
-            raise InputError(f"{file.source}: {self.what}: groups lie more than {DEEPEST} deep.")
+        if depth > DEEPEST or len(path) > LONGEST_NAME:
+            raise InputError(f"{file.source}: {self.what[:80]}: groups lie more than {DEEPEST} deep, or names are too long.")
         file.open(self.what)
         self._opened: dict[str, Node] = {}
         self._messages = list(self._header(address))
         for kind, name in ((EXTERNAL_FILES, "its data in other files"), (ATTRIBUTE_INFO, "attributes in the newer format")):
             if self._message(kind) is not None:
                 self._refuse(name)
+
+    @cached_property
+    def _list(self) -> str:
+        return f"{self.what}: a list of its members"
+
+    @cached_property
+    def _tree(self) -> str:
+        return f"{self.what}: its B-tree"
 
     @property
     def is_group(self) -> bool:
@@ -324,7 +339,7 @@ class Node:
 
     def _tree_leaves(self, address: int, kind: int, key_size: int, level: int | None = None) -> Iterator[tuple[bytes, int]]:
         """(key, address) of what the leaves of a version 1 B-tree hold: of `kind` 0 a group's members, of 1 chunks."""
-        what = f"{self.what}: its B-tree"
+        what = self._tree
         head = self.file.fields(address, 24, what)
         head.expect(b"TREE" + bytes([kind]), "its signature")
         own_level, used, _, _ = head.numbers(1, 2, 8, 8)
@@ -339,7 +354,7 @@ class Node:
                 yield key, child
 
     def _symbols(self, address: int, names: bytes) -> Iterator[tuple[str, int]]:
-        what = f"{self.what}: a list of its members"
+        what = self._list
         head = self.file.fields(address, 8, what)
         head.expect(b"SNOD\x01\x00", "its signature")
         entries = self.file.fields(address + 8, 40 * head.number(2), what)
@@ -436,6 +451,7 @@ class Node:
             stored = self.file.heap_object(address, index, f"{self.what}: {what}")
             if length > len(stored):
                 raise InputError(f"{self._source}: {what} is longer than what is stored of it: damaged.")
+            self.file.repeat(length, f"{self.what}: {what}")
             texts.append(self._text(stored[:length].rstrip(b"\0"), what))
         return texts
 
@@ -483,6 +499,8 @@ class Node:
         assert self.dtype is not None
         declared = math.prod(self.shape) * self.dtype.itemsize
         self.file.declare(declared, self.what)
+        if math.prod(max(side, 1) for side in self.shape) > MOST_CELLS:  # an empty array may say anything of its other sides
+            raise InputError(f"{self._source}: no array can have the shape {list(self.shape)}: damaged.")
         filters = self._filters() if self._message(FILTERS) is not None else ()
         if kind != 2 and filters:
             raise InputError(f"{self._source}: filters go with chunks: damaged.")
@@ -518,6 +536,8 @@ class Node:
                     f"{self._source}: it is packed by the filter {number}; gzip, shuffle and fletcher32 are read, and no "
                     "plug-in is loaded."
                 )
+            if number in found:
+                raise InputError(f"{self._source}: it is packed by the filter {number} twice: made to harm.")
             name_length = fields.number(2) if version == 1 else 0
             _, values = fields.numbers(2, 2)
             fields.take(name_length + 4 * values + (4 * (values % 2) if version == 1 else 0))
@@ -534,13 +554,14 @@ class Node:
             raise InputError(f"{self._source}: its chunks of {chunk} do not fit its shape {list(self.shape)}: damaged.")
         wanted = math.prod(-(-whole // side) for side, whole in zip(chunk, self.shape, strict=True))
         chunks: dict[tuple[int, ...], tuple[int, int]] = {}
+        a_chunk = f"{self.what}: a chunk"  # one string for all claims
         for key, child in self._tree_leaves(address, 1, 8 * (rank + 1)):
             size, mask, *corner = Fields(key, self._source).numbers(4, 4, *[8] * rank)
             where = tuple(corner[:-1])
             inside = all(at % side == 0 and at < whole for at, side, whole in zip(where, chunk, self.shape, strict=True))
             if mask or not inside or where in chunks:
                 raise InputError(f"{self._source}: its chunk at {list(where)} has no place in it: damaged.")
-            self.file.claim(child, size, f"{self.what}: a chunk")
+            self.file.claim(child, size, a_chunk)
             chunks[where] = (child, size)
         if len(chunks) != wanted:
             raise InputError(f"{self._source}: {len(chunks)} of its {wanted} chunks are stored: not all was written.")

@@ -221,7 +221,7 @@ def _plan(arrays: Arrays, around: str, source: str) -> Plan:
     kernel, classifier = (arrays.get(f"{around}{layer}/kernel") for layer in (FIRST, CLASSIFIER))
     return variants.plan(
         f"resnet_v2_{depth}" if NORM_OF_LAST in layers else f"resnet_v1_{depth}_original",
-        in_channels=kernel.shape[2] if kernel is not None and kernel.ndim == 4 else 3,
+        in_channels=kernel.shape[2] if kernel is not None and kernel.ndim == 4 and kernel.size else 3,
         num_classes=classifier.shape[1] if classifier is not None and classifier.ndim == 2 else None,
     )
 

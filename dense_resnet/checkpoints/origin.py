@@ -71,7 +71,7 @@ def origin_of(framework: str, weights: Mapping[str, np.ndarray]) -> Origin:
         return Origin(framework)
     variant = variants.VARIANTS[fitting[0]]
     logits = weights.get(f"{variant.scope}/logits/biases")
-    class_count = None if logits is None else logits.shape[0]
+    class_count = logits.shape[0] if logits is not None and logits.ndim == 1 else None
     return Origin(
         framework=DEEPLAB if framework == SLIM and "logits/semantic/weights" in weights else framework,
         variant=variant.name,

@@ -272,6 +272,7 @@ class _Machine:
 
     def _reduce(self, _: Any) -> None:
         function, arguments = self._last(2)
+        self._instructions += sum(len(items) for items in _of(tuple, arguments) if isinstance(items, list))  # walked through
         self._push(_called(_of(_Named, function).name, _of(tuple, arguments)))
 
     def _build(self, _: Any) -> None:

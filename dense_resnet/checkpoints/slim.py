@@ -38,9 +38,9 @@ PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The floating-point variables of the checkpoint at `path`, as float32."""
-    prefix = _prefix(path)
-    index = prefix.with_name(prefix.name + INDEX)
     try:
+        prefix = _prefix(path)
+        index = prefix.with_name(prefix.name + INDEX)
         return dict(sorted(_variables(prefix, index) if index.is_file() else _variables_v1(prefix)))
     except (ValueError, TypeError, DecodeError, OSError) as error:
         if isinstance(error, InputError):

@@ -20,6 +20,7 @@ import google_crc32c
 
 FOOTER, MAGIC = 48, (0xDB4775248B80FB57).to_bytes(8, "little")
 TRAILER = 5  # bytes after a block: compression and checksum
+EXPANSION, ALLOWANCE = 16, 2**20  # all keys may have as many times the file's bytes, and so many more
 LONGEST_KEY = 4096  # bytes; keys share their beginnings, so that a small block could hold many long ones
 
 
@@ -55,7 +56,7 @@ def entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
             raise ValueError("it does not end as a table does")
         empty, at = _handle(footer, 0)
         index, _ = _handle(footer, at)
-        begin, previous = 0, None
+        begin, previous, left = 0, None, EXPANSION * end + ALLOWANCE
         for _, value in _pairs(_block(file, index, end)):
             handle, _ = _handle(value, 0)
             if handle.offset != begin:
@@ -64,6 +65,9 @@ def entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
                 if previous is not None and key <= previous:
                     raise ValueError("its keys are not in order")
                 previous = key
+                left -= len(key)
+                if left < 0:
+                    raise ValueError(f"its keys are of more than {EXPANSION} times its bytes")
                 yield key, content
             begin = handle.end
         if (begin, empty.end, index.end) != (empty.offset, index.offset, end):

@@ -148,8 +148,10 @@ def _no_plain_resnet(own: Mapping[str, np.ndarray]) -> str | None:
     """What tells that a network with these names is another one than a plain ResNet."""
     if any(name.startswith(("conv1.0.", "stem.")) for name in own):
         return "has a deep stem of three convolutions (timm's resnet50c, 50d, 50s, 50t)"
-    if "conv1.weight" not in own or own["conv1.weight"].ndim != 4:
+    if "conv1.weight" not in own or own["conv1.weight"].ndim != 4 or not own["conv1.weight"].size:
         return "has no conv1.weight, the first convolution"
+    if own[FIRST].ndim != 4:
+        return f"has {FIRST} as {list(own[FIRST].shape)}, which is no convolution"
     if any(".se." in name for name in own):
         return "has attention in its units (squeeze-and-excitation, ECA: seresnet50, ecaresnet50)"
     if any(name.endswith("downsample.1.weight") and value.ndim == 4 for name, value in own.items()):
