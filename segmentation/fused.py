@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet.fused import Activations, Layers
+from dense_resnet.fused import Activations, Layers, session
 from segmentation.heads import DepthwiseConv, HeadPlan, Layer, enlarged, image_mean
 
 
@@ -41,12 +43,32 @@ def _stack(layers: Layers, net: tf.Tensor, stack: tuple[Layer, ...]) -> tf.Tenso
 def _depthwise(layers: Layers, net: tf.Tensor, layer: DepthwiseConv) -> tf.Tensor:
     scale, shift = layers.affine(layer.norm)
     kernel = np.float64(layers.weights[f"{layer.scope}/depthwise_weights"]) * scale[:, None]
-    ones = [1, 1, 1, 1]
-    rates = [1, layer.rate, layer.rate, 1]
-    net = tf.raw_ops.DepthwiseConv2dNative(
-        input=net, filter=layers.constant(kernel), strides=ones, padding="SAME", dilations=rates
-    )
+    net = _convolved(net, layers.constant(kernel), layer.rate)
     return tf.nn.relu(tf.nn.bias_add(net, layers.constant(shift)))
+
+
+def _convolved(net: tf.Tensor, kernel: tf.Tensor, rate: int) -> tf.Tensor:
+    ones = [1, 1, 1, 1]
+    if rate > 1 and not _takes_rates():
+        return tf.nn.depthwise_conv2d(net, kernel, ones, "SAME", dilations=[rate, rate])
+    return tf.raw_ops.DepthwiseConv2dNative(
+        input=net, filter=kernel, strides=ones, padding="SAME", dilations=[1, rate, rate, 1]
+    )
+
+
+@functools.cache
+def _takes_rates() -> bool:
+    """Whether one op is a depthwise convolution with a rate: oneDNN's is, TensorFlow's own needs several."""
+    values = np.ones((1, 3, 3, 1), np.float32)
+    with tf.Graph().as_default() as graph, session(graph) as running:
+        net = tf.raw_ops.DepthwiseConv2dNative(
+            input=tf.compat.v1.placeholder(tf.float32, values.shape, name="images"),
+            filter=tf.ones((3, 3, 1, 1)), strides=[1, 1, 1, 1], padding="SAME", dilations=[1, 2, 2, 1],
+        )  # fmt: skip
+        try:
+            return float(running.run(net, {"images:0": values})[0, 0, 0, 0]) == 4
+        except tf.errors.UnimplementedError:
+            return False
 
 
 def _enlarged(layers: Layers, values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

@@ -114,6 +114,33 @@ def test_segmentation_models(head, options):
     assert laws.relative_error(low, model(images_of(65))) <= 0.5
 
 
+WITHOUT_ONEDNN = """
+import sys
+sys.path[:0] = {paths}
+from conftest import images_of
+from test_heads import small_model
+from dense_resnet import fused, laws
+assert not fused.keeps_kernels_apart()
+for head in ("aspp", "decoder"):
+    model = small_model(head)
+    print(laws.relative_error(model.compile("float32")(images_of(65)), model(images_of(65))))
+"""
+
+
+def test_where_tensorflow_has_no_onednn():
+    """As on Macs: its depthwise convolution takes no rate there."""
+    code = WITHOUT_ONEDNN.format(paths=[str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    errors = [float(line) for line in result.stdout.split()]
+    assert len(errors) == 2
+    assert max(errors) <= 1e-4
+
+
+needs_onednn = pytest.mark.skipif(not fused.keeps_kernels_apart(), reason="this TensorFlow has no oneDNN")
+
+
 def test_bfloat16_is_close():
     plan = dr.plan("resnet_v2_50", output_stride=16)
     weights = weights_of(plan)
@@ -182,6 +209,7 @@ run(images)
 """
 
 
+@needs_onednn
 @pytest.mark.parametrize(("placement", "precision"), [("v2, last unit", "float32"), ("v1, last unit", "float32")])
 def test_onednn_runs_fused_convolutions(placement, precision):
     """What the second run executes: each convolution once, sums and ReLUs in them, and no weight is packed again."""
@@ -213,6 +241,7 @@ def both_ways(plan, weights, precision, monkeypatch):
         return apart, compiled(plan, weights, precision)
 
 
+@needs_onednn
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("placement", ["v2, last unit", "v1, last unit", "v1.5"])
 def test_kernels_apart_give_the_numbers_of_kernels_in_the_graph(placement, precision, monkeypatch):
@@ -222,6 +251,7 @@ def test_kernels_apart_give_the_numbers_of_kernels_in_the_graph(placement, preci
         np.testing.assert_array_equal(apart(images_of(size)), plain(images_of(size)))
 
 
+@needs_onednn
 def test_graphs_without_their_kernels_are_small():
     plan = dr.plan("resnet_v1_18", output_stride=16)
     weights = weights_of(plan)
@@ -274,6 +304,7 @@ print((machine.peak_memory() - before) / size)
 """
 
 
+@needs_onednn
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read as Linux gives it")
 def test_freezing_takes_about_three_times_the_weights():
     code = MEMORY.format(paths=[str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")])
