@@ -38,7 +38,9 @@ def room_for(size):
 def test_replaces_and_leaves_nothing_behind(tmp_path):
     target = tmp_path / "new" / "file"
     files.write_bytes(target, b"one")
-    files.write_bytes(target, b"two")
+    with files.replacing(target) as temporary:
+        temporary.touch(0o600)
+        temporary.write_bytes(b"two")
     assert target.read_bytes() == b"two"
     assert names(target.parent) == ["file"]
     assert target.stat().st_mode & 0o777 == 0o666 & ~files.UMASK
@@ -125,17 +127,124 @@ def test_a_second_run_that_writes_the_same_file_is_refused(tmp_path):
 
 def test_a_second_run_that_writes_the_same_folder_is_refused(tmp_path):
     target = tmp_path / "folder"
-    with files.replacing_folder(target) as temporary:
+    with files.replacing_folder(target, os.path.isdir) as temporary:
         temporary.mkdir()
         (temporary / "file").write_bytes(b"first")
-        with pytest.raises(InputError, match=f"{target}: another run is writing here"), files.replacing_folder(target):
-            pass
+        with pytest.raises(InputError, match=f"{target}: another run is writing here"):
+            with files.replacing_folder(target, os.path.isdir):
+                pass
     assert (target / "file").read_bytes() == b"first"
     assert names(tmp_path) == ["folder"]
 
 
+def test_a_folder_that_may_not_go_comes_back(tmp_path):
+    """Asked when it has been moved aside: what came into it before that is seen."""
+    target = tmp_path / "folder"
+    target.mkdir()
+    with pytest.raises(InputError, match="folder: something else has come to stand there meanwhile"):  # noqa: PT012
+        with files.replacing_folder(target, lambda there: not any(there.iterdir())) as temporary:
+            temporary.mkdir()
+            (target / "precious").write_bytes(b"kept")
+    assert (target / "precious").read_bytes() == b"kept"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_in_which_order_things_reach_the_disk(tmp_path, monkeypatch):
+    """The bytes before the name, the name before the folder's list; and the names of folders that were made on the way."""
+    done = []
+    sync, replace = files.sync, os.replace
+    monkeypatch.setattr(files, "sync", lambda path: (done.append(("sync", path.name)), sync(path)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append(("replace", paths[1].name)), replace(*paths)))
+    files.write_bytes(tmp_path / "new" / "folder" / "file", b"data")
+    assert done == [
+        ("sync", tmp_path.name), ("sync", "new"), ("sync", ".file.partial"), ("replace", "file"), ("sync", "folder"),
+    ]  # fmt: skip
+
+
+def test_a_folder_whose_names_cannot_be_brought_to_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"old")
+
+    def failing(handle):
+        if os.path.isdir(f"/proc/self/fd/{handle}"):
+            raise OSError(cause, os.strerror(cause))
+        fsync(handle)
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", failing)
+    cause = errno.EINVAL  # some file systems have nothing to do there
+    files.write_bytes(tmp_path / "file", b"new")
+    cause = errno.EIO
+    with pytest.raises(InputError, match="file: is written, but the disk does not confirm it: Input/output error"):
+        files.write_bytes(tmp_path / "file", b"newer")
+    assert (tmp_path / "file").read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_nothing_is_written_through_a_link_in_the_place_of_a_temporary_file(link, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    victim.chmod(0o600)
+    link(victim, tmp_path / ".file.partial")
+    files.write_bytes(tmp_path / "file", b"data")
+    assert victim.read_bytes() == b"precious"
+    assert victim.stat().st_mode & 0o777 == 0o600
+    assert names(tmp_path) == ["file", "victim"]
+
+
+def test_links_in_the_place_of_folders_and_locks(tmp_path):
+    (tmp_path / "victim").mkdir()
+    for name in (".folder.partial", ".folder.old", ".file.scratch"):
+        (tmp_path / name).symlink_to("victim")
+    with files.replacing_folder(tmp_path / "folder", os.path.isdir) as temporary:
+        temporary.mkdir()
+    with files.scratch(tmp_path / "file") as scratch:
+        (scratch / "draft").write_bytes(b"draft")
+    assert names(tmp_path / "victim") == []
+    (tmp_path / ".file.lock").symlink_to("made")
+    with pytest.raises(InputError, match="file: cannot be written: Too many levels of symbolic links"):
+        files.write_bytes(tmp_path / "file", b"data")
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_no_file_can_take_the_place_of(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("elsewhere")
+    (tmp_path / "folder").mkdir()
+    for name, why in (
+        ("pipe", "a pipe or a device"),
+        ("link", "a link to elsewhere"),
+        ("folder", "a folder"),
+        ("..", "a folder"),
+    ):
+        for write in (files.probe_file, lambda path: files.write_bytes(path, b"data")):
+            with pytest.raises(InputError, match=f"{name}: is {why}"):
+                write(tmp_path / name)
+    for path in (".", "/", "/dev/null"):
+        with pytest.raises(InputError, match=f"{path}: is a"):
+            files.probe_file(path)
+    assert names(tmp_path) == ["folder", "link", "pipe"]
+
+
+def test_a_lock_that_its_owner_takes_along_is_not_ones_own(tmp_path, monkeypatch):
+    """Another run ends between our opening its lock and our locking it."""
+    lock = tmp_path / ".file.lock"
+    flock, first = fcntl.flock, []
+
+    def later(handle, how):
+        if not first:
+            first.append(lock.unlink())
+        return flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", later)
+    with files.replacing(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"one")
+        assert lock.exists()
+        with pytest.raises(InputError, match="another run"):
+            files.write_bytes(tmp_path / "file", b"two")
+
+
 def test_many_at_once_write_one_file_after_another(tmp_path):
-    """Whoever is not refused has written it whole; a lock that its owner takes along is never mistaken for one's own."""
+    """Whoever is not refused has written it whole."""
     written = []
 
     def write(number):

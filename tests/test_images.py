@@ -351,6 +351,17 @@ def test_pictures_of_other_kinds_are_left_out_and_said(tmp_path):
     assert len(notes) == 1
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("images/a.png", "elsewhere/b.png"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "images" / "city").symlink_to("../elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to("../images")
+    found = [image.relative for image in images.find_images([str(tmp_path / "images")])]
+    assert found == ["a.png", "city/b.png"]
+
+
 def test_images_that_all_lie_where_results_go(tmp_path):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"all its images are in .*, where results go\. Choose another --out"):
