@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from dense_resnet import files, kinds, png
+from dense_resnet import files, jpeg, kinds, png
 from dense_resnet.errors import InputError, UnreadableError, counted
 
 FORMATS = ("PNG", "JPEG")
@@ -159,7 +159,7 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     """Reads the header and the last bytes; decodes only where the end of the file is missing.
 
     Raises:
-        InputError: not a PNG or JPEG, too large, or truncated.
+        InputError: not a PNG or JPEG, too large, of too many scans, or truncated.
     """
     try:
         with open_file(path) as file:
@@ -169,6 +169,8 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
             file.seek(0)
             with opened(path, file, max_pixels) as image:
                 width, height = image.size
+                if image.info.get("progressive"):
+                    _check_scans(path, read_file(path))
                 turned = (orientation_of(path, read_file(path), max_pixels) if start == PNG_START else orientation(image)) >= 5
     except OSError as error:
         raise UnreadableError(f"{path}: cannot be read: {error.strerror or error}.") from error
@@ -212,6 +214,7 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
         ``[height, width, channels]`` uint8.
     """
     with opened(path, io.BytesIO(data), max_pixels) as image:
+        _check_scans(path, data)
         try:
             if data.startswith(PNG_START):
                 png.check(data)
@@ -225,6 +228,14 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
             pixels = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
         stored = np.asarray(pixels.convert("L" if channels == 1 else "RGB"), np.uint8)
         return upright(stored.reshape(image.height, image.width, channels), turn)
+
+
+def _check_scans(path: Path, data: bytes) -> None:
+    if data.startswith(JPEG_START) and jpeg.has_too_many_scans(data):
+        raise InputError(
+            f"{path}: a JPEG of more than {jpeg.MAX_SCANS} scans, each of which goes over all pixels; encoders write about 10. "
+            "It may be made to keep its readers busy. Save it again as a baseline JPEG, or leave it out."
+        )
 
 
 def opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:

@@ -284,22 +284,35 @@ def _without_counts(dataset: Dataset) -> list[Finding]:
     ]
 
 
+def _overlaps(datasets: Sequence[Dataset], seen: dict[Any, _Seen]) -> list[Finding]:
+    """Images that are in a later split too, each with the next one; train and trainaug may share theirs."""
+    overlaps: list[list[Finding]] = []
+    later: dict[str | None, tuple[str, Sample]] = {}  # by digest: the next split, and the sample there
+    untrained: dict[str | None, tuple[str, Sample]] = {}  # likewise, of splits that nobody trains on
+    for dataset in reversed(datasets):
+        trained = dataset.split.startswith("train")
+        own: dict[str | None, tuple[str, Sample]] = {}
+        overlaps.append([])
+        for sample in dataset.samples:
+            digest = seen[sample.image, sample.label].digest
+            own[digest] = dataset.split, sample
+            if found := (untrained if trained else later).get(digest):
+                split, other = found
+                message = f"{sample.image} is also in {split}, as {other.image}: results there would not be true."
+                overlaps[-1].append(Finding(dataset.split, "overlap", message))
+        own.pop(None, None)  # could not be read
+        later |= own
+        untrained |= {} if trained else own
+    return list(itertools.chain.from_iterable(reversed(overlaps)))
+
+
 def _across(
     space: LabelSpace, datasets: Sequence[Dataset], seen: dict[Any, _Seen], counted: Sequence[SplitCounts]
 ) -> list[Finding]:
     """What shows only over all files: images in two splits, labels that start at 1, masks of 0 and 255."""
     findings = []
     names = ", ".join(dataset.split for dataset in datasets)
-    for one, two in itertools.combinations([dataset for dataset in datasets if dataset.split != BOTH], 2):
-        if one.split.startswith("train") and two.split.startswith("train"):
-            continue  # train and trainaug
-        others = {seen[sample.image, sample.label].digest: sample for sample in two.samples}
-        others.pop(None, None)
-        for sample in one.samples:
-            other = others.get(seen[sample.image, sample.label].digest)
-            if other:
-                message = f"{sample.image} is also in {two.split}, as {other.image}: results there would not be true."
-                findings.append(Finding(one.split, "overlap", message))
+    findings += _overlaps([dataset for dataset in datasets if dataset.split != BOTH], seen)
     values = frozenset[int]().union(*(result.values for result in seen.values()))
     highest = space.num_classes
     if space.mapping is None and highest in values and 0 not in values:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ LARGEST = 2**16 - 1  # the largest number that a PNG's pixel holds
 LABEL_IDS = 35  # of Cityscapes: its labelIds are below
 PNG_DEPTH, PNG_KIND = 24, 25  # where in a PNG the bits per sample and the kind of pixel stand, a byte each
 PNG_GREY, PNG_PALETTE = 0, 3  # kinds of pixel
+MOST_RANGES = 20  # in one message
 KEYS = ("classes", "ignore_label", "mapping", "reduce_zero_label", "from_colors", "ignore_color")
 
 
@@ -58,13 +60,13 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if not self.classes:
             raise InputError("a label space needs at least one class.")
-        for name in self.names:
-            if self.names.count(name) > 1:
+        if self.num_classes > LARGEST:
+            raise InputError(f"{self.num_classes} classes are more than label files can hold ({LARGEST}).")
+        for name, count in Counter(self.names).items():
+            if count > 1:
                 raise InputError(f"two classes are named {name!r}.")
         for label_class in (*self.classes, LabelClass("ignore", self.ignore_color)):
             _check_color(label_class)
-        if self.num_classes > LARGEST:
-            raise InputError(f"{self.num_classes} classes are more than label files can hold ({LARGEST}).")
         if self.ignore_label is not None:
             if not _is_integer(self.ignore_label) or not 0 <= self.ignore_label <= LARGEST:
                 raise InputError(f"ignore_label must be an integer from 0 to {LARGEST}, or null (not {self.ignore_label!r}).")
@@ -365,9 +367,12 @@ def _outside(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
 
 def _ranges(values: Sequence[int]) -> str:
     """Sorted integers for a reader, such as "0..33, 255"."""
-    starts = [value for value in values if value - 1 not in set(values)]
-    ends = [value for value in values if value + 1 not in set(values)]
-    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in zip(starts, ends, strict=True))
+    there = set(values)
+    starts = [value for value in values if value - 1 not in there]
+    ends = [value for value in values if value + 1 not in there]
+    ranges = [str(low) if low == high else f"{low}..{high}" for low, high in zip(starts, ends, strict=True)]
+    more = [f"... up to {values[-1]}"] if len(ranges) > MOST_RANGES else []
+    return ", ".join(ranges[:MOST_RANGES] + more)
 
 
 def _cause(present: np.ndarray, space: LabelSpace) -> str:

@@ -7,7 +7,7 @@ padding is cropped off. (``tests/test_heads.py``)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import tensorflow as tf
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
 from dense_resnet.fused import AUTO, Compiled, Layers, network
+from dense_resnet.plan import Variable
 from dense_resnet.runner import CELLS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
 from dense_resnet.slim_module import SlimModule
 from segmentation.fused import head_cells
@@ -179,12 +180,8 @@ class SegmentationModel(SlimModule):
         Raises:
             InputError: a variable is missing or has another shape; then none has changed.
         """
-        own = self.backbone._by_name | self._by_name
-        for name, variable in own.items():
-            if name not in weights or weights[name].shape != tuple(variable.shape):
-                found = f"has shape {list(weights[name].shape)}" if name in weights else "is missing"
-                raise InputError(f"{source}: {name} {found}; this model needs {variable.shape.as_list()}.")
-        for name, variable in own.items():
+        check_weights((*self.backbone.plan.variables, *self.head.variables), weights, source)
+        for name, variable in (self.backbone._by_name | self._by_name).items():
             variable.assign(weights[name])
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> tf.Tensor:
@@ -220,6 +217,18 @@ class SegmentationModel(SlimModule):
             features = self.backbone(images, training)
         with self._own_variables():
             return build_head(self.head, features, skip, training, dropout=dropout, batch_norm_decay=self._decay)
+
+
+def check_weights(variables: Iterable[Variable], weights: Mapping[str, np.ndarray], source: str) -> None:
+    """Whether `weights` have all that a plan tells of: to be known before anything so large is made.
+
+    Raises:
+        InputError: a variable is missing or has another shape.
+    """
+    for name, shape, _ in variables:
+        if name not in weights or weights[name].shape != shape:
+            found = f"has shape {list(weights[name].shape)}" if name in weights else "is missing"
+            raise InputError(f"{source}: {name} {found}; this model needs {list(shape)}.")
 
 
 def _size(images: tf.Tensor, axis: int) -> Any:

@@ -39,7 +39,7 @@ from dense_resnet.resnet_utils import BATCH_NORM_DECAY
 from dense_resnet.runner import Runner
 from segmentation import heads
 from segmentation.labels import LabelSpace
-from segmentation.model import SegmentationModel
+from segmentation.model import SegmentationModel, check_weights
 
 FORMAT = 1
 DESCRIPTION, WEIGHTS = "model.json", checkpoints.MODEL_WEIGHTS
@@ -154,11 +154,13 @@ def load_model(
             raise InputError(
                 "this is a backbone without a segmentation head: `extract` takes it, and `train --weights` starts from it."
             )
-        backbone = Backbone(plan, seed=0, batch_norm_decay=backbone_decay)
-        model = SegmentationModel(backbone, **head_options(described), seed=0, batch_norm_decay=head_decay)
+        head = heads.plan_head(plan, **head_options(described))
         space = space_from(described)
         training = dict(described["training"])
     _compare_with_copy(folder, described, space)
+    check_weights((*plan.variables, *head.variables), weights, str(folder / WEIGHTS))
+    backbone = Backbone(plan, seed=0, batch_norm_decay=backbone_decay)
+    model = SegmentationModel(backbone, **head_options(described), seed=0, batch_norm_decay=head_decay)
     model.assign(weights, str(folder / WEIGHTS))
     return SavedModel(model, space, described["preprocessing"], training, sha256, folder)
 
@@ -178,8 +180,10 @@ def load_backbone(
     folder = Path(folder)
     weights, _, described = _read(folder)
     with _explained(folder):
-        backbone = Backbone(plan_from(described, output_stride, multi_grid), seed=0)
+        plan = plan_from(described, output_stride, multi_grid)
     _compare_with_copy(folder, described)
+    check_weights(plan.variables, weights, str(folder / WEIGHTS))
+    backbone = Backbone(plan, seed=0)
     backbone.assign(weights, str(folder / WEIGHTS))
     return backbone
 

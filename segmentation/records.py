@@ -10,6 +10,7 @@ Labels are stored as DeepLab reads them: grey PNGs whose values are the classes.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import re
@@ -33,6 +34,8 @@ BEFORE, AFTER = 12, 4  # bytes around a record's data: its length and two checks
 SHARD = re.compile(r"(?P<split>.+?)-(?P<index>\d+)(-of-(?P<count>\d+))?\.tfrecord")
 IMAGE, LABEL, FILENAME = "image/encoded", "image/segmentation/class/encoded", "image/filename"
 FORMAT = 1  # of the counts file
+MOST_MISSING = 20  # shards listed in one message
+SPLIT_NAMES = "a split's name is part of files' names: it is not empty, . or .., and has no /, \\ or NUL in it"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ def is_inside(name: str) -> bool:
     """Whether a relative path stays inside the folder it is relative to."""
     pure = PurePosixPath(name)
     return not (pure.is_absolute() or ".." in pure.parts or "\0" in name or not pure.parts)
+
+
+def is_split(name: str) -> bool:
+    """Whether files can be named after a split of that name, and stay in their folder."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def without_suffix(name: str) -> str:
@@ -128,13 +136,17 @@ def read_split(folder: Path, split: str) -> tuple[list[Record], list[str]]:
 def _missing_shards(shards: list[Path]) -> list[str]:
     """By the names ``…-00000-of-00004.tfrecord`` alone."""
     matches = [match for match in (SHARD.fullmatch(shard.name) for shard in shards) if match and match["count"]]
+    there: dict[str, set[int]] = {}
+    for match in matches:
+        there.setdefault(match["count"], set()).add(int(match["index"]))
     problems = []
-    for count in sorted({match["count"] for match in matches}):
-        there = {int(match["index"]) for match in matches if match["count"] == count}
-        missing = sorted(set(range(int(count))) - there)
-        if missing:
-            listed = ", ".join(map(str, missing))
-            problems.append(f"{shards[0].parent}: of {matches[0]['split']}'s {int(count)} shards, these are missing: {listed}")
+    for text, indices in sorted(there.items()):
+        count = int(text)
+        absent = count - sum(index < count for index in indices)
+        if absent:
+            first = itertools.islice((index for index in itertools.count() if index not in indices), min(absent, MOST_MISSING))
+            listed = ", ".join(map(str, first)) + (f" and {absent - MOST_MISSING} more" if absent > MOST_MISSING else "")
+            problems.append(f"{shards[0].parent}: of {matches[0]['split']}'s {count} shards, these are missing: {listed}")
     return problems
 
 
@@ -254,12 +266,14 @@ def write_records(
         The shards.
 
     Raises:
-        InputError: the split is there already, the folder holds a dataset with other classes, sizes of a pair differ, or
-            anything that reading a sample raises.
+        InputError: the split is there already, its name cannot be part of files', the folder holds a dataset with other
+            classes, sizes of a pair differ, or anything that reading a sample raises.
     """
     folder, split = Path(folder), split or dataset.split
     if dataset.problems:
         raise InputError(f"{dataset.name}, split {dataset.split} has problems; run doctor on it first: {dataset.problems[0]}")
+    if not is_split(split):
+        raise InputError(f"the records of the split {split!r:.80} cannot be written: {SPLIT_NAMES}. Give it another name.")
     if find_shards(folder).get(split):
         raise InputError(f"{folder}: there are records of the split {split} already. Choose another folder, or remove them.")
     probe_folder(folder)

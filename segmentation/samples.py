@@ -34,7 +34,7 @@ from dense_resnet.errors import InputError, counted
 from dense_resnet.images import MAX_PIXELS, SUFFIXES, as_stored, decode_image, find_images, orientation_of, read_file
 from segmentation import records
 from segmentation.labels import ADE20K, CITYSCAPES, VOC, LabelSpace, decode_label, mapping_from_json, reduce_zero_label
-from segmentation.records import Source, is_inside, without_suffix
+from segmentation.records import SPLIT_NAMES, Source, is_inside, is_split, without_suffix
 
 EXIF = ("error", "apply", "ignore")
 LABEL_MAPS = ("trainIds", "labelIds", "reduce_zero_label")
@@ -407,10 +407,17 @@ def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layou
             f"{','.join(columns)!r:.80}." + (" Save it with commas, not semicolons." if ";" in ",".join(columns) else "")
         )
     rows: dict[str, list[_Row]] = {}
+    problems = []
     for number, entry in entries:
         where, image = f"{path}: line {number}", entry["image"].strip()
         row = _Row(where, without_suffix(image), image, entry["label"].strip())
-        rows.setdefault(entry.get("split", "").strip() or WHOLE, []).append(row)
+        split = entry.get("split", WHOLE).strip()
+        if not is_split(split):
+            problems.append(f"line {number}: the split {split!r:.80}")
+        rows.setdefault(split, []).append(row)
+    if problems:
+        found_bad = f"{counted(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
+        raise InputError(f"{path}: {found_bad}. The column split may be left out; {SPLIT_NAMES}.")
     if not rows:
         raise InputError(f"{path}: the list is empty.")
     return Layout(own.name, own.space, tuple(sorted(rows)), lambda split: _listed(path.parent, rows[split]))

@@ -1,6 +1,7 @@
 """The doctor: a sound dataset's histogram, and a sick one's every ailment in one go."""
 
 import argparse
+import dataclasses
 import json
 import shutil
 import time
@@ -205,6 +206,19 @@ def test_splits_that_hold_others_by_definition(own):
     for part in ("images", "labels"):
         (own / part / "trainaug").rename(own / part / "test")
     assert [finding.kind for finding in examined(own).errors] == ["overlap"] * 3
+
+
+def test_an_image_in_many_splits_is_told_of_once_in_each(own):
+    parts = ["images/train/a.jpg,labels/train/a.png,"] * 4
+    splits = ["test", "train", "train_b", "val"]
+    (own / "list.csv").write_text("\n".join(["image,label,split", *map("".join, zip(parts, splits, strict=True))]))
+    overlaps = [one for one in examined(own / "list.csv").errors if one.kind == "overlap"]
+    assert [(one.split, one.message.split(",")[0].split(" in ")[1]) for one in overlaps] == [
+        ("test", "train"), ("train", "val"), ("train_b", "val"),
+    ]  # fmt: skip
+    dataset = open_dataset(own / "list.csv", "val")
+    many = inspect([dataclasses.replace(dataset, split=f"split_{number}") for number in range(200)])
+    assert len(many.errors) == 199
 
 
 def test_a_pair_in_two_splits_is_told_of_once(own):

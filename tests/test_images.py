@@ -178,6 +178,31 @@ def test_photographs_of_two_frames(photographs, tmp_path):
     assert np.abs(decoded(data).astype(int) - photographs["cat"]).mean() < 3
 
 
+def of_scans(count, **options):
+    """A progressive JPEG whose last scan is there `count` times more."""
+    data = encoded(np.full((40, 40), 128, np.uint8), "JPEG", progressive=True, **options)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * count + data[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_decoding(tmp_path):
+    few, many = of_scans(90), of_scans(100)
+    assert images.check_image(written(tmp_path, "few.jpg", few)).size == (40, 40)
+    assert np.array_equal(decoded(few), decoded(of_scans(0)))
+    for data in (many, many.replace(b"\xff\xda", b"\xff\xff\xda"), many.replace(b"\xff\xda", b"\xff\xfe\0\4\xff\xd9\xff\xda")):
+        path = written(tmp_path, "many.jpg", data)
+        for read in (images.check_image, lambda path: images.decode_image(path, path.read_bytes())):
+            with pytest.raises(InputError, match=r"many\.jpg: a JPEG of more than 100 scans.* Save it again"):
+                read(path)
+
+
+def test_only_an_images_own_scans_count(tmp_path):
+    """Not those of a preview in EXIF, nor what stands behind the end."""
+    data = of_scans(50, exif=b"Exif\0\0" + b"\xff\xda\0\2" * 60) + b"\0\2" + b"\xff\xda\0\2" * 200 + b"\xff\xd9"
+    assert images.check_image(written(tmp_path, "image.jpg", data)).size == (40, 40)
+    assert decoded(data).shape == (40, 40, 3)
+
+
 def test_a_header_that_is_cut_off(tmp_path, photographs):
     with pytest.raises(InputError, match="its header is truncated or damaged"):
         images.check_image(written(tmp_path, "image.jpg", encoded(photographs["cat"], "JPEG")[:20]))

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = [  # from the ground up; a file may import from floors before its own
     ["errors"],
-    ["geometry", "files", "machine", "processes", "png", "strict_json", "kinds"],
+    ["geometry", "files", "machine", "processes", "png", "jpeg", "strict_json", "kinds"],
     ["analysis"],
     ["plan"],
     ["variants"],

@@ -307,8 +307,8 @@ def test_a_signal_stops_the_command(capsys, model_folder, folder, tmp_path, monk
     write = Labelling._write
 
     def stop(self, *arguments):
-        write(self, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
+        return write(self, *arguments)
 
     monkeypatch.setattr(Labelling, "_write", stop)
     arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--out", tmp_path / "out", "--threads", 1]

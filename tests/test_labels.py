@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -267,6 +268,16 @@ def test_a_mapping():
         decoded(png(np.array([[7, 34, 34]], np.uint8)), CITYSCAPES)
 
 
+def test_the_message_of_a_long_mapping_is_short():
+    began = time.process_time()
+    with pytest.raises(
+        InputError, match=r"is not in the label map, which maps 0, 2, .*, 36, 38, \.\.\. up to 19998\."
+    ) as caught:
+        decoded(png(np.ones((2, 2), np.uint8)), LabelSpace(VOC.classes, 255, dict.fromkeys(range(0, 20_000, 2), 0)))
+    assert len(str(caught.value)) < 300
+    assert time.process_time() - began < 2  # with a set for each: 10 s
+
+
 @pytest.mark.parametrize("keep", [0.02, 0.1, 0.5, 0.99])
 def test_a_truncated_label(keep, voc):
     data = encode_label(voc, VOC)
@@ -384,6 +395,14 @@ AB = ["a", "b"]
 def test_mistakes_in_json(value, message):
     with pytest.raises(InputError, match="^mine.json: .*" + re.escape(message)):
         LabelSpace.from_json(value, "mine.json")
+
+
+def test_very_many_classes():
+    began = time.process_time()
+    LabelSpace.from_json({"classes": [str(number) for number in range(8000)], "ignore_label": None})
+    assert time.process_time() - began < 2  # by counting each: 6 s
+    with pytest.raises(InputError, match=r"70000 classes are more than label files can hold \(65535\)"):
+        LabelSpace(VOC.classes[:1] * 70_000)
 
 
 def test_colored():

@@ -239,6 +239,23 @@ def test_weights_of_another_model(saved, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"plan": {"scope": "tiny", "kind": "bottleneck_v1", "blocks": [["block1", [[40_000, 40_000, 2]]]]}}, "block1.*40000"),
+        ({"in_channels": 10**9}, r"has shape \[7, 7, 3, 64\]; this model needs \[7, 7, 1000000000, 64\]"),
+        ({"num_classes": 10**9}, r"logits/weights is missing; this model needs \[1, 1, 16, 1000000000\]"),
+    ],
+)
+@pytest.mark.parametrize("load", [load_model, load_backbone])
+def test_nothing_is_made_that_the_weights_do_not_fill(load, changes, message, saved, model, monkeypatch):
+    safetensors.write(saved / WEIGHTS, model.weights)  # without a description of their own
+    edit(saved, output_stride=8, **changes)
+    monkeypatch.setattr("segmentation.model_directory.Backbone", None)
+    with pytest.raises(InputError, match=rf"weights\.safetensors: tiny/.*{message}"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"plan": "resnet_v9"}, "unknown variant 'resnet_v9'"),
         ({"plan": {"blocks": 5}}, "model.json: "),
         ({"plan": None}, "a plan must be a variant's name, or an object of blocks"),

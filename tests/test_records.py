@@ -181,6 +181,15 @@ def test_missing_and_foreign_shards(copied):
     assert "'b' is there twice" in str(caught.value)
 
 
+@pytest.mark.parametrize("count", [50_000, 9_999_999_999])
+def test_very_many_missing_shards(count, copied):
+    """As many as a name says: nothing is made for each."""
+    shutil.copy(shard(copied), copied / f"train-00003-of-{count}.tfrecord")
+    (problem,) = open_dataset(copied, "train", strict=False).problems
+    listed = f"0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20 and {count - 21} more"
+    assert problem == f"{copied}: of train's {count} shards, these are missing: {listed}"
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"shards": 3}'])
 def test_a_counts_file_that_is_none(text, copied):
     counts_path(copied, "val").write_text(text)
@@ -265,6 +274,16 @@ def test_many_splits_and_several_times(written, tmp_path):
     with pytest.raises(InputError, match=r"dataset\.json: describes another dataset"):
         write_records(original, tmp_path, split="test")
     assert {path for path in tmp_path.iterdir() if path.name != "dataset.json"} == set(before) - {tmp_path / "dataset.json"}
+
+
+@pytest.mark.parametrize("split", ["..", "../victim", "{}/victim", "a\\b", "a\0b"])
+def test_records_stay_in_their_folder(split, written, tmp_path):
+    (tmp_path / "victim.counts.json").write_text("precious")
+    with pytest.raises(
+        InputError, match="the records of the split .* cannot be written: a split's name is part of files' names"
+    ):
+        write_records(written[1], tmp_path / "records", split=split.format(tmp_path))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("victim.counts.json", "precious")]
 
 
 def test_only_whole_pairs_are_written(tmp_path):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import sys
 
 import imgviz
 import numpy as np
@@ -225,6 +226,18 @@ def test_csv_lists_stay_inside(path, own):
     assert "line 4: no such file 'labels/train/c.png'" in message
     assert "line 5: no such file '' in" in message
     assert "line 7: 'images/train/a' is listed already" in message
+
+
+@pytest.mark.parametrize("split", ["", " ", ".", "..", "../../victim", "/victim", "a/b", "a\\b", "a\0b"])
+def test_splits_of_csv_lists_are_names(split, own):
+    pair = "images/train/a.jpg,labels/train/a.png"
+    (own / "list.csv").write_text(f"image,label,split\n{pair},train\n{pair},{split}\n")
+    for which in ("train", split.strip()):
+        with pytest.raises(InputError, match=r"list\.csv: .*line 3: ") as caught:
+            open_dataset(own / "list.csv", which, strict=False)
+        if sys.version_info >= (3, 11):  # before, a CSV file could hold no NUL
+            assert f"1 bad line: line 3: the split {split.strip()!r}. The column split may be left out;" in str(caught.value)
+            assert "it is not empty, . or .., and has no /, \\ or NUL in it" in str(caught.value)
 
 
 @pytest.mark.parametrize(

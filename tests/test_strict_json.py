@@ -1,6 +1,7 @@
 """What Python's own reader of JSON takes without a word."""
 
 import json
+import time
 
 import pytest
 
@@ -25,6 +26,14 @@ from dense_resnet import strict_json
 def test_refused(text, message):
     with pytest.raises(ValueError, match=message):
         strict_json.loads(text)
+
+
+def test_a_key_twice_among_very_many():
+    text = "{" + "".join(f'"{number}": 0, ' for number in range(20_000)) + '"19999": 1}'
+    began = time.process_time()
+    with pytest.raises(ValueError, match="the key '19999' is there twice"):
+        strict_json.loads(text)
+    assert time.process_time() - began < 2  # by counting each: 9 s
 
 
 @pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "é\udcff"], "b": {}}, [], "a", 3])
