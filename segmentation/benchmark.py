@@ -94,7 +94,7 @@ def label_maps(height: int, width: int, num_classes: int) -> tuple[np.ndarray, n
 
 
 def _own(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> Run:
-    matrix = ConfusionMatrix(num_classes)
+    matrix = ConfusionMatrix(num_classes, ignore_label=None)
     return lambda: matrix.update(labels, predictions)
 
 

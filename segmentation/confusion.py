@@ -24,7 +24,10 @@ class ConfusionMatrix:
 
     Args:
         num_classes: labels are 0 to ``num_classes - 1``.
-        ignore_label: ground truth that counts nowhere; None for none.
+        ignore_label: ground truth that counts nowhere, and no class; None for none.
+
+    Raises:
+        InputError: the ignore label is one of the classes.
 
     >>> matrix = ConfusionMatrix(num_classes=3)
     >>> _ = matrix.update(np.array([[0, 0, 1, 255]]), np.array([[0, 1, 1, 2]]))
@@ -34,6 +37,11 @@ class ConfusionMatrix:
 
     def __init__(self, num_classes: int, ignore_label: int | None = IGNORE_LABEL) -> None:
         self.num_classes = positive_integer("num_classes", num_classes)
+        if ignore_label is not None and 0 <= ignore_label < num_classes:
+            raise InputError(
+                f"ignore_label {ignore_label} is one of the {num_classes} classes, which then counts nowhere. Choose one above "
+                f"{num_classes - 1}, or ignore_label=None."
+            )
         self.ignore_label = ignore_label
         self.counts = np.zeros((num_classes, num_classes), np.int64)  # rows: ground truth; columns: prediction
 

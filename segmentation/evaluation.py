@@ -58,7 +58,7 @@ Progress = Callable[[str, int, int], None]  # (what is being done, images done, 
 class Answer:
     """What a system says of one image."""
 
-    labels: np.ndarray  # [height, width], of the image or of the canvas that it was padded to
+    labels: np.ndarray  # [height, width], on the sample's pixels, or on the canvas that they were padded to
     confidence: np.ndarray | None = None  # [height, width] float32, where there are probabilities
     padded: int = 0  # pixels of the canvas beyond the image
     sha256: str | None = None  # of the file that it was read from
@@ -96,7 +96,9 @@ class ModelSystem:
 
 
 class FolderSystem:
-    """Predictions that another program wrote: one index PNG an image, under the sample's name.
+    """Predictions that another program wrote: one index PNG an image, under the sample's name, on the image's stored pixels.
+
+    `predict` writes them so: where the samples' images are turned by their EXIF rotation, predictions are turned with them.
 
     Args:
         folder: with ``<name>.png`` for each sample, or all in one level under the last part of the name.
@@ -123,6 +125,8 @@ class FolderSystem:
             raise InputError(f"{root}: no such folder of predictions.")
         self.space, self._max_pixels = space, max_pixels
         self.described: dict[str, Any] = {"predictions": str(root)}
+        if any(sample.exif == "apply" for sample in samples):
+            self.described["pixels"] = "stored"  # a log of before, which scored them as if upright, is another protocol's
         flat = len({Path(sample.name).name for sample in samples}) == len(samples)
         self._paths = {}
         for sample in samples:
@@ -143,9 +147,12 @@ class FolderSystem:
         path = self._paths[sample.name]
         data = images.read_file(path)
         labels = decode_indices(path, data, self._max_pixels)
-        if labels.shape != image.shape[:2]:
+        turn = sample.orientation(sample.image_bytes(), self._max_pixels) if sample.exif == "apply" else 1
+        stored = images.as_stored(image, turn)
+        if labels.shape != stored.shape[:2]:
+            as_stored = "" if turn == 1 else f" as it is stored (it has EXIF rotation {turn}, which predictions are without)"
             raise InputError(
-                f"{path}: the prediction is {_size(labels)} pixels, the image {_size(image)}. "
+                f"{path}: the prediction is {_size(labels)} pixels, the image {_size(stored)}{as_stored}. "
                 "Labels are never resized: predict at the image's own size."
             )
         if (wrong := labels >= self.space.num_classes).any():
@@ -155,7 +162,7 @@ class FolderSystem:
                 f"x={x}) is outside 0..{self.space.num_classes - 1}. Every pixel needs a class: only the ground truth has an "
                 "ignore label. Are the classes counted from 1, or the values colours turned to grey?"
             )
-        return Answer(labels, sha256=_sha256(data))
+        return Answer(images.upright(labels, turn), sha256=_sha256(data))
 
 
 System = ModelSystem | FolderSystem
@@ -234,6 +241,8 @@ class Evaluation:
             "boundary": {"dilation_ratio": boundaries.DILATION_RATIO, "trimap_widths": boundaries.TRIMAP_WIDTHS},
             "calibration_bins": calibration.BINS,
         }
+        if system.size == INPUT:
+            self.protocol["boundary"]["area"] = "image"  # a log of before counted those of the canvas
 
     def run(
         self,
@@ -373,13 +382,11 @@ class Evaluation:
     def _count(self, sample: Sample, pair: _Pair, answer: Answer, log: Journal) -> None:
         """Adds the image's line to the log."""
         space = self.dataset.space
-        height, width = pair.label.shape
         label = pair.label
-        if answer.labels.shape != label.shape:  # the canvas, whose padding is ignored
-            label = np.full(answer.labels.shape, space.ignore_label, label.dtype)
-            label[:height, :width] = pair.label
-        predicted = answer.labels.astype(label.dtype)
-        counts = ImageCounts.of(label, predicted, answer.confidence, space.num_classes, space.ignore_label)
+        own = tuple(slice(side) for side in label.shape)  # padding is ignored, and outlines and their widths are the image's
+        predicted = answer.labels[own].astype(label.dtype)
+        confidence = None if answer.confidence is None else answer.confidence[own]
+        counts = ImageCounts.of(label, predicted, confidence, space.num_classes, space.ignore_label)
         scored = int(counts.matrix.sum())
         log.add(
             {
@@ -387,9 +394,9 @@ class Evaluation:
                 "status": OK,
                 **pair.digests,
                 "prediction_sha256": answer.sha256,
-                "size": (height, width),
+                "size": label.shape,
                 "scored": scored,
-                "ignored": height * width - scored,
+                "ignored": label.size - scored,
                 "padded": answer.padded,
                 **counts.as_json(),
             }

@@ -244,7 +244,8 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
 
     Returns:
         ``mean_iou`` (of the first, of the second, their difference, its interval, p_value, not_better) of the dataset's
-        counts, ``classes`` (likewise), ``images``, ``resamples``, ``seed``, ``differing`` (where the protocols differ).
+        counts, ``classes`` (likewise), ``images``, ``resamples``, ``seed``, ``differing`` (where the protocols differ),
+        ``scopes`` (of the two evaluations' own mean IoU, which is another figure where it is not "dataset").
 
     Raises:
         InputError: the protocols or the images differ, or the classes or the ground truth do, or a file is damaged.
@@ -280,6 +281,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
     return {
         "images": len(common),
         "differing": differing,
+        "scopes": [result["protocol"]["switches"]["scope"] for result in (own, other)],
         "mean_iou": {
             **_difference(means, of_mean.mean),
             "p_value": _number(of_mean.p_value),

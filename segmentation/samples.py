@@ -76,7 +76,7 @@ class Sample:
     def decode_image(self, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """As :meth:`read_image`, of bytes that were read already."""
         path = self.image.place
-        orientation = orientation_of(self.image.place, data, max_pixels)
+        orientation = self.orientation(data, max_pixels)
         if orientation != 1 and self.exif == "error":
             raise InputError(
                 f"{path}: has EXIF rotation {orientation}, and whether its label is turned too cannot be known. Choose "
@@ -85,9 +85,13 @@ class Sample:
         pixels = decode_image(path, data, max_pixels=max_pixels)
         return pixels if self.exif == "apply" else as_stored(pixels, orientation)
 
+    def orientation(self, data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+        """The EXIF orientation of the encoded image, 1 (upright) to 8."""
+        return orientation_of(self.image.place, data, max_pixels)
+
     def is_turned(self, data: bytes, max_pixels: int = MAX_PIXELS) -> bool:
         """Whether an encoded image has an EXIF rotation."""
-        return orientation_of(self.image.place, data, max_pixels) != 1
+        return self.orientation(data, max_pixels) != 1
 
     def read_label(self, space: LabelSpace, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """The label ``[height, width]``: see :func:`segmentation.labels.decode_label`."""

@@ -48,6 +48,7 @@ FORMAT = 1
 FOLDER, LAST = "training", "last"
 STATE, LOG, CURVES = "state.safetensors", "log.jsonl", "tensorboard"
 MOMENTUM = "momentum/"  # before a variable's name
+EXIF = "exif"  # a dataset's
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 MIXED = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's own rewriting of float32 graphs
 READERS = 2  # threads
@@ -482,11 +483,13 @@ class TrainingRun:
         samples = validation.samples
         for number, sample in enumerate(samples):
             image, label = sample.read_image(), sample.read_label(validation.space)
-            prediction = predictor(image)
             try:
+                prediction = predictor(image)
                 matrix.update(label, prediction.labels)
             except InputError as error:
-                raise InputError(f"{sample}: {error}") from error
+                raise InputError(
+                    f"step {done}, validation image {sample}: {error} The last good state is kept in {training.out}."
+                ) from error
             if number < PICTURES:
                 self._show(f"validation/{number}", done, image, label, prediction.labels)
             self.progress("validating", number + 1, len(samples), f"step {done}/{training.recipe.steps}")
@@ -619,6 +622,9 @@ class TrainingRun:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: damaged: {error!r}. Choose another --out.") from error
         new = json.loads(json.dumps(training.protocol))
+        for name in ("dataset", "validation"):
+            if new[name] and isinstance(old.get(name), dict):
+                old[name].setdefault(EXIF, new[name][EXIF])  # states of before do not say it
         if differing := journal.said_differences(old, new):
             raise InputError(f"{training.out}: holds a training by another protocol ({differing}). Choose another --out.")
         momentum = {name: state.pop(MOMENTUM + name, None) for name in training._momentum}
@@ -656,6 +662,7 @@ def _described(dataset: Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "split": dataset.split,
         "images": len(dataset.samples),
+        EXIF: dataset.samples[0].exif if dataset.samples else None,
         "names_sha256": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
         **dataset.space.as_json(),
     }

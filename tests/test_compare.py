@@ -96,6 +96,19 @@ def test_the_difference_is_under_the_switches(tmp_path):
     assert found["classes"][2]["first"] is None  # by the definition
 
 
+@pytest.mark.parametrize("scope", ["image", "image_class"])
+def test_what_is_compared_under_another_scope_is_said(scope, capsys, tmp_path):
+    """The dataset's counts are, and so not the figure that the evaluations gave."""
+    switches = Switches(scope=scope)
+    one, two = (evaluated(tmp_path, name, wrong, switches) for name, wrong in (("a", 0.1), ("b", 0.3)))
+    found, result = compare(one, two), read_result(one)[0]
+    assert found["scopes"] == [scope, scope]
+    assert found["mean_iou"]["first"] == metrics.mean_iou(result["matrix"]) != result["mean_iou"]
+    out = run(capsys, "compare", one, two)[1]
+    assert f"│ dataset mean IoU │ {found['mean_iou']['first']:.4f} " in out
+    assert f"the evaluations' own mean IoU has scope {scope}, so theirs are other figures: what is compared is the mean" in out
+
+
 def test_protocols_that_differ(tmp_path):
     one = evaluated(tmp_path, "one", 0.1)
     two = evaluated(tmp_path, "two", 0.2, Switches(absent="zero"))
@@ -148,6 +161,20 @@ def test_labels_or_images_or_classes_that_differ(folders, tmp_path):
     log.write_text(re.sub(', "crc32": "[0-9a-f]*"', "", log.read_text().replace('{"path": "', '{"path": "other/')))
     with pytest.raises(InputError, match="have no scored image in common"):
         compare(folders["good"], tmp_path / "names")
+
+
+def test_labels_that_differ_in_any_image(folders, tmp_path):
+    shutil.copytree(folders["good"], tmp_path / "out")
+    log = tmp_path / "out" / "images.jsonl"
+    each = lines(tmp_path / "out")
+    each[7]["matrix"] = sorted([1 - true, found, count] for true, found, count in each[7]["matrix"])
+    each[7]["boundary"] = each[7]["trimap"] = []
+    each[7].pop("crc32")
+    log.write_text("".join(json.dumps(line) + "\n" for line in each))
+    total = np.sum([dense(line["matrix"]) for line in each], axis=0).tolist()
+    edited(tmp_path / "out", tmp_path / "both", lambda result: result.update(matrix=total))
+    with pytest.raises(InputError, match=r"have scored different labels of 07, so they do not compare"):
+        compare(folders["good"], tmp_path / "both")
 
 
 def lines(folder):
@@ -211,6 +238,8 @@ def test_the_command(capsys, folders, tmp_path):
     assert code == 0
     found = json.loads((tmp_path / "c.json").read_text())
     assert found == compare(folders["good"], folders["bad"])
+    assert found["scopes"] == ["dataset", "dataset"]
+    assert "scope" not in out
     mean = found["mean_iou"]
     row = next(line for line in out.splitlines() if "mean IoU" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]

@@ -253,6 +253,20 @@ def test_a_difference_is_seen(monkeypatch, timm_resnet):
     assert parity.compare(arrays)[1] > 1e-2
 
 
+def test_features_that_are_not_finite_do_not_agree(monkeypatch):
+    """Of any of the images that are compared."""
+    for broken in parity.SIZES:
+
+        def theirs(known, arrays, broken=broken):
+            plan = dr.plan(known.variant)
+            own = laws.loaded(plan, WEIGHTS)
+            return lambda images: own(images).numpy() * (np.nan if images.shape[1] == broken else 1)
+
+        monkeypatch.setitem(parity.FRAMEWORKS, origin.TORCH, ("other code", theirs, lambda arrays: True))
+        name, error = parity.compare(state_dict(PLAN, WEIGHTS))
+        assert (name, error <= laws.TOLERANCE, np.isnan(error)) == ("other code", False, True)
+
+
 def test_mistakes_on_the_command_line(capsys, tmp_path):
     checkpoints.write(tmp_path / "in.safetensors", WEIGHTS)
     (tmp_path / "blocks.json").write_text("{")

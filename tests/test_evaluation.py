@@ -804,12 +804,17 @@ def test_the_canvas_needs_an_ignore_label(model_folder, pairs, tmp_path):
 
 
 def test_the_canvas_of_a_system_that_pads(model_folder, pairs, whole, tmp_path):
-    """What is padded is ignored, so DeepLab's own figure is the native one."""
+    """What is padded is ignored, so DeepLab's own figure is the native one; outlines are the image's too."""
     canvas = exact_system(load_model(model_folder), Inference(size=65, score="input"))
     result = Evaluation(canvas, open_dataset(pairs), tmp_path, PRESETS["deeplab"]).run(report=False).result
     native = read_result(whole)[0]
-    assert result["matrix"] == native["matrix"]
-    assert result["counts"] == native["counts"]
+    for key in ("matrix", "counts", "mean_boundary_iou", "trimap", "classes"):
+        assert result[key] == native[key], key
+    for one, other in zip(lines_of(tmp_path), lines_of(whole), strict=True):
+        assert all(one[key] == other[key] for key in ("path", "size", "ignored", "matrix", "boundary", "trimap"))
+    errors = [one["calibration"]["expected_error"] for one in (result, native)]
+    assert errors[0] == pytest.approx(errors[1], abs=1e-6)  # exp has other last bits elsewhere in memory
+    assert result["protocol"]["boundary"]["area"] == "image"  # of before: another protocol
     assert result["mean_iou"] == native["conventions"]["deeplab"]
 
 

@@ -38,6 +38,17 @@ def test_cell_centres_and_sampling_agree():
     np.testing.assert_allclose(between, (values[11, 7] + values[11, 8]) / 2, atol=1e-4)
 
 
+def test_beyond_the_outermost_cells_the_nearest_counts():
+    """Half a pixel around the image, which no cell reaches."""
+    place = images.placement((65, 65), 65)
+    values = np.random.default_rng(0).standard_normal((5, 5, 3)).astype(np.float32)
+    own = Features({16: values}, place, "image")
+    corners = [[-0.5, -0.5], [64.5, -0.5], [-0.5, 64.5], [64.5, 64.5]]
+    assert np.array_equal(dr.sample(own, corners), values[[0, 0, -1, -1], [0, -1, 0, -1]])
+    large = Features({16: values}, images.placement((650, 650), 65), "image")  # cells at 4.5, 164.5, ...
+    assert np.array_equal(dr.sample(large, [[0, 0], [649, 649]]), values[[0, -1], [0, -1]])
+
+
 def test_a_single_row_of_cells():
     own = Features(
         {16: np.arange(33, dtype=np.float32).reshape(1, 33, 1)}, images.Placement((1, 513), (1, 513), (0, 0)), "image"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from test_evaluation import INFERENCE, SPACE, contents, turned, write_dataset
+from test_evaluation import INFERENCE, NAMES, SPACE, contents, label_of, lines_of, turned, write_dataset, write_pair
 from test_images import TURNS
 from test_prediction import image_of, tiny_model
 from test_tools import run
@@ -17,7 +17,7 @@ from dense_resnet import images
 from dense_resnet.errors import InputError
 from segmentation.evaluation import Evaluation, FolderSystem, ModelSystem
 from segmentation.labelling import Labelling
-from segmentation.labels import decode_label
+from segmentation.labels import decode_label, encode_label
 from segmentation.model_directory import load_model, save_model
 from segmentation.prediction import Inference, Predictor
 from segmentation.samples import open_dataset
@@ -274,6 +274,34 @@ def test_scoring_the_files_equals_scoring_the_model(labelling, saved, tmp_path):
     assert one["matrix"] == two["matrix"]
     assert one["classes"] == two["classes"]
     assert one["trimap"] == two["trimap"]
+
+
+def test_scoring_the_files_of_turned_images(labelling, saved, tmp_path):
+    """`predict` undoes each rotation, `--exif apply` does it again: to the label, which is as shown."""
+    for number, turn in TURNS.items():
+        stored, label = image_of(40, 60, number), label_of(40, 60, number)
+        write_pair(tmp_path, str(number), stored, np.ascontiguousarray(turn(label)))
+        Image.fromarray(stored).save(tmp_path / "images" / f"{number}.png", exif=turned(number))
+    (tmp_path / "dataset.json").write_text(json.dumps({"classes": NAMES}))
+    dataset = open_dataset(tmp_path, exif="apply")
+    labelling(tmp_path / "predicted").run(found_in(tmp_path / "images"))
+    folder = FolderSystem(tmp_path / "predicted", dataset.space, dataset.samples)
+    logs = []
+    for out, system in (("files", folder), ("model", ModelSystem(saved, saved.runner("exact"), INFERENCE))):
+        Evaluation(system, dataset, tmp_path / out).run(report=False)
+        logs.append(lines_of(tmp_path / out))
+    for one, two in zip(*logs, strict=True):
+        assert all(one[key] == two[key] for key in ("path", "size", "scored", "matrix", "boundary", "trimap")), one["path"]
+    assert len({str(line["matrix"]) for line in logs[0]}) == len(TURNS)
+    described = json.loads((tmp_path / "files" / "protocol.json").read_text())["system"]
+    assert described == {"predictions": str(tmp_path / "predicted"), "pixels": "stored"}
+
+    path = tmp_path / "predicted" / "6.png"
+    path.write_bytes(encode_label(np.zeros((60, 40), np.uint8), SPACE))  # upright
+    with pytest.raises(
+        InputError, match=r"6\.png: the prediction is 40x60 pixels, the image 60x40 as it is stored \(it has EXIF"
+    ):
+        Evaluation(folder, dataset, tmp_path / "upright").run(report=False)
 
 
 def test_the_command(capsys, model_folder, predictor, folder, tmp_path):

@@ -168,6 +168,20 @@ def test_shapes_and_types():
         metrics.mean_iou(np.eye(3))
 
 
+@pytest.mark.parametrize(("arguments", "ignore_label"), [((847,), 255), ((256,), 255), ((3, 0), 0), ((3, 2), 2)])
+def test_an_ignore_label_that_is_a_class(arguments, ignore_label):
+    """Of many classes the default is one, and would be lost without a word."""
+    num_classes, *_ = arguments
+    message = (
+        rf"ignore_label {ignore_label} is one of the {num_classes} classes, .* above {num_classes - 1}, or ignore_label=None"
+    )
+    with pytest.raises(InputError, match=message):
+        ConfusionMatrix(*arguments)
+    label = np.full((2, 2), num_classes - 1)
+    for other in (None, -1, num_classes):
+        assert ConfusionMatrix(num_classes, other).update(label, label).sum() == 4
+
+
 def test_totals_beyond_float32_and_int32():
     matrix = ConfusionMatrix(2)
     matrix.counts[:] = [[2**40, 1], [0, 2**24 + 1]]

@@ -24,11 +24,13 @@ LABEL_MAPS = [(size, classes) for size in ((513, 513), (1024, 2048)) for classes
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    from dense_resnet.variants import USUAL_STRIDE
+
     from .cli import add_plan_options
 
     parser.add_argument("--model", default="resnet_v2_152", metavar="VARIANT", help="default resnet_v2_152")
     add_plan_options(parser)
-    parser.set_defaults(output_stride=16)
+    parser.set_defaults(output_stride=USUAL_STRIDE)
     parser.add_argument("--size", type=int, default=513, metavar="N", help="side of the image (default 513)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images a run (default 1)")
     parser.add_argument("--classes", type=int, metavar="N", help="compute the logits of so many classes, not the features")

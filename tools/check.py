@@ -8,12 +8,14 @@ HELP = "Check on your weights that dense features equal the nominal network's an
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    from dense_resnet.variants import USUAL_STRIDE
+
     from .cli import add_plan_options, add_weights_options
 
     parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152, or a model directory")
     add_weights_options(parser)
     add_plan_options(parser)
-    parser.set_defaults(output_stride=16)
+    parser.set_defaults(output_stride=USUAL_STRIDE)
     parser.add_argument("--size", type=int, default=129, metavar="N", help="side of the noise image, 32n+1 (default 129)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 HELP = "Compare two evaluations of the same images: paired bootstrap of the difference, in all and per class."
+DATASET = "dataset"  # the scope of what is resampled
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,9 @@ def main(args: argparse.Namespace) -> int:
     table = Table("class", "A", "B", "A - B", "95 %")
     for column in table.columns[1:]:
         column.justify = "right"
-    for one in found["classes"] + [{"name": "mean IoU", **found["mean_iou"]}]:
+    others = [scope for scope in dict.fromkeys(found["scopes"]) if scope != DATASET]
+    name = f"{DATASET} mean IoU" if others else "mean IoU"
+    for one in found["classes"] + [{"name": name, **found["mean_iou"]}]:
         low_high = one["interval"]
         clear = low_high is not None and not low_high[0] <= 0 <= low_high[1]
         table.add_row(
@@ -47,6 +50,11 @@ def main(args: argparse.Namespace) -> int:
     console.print(table)
     mean = found["mean_iou"]
     lines = [f"protocols differ: {line}" for line in found["differing"]]
+    if others:
+        lines.append(
+            f"the evaluations' own mean IoU has scope {' and '.join(others)}, so theirs are other figures: what is compared is "
+            "the mean IoU of the counts of all images"
+        )
     lines.append(
         f"{counted(found['images'], 'image')}, {found['resamples']} resamples; p = {number(mean['p_value'])} (two-sided) "
         "for the difference of the mean IoUs; * marks intervals without 0"

@@ -25,7 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="where the result and its page go")
     system = parser.add_mutually_exclusive_group(required=True)
     system.add_argument("--model", metavar="DIR", help="a model directory, or an exported file")
-    system.add_argument("--predictions", metavar="DIR", help="label PNGs under the images' names instead")
+    system.add_argument(
+        "--predictions", metavar="DIR",
+        help="label PNGs under the images' names instead, on the pixels as stored (EXIF undone), as predict writes them",
+    )  # fmt: skip
     add_inference_options(parser)
     switches = parser.add_argument_group("conventions")
     switches.add_argument(

@@ -127,11 +127,11 @@ def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Datase
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from dense_resnet.variants import from_description
+    from dense_resnet.variants import USUAL_STRIDE, from_description
 
     from .cli import described_network
 
-    stride = 16 if args.output_stride is None else args.output_stride
+    stride = USUAL_STRIDE if args.output_stride is None else args.output_stride
     return from_description(described_network(args.model), stride, args.multi_grid)
 
 

@@ -64,7 +64,8 @@ def one_thread():
 def random_set(random, num_classes=None, sides=(1, 24), large=0.05):
     """A set: ``images`` as users have them, and ``plain``, the same as int64 with VOID where the label is ignored."""
     num_classes = num_classes or int(random.choice(CLASSES))
-    ignore_label = [255, 255, 254, 65535, -1, num_classes, int(random.integers(num_classes)), None][random.integers(8)]
+    above = num_classes + int(random.integers(num_classes))
+    ignore_label = [255, 255, 254, 65535, -1, num_classes, above, None][random.integers(8)]
     true, found = (random.permutation(num_classes)[: random.integers(1, num_classes + 1)] for _ in range(2))
     images, plain = [], []
     for _ in range(random.integers(1, 5)):
