@@ -55,12 +55,12 @@ def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str, target
     """
     text = json.dumps(protocol, indent=1) + "\n"
     if not path.exists():
-        if foreign := next((target for target in targets if os.path.lexists(target)), None):
-            raise InputError(f"{foreign}: is there already, and was not written by this command. Choose another --out.")
         if logs := sorted(path.parent.glob(f"{stem}*{SUFFIX}")):
             raise InputError(
                 f"{path.parent}: has {logs[0].name} but not the {path.name} that goes with it. Choose another --out."
             )
+        if foreign := next((target for target in targets if os.path.lexists(target)), None):
+            raise InputError(f"{foreign}: is there already, and was not written by this command. Choose another --out.")
         files.write_new(path, text.encode())
     try:
         there = strict_json.loads(path.read_bytes())

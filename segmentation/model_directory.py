@@ -249,8 +249,10 @@ def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
 
 def _compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelSpace | None = None) -> None:
     """Refuses a ``model.json`` that tells of another network than the weights do. Classes may be renamed and recoloured."""
-    copy = safetensors.metadata(folder / WEIGHTS).get(COPY, {})
-    if copy.get("weights_sha256") != described["weights_sha256"]:  # it is of a writer who knows of none
+    copy = safetensors.metadata(folder / WEIGHTS).get(COPY)
+    if (
+        not isinstance(copy, dict) or copy.get("weights_sha256") != described["weights_sha256"]
+    ):  # it is of a writer who knows of none
         return
     own, other = ({key: value for key, value in one.items() if key not in EDITABLE} for one in (copy, described))
     if differing := journal.differences(own, other):
@@ -259,10 +261,11 @@ def _compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelS
             f"{folder / DESCRIPTION}: damaged, or edited by mistake: its {key} is {edited!r:.80}, and {value!r:.80} in the "
             f"copy that {WEIGHTS} has. The copy takes over once {DESCRIPTION} is deleted."
         )
-    if space is not None and space.num_classes != len(copy["classes"]):
+    classes = copy.get("classes")
+    if space is not None and (not isinstance(classes, list) or space.num_classes != len(classes)):
         raise InputError(
             f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {space.num_classes} classes, and {WEIGHTS} are "
-            f"of {len(copy['classes'])}. Classes may be renamed, not added or left out."
+            f"of {len(classes) if isinstance(classes, list) else 'none'}. Classes may be renamed, not added or left out."
         )
 
 

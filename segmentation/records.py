@@ -92,7 +92,8 @@ def is_split(name: str) -> bool:
 def without_suffix(name: str) -> str:
     """`name` without the extension of an image, if it has one."""
     pure = PurePosixPath(name)
-    return str(pure.with_suffix("")) if pure.suffix.lower() in SUFFIXES else str(pure)
+    stem = pure.name.removesuffix(pure.suffix)
+    return str(pure.with_name(stem)) if pure.suffix.lower() in SUFFIXES and stem.strip(".") else str(pure)
 
 
 def counts_path(folder: Path, split: str) -> Path:

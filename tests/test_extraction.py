@@ -333,7 +333,6 @@ def test_a_folder_that_holds_the_images(backbone, folder_with_a_truncated_one):
 def test_a_manifest_without_its_protocol(backbone, found, tmp_path):
     extraction_of(backbone, tmp_path, SMALL).run(found[:1])
     (tmp_path / "extraction.json").unlink()
-    extraction_of(backbone, tmp_path, SMALL).path_of(found[0]).unlink()
     with pytest.raises(dr.InputError, match=r"has manifest\.jsonl but not the extraction\.json that goes with it"):
         extraction_of(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
 
