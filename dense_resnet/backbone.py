@@ -131,7 +131,7 @@ class Backbone(SlimModule):
         def build(layers: fused.Layers, images: tf.Tensor) -> Any:
             return getattr(fused.network(layers, self.plan, images, pyramid=output == PYRAMID), output)
 
-        return fused.Compiled(build, self.weights, self.plan.in_channels, precision)
+        return fused.Compiled(build, self.weights, self.plan.in_channels, precision, self.plan.preprocessing)
 
     def runner(
         self, precision: str = fused.AUTO, strides: Sequence[int] = (), *, side: int | None = None, plain: bool = False

@@ -120,7 +120,8 @@ def sample(features: Features, xy: Any, stride: int | None = None) -> np.ndarray
     """
     if not isinstance(features, Features):
         raise InputError(f"features must be what dense_resnet.read_features gives (not {features!r:.80}).")
-    points = np.atleast_2d(np.asarray(xy, np.float64))
+    points = np.asarray(xy, np.float64)
+    points = points.reshape(0, 2) if points.shape == (0,) else np.atleast_2d(points)
     if points.ndim != 2 or points.shape[1] != 2:
         raise InputError(f"xy must have shape [points, 2] (not {list(points.shape)}).")
     height, width = features.placement.original_size

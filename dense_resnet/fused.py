@@ -27,6 +27,7 @@ from dense_resnet import geometry, machine
 from dense_resnet.compat import CPU, Assignment, fused_graph, stand_in
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit
+from dense_resnet.preprocessing import Look
 
 AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
@@ -189,16 +190,22 @@ class Compiled:
         weights: under canonical names; not kept.
         in_channels: of the images.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
+        preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
 
     Raises:
         InputError: there is no such precision.
     """
 
     def __init__(
-        self, build: Callable[[Layers, tf.Tensor], Any], weights: Weights, in_channels: int, precision: str = AUTO
+        self,
+        build: Callable[[Layers, tf.Tensor], Any],
+        weights: Weights,
+        in_channels: int,
+        precision: str,
+        preprocessing: str,
     ) -> None:
         self.precision = chosen_precision(precision)
-        self._in_channels = in_channels
+        self._in_channels, self._look = in_channels, Look(preprocessing)
 
         def named(layers: Layers) -> list[str]:
             images = v1.placeholder(tf.float32, [None, None, None, in_channels], name="images")
@@ -215,10 +222,18 @@ class Compiled:
         Args:
             images: ``[batch, height, width, channels]``, preprocessed. Nothing is padded or resized.
         """
-        images = np.asarray(images, np.float32)
+        if tf.is_symbolic_tensor(images):  # no InputError, which tf.function would not hand on as it is
+            raise ValueError(
+                "what compile gives takes arrays, no symbolic tensors: inside tf.function call the backbone itself."
+            )
+        expected = f"[batch, height, width, {self._in_channels}]"
+        try:
+            images = np.asarray(images, np.float32)
+        except (TypeError, ValueError):
+            raise InputError(f"images must be numbers of shape {expected} (not {images!r:.80}).") from None
         if images.ndim != 4 or images.shape[3] != self._in_channels:
-            shape = f"[batch, height, width, {self._in_channels}]"
-            raise InputError(f"images must have shape {shape} (not {list(images.shape)}).")
+            raise InputError(f"images must have shape {expected} (not {list(images.shape)}).")
+        self._look(images, stacklevel=3)
         return tf.nest.pack_sequence_as(self._structure, self._run(images))
 
 

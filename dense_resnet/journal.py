@@ -87,7 +87,7 @@ def said_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     >>> said_differences({"size": 513}, {"size": 257})
     'size: 513 there, 257 now'
     """
-    return "; ".join(f"{key}: {_shown(old)} there, {_shown(new)} now" for key, old, new in differences(there, now))
+    return "; ".join(f"{key}: {shown(old)} there, {shown(new)} now" for key, old, new in differences(there, now))
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], depth: int = 0) -> list[tuple[str, Any, Any]]:
@@ -106,7 +106,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], depth: int 
     return found
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value for a message: short."""
     text = repr(value)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"

@@ -16,6 +16,7 @@ A padding of 0 *after* preprocessing is therefore the mean colour. (``tests/test
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,7 @@ def preprocess(images: Any, scheme: str) -> Any:
         scheme: "inception", "vgg", "caffe" or "torch"; a plan's own is ``plan.preprocessing``.
 
     Returns:
-        float32, same shape.
+        float32, same shape. Floats that look already scaled get a warning, but for tensors inside a graph.
 
     Raises:
         InputError: (a ValueError) unknown scheme, or a number of channels that it has no means for.
@@ -82,14 +83,23 @@ def preprocess(images: Any, scheme: str) -> Any:
             f"scheme {scheme!r} needs {len(recipe.mean)} channels (not {images.shape[-1]}); 'inception' takes any number."
         )
     if isinstance(images, np.ndarray):
-        images = images.astype(np.float32)
+        floating = np.issubdtype(images.dtype, np.floating)
+        values = images.astype(np.float32)
     else:
         import tensorflow as tf
 
-        images = tf.cast(images, tf.float32)
+        floating = isinstance(images, tf.Tensor) and images.dtype.is_floating and tf.executing_eagerly()
+        values = tf.cast(images, tf.float32)
+    if floating and 0 not in images.shape:
+        low, high = float(np.min(values)), float(np.max(values))
+        if low < 0 or 0 < high <= 1:  # black is black on any scale
+            warnings.warn(
+                f"images are expected as 0..255; these look already scaled: they have values from {low:.4g} to {high:.4g}.",
+                stacklevel=2,
+            )
     if recipe.reverse:
-        images = images[..., ::-1]
-    return (images - np.float32(recipe.mean)) / np.float32(recipe.std)
+        values = values[..., ::-1]
+    return (values - np.float32(recipe.mean)) / np.float32(recipe.std)
 
 
 def preprocessing_doubt(images: Any, scheme: str) -> str | None:
@@ -119,3 +129,21 @@ def preprocessing_doubt(images: Any, scheme: str) -> str | None:
         f"images have values from {low:.4g} to {high:.4g}, which dr.preprocess(images, {scheme!r}) never gives: "
         f"they look like {like}."
     )
+
+
+class Look:
+    """Looks at a network's inputs until their scale shows, and warns where :func:`preprocessing_doubt` does.
+
+    Images without a negative value, such as black ones, may still be raw.
+    """
+
+    def __init__(self, scheme: str) -> None:
+        self._scheme, self._decided = scheme, scheme not in SCHEMES
+
+    def __call__(self, images: Any, stacklevel: int) -> None:
+        if self._decided:
+            return
+        doubt = preprocessing_doubt(images, self._scheme)
+        self._decided = doubt is not None or bool(np.min(images, initial=0) < 0)
+        if doubt:
+            warnings.warn(doubt, stacklevel=stacklevel)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet.compat import slim
+from dense_resnet.errors import InputError
 from dense_resnet.plan import Variable
-from dense_resnet.preprocessing import preprocessing_doubt
+from dense_resnet.preprocessing import Look
 
 v1 = tf.compat.v1
 
@@ -28,6 +29,7 @@ MOVING_AVERAGE = {
     "aggregation": tf.VariableAggregation.MEAN,
 }
 TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal cut at 2
+LARGEST_SEED = 2**31  # TensorFlow's are int32
 
 
 class SlimModule(tf.Module):
@@ -38,6 +40,9 @@ class SlimModule(tf.Module):
         in_channels: of the images.
         preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
         seed: of the initial values; None draws one.
+
+    Raises:
+        InputError: the seed is none.
     """
 
     def __init__(
@@ -45,7 +50,7 @@ class SlimModule(tf.Module):
     ) -> None:
         super().__init__(name=name)
         self._in_channels, self._preprocessing = in_channels, preprocessing
-        self._looked_at_images = False
+        self._look = Look(preprocessing)
         self._by_name = {}
         for (path, _, trainable), value in _initial_values(variables, seed):
             kept = {} if trainable else MOVING_AVERAGE
@@ -69,20 +74,22 @@ class SlimModule(tf.Module):
     def _run(self, output: str, images: Any, training: bool) -> Any:
         """Inside a graph: the ops themselves. Eagerly: a function traced once for all sizes.
 
-        The first images seen eagerly get a look at their scale. Errors are plain ``ValueError``, the one kind that
-        ``tf.function`` hands on as it is.
+        Images seen eagerly get a look at their scale. Errors are plain ``ValueError``, the one kind that ``tf.function``
+        hands on as it is.
         """
         if not isinstance(training, bool):
             raise ValueError(f"training must be True or False (not {training!r}).")
-        images = tf.cast(images, tf.float32)
         channels = self._in_channels
+        expected = f"[batch, height, width, {channels}]"
+        try:
+            images = tf.cast(images, tf.float32)
+        except (TypeError, ValueError, tf.errors.OpError):
+            keras = " For Keras tensors: dr.keras_resnet.build." if type(images).__name__ == "KerasTensor" else ""
+            raise ValueError(f"images must be numbers of shape {expected} (not {images!r:.80}).{keras}") from None
         if images.shape.rank not in (None, 4) or (images.shape.rank == 4 and images.shape[3] not in (None, channels)):
-            raise ValueError(f"images must have shape [batch, height, width, {channels}] (not {images.shape.as_list()}).")
+            raise ValueError(f"images must have shape {expected} (not {images.shape.as_list()}).")
         if tf.executing_eagerly():
-            if not self._looked_at_images:
-                self._looked_at_images = True
-                if doubt := preprocessing_doubt(images, self._preprocessing):
-                    warnings.warn(doubt, stacklevel=3)  # at the caller of the public method
+            self._look(images, stacklevel=4)  # at the caller of the public method
             return self._traced.function(output, training)(images)
         return self._build(output, images, training)
 
@@ -125,14 +132,24 @@ class _Traced:
         return self._functions[key]
 
 
+def checked_seed(seed: Any) -> int:
+    """`seed` as an ``int``, or an :class:`InputError`."""
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < LARGEST_SEED:
+        raise InputError(f"seed must be at least 0 and below {LARGEST_SEED} (not {seed!r:.80}).")
+    return number
+
+
 def _initial_values(variables: Sequence[Variable], seed: int | None) -> Iterator[tuple[Variable, tf.Tensor]]:
     """Fresh float32 values for `variables`, equal for equal seeds.
 
     As slim's: convolutions truncated normal of variance 2 / fan-in (He et al., https://arxiv.org/abs/1502.01852), biases
     and means 0, scales and variances 1. A depthwise convolution's fan-in is its kernel's area.
     """
-    if seed is None:
-        seed = int(np.random.default_rng().integers(2**31))
+    seed = int(np.random.default_rng().integers(LARGEST_SEED)) if seed is None else checked_seed(seed)
     for number, variable in enumerate(variables):
         leaf = variable.name.rpartition("/")[2]
         if leaf.endswith("weights"):

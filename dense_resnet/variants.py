@@ -18,6 +18,7 @@ the first unit's first one. Sources: K. He et al., https://arxiv.org/abs/1512.03
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -40,6 +41,8 @@ BASE_DEPTHS = (64, 128, 256, 512)  # of the 3x3 convolutions in each block
 EXPANSION = 4  # a bottleneck's depth over that of its 3x3
 STRIDES_IN_LAST_UNIT = (2, 2, 2, 1)
 STRIDES_IN_FIRST_UNIT = (1, 2, 2, 2)
+PLAIN_NAME = re.compile(r"resnet[-_ ]?(\d+)", re.IGNORECASE)  # which tells of no family
+USUAL = {"resnet_v1_5_{}": " (torchvision, timm)", "resnet_v1_{}_original": " (Keras)", "resnet_v2_{}": ""}  # what may be meant
 DEFAULT_ROOT = "slim"  # of one's own blocks
 
 
@@ -146,12 +149,15 @@ VARIANTS: dict[str, Variant] = {
 
 
 def variant(name: str) -> Variant:
-    """The variant of that name, or an :class:`InputError` that lists them and the closest one."""
+    """The variant of that name, or an :class:`InputError` that lists them and the closest ones."""
     try:
         return VARIANTS[name]
     except (KeyError, TypeError):
-        close = get_close_matches(str(name), VARIANTS, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        plain = PLAIN_NAME.fullmatch(str(name))
+        usual = {family.format(plain[1]): whose for family, whose in USUAL.items()} if plain else {}
+        close = [f"{one!r}{whose}" for one, whose in usual.items() if one in VARIANTS]
+        close = close or [repr(one) for one in get_close_matches(str(name), VARIANTS, 1)]
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise InputError(f"unknown variant {name!r}.{hint} Known: {', '.join(VARIANTS)}.") from None
 
 

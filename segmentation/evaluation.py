@@ -33,7 +33,7 @@ from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from dense_resnet.pace import OneByOne, in_order
 from dense_resnet.runner import Runner
 from segmentation import boundaries, calibration
-from segmentation.labels import LabelSpace, decode_indices, decode_label
+from segmentation.labels import LabelSpace, decode_label, decode_prediction
 from segmentation.prediction import INPUT, NATIVE, Inference, Predictor
 from segmentation.presets import Switches
 from segmentation.report import Example, write_page
@@ -146,7 +146,7 @@ class FolderSystem:
     def _answer(self, sample: Sample, image: np.ndarray) -> Answer:
         path = self._paths[sample.name]
         data = images.read_file(path)
-        labels = decode_indices(path, data, self._max_pixels)
+        labels = decode_prediction(path, data, self._max_pixels)
         turn = sample.orientation(sample.image_bytes(), self._max_pixels) if sample.exif == "apply" else 1
         stored = images.as_stored(image, turn)
         if labels.shape != stored.shape[:2]:

@@ -29,6 +29,7 @@ LABEL_IDS = 35  # of Cityscapes: its labelIds are below
 PNG_DEPTH, PNG_KIND = 24, 25  # where in a PNG the bits per sample and the kind of pixel stand, a byte each
 PNG_GREY, PNG_PALETTE = 0, 3  # kinds of pixel
 MOST_RANGES = 20  # in one message
+PAINTED = 'Is it painted in the classes\' colours? Then set "from_colors": true in dataset.json.'
 KEYS = ("classes", "ignore_label", "mapping", "reduce_zero_label", "from_colors", "ignore_color")
 
 
@@ -271,8 +272,13 @@ def decode_indices(path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) 
     return _decoded(path, data, max_pixels, colors=False)
 
 
-def _decoded(path: str | Path, data: bytes, max_pixels: int, colors: bool) -> np.ndarray:
-    """Indices ``[h, w]``, or RGB ``[h, w, 3]`` if `colors`."""
+def decode_prediction(path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """As :func:`decode_indices`, of what another program predicted: it is never read from colours."""
+    return _decoded(path, data, max_pixels, colors=False, advice="Predictions must be index PNGs.")
+
+
+def _decoded(path: str | Path, data: bytes, max_pixels: int, colors: bool, advice: str = PAINTED) -> np.ndarray:
+    """Indices ``[h, w]``, or RGB ``[h, w, 3]`` if `colors`; `advice` is for pictures in colours that are not to be."""
     if data.startswith(JPEG_START):
         raise InputError(f"{path}: a JPEG file changes the values of labels. Save labels as PNG, from the original.")
     with opened(Path(path), io.BytesIO(data), max_pixels) as image:
@@ -281,10 +287,7 @@ def _decoded(path: str | Path, data: bytes, max_pixels: int, colors: bool) -> np
         depth, kind = data[PNG_DEPTH], data[PNG_KIND]
         single = kind in (PNG_GREY, PNG_PALETTE)
         if not single and not colors:
-            raise InputError(
-                f"{path}: a label must hold one number per pixel, and this is an {image.mode} picture. Is it painted in the "
-                'classes\' colours? Then set "from_colors": true in dataset.json.'
-            )
+            raise InputError(f"{path}: a label must hold one number per pixel, and this is an {image.mode} picture. {advice}")
         if depth == 16 and (colors or not single):
             raise InputError(f"{path}: 16 bits per channel cannot be compared with the classes' colours. Save it with 8.")
         with decoding(path):
@@ -387,7 +390,7 @@ def _cause(present: np.ndarray, space: LabelSpace) -> str:
     likely = len(outside) > 1 or max(outside) >= LABEL_IDS
     if likely and set(present.tolist()) - {space.ignore_label} <= greys:
         return "These are the classes' colours turned to grey. Save the labels as indices, from the original."
-    return "Are these labelIds instead of trainIds? See --label-map."
+    return "Are these labelIds instead of trainIds? See --label-map. Or does dataset.json name too few classes?"
 
 
 def _from_colors(path: str | Path, rgb: np.ndarray, space: LabelSpace) -> np.ndarray:

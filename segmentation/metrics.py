@@ -34,9 +34,12 @@ SCOPES = ("dataset", "image", "image_class")
 
 def checked_counts(counts: np.ndarray) -> np.ndarray:
     """`counts` as a square int64 matrix, or an :class:`InputError`."""
+    hint = " Give its .counts." if hasattr(counts, "counts") else ""
     counts = np.asarray(counts)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not np.issubdtype(counts.dtype, np.integer):
-        raise InputError(f"counts must be a square integer matrix (not {counts.dtype} of shape {list(counts.shape)}).")
+        raise InputError(f"counts must be a square integer matrix (not {counts.dtype} of shape {list(counts.shape)}).{hint}")
+    if counts.min(initial=0) < 0:
+        raise InputError(f"counts must not be negative (not {counts.min()}).")
     return counts.astype(np.int64)
 
 

@@ -102,7 +102,8 @@ class SegmentationModel(SlimModule):
 
             return self._on_canvas(images, cells) if enlarge else cells(images)
 
-        return Compiled(build, self.weights, self.backbone.plan.in_channels, precision)
+        plan = self.backbone.plan
+        return Compiled(build, self.weights, plan.in_channels, precision, plan.preprocessing)
 
     def runner(
         self,

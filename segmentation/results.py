@@ -29,6 +29,7 @@ from segmentation.presets import PRESETS, Switches
 
 FORMAT = 1
 LOG, RESULT = "images", "evaluation.json"
+OF_IMAGES = ("names_sha256", "split_sha256")  # keys of protocols
 
 Line = Mapping[str, Any]
 
@@ -256,7 +257,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
     if names[0] != names[1]:
         raise InputError(f"{both} have different classes: {', '.join(names[0])}; and {', '.join(names[1])}.")
     differing = [
-        f"{key}: {old!r:.100} and {new!r:.100}"
+        f"{key}: other images" if key in OF_IMAGES else f"{key}: {journal.shown(old)} and {journal.shown(new)}"
         for key, old, new in journal.differences(own["protocol"], other["protocol"])
         if key.partition(".")[0] != "system"  # which is what is compared
     ]

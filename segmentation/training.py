@@ -36,6 +36,7 @@ from dense_resnet.checkpoints import safetensors
 from dense_resnet.errors import InputError
 from dense_resnet.preprocessing import preprocess
 from dense_resnet.runner import EXACT
+from dense_resnet.slim_module import checked_seed
 from segmentation import losses, metrics
 from segmentation.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
@@ -65,7 +66,6 @@ LOST = (  # what TensorFlow raises where another worker does not answer
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
 )
-LARGEST_SEED = 2**31  # TensorFlow's are int32
 
 Progress = Callable[[str, int, int, str], None]  # (what is being done, images done, images in all, a note)
 
@@ -114,8 +114,7 @@ class Recipe:
             raise InputError(f"hardest must be a share above 0 and up to 1 (not {self.hardest}).")
         if self.precision not in (FLOAT32, BFLOAT16):
             raise InputError(f"precision must be {FLOAT32!r} or {BFLOAT16!r} (not {self.precision!r}).")
-        if not 0 <= self.seed < LARGEST_SEED:
-            raise InputError(f"seed must be at least 0 and below {LARGEST_SEED} (not {self.seed}).")
+        checked_seed(self.seed)
         weights = self.class_weights
         if weights is not None and not (
             len(weights) == num_classes and all(0 <= weight < math.inf for weight in weights) and any(weights)

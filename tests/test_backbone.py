@@ -171,6 +171,16 @@ def test_eager_calls_leave_no_tensor_behind(backbone):
         (lambda: dr.Backbone("resnet_v2_51"), "unknown variant 'resnet_v2_51'. Did you mean 'resnet_v2_"),
         (lambda: dr.Backbone(dr.plan(BLOCKS), output_stride=8), "a Plan has its own output_stride"),
         (lambda: dr.Backbone(dr.plan(BLOCKS)).logits(images_of(33)), "made without num_classes"),
+        (lambda: dr.Backbone(dr.plan(BLOCKS), seed="a"), r"seed must be at least 0 and below 2147483648 \(not 'a'\)"),
+        (lambda: dr.Backbone(dr.plan(BLOCKS), seed=1.5), r"seed must be .* \(not 1.5\)"),
+        (lambda: dr.Backbone(dr.plan(BLOCKS))("a.jpg"), r"images must be numbers of shape \[batch, .*, 3\] \(not 'a.jpg'\)"),
+        (lambda: dr.Backbone(dr.plan(BLOCKS))(None), r"images must be numbers of shape .* \(not None\)"),
+        (
+            lambda: dr.Backbone(dr.plan(BLOCKS))(tf.keras.Input((33, 33, 3))),
+            r"images must be numbers of shape .*For Keras tensors: dr\.keras_resnet\.build",
+        ),
+        (lambda: dr.Backbone(dr.plan(BLOCKS)).save(None), r"path must be that of a file \(not None\)"),
+        (lambda: dr.Backbone(dr.plan(BLOCKS)).load(dr.Backbone(dr.plan(BLOCKS))), r"weights must be .*Give its \.weights\."),
         (lambda: dr.Backbone(dr.plan(BLOCKS))(images_of(33), training=None), r"training must be True or False \(not None\)"),
     ],
 )

@@ -119,10 +119,17 @@ def test_protocols_that_differ(tmp_path):
     assert found["mean_iou"]["second"] == pytest.approx(metrics.mean_iou(read_result(two)[0]["matrix"]))
 
 
+def test_long_values_that_differ_are_marked(tmp_path):
+    one, two = evaluated(tmp_path, "one", 0.1), evaluated(tmp_path, "two", 0.2)
+    edited(two, tmp_path / "three", lambda result: result["protocol"].update(split="x" * 200))
+    with pytest.raises(InputError, match=r"\(split: 'all' and 'x{99}…\)"):
+        compare(one, tmp_path / "three")
+
+
 def test_images_that_differ(tmp_path):
     one = evaluated(tmp_path, "one", 0.1)
     two = evaluated(tmp_path, "two", 0.2, keep=9)
-    with pytest.raises(InputError, match=r"different protocols \(split_sha256: '"):
+    with pytest.raises(InputError, match=r"different protocols \(split_sha256: other images\)"):
         compare(one, two)
     found = compare(one, two, force=True)
     assert found["images"] == 9

@@ -766,7 +766,10 @@ def test_predictions_in_one_level(pairs, tmp_path):
             r"prediction value 255 \(1 px, first at y=0, x=7\) is outside 0\.\.3",
         ),
         (lambda path: path.write_bytes(path.read_bytes()[:-20]), r"cannot be decoded: .*truncated or damaged"),
-        (lambda path: Image.new("RGB", (8, 1)).save(path), "a label must hold one number per pixel"),
+        (
+            lambda path: Image.new("RGB", (8, 1)).save(path),
+            r"a label must .*this is an RGB picture\. Predictions must be index PNGs\.$",
+        ),
     ],
 )
 def test_a_bad_prediction_is_never_skipped(damage, message, on_error, tmp_path):
@@ -912,6 +915,24 @@ def test_the_command(capsys, pairs, model_folder, whole, tmp_path):
     assert contents(tmp_path) == contents(whole)
 
 
+def test_a_mean_that_is_undefined(whole, capsys):
+    from tools.evaluate import print_result
+
+    result, _ = read_result(whole)
+    result |= {"mean_iou": None, "intervals": {"mean_iou": None}}
+    result["protocol"]["switches"]["absent"] = "nan"
+    for one in result["classes"]:
+        one["iou"] = None
+    print_result(result)
+    assert "mean IoU undefined under --absent nan (nowhere: sky, road, car, …), 6 images" in capsys.readouterr().out
+    result["protocol"]["switches"]["background"] = False
+    print_result(result)
+    assert "(nowhere: road, car, tree, …)" in capsys.readouterr().out
+    result["mean_iou"] = 0.5
+    print_result(result)
+    assert "mean IoU 0.5000 over " in capsys.readouterr().out
+
+
 def test_switches_and_presets_by_the_command(capsys, pairs, model_folder, whole, tmp_path):
     conventions = read_result(whole)[0]["conventions"]
     for name in ("ade20k", "torchmetrics"):
@@ -1002,8 +1023,16 @@ MISTAKES = {
         'Is 255 the ignore label? Then set "ignore_label": 255',
     ),
     "no predictions": (["--predictions", "{out}/nothing"], "no such folder of predictions"),
-    "upsampling of files": (["--predictions", "{model}", "--upsample", "legacy"], "--tile and --upsample go with --model"),
-    "options of a model": (["--predictions", "{model}", "--flip"], "--flip, --tile and --upsample go with --model"),
+    "upsampling of files": (["--predictions", "{model}", "--upsample", "legacy"], "go with --model, not with --predictions"),
+    "options of a model": (["--predictions", "{model}", "--flip"], "go with --model, not with --predictions"),
+    "a size of files": (["--predictions", "{pairs}/labels", "--size", "65"], "go with --model, not with --predictions"),
+    "a batch of files": (["--predictions", "{pairs}/labels", "--batch", "2"], "go with --model, not with --predictions"),
+    "threads of files": (["--predictions", "{pairs}/labels", "--threads", "2"], "go with --model, not with --predictions"),
+    "exact files": (["--predictions", "{pairs}/labels", "--exact"], "go with --model, not with --predictions"),
+    "precision of files": (
+        ["--predictions", "{pairs}/labels", "--precision", "float32"],
+        "go with --model, not with --predictions",
+    ),
     "the canvas of files": (["--predictions", "{pairs}/labels", "--preset", "deeplab"], "the predictions are of size 'native'"),
     "a shard": (["--model", "{model}", "--shard", "2/2"], "--shard must be I/N with 0 <= I < N"),
 }

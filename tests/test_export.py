@@ -650,6 +650,14 @@ def test_what_an_export_is_not(arguments, message, shipped, scenes, capsys, tmp_
     assert message in err
 
 
+@pytest.mark.parametrize("given", [["--weights", "a.ckpt"], ["--random-weights", 0], ["--multi-grid", 1, 2, 4]])
+def test_an_export_has_its_own_weights(given, shipped, scenes, capsys, tmp_path):
+    out = ["--out", tmp_path / "out"]
+    code, _, err = run(capsys, "extract", scenes / "images", "--model", shipped[SAVED_MODEL], *out, *given)
+    assert code == 1
+    assert f"{shipped[SAVED_MODEL]}: an exported file has its own weights: leave --weights, " in err
+
+
 def test_a_backbone_labels_nothing(capsys, scenes, photograph, tmp_path):
     plan = small_plan("v2, last unit", 8)
     export.export(laws.loaded(plan, weights_of(plan)), tmp_path / "x", [photograph], precision="float32")

@@ -70,6 +70,11 @@ def test_written_and_read(dtype, tmp_path):
     assert (tmp_path / "f.safetensors").stat().st_size < 33 * 33 * 8 * stored.dtype.itemsize + 2000
 
 
+def test_no_points():
+    place = images.placement((100, 200), 513)
+    assert dr.sample(Features({16: ramp(place, 16)}, place, "image"), []).shape == (0, 2)
+
+
 def test_errors(tmp_path):
     place = images.placement((100, 200), 513)
     own = Features({4: ramp(place, 4), 16: ramp(place, 16)}, place, "image")

@@ -191,6 +191,14 @@ def test_images_of_another_shape():
             run(images)
 
 
+def test_symbolic_tensors():
+    run = dr.Backbone(dr.plan([("block1", [(8, 4, 2)])]), seed=0).compile("float32")
+    with pytest.raises(ValueError, match=r"takes arrays, no symbolic tensors: inside tf\.function call the backbone itself"):
+        tf.function(run)(tf.zeros([1, 5, 5, 3]))
+    with pytest.raises(InputError, match=r"images must be numbers of shape \[batch, height, width, 3\] \(not 'a.jpg'\)"):
+        run("a.jpg")
+
+
 def test_unknown_precisions():
     with pytest.raises(InputError, match=r"precision must be one of 'auto', 'float32', 'bfloat16' \(not 'int8'\)"):
         dr.Backbone(small_plan("v1.5", 8)).compile("int8")
@@ -294,12 +302,12 @@ def build(plan):
     return lambda layers, images: fused.network(layers, plan, images).features
 
 small = small_plan("v2, last unit", 8)
-fused.Compiled(build(small), weights_of(small), 3, "float32")(np.zeros((1, 65, 65, 3)))  # TensorFlow itself
+fused.Compiled(build(small), weights_of(small), 3, "float32", "inception")(np.zeros((1, 65, 65, 3)))  # TensorFlow itself
 plan = dr.plan("resnet_v2_50", output_stride=16)
 weights = weights_of(plan)
 size = sum(value.nbytes for value in weights.values())
 before = machine.peak_memory()
-fused.Compiled(build(plan), weights, 3, "float32")(np.zeros((1, 65, 65, 3)))
+fused.Compiled(build(plan), weights, 3, "float32", "inception")(np.zeros((1, 65, 65, 3)))
 print((machine.peak_memory() - before) / size)
 """
 

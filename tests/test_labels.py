@@ -233,7 +233,7 @@ def test_the_message_of_a_value_outside():
         decoded(png(label), VOC)
     assert str(caught.value) == (
         "val/img_7.png: label value 34 (912 px, first at y=3, x=8) is outside 0..20 and is not the ignore label 255. "
-        "Are these labelIds instead of trainIds? See --label-map."
+        "Are these labelIds instead of trainIds? See --label-map. Or does dataset.json name too few classes?"
     )
 
 

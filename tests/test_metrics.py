@@ -166,6 +166,10 @@ def test_shapes_and_types():
         metrics.mean_iou(np.eye(3, dtype=int), "ignore")
     with pytest.raises(InputError, match="counts must be a square integer matrix"):
         metrics.mean_iou(np.eye(3))
+    with pytest.raises(InputError, match=r"counts must be a square integer matrix .*\. Give its \.counts\.$"):
+        metrics.mean_iou(ConfusionMatrix(3))
+    with pytest.raises(InputError, match=r"counts must not be negative \(not -1\)"):
+        metrics.pixel_accuracy([[3, -1], [0, 2]])
 
 
 @pytest.mark.parametrize(("arguments", "ignore_label"), [((847,), 255), ((256,), 255), ((3, 0), 0), ((3, 2), 2)])

@@ -178,6 +178,12 @@ V2 = "resnet_v2_50"
         (lambda: dr.plan(V2).describe((0, 513)), r"height must be a positive integer \(not 0\)"),
         (lambda: dr.plan(V2).feature_size(0), r"size must be a positive integer \(not 0\)"),
         (lambda: dr.plan(V2).feature_size((1, 2, 3)), r"size must be \(height, width\) or one number"),
+        (
+            lambda: dr.plan("ResNet50"),
+            r"'ResNet50'\. Did you mean 'resnet_v1_5_50' \(torchvision, timm\) or 'resnet_v1_50_original' \(Keras\) or "
+            r"'resnet_v2_50'\?",
+        ),
+        (lambda: dr.plan("resnet-18"), r"Did you mean 'resnet_v1_5_18' \(torchvision, timm\)\? Known"),
         (lambda: dr.plan("resnet_v2_151"), r"unknown variant 'resnet_v2_151'\. Did you mean 'resnet_v2_1"),
         (lambda: dr.plan(V2, in_channels=0), r"in_channels must be a positive integer \(not 0\)"),
         (lambda: dr.plan(V2, num_classes=-1), r"num_classes must be a positive integer \(not -1\)"),

@@ -43,6 +43,19 @@ def test_errors():
         dr.preprocess(np.zeros((2, 2, 4)), "vgg")
 
 
+@pytest.mark.parametrize("convert", [np.asarray, tf.constant])
+@pytest.mark.parametrize("scale", [lambda x: x / np.float32(255), lambda x: x / np.float32(127.5) - 1])
+def test_floats_that_look_already_scaled(scale, convert):
+    with pytest.warns(UserWarning, match=r"images are expected as 0\.\.255; these look already scaled") as told:
+        dr.preprocess(convert(scale(IMAGES)), "inception")
+    assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("images", [IMAGES.astype(np.float32), np.zeros((2, 2, 3)), np.ones((2, 2, 3), np.uint8)])
+def test_what_may_be_0_to_255_is_no_doubt(images):
+    dr.preprocess(images, "vgg")
+
+
 def test_a_path_or_swapped_arguments():
     image = np.zeros((1, 5, 5, 3), np.uint8)
     with pytest.raises(InputError, match=r"images must be numbers of shape .* \(not array\('cat.jpg'"):

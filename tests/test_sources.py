@@ -90,6 +90,16 @@ def test_vgg_means_under_v2_weights_are_told_once():
     backbone(images)
 
 
+def test_a_black_image_decides_nothing():
+    backbone = dr.Backbone(dr.plan([("block1", [(8, 4, 2)])]), seed=0)
+    for run in (backbone, backbone.compile("float32")):
+        run(np.zeros((1, 5, 5, 3)))
+        with pytest.warns(UserWarning, match="they look like raw RGB values") as told:
+            run(RGB)
+        assert [warning.filename for warning in told if "raw RGB" in str(warning.message)] == [__file__]
+        run(RGB)
+
+
 def test_a_file_is_what_its_first_bytes_say(tmp_path):
     """Whatever it is named: a zip of PyTorch's as .h5, HDF5 as .pth, a slim checkpoint as .bin is none of these."""
     torch = pytest.importorskip("torch")

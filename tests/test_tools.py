@@ -13,6 +13,7 @@ from conftest import weights_of
 
 import dense_resnet as dr
 from dense_resnet import checkpoints, images
+from dense_resnet.variants import from_description
 from tools import cli
 
 ROOT = Path(__file__).parent.parent
@@ -325,6 +326,8 @@ def test_security_md_names_tests_that_exist():
         (["describe", "resnet_v2_50", "--output_stride", "16"], "--output_stride 16. Did you mean --output-stride?"),
         (["extract", "a", "--model", "m", "--out", "o", "--bathc=2"], "Did you mean --batch?"),
         (["extract", "a", "--model", "m", "--out", "o", "--flip"], "--flip is an option of evaluate, predict."),
+        (["describe", "resnet_v1_18", "--out", "16"], "--out is an option of convert, extract, "),
+        (["check", "resnet_v1_18", "--random", "0"], "--random 0. Did you mean --random-weights?"),
         (["describe", "resnet_v2_50", "resnet_v2_101"], "unrecognized arguments: resnet_v2_101\n"),
     ],
 )
@@ -334,6 +337,54 @@ def test_a_misspelt_option_gets_the_verbs_own_and_a_hint(arguments, hint, capsys
     printed = capsys.readouterr().err
     assert hint in printed
     assert printed.startswith(f"usage: dense-resnet {arguments[0]} ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["descibe", "resnet_v2_50"], "unknown verb 'descibe'. Did you mean describe? Verbs: describe, check, "),
+        (["resnet_v2_50"], "unknown verb 'resnet_v2_50'. Verbs: describe, "),
+        (
+            ["--output-stride", "16", "describe", "resnet_v2_50"],
+            "--output-stride stands before the verb; options follow it: dense-resnet describe … --output-stride",
+        ),
+        ([], "required: VERB"),
+    ],
+)
+def test_what_is_no_verb(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"dense-resnet {dr.__version__}\n"
+
+
+def test_describe_takes_what_other_verbs_take(capsys, tmp_path):
+    code, out, _ = run(capsys, "describe", SCENES_MODEL, "--output-stride", 8)
+    described = json.loads((SCENES_MODEL / "model.json").read_text())
+    assert code == 0
+    plan = from_description(described["plan"], 8, described["multi_grid"], root=described.get("root"))
+    assert out == plan.describe((513, 513)) + "\n"
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(described["plan"]))
+    assert run(capsys, "describe", path)[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [["describe", "nosuch/"], ["describe", "m.json"], ["export", "nosuch", "--to", "onnx"]])
+def test_a_path_that_is_not_there(arguments, capsys, tmp_path):
+    out = ["--out", tmp_path / "m.onnx"] if arguments[0] == "export" else []
+    code, _, err = run(capsys, *arguments, *out)
+    assert (code, err) == (1, f"error: {arguments[1]}: no such file or folder, and no variant's name.\n")
+
+
+@pytest.mark.parametrize("seed", [99999999999999999999, 2**63, 2**31, -1])
+def test_seeds_that_cannot_be(seed, capsys):
+    code, _, err = run(capsys, "check", "resnet_v1_18", "--random-weights", seed)
+    assert (code, err) == (1, f"error: seed must be at least 0 and below 2147483648 (not {seed}).\n")
 
 
 def test_an_empty_name_is_a_variable_that_is_not_set(capsys, tmp_path):

@@ -740,7 +740,10 @@ def test_mistakes_on_the_command_line(command, data, tmp_path, trained):
         (("--init", trained[0].out, "--head", "fcn"), "--init brings the whole model"),
         (("--model", "resnet_v9"), "unknown variant 'resnet_v9'"),
         (("--model", data / "dataset.json"), "a plan must be a variant's name, or an object of blocks"),
-        (("--model", data / "images/train/0.png", "--model", data / "none.json"), "none.json: No such file or directory"),
+        (
+            ("--model", data / "images/train/0.png", "--model", data / "none.json"),
+            "none.json: no such file or folder, and no variant's name",
+        ),
         ((*model[:2], "--output-stride", 0), "output_stride must be a positive integer (not 0)"),
         ((*model, "--split", "test"), "there is no split 'test'; there are train, val"),
         ((*model, "--validation", "test"), "there is no split 'test'"),

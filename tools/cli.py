@@ -42,15 +42,23 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an output that takes no m
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; a mistake in the input becomes one message."""
     try:  # Ctrl-C can come at once
+        from dense_resnet import __version__
         from dense_resnet.errors import InputError, spelt
 
         _outlive_readers()
-        parser = argparse.ArgumentParser(prog="dense-resnet", description="ResNet backbones for dense prediction.")
+        parser = argparse.ArgumentParser(
+            prog="dense-resnet", description="ResNet backbones for dense prediction.", allow_abbrev=False
+        )
+        parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
         modules = {verb: importlib.import_module(f"{__package__}.{verb}") for verb in VERBS}
-        parsers = {verb: verbs.add_parser(verb, help=module.HELP, description=module.HELP) for verb, module in modules.items()}
+        parsers = {
+            verb: verbs.add_parser(verb, help=module.HELP, description=module.HELP, allow_abbrev=False)
+            for verb, module in modules.items()
+        }
         for verb, module in modules.items():
             module.configure(parsers[verb])
+        _check_verb(parser, sys.argv[1:] if arguments is None else arguments)
         args, unknown = parser.parse_known_args(arguments)
         if unknown:
             parsers[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, args.verb, parsers)}")
@@ -136,13 +144,25 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Ends where the first argument is neither a verb nor an option of the command itself: says what may be meant."""
+    if not arguments or arguments[0] in (*VERBS, "-h", "--help", "--version"):
+        return
+    first = arguments[0]
+    if first.startswith("-"):
+        verb = next((argument for argument in arguments if argument in VERBS), "VERB")
+        parser.error(f"{first} stands before the verb; options follow it: dense-resnet {verb} … {first}")
+    close = difflib.get_close_matches(first, VERBS, 1)
+    parser.error(f"unknown verb {first!r}.{f' Did you mean {close[0]}?' if close else ''} Verbs: {', '.join(VERBS)}.")
+
+
 def _meant(unknown: Sequence[str], verb: str, parsers: dict[str, argparse.ArgumentParser]) -> str:
     """What may have been meant by options that `verb` does not have: the closest of its own, or another verb's."""
     options = {name: re.findall(r"--[a-z-]+", parser.format_usage()) for name, parser in parsers.items()}
     hints = ""
     for given in (text.partition("=")[0] for text in unknown if text.startswith("--")):
         others = [name for name in parsers if given in options[name]]
-        close = difflib.get_close_matches(given, options[verb], 1)
+        close = [name for name in options[verb] if name.startswith(given)] or difflib.get_close_matches(given, options[verb], 1)
         if close and not others:
             hints += f". Did you mean {close[0]}?"
         elif others:
@@ -346,12 +366,26 @@ def described_network(name: str) -> Any:
     from dense_resnet import strict_json
     from dense_resnet.errors import InputError
 
-    if not name.endswith(".json"):
-        return name
+    if not (name.endswith(".json") and os.path.isfile(name)):
+        return checked_name(name)
     try:
         return strict_json.loads(Path(name).read_bytes())
     except ValueError as error:
         raise InputError(f"{name}: is not JSON: {error}.") from error
+
+
+def checked_name(name: str) -> str:
+    """`name` where it may be a variant's; refuses what is a path, or like no variant's name."""
+    from dense_resnet.errors import InputError
+    from dense_resnet.variants import VARIANTS
+
+    if name in VARIANTS:
+        return name
+    if os.path.isfile(name) or os.path.isfile(f"{name}.index"):
+        raise InputError(f"{name}: is a file, no variant's name. If it holds weights, name the VARIANT, and --weights {name}.")
+    if os.sep in name or "." in name or "resnet" not in name.lower():
+        raise InputError(f"{name}: no such file or folder, and no variant's name.")
+    return name
 
 
 def is_folder(name: str) -> bool:
@@ -367,7 +401,7 @@ def asked_plan(args: argparse.Namespace, name: str) -> Plan:
     Refuses, before anything is read, if no weights are given.
     """
     from dense_resnet.errors import InputError
-    from dense_resnet.variants import VARIANTS, plan
+    from dense_resnet.variants import plan
 
     given = args.weights is not None or args.random_weights is not None
     if is_folder(name):
@@ -377,11 +411,7 @@ def asked_plan(args: argparse.Namespace, name: str) -> Plan:
         from segmentation.model_directory import saved_plan
 
         return saved_plan(name, args.output_stride, multi_grid=args.multi_grid)
-    if name not in VARIANTS and (os.path.isfile(name) or os.path.isfile(f"{name}.index")):
-        raise InputError(f"{name}: is a file, no variant's name. If it holds weights, name the VARIANT, and --weights {name}.")
-    if os.sep in name or "." in name:
-        raise InputError(f"{name}: no such file or folder, and no variant's name.")
-    planned = plan(name, args.output_stride, multi_grid=args.multi_grid)
+    planned = plan(checked_name(name), args.output_stride, multi_grid=args.multi_grid)
     if not given:
         raise InputError("no weights: give --weights PATH, or --random-weights SEED to try things out.")
     return planned

@@ -1,4 +1,4 @@
-"""``dense-resnet describe``: a variant's units as a table, without TensorFlow."""
+"""``dense-resnet describe``: a network's units as a table, a variant's without TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HELP = "Print a variant's plan: stride, rate, sizes, receptive field, parameters
 def configure(parser: argparse.ArgumentParser) -> None:
     from .cli import add_plan_options
 
-    parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152")
+    parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152, a model directory, or a .json of blocks")
     add_plan_options(parser)
     parser.add_argument("--size", type=int, nargs="+", default=[513], metavar="N", help="image side, or height and width")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
@@ -19,14 +19,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.variants import plan
+    from dense_resnet.variants import from_description
 
-    planned = plan(args.variant, args.output_stride, multi_grid=args.multi_grid)
+    from .cli import described_network, is_folder, start_tensorflow
+
+    if is_folder(args.variant):
+        start_tensorflow()
+        from segmentation.model_directory import saved_plan
+
+        planned = saved_plan(args.variant, args.output_stride, multi_grid=args.multi_grid)
+    else:
+        planned = from_description(described_network(args.variant), args.output_stride, args.multi_grid)
     analysis = planned.analyse(args.size if len(args.size) > 1 else args.size[0])
     print(json.dumps(analysis.as_dict(), indent=1) if args.json else analysis)
     if args.tensorboard:
-        from .cli import start_tensorflow
-
         start_tensorflow()
         from dense_resnet.backbone import write_graph
 

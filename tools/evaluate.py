@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 HELP = "Score a model, or a folder of predicted label PNGs, on a dataset; the same command goes on after a stop."
 INCLUDE, EXCLUDE = "include", "exclude"
+MOST_NAMED = 3  # classes in a line
 USUAL_SPLITS = ("val", "validation")
 
 
@@ -120,14 +121,26 @@ def print_result(result: dict[str, Any]) -> None:
     console.print(table)
     counts, calibration = result["counts"], result["calibration"]
     lines = [
-        f"mean IoU {number(result['mean_iou'])} {_interval(result['intervals']['mean_iou'])} over {result['averaged_classes']} "
-        f"classes, {counted(counts['images'], 'image')} ({counts['scored']:,} pixels scored, {counts['ignored']:,} ignored)",
+        f"mean IoU {_mean(result)}, {counted(counts['images'], 'image')} "
+        f"({counts['scored']:,} pixels scored, {counts['ignored']:,} ignored)",
         f"pixel accuracy {number(result['pixel_accuracy'])}, mean accuracy {number(result['mean_accuracy'])}, "
         f"frequency-weighted IoU {number(result['frequency_weighted_iou'])}, boundary IoU {number(result['mean_boundary_iou'])}"
         + (f", calibration error {number(calibration['expected_error'])}" if calibration else ""),
     ]
     for line in lines:
         console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _mean(result: dict[str, Any]) -> str:
+    """The mean IoU, with its interval and what it is the mean of, or why there is none."""
+    if result["mean_iou"] is not None:
+        figures = number(result["mean_iou"]), _interval(result["intervals"]["mean_iou"])
+        return " ".join([*filter(None, figures), f"over {result['averaged_classes']} classes"])
+    switches = result["protocol"]["switches"]
+    meant = result["classes"][0 if switches["background"] else 1 :]
+    nowhere = [one["name"] for one in meant if one["iou"] is None]
+    listed = ", ".join(nowhere[:MOST_NAMED]) + (", …" if len(nowhere) > MOST_NAMED else "")
+    return f"undefined under --absent {switches['absent']}" + (f" (nowhere: {listed})" if nowhere else "")
 
 
 def number(value: float | None) -> str:
@@ -168,6 +181,7 @@ def _system(
 ) -> tuple[System, int]:
     """What is to be scored, and how many batches of it run at the same time."""
     from dense_resnet.errors import InputError
+    from dense_resnet.fused import AUTO
     from segmentation.evaluation import PROTOCOL, FolderSystem, ModelSystem
 
     from .cli import asked_inference, chosen_pace, opened_model
@@ -179,9 +193,13 @@ def _system(
         images = 0 if args.merge else len(dataset.samples)
         pace = chosen_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
         return ModelSystem(model, runner, inference, pace.batch), pace.threads
-    if args.output_stride or args.flip or args.tile or args.scales != [1.0] or args.upsample:
-        raise InputError("--output-stride, --scales, --flip, --tile and --upsample go with --model, not with --predictions.")
-    return FolderSystem(args.predictions, dataset.space, dataset.samples, max_pixels), args.threads or 1
+    of_speed = (args.size, args.batch, args.threads) != (None, None, None) or precision != AUTO
+    if args.output_stride or args.flip or args.tile or args.scales != [1.0] or args.upsample or of_speed:
+        raise InputError(
+            "--output-stride, --size, --scales, --flip, --tile, --upsample, --precision, --exact, --batch and --threads go "
+            "with --model, not with --predictions."
+        )
+    return FolderSystem(args.predictions, dataset.space, dataset.samples, max_pixels), 1
 
 
 if __name__ == "__main__":

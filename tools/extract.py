@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from dense_resnet.errors import InputError
     from dense_resnet.images import MAX_PIXELS, find_images
     from dense_resnet.variants import USUAL_STRIDE, VARIANTS
 
@@ -52,6 +53,10 @@ def main(args: argparse.Namespace) -> int:
     if args.model not in VARIANTS and Path(args.model).exists():
         start_tensorflow()
         exported = opened_export(args)
+        if exported and (args.weights is not None or args.random_weights is not None or args.multi_grid):
+            raise InputError(
+                f"{args.model}: an exported file has its own weights: leave --weights, --random-weights and --multi-grid out."
+            )
     elif args.output_stride is None:
         args.output_stride = USUAL_STRIDE
     planned = exported.plan if exported else asked_plan(args, args.model)

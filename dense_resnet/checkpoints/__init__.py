@@ -90,8 +90,9 @@ def _arrays(source: Any) -> tuple[Weights, Any, Mapping[str, Any]]:
     if isinstance(source, str) and source.startswith(APPLICATION):
         return keras.fetch(source.removeprefix(APPLICATION)), keras, {}
     if not isinstance(source, str | os.PathLike):
+        hint = " Give its .weights." if isinstance(getattr(source, "weights", None), Mapping) else ""
         raise InputError(
-            f"weights must be a path, a Keras model, a PyTorch module or a dictionary of arrays (not {source!r:.80})."
+            f"weights must be a path, a Keras model, a PyTorch module or a dictionary of arrays (not {source!r:.80}).{hint}"
         )
     path = Path(source)
     if (path / MODEL_WEIGHTS).is_file():
@@ -142,6 +143,8 @@ def write(path: str | os.PathLike[str], weights: Mapping[str, np.ndarray], known
     Args:
         known: what is known of where they come from; a slim checkpoint has no place for it.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path must be that of a file (not {path!r:.80}).")
     path = Path(path)
     if path.suffix != safetensors.SUFFIX and ".ckpt" not in path.name:
         raise InputError(f"{path}: the name must end in .safetensors, or have .ckpt in it for a slim checkpoint.")
