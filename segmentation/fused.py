@@ -49,7 +49,7 @@ def _depthwise(layers: Layers, net: tf.Tensor, layer: DepthwiseConv) -> tf.Tenso
 
 def _convolved(net: tf.Tensor, kernel: tf.Tensor, rate: int) -> tf.Tensor:
     ones = [1, 1, 1, 1]
-    if rate > 1 and not _takes_rates():
+    if rate > 1 and not _takes_rates(net.dtype):
         return tf.nn.depthwise_conv2d(net, kernel, ones, "SAME", dilations=[rate, rate])
     return tf.raw_ops.DepthwiseConv2dNative(
         input=net, filter=kernel, strides=ones, padding="SAME", dilations=[1, rate, rate, 1]
@@ -57,13 +57,16 @@ def _convolved(net: tf.Tensor, kernel: tf.Tensor, rate: int) -> tf.Tensor:
 
 
 @functools.cache
-def _takes_rates() -> bool:
-    """Whether one op is a depthwise convolution with a rate: oneDNN's is, TensorFlow's own needs several."""
-    values = np.ones((1, 3, 3, 1), np.float32)
+def _takes_rates(dtype: tf.DType) -> bool:
+    """Whether one op is a depthwise convolution with a rate: oneDNN's is, TensorFlow's own needs several.
+
+    Which of them runs depends on the processor and on what stands in the environment, for each type apart.
+    """
+    values = np.ones((1, 3, 3, 1))
     with tf.Graph().as_default() as graph, session(graph) as running:
         net = tf.raw_ops.DepthwiseConv2dNative(
-            input=tf.compat.v1.placeholder(tf.float32, values.shape, name="images"),
-            filter=tf.ones((3, 3, 1, 1)), strides=[1, 1, 1, 1], padding="SAME", dilations=[1, 2, 2, 1],
+            input=tf.compat.v1.placeholder(dtype, values.shape, name="images"),
+            filter=tf.ones((3, 3, 1, 1), dtype), strides=[1, 1, 1, 1], padding="SAME", dilations=[1, 2, 2, 1],
         )  # fmt: skip
         try:
             return float(running.run(net, {"images:0": values})[0, 0, 0, 0]) == 4

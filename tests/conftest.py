@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the tools have it
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np

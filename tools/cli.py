@@ -346,7 +346,11 @@ def shard_of(text: str) -> tuple[int, int]:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow without the lines about processors that it prints before anybody can set its log level."""
+    """Imports TensorFlow with oneDNN, and without the lines that it prints before anybody can set its log level.
+
+    TensorFlow leaves oneDNN off on processors without AVX512-VNNI, though convolutions are faster with it there too.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     kept, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     sys.stderr.flush()
