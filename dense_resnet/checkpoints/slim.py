@@ -41,7 +41,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         prefix = _prefix(path)
         index = prefix.with_name(prefix.name + INDEX)
-        return dict(sorted(_variables(prefix, index) if index.is_file() else _variables_v1(prefix)))
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the values refuses infinite ones
+            return dict(sorted(_variables(prefix, index) if index.is_file() else _variables_v1(prefix)))
     except (ValueError, TypeError, DecodeError, OSError) as error:
         if isinstance(error, InputError):
             raise
