@@ -29,9 +29,14 @@ UMASK = os.umask(0)
 os.umask(UMASK)
 
 
+def temporary_of(path: Path) -> Path:
+    """What stands beside `path` while it is written, and after a kill until it is written again."""
+    return path.with_name(f"{PARTIAL[0]}{path.name}{PARTIAL[1]}")
+
+
 def name_fits(path: Path) -> bool:
     """Whether `path` and its temporary twin have names that a file system takes."""
-    return len(os.fsencode("".join((PARTIAL[0], path.name, PARTIAL[1])))) <= LONGEST_NAME
+    return len(os.fsencode(temporary_of(path).name)) <= LONGEST_NAME
 
 
 @contextlib.contextmanager
@@ -48,7 +53,7 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
     """
     path = Path(path)
     check_target(path)
-    temporary = path.with_name(f"{PARTIAL[0]}{path.name}{PARTIAL[1]}")
+    temporary = temporary_of(path)
     with _writing(path):
         try:
             temporary.unlink(missing_ok=True)  # what a kill left behind, or a link to something else

@@ -101,14 +101,24 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], depth: int 
         own, other = first.get(key), second.get(key)
         if isinstance(own, dict) and isinstance(other, dict) and depth < DEEPEST:
             found += [(f"{key}.{inner}", *values) for inner, *values in differences(own, other, depth + 1)]
-        elif own != other:
+        elif _differ(own, other):
             found.append((key, own, other))
     return found
 
 
+def _differ(one: Any, other: Any) -> bool:
+    try:
+        return bool(one != other)
+    except RecursionError:  # nested deeper than Python compares, which no protocol of ours is
+        return True
+
+
 def shown(value: Any) -> str:
     """A value for a message: short."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "what is nested without end"
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 

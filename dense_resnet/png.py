@@ -69,6 +69,17 @@ def check(data: bytes) -> None:
     _check_pixels(pixels, _size(*header))
 
 
+def last(data: bytes, wanted: bytes) -> bytes | None:
+    """The content of the last chunk of that name in a PNG that is whole; None without one."""
+    name, at, found = b"", len(START), None
+    while name != END:
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name == wanted:
+            found = data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return found
+
+
 def _size(width: int, height: int, depth: int, kind: int, compression: int, filters: int, interlaced: int) -> int:
     """Bytes of the rows before they were compressed, each with one for its filter."""
     if kind not in CHANNELS or compression or filters or interlaced > 1:

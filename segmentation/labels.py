@@ -296,8 +296,9 @@ def _decoded(path: str | Path, data: bytes, max_pixels: int, colors: bool, advic
             raise InputError(f"{path}: the label has an EXIF rotation; labels are read as stored. Save it without EXIF.")
         stretched = 255 // (2**depth - 1) if kind == PNG_GREY and depth < 8 else 1  # by Pillow, to 0..255
         if colors:
-            if stretched > 1 and image.info.get("transparency", 2**depth) < 2**depth:
-                image.info["transparency"] *= stretched  # which Pillow leaves as it was, before 12.3 that of 1 bit too
+            clear = png.last(data, b"tRNS") if kind == PNG_GREY and "transparency" in image.info else None
+            if clear:  # its low bits count; Pillow takes all, and stretches none of them, or since 12.3 those of 1 bit alone
+                image.info["transparency"] = int.from_bytes(clear[:2], "big") % 2**depth * stretched
             return _opaque(path, image)
         indices = np.asarray(image)
     if indices.dtype == np.uint8:  # 1 bit is a bool each

@@ -405,7 +405,7 @@ def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layou
         columns, entries = reader.fieldnames or (), [(reader.line_num, entry) for entry in reader]
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num + 1}: {error}.") from error
-    if not all(list(columns).count(name) == 1 for name in ("image", "label")):
+    if not all(list(columns).count(name) == 1 for name in ("image", "label")) or list(columns).count("split") > 1:
         raise InputError(
             f"{path}: its first line must name the columns image,label (and split, if you like), each once, not "
             f"{','.join(columns)!r:.80}." + (" Save it with commas, not semicolons." if ";" in ",".join(columns) else "")
@@ -414,7 +414,8 @@ def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layou
     problems = []
     for number, entry in entries:
         where, image = f"{path}: line {number}", entry["image"].strip()
-        row = _Row(where, without_suffix(image), image, entry["label"].strip())
+        beyond = next(filter(str.strip, entry.get(None, ())), "")
+        row = _Row(where, without_suffix(image), image, entry["label"].strip(), beyond)
         split = entry.get("split", WHOLE).strip()
         if not is_split(split):
             problems.append(f"line {number}: the split {split!r:.80}")
@@ -435,6 +436,7 @@ class _Row:
     name: str
     image: str  # both relative to the list's, or the dataset's, folder
     label: str
+    beyond: str = ""  # what stands behind the last column
 
 
 def _listed(root: Path, rows: Iterable[_Row]) -> Pairs:
@@ -444,6 +446,9 @@ def _listed(root: Path, rows: Iterable[_Row]) -> Pairs:
         outside = [part for part in (row.name, row.image, row.label) if part and not is_inside(part)]
         if outside:
             problems.append(f"{row.where}: {outside[0]!r} is not inside {root}")
+            continue
+        if row.beyond:
+            problems.append(f"{row.where}: {row.beyond!r:.80} stands behind the last column")
             continue
         missing = [part for part in (row.image, row.label) if not (part and os.path.isfile(root / part))]
         problems += [f"{row.where}: no such file {part!r} in {root}" for part in missing]

@@ -106,6 +106,14 @@ def test_beta_and_plain_are_told_apart_although_their_scope_is_the_same():
         report.match(dr.plan("resnet_v1_50"), weights, "file")
 
 
+def test_biases_of_a_classifier_that_are_no_list():
+    weights = weights_of(dr.plan("resnet_v1_18", num_classes=7))
+    assert origin.origin_of("slim", weights).class_count == 7
+    weights["resnet_v1_18/logits/biases"] = np.float32(1)
+    found = origin.origin_of("slim", weights)
+    assert (found.variant, found.class_count) == ("resnet_v1_18", None)
+
+
 def test_missing_and_mismatched():
     weights = weights_of(PLAN)
     del weights["tiny/postnorm/beta"]
@@ -235,6 +243,14 @@ def test_an_unreadable_checkpoint_state_file(state, tmp_path):
     if state is not None:
         (tmp_path / "checkpoint").write_text(state)
     with pytest.raises(ValueError, match=r"no readable 'checkpoint' file .*found: model\.ckpt-7"):
+        checkpoints.read(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["/", "a" * 300, "a/" * 3000])
+def test_a_checkpoint_state_file_that_names_what_no_checkpoint_can_be(named, tmp_path):
+    saved(tmp_path, "model.ckpt-7")
+    (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{named}"')
+    with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}"):
         checkpoints.read(tmp_path)
 
 
@@ -409,6 +425,20 @@ def test_a_table_whose_checksums_are_right_and_that_lies(tmp_path):
         index.write_bytes(content)
         with pytest.raises(ValueError, match=rf"a\.ckpt: .*{why}"):
             checkpoints.read(tmp_path / "a.ckpt")
+
+
+def test_an_index_whose_keys_are_many_times_its_bytes(tmp_path):
+    keys = [b"a" * 4000 + b"%04d" % number for number in range(2000)]
+    (tmp_path / "a.ckpt.index").write_bytes(mutations.table([(key, b"") for key in keys], 2000, compressed=True))
+    with pytest.raises(InputError, match=r"a\.ckpt: .*its keys are of more than 16 times its bytes"):
+        checkpoints.read(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("version", [v1.train.SaverDef.V1, v1.train.SaverDef.V2])
+def test_values_too_large_for_float32_are_infinite_without_a_warning(version, tmp_path):
+    values = np.array([1e300, -1e300, np.nan, 2])
+    path = save_with_tf1(tmp_path, {"a": values}, version)
+    assert np.array_equal(checkpoints.read(path)["a"], np.float32([np.inf, -np.inf, np.nan, 2]), equal_nan=True)
 
 
 def test_a_v1_checkpoint_that_leaves_a_size_open(tmp_path):

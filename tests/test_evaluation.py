@@ -530,6 +530,8 @@ def test_a_changed_prediction_is_scored_anew(tmp_path):
         lambda line: line["calibration"][0].__setitem__(2, 10**6),
         lambda line: line.update(padded="many"),
         lambda line: line.update(size=[50.0, 60]),
+        lambda line: line["size"].append(1),
+        lambda line: line.update(size=[line["size"][0] * line["size"][1]]),
     ],
 )
 def test_a_line_that_contradicts_itself(damage, system, pairs, whole, tmp_path):
@@ -874,6 +876,29 @@ def test_an_entry_is_small():
     again = ImageCounts.from_line(line, 21)
     for name in ("matrix", "boundary", "trimap", "calibration"):
         assert np.array_equal(getattr(again, name), getattr(counts, name))
+
+
+def test_counts_whose_sum_leads_around_int64():
+    """Five times 2**62 would be 2**62, and no class has more than that."""
+    line = {"path": "a", "size": [2**31, 2**31], "scored": 2**62, "ignored": 0, "padded": 0, "calibration": None}
+    line |= {"image_sha256": "00", "label_sha256": "00", "boundary": [], "trimap": []}
+    line["matrix"] = [[number, number, 2**62] for number in range(5)]
+    with pytest.raises(InputError, match="the log's line of a is damaged"):
+        ImageCounts.from_line(line, 5)
+
+
+@pytest.mark.parametrize("depth", [60, 1000, 100_000])
+def test_protocols_that_are_nested_without_end_differ(depth):
+    def nested(value):
+        for _ in range(depth):
+            value = {"a": value}
+        return value
+
+    [(key, _, _)] = journal.differences(nested(1), nested(2))
+    assert key.startswith("a.a.a.")
+    assert len(journal.said_differences(nested(1), nested(2))) < 500
+    if depth < 100:
+        assert not journal.differences(nested(1), nested(1))
 
 
 def test_few_images_are_decoded_ahead():

@@ -11,11 +11,13 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from campaign import pngs
 from conftest import ROOT
 from PIL import Image
 
 from dense_resnet import images
 from dense_resnet.errors import InputError
+from segmentation.labels import VOC, decode_label
 
 
 def encoded(pixels, kind="PNG", **options):
@@ -114,6 +116,40 @@ def test_what_is_no_orientation_turns_nothing(orientation, tmp_path):
     assert images.orientation_of("image", data) == 1
     assert np.array_equal(decoded(data), pixels)
     assert images.check_image(written(tmp_path, "image.png", data)).size == (4, 6)
+
+
+def block(tag, value):
+    """A block of EXIF with one entry."""
+    return b"eXIf", b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, tag, 3, 1, value, 0, 0)
+
+
+ORIENTATION, RESOLUTION = 0x0112, 0x011A
+XMP = b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<rdf:Description tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ([], [block(ORIENTATION, 6)]),
+        ([], [XMP]),
+        ([block(RESOLUTION, 72)], [XMP]),
+        ([block(RESOLUTION, 72), XMP], []),
+    ],
+)
+def test_an_orientation_behind_the_pixels(before, behind, tmp_path):
+    """The check before a job, the pixels and whoever asks for the orientation agree; a label is refused."""
+
+    def png_of(samples, kind):
+        header, pixels, end = pngs.chunks_of(pngs.png_of(samples, kind, 8))
+        return pngs.file_of([header, *before, pixels, *behind, end])
+
+    pixels = np.arange(18).reshape(2, 3, 3)
+    data = png_of(pixels, 2)
+    assert images.orientation_of("image", data) == 6
+    assert images.check_image(written(tmp_path, "image.png", data)).size == (3, 2)
+    assert np.array_equal(decoded(data), TURNS[6](pixels))
+    with pytest.raises(InputError, match="the label has an EXIF rotation"):
+        decode_label("label.png", png_of(pixels[..., :1], 0), VOC)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

@@ -267,6 +267,9 @@ def test_a_resnext_and_an_incomplete_network_are_refused(applications):
     del arrays["conv5_block3_3_bn/beta"]
     with pytest.raises(InputError, match="conv5_block3_3_bn/beta is missing"):
         keras_weights.canonical(arrays, "x.h5")
+    without_channels = {**arrays, "conv1_conv/kernel": np.zeros((7, 7, 0, 64), np.float32)}
+    with pytest.raises(InputError, match=r"x\.h5: .*conv1_conv/kernel"):
+        keras_weights.canonical(without_channels, "x.h5")
     short = {name: value for name, value in arrays.items() if not name.startswith("conv4_block6")}
     with pytest.raises(InputError, match=r"\(3, 4, 5, 3\) units"):
         keras_weights.canonical(short, "x.h5")
@@ -426,6 +429,15 @@ def strange_name(group):
     group["kernel\x07:0"] = VALUES
 
 
+def filtered_twice(group):
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_chunk((3, 4))
+    creation.set_shuffle()
+    creation.set_deflate()
+    creation.set_shuffle()
+    h5py.h5d.create(group.id, b"kernel:0", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((3, 4)), creation)
+
+
 def values_of(dtype):
     return lambda group: group.create_dataset("kernel:0", (3,), dtype)
 
@@ -443,6 +455,7 @@ HARM = {
     "a bomb": (bomb, r"conv/conv/kernel:0: an array of \[1048576\] is declared, 4194304 bytes, and \d{4} bytes are stored"),
     "many small bombs": (many_zeros, r"conv/conv/k\d:0 the arrays are declared as .* too many"),
     "unknown filter": (dataset(data=VALUES, chunks=True, compression="lzf"), "kernel:0: it is packed by the filter 32000"),
+    "a filter twice": (filtered_twice, "kernel:0: it is packed by the filter 2 twice"),
     "chunks not written": (dataset(3, 4, dtype="f4", chunks=(1, 4)), "kernel:0: 0 of its 3 chunks are stored|B-tree"),
     "the same array twice": (same_twice, "conv/conv/other:0 overlaps conv/conv/kernel:0"),
     "out of its group": (upwards, "conv: its attribute 'weight_names' must be a name without"),
@@ -477,8 +490,27 @@ def outside(file):
     file["layers/conv2d/more"] = h5py.SoftLink("/vars")
 
 
+def long_paths(file):
+    file[f"layers/{'a' * 600}/{'b' * 600}/vars/0"] = np.zeros(3)
+
+
+def long_names(file):
+    """Of layers within one another, of which each says another name than its group's."""
+    inner = file["layers/conv2d"]
+    for _ in range(2):
+        inner.require_group("vars").attrs["name"] = np.bytes_("a" * 600)
+        inner = inner.require_group("inner")
+
+
 @pytest.mark.parametrize(
-    ("fill", "message"), [(deep, "more than 16 deep"), (cycle, "a group holds itself"), (outside, "'more' is a soft link")]
+    ("fill", "message"),
+    [
+        (deep, "more than 16 deep"),
+        (cycle, "a group holds itself"),
+        (outside, "'more' is a soft link"),
+        (long_paths, "or names are too long"),
+        (long_names, "layers/conv2d/inner: its name has 1201 characters; 1024 are the most"),
+    ],
 )
 def test_harm_where_layers_are_found_by_walking(fill, message, tmp_path):
     with pytest.raises(InputError, match=f"harm.weights.h5: .*{message}"):
@@ -553,6 +585,30 @@ def test_a_string_that_runs_in_a_circle_ends(tmp_path):
             hdf5.read(path)
 
 
+def test_strings_that_are_all_one(tmp_path):
+    """What a few bytes point to is counted each time."""
+    path = written(tmp_path / "x.h5")
+    long, count = "a" * 1000, 4000
+    with h5py.File(path, "r+") as file:
+        file.attrs["layer_names"] = [long] + ["b"] * (count - 1)
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<I", len(long)))
+    data[at : at + 16 * count] = data[at : at + 16] * count
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="x.h5: .*the root group: its attribute 'layer_names' repeats the strings"):
+        hdf5.read(path)
+
+
+def test_an_empty_array_whose_other_side_no_array_can_have(tmp_path):
+    path = written(tmp_path / "x.h5", lambda group: group.create_dataset("kernel:0", (0, 7654321), "f4"))
+    assert hdf5.read(path)["conv/kernel"].shape == (0, 7654321)
+    data = path.read_bytes()
+    for side in (2**63, 2**64 - 1, 2**40 + 1):
+        path.write_bytes(data.replace(struct.pack("<Q", 7654321), struct.pack("<Q", side)))
+        with pytest.raises(InputError, match=rf"x.h5: .*kernel:0: no array can have the shape \[0, {side}\]"):
+            hdf5.read(path)
+
+
 def test_values_too_large_for_float32_are_infinite_without_a_warning(tmp_path):
     path = written(tmp_path / "x.h5", dataset(data=np.array([1e300, np.nan, 2.0])))
     assert np.array_equal(hdf5.read(path)["conv/kernel"], np.float32([np.inf, np.nan, 2]), equal_nan=True)
@@ -621,6 +677,7 @@ def test_a_configuration_names_layers_and_no_more(archive):
     [
         ({"model.weights.h5": bytes(2**24)}, zipfile.ZIP_DEFLATED, "model.weights.h5: 16777216 bytes are declared"),
         ({"config.json": b" " * 2**25}, zipfile.ZIP_DEFLATED, "config.json: 33554432 bytes are declared"),
+        ({"config.json": b" " * (2**22 + 1)}, zipfile.ZIP_STORED, "config.json: 4194305 bytes are declared"),
         ({"config.json": b"[" * 10**5}, zipfile.ZIP_STORED, "cannot be read as a .keras archive"),
         ({"config.json": b"{"}, zipfile.ZIP_STORED, "cannot be read as a .keras archive"),
         ({"model.weights.h5": None}, zipfile.ZIP_STORED, "model.weights.h5 is not in the archive"),

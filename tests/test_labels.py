@@ -218,6 +218,20 @@ def test_transparent_greys_of_few_bits(depth, stretched, monkeypatch):
         assert decoded(data, greys).tolist() == others[..., 0].tolist()
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_of_a_transparent_grey_the_low_bits_count(depth):
+    """As the specification has it: 2 and 256 are 0 where a grey has one bit."""
+    values = np.arange(2**depth)
+    step = 255 // (2**depth - 1)
+    greys = LabelSpace(tuple(LabelClass(str(value), (value * step,) * 3) for value in values.tolist()), None, from_colors=True)
+    for clear in (2**depth, 256, 257, 3 * 2**depth + 1, 2**16 - 1):
+        others = [(b"tEXt", b"a\0tRNS\0\1"), (b"tRNS", struct.pack(">H", clear))]
+        with pytest.raises(InputError, match="transparent pixels"):
+            decoded(pngs.png_of(values[None, :, None] * 0 + clear % 2**depth, 0, depth, others=others), greys)
+        opaque = np.delete(values, clear % 2**depth)[None, :, None]
+        assert decoded(pngs.png_of(opaque, 0, depth, others=others), greys).tolist() == opaque[..., 0].tolist()
+
+
 def test_jpeg_labels_are_refused(voc):
     stream = io.BytesIO()
     Image.fromarray(voc).save(stream, "JPEG")

@@ -35,6 +35,18 @@ def header_of(depth):
     return b"IHDR", struct.pack(">IIBBBBB", 7, 5, depth, 0, 0, 0, 0)
 
 
+def frame(*rectangle, number=0):
+    """Where a picture of an animation goes: width, height, x, y."""
+    return b"fcTL", struct.pack(">IIIIIHHBB", number, *rectangle, 1, 10, 0, 0)
+
+
+def animated(*rectangle):
+    return [(b"acTL", struct.pack(">II", 1, 0)), frame(*rectangle)]
+
+
+PARTS = [(7, 1, 0, 0), (7, 3, 0, 2), (5, 5, 2, 0), (6, 4, 1, 1)]  # of the label
+UPRIGHT = b"eXIf", b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 1, 0, 0)
+
 NOT_WHOLE = {
     "a second header": pngs.file_of([header_of(8), *chunks()]),
     "something before the header": pngs.file_of([(b"tEXt", b"a\0bcdefghijklmnopqr\2\0z"), *chunks()]),
@@ -48,6 +60,13 @@ NOT_WHOLE = {
         [header_of(2), (b"IDAT", chunks()[1][1][:9]), (b"tEXt", b"a\0b"), (b"IDAT", chunks()[1][1][9:]), (b"IEND", b"")]
     ),
     "an unknown chunk that is needed": pngs.file_of([header_of(2), (b"CgBI", bytes(4)), *chunks()[1:]]),
+    "two blocks of EXIF": pngs.png_of(SAMPLES, 0, 2, others=[UPRIGHT, UPRIGHT]),
+    "a second block of EXIF behind the pixels": pngs.file_of([header_of(2), UPRIGHT, chunks()[1], UPRIGHT, (b"IEND", b"")]),
+    "a palette of nothing": pngs.png_of(SAMPLES, 3, 2, others=[(b"PLTE", b"")]),
+    "a palette too long": pngs.png_of(SAMPLES, 0, 2, others=[(b"PLTE", bytes(771))]),
+    **{f"a chunk named {name}": pngs.png_of(SAMPLES, 0, 2, others=[(name, b"a")]) for name in (b"te1t", b"t_xt")},
+    **{f"a frame of {part}": pngs.png_of(SAMPLES, 0, 2, others=[frame(*part)]) for part in PARTS},
+    **{f"an animation's frame of {part}": pngs.png_of(SAMPLES, 0, 2, others=animated(*part)) for part in PARTS},
     "a cut end": pngs.file_of(chunks())[:-5],
 }
 
@@ -62,6 +81,15 @@ def test_what_is_not_whole_is_neither_a_label_nor_an_image(name):
     for decode in (lambda data: decode_label("a.png", data, SPACE), lambda data: decode_image(Path("a.png"), data)):
         with pytest.raises(InputError, match=r"^a.png: cannot be decoded: "):
             decode(NOT_WHOLE[name])
+
+
+@pytest.mark.parametrize("others", [[frame(7, 5, 0, 0)], animated(7, 5, 0, 0)])
+def test_a_frame_that_is_all_of_the_picture_changes_nothing(others):
+    data = pngs.png_of(SAMPLES, 0, 2, others=others)
+    assert (decode_label("a.png", data, SPACE) == SAMPLES[..., 0]).all()
+    assert (decode_image(Path("a.png"), data, 1) == 85 * SAMPLES).all()
+    later = [*pngs.chunks_of(data)[:-1], frame(2, 2, 1, 1, number=1), (b"fdAT", b"\0\0\0\2abc"), (b"IEND", b"")]
+    assert (decode_label("a.png", pngs.file_of(later), SPACE) == SAMPLES[..., 0]).all()
 
 
 def test_a_flipped_bit_in_an_image_is_found_wherever_it_is():

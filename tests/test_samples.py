@@ -489,13 +489,23 @@ def test_a_name_that_no_file_can_have(tmp_path, voc):
             'image,label,note\nimages/train/a.jpg,labels/train/a.png,"\nimages/train/b.jpg,labels/train/b.png,\n',
             "line 2: unexpected end",
         ),
-        ("image,label,label\nimages/train/a.jpg,labels/train/a.png,labels/train/b.png\n", "each once"),
+        ("image,label,label\nimages/train/a.jpg,labels/train/a.png,labels/train/b.png\n", "its first line .* each once"),
+        ("image,label,split,split\nimages/train/a.jpg,labels/train/a.png,train,val\n", "its first line .* each once"),
+        (
+            "image,label\nimages/train/a.jpg,labels/train/a.png\nimages/train/b.jpg,labels/train/b.png,,val\n",
+            "line 3: 'val' stands behind the last column",
+        ),
     ],
 )
 def test_rows_and_columns_of_a_list_are_never_swallowed(own, text, message):
     (own / "list.csv").write_text(text)
     with pytest.raises(InputError, match=f"list.csv: .*{message}"):
         open_dataset(own / "list.csv")
+
+
+def test_empty_fields_behind_the_last_column_are_nothing(own):
+    (own / "list.csv").write_text("image,label\nimages/train/a.jpg,labels/train/a.png,, \n")
+    assert names(open_dataset(own / "list.csv")) == ["images/train/a"]
 
 
 def test_only_what_ends_lines_in_files_ends_a_line(own):

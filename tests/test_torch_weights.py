@@ -145,6 +145,8 @@ def test_networks_that_are_no_plain_resnet_are_named(name, reason, torch, timm_r
         ({"layer4.1.bn2.weight": np.ones(3)}, r"as \[3\] where resnet_v1_5_18 has \[512\]"),
         ({"stem.0.weight": np.ones(3)}, "deep stem"),
         ({"conv1.weight": np.ones(3)}, "no conv1.weight, the first convolution"),
+        ({"conv1.weight": np.ones((64, 0, 7, 7))}, "no conv1.weight, the first convolution"),
+        ({"layer1.0.conv1.weight": np.ones(())}, r"has layer1\.0\.conv1\.weight as \[\], which is no convolution"),
         ({"other.layer1.0.conv1.weight": np.ones(1)}, "2 networks in it, under '', 'other.'"),
     ],
 )
@@ -498,6 +500,16 @@ def test_programs_without_end(tmp_path):
         pickled.read(archive(tmp_path / "w.pth", b"(" * 10**6))
     refused(archive(tmp_path / "w.pth", text("x" * pickled.PICKLE_LIMIT)), "at most")
     refused(legacy(tmp_path / "w.pth", text("x" * pickled.PICKLE_LIMIT)), "damaged")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_short_programs_that_walk_through_one_list_again_and_again(kept, tmp_path):
+    """6 million pairs in a few kB, each dictionary kept, or put into a Counter, which nothing is kept of."""
+    pairs = b"](" + b"".join(text(str(number)) + b"N\x86" for number in range(2000)) + b"e\x85q\x02"
+    again = b"h\x00h\x02R" + (b"" if kept else b"a")
+    into = b"" if kept else call("collections", "Counter")
+    value = name("collections", "OrderedDict") + b"q\x00" + pairs + into + again * 3000
+    refused(archive(tmp_path / "w.pth", value), "more than 500000 instructions")
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -680,7 +680,8 @@ def test_a_log_goes_on_where_the_state_does(tmp_path):
     log = tmp_path / "log.jsonl"
     training._cut(log, 0)
     assert not log.exists()
-    log.write_bytes(b'{"step": 2}\n{"step": 4}\n{"st{"step": 4}\n[5]\n{"step": 6}\n{"step": 3}')
+    beyond_floats = b'{"step": %s}\n' % (b"9" * 400)
+    log.write_bytes(b'{"step": 2}\n{"step": 4}\n{"st{"step": 4}\n[5]\n{"step": 6}\n' + beyond_floats + b'{"step": 3}')
     training._cut(log, 4)
     assert log.read_bytes() == b'{"step": 2}\n{"step": 4}\n'
 

@@ -47,6 +47,27 @@ def test_preprocessing_is_bound_to_the_variant(name, scheme):
     assert dr.plan(name).preprocessing == scheme
 
 
+BLOCKS = [["a", [[4, 2, 1]]]]
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"blocks": [["a", 7]]}, r"a block must be \(scope, units\) .*not \['a', 7\]"),
+        ({"blocks": [["a", True]]}, "a block must be"),
+        ({"blocks": [["a", "xyz"]]}, "a block must be"),
+        ({"blocks": [["a", None, {"depth": 1}]]}, "a block must be"),
+        ({"blocks": BLOCKS, "kind": [1]}, r"a plan's kind must be text \(not \[1\]\)"),
+        ({"blocks": BLOCKS, "kind": {"a": 1}}, "a plan's kind must be text"),
+        ({"blocks": BLOCKS, "scope": [1]}, "a plan's scope must be text"),
+        ({"blocks": BLOCKS, "scope": 7}, "a plan's scope must be text"),
+    ],
+)
+def test_descriptions_that_are_none(description, message):
+    with pytest.raises(dr.InputError, match=message):
+        dr.variants.from_description(description)
+
+
 def test_logits_are_part_of_the_plan_where_asked_for():
     names = [variable.name for variable in dr.plan("resnet_v2_50", num_classes=21).variables]
     assert names[-2:] == ["resnet_v2_50/logits/weights", "resnet_v2_50/logits/biases"]

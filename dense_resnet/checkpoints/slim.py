@@ -41,7 +41,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         prefix = _prefix(path)
         index = prefix.with_name(prefix.name + INDEX)
-        return dict(sorted(_variables(prefix, index) if index.is_file() else _variables_v1(prefix)))
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the values refuses infinite ones
+            return dict(sorted(_variables(prefix, index) if index.is_file() else _variables_v1(prefix)))
     except (ValueError, TypeError, DecodeError, OSError) as error:
         if isinstance(error, InputError):
             raise
@@ -131,10 +132,11 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     """
     index, data = path.with_name(path.name + INDEX), path.with_name(path.name + DATA)
     names, claimed = sorted(weights), False
+    was_killed = files.temporary_of(index).exists()
     try:
         with files.replacing(index) as new_index:
             existing = [file for file in (path, index, data) if file.exists()]
-            if existing and not (existing == [data] and new_index.exists()):  # else a kill fell between the two files
+            if existing and not (existing == [data] and was_killed):  # else a kill fell between the two files
                 raise InputError(
                     f"{existing[0]}: exists already, and a slim checkpoint's two files cannot be replaced in one step. "
                     "Choose another name, or save as .safetensors."

@@ -280,6 +280,10 @@ def damaged_chunks(data: bytes, other: bytes, generator: np.random.Generator) ->
             extra = [(b"tRNS", clear.astype(">u2").tobytes())] * 2 + [(b"eXIf", _exif(int(generator.integers(10))))] * 2
             extra += [(b"tRNS", generator.bytes(int(generator.integers(1, 9))))]
             extra += [(b"gAMA", b"\0\0\0\1"), (b"acTL", struct.pack(">II", 2, 0)), (b"CgBI", bytes(4)), (b"IHDR", b"")]
+            height, width = picture.samples.shape[:2]
+            sides = width - int(generator.integers(2)), height - int(generator.integers(2)), *generator.integers(2, size=2)
+            extra += [(b"fcTL", struct.pack(">IIIIIHHBB", 0, *map(int, sides), 1, 10, 0, 0))] * 3
+            extra += [(b"fdAT", b"\0\0\0\1" + stray[1]), (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0tiff:Orientation="6"')]
             extra += [(b"tEXt", b"XML:com.adobe.xmp\0" + _exif(6)), (b"iCCP", b"a\0\0" + zlib.compress(bytes(2**20)))]
             chunks.insert(int(generator.integers(len(chunks))), extra[generator.integers(len(extra))])
         case _:

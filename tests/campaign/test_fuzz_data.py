@@ -447,8 +447,10 @@ def judge_csv(found: list, case: Case) -> str:
         columns, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except csv.Error as error:
         return f"silent success: {error}"
-    if columns.count("image") != 1 or columns.count("label") != 1:
+    if columns.count("image") != 1 or columns.count("label") != 1 or columns.count("split") > 1:
         return f"silent success: {columns}"
+    if beyond := [row for row in rows if "".join(row[len(columns) :]).strip()]:
+        return f"silent success: {beyond}"
     expected = []
     for row in rows:
         image, label = ([*row, *[""] * len(columns)][columns.index(key)].strip() for key in ("image", "label"))
