@@ -220,6 +220,7 @@ class Evaluation:
                 f"the model has {_named(system.space)}, {dataset.name} has {_named(dataset.space)}: they must be the same, in "
                 "the same order. See --classes and --label-map."
             )
+        dataset.check_apart(Path(out))
         if system.size != switches.size:
             raise InputError(f"size {switches.size!r} is to be scored, and the predictions are of size {system.size!r}.")
         if system.upsample not in (None, switches.upsample):

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet import strict_json
+from dense_resnet import files, strict_json
 from dense_resnet.errors import InputError, counted
 from dense_resnet.images import MAX_PIXELS, SUFFIXES, as_stored, decode_image, find_images, orientation_of, read_file
 from segmentation import records
@@ -109,6 +109,13 @@ class Dataset:
     space: LabelSpace
     samples: tuple[Sample, ...]
     problems: tuple[str, ...] = ()  # what finding pairs turned up: unmatched, duplicate, missing
+
+    def check_apart(self, out: Path) -> None:
+        """Raises an :class:`InputError` where the folder `out` holds any of the data."""
+        sources = (source for sample in self.samples for source in (sample.image, sample.label) if source)
+        for folder in sorted({source.path.parent for source in sources}):
+            if files.lies_in(folder / out.name, out):
+                raise InputError(f"{out}: holds the data themselves ({folder}). Choose an --out of its own.")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from dense_resnet.slim_module import checked_seed
 from segmentation import losses, metrics
 from segmentation.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
-from segmentation.model_directory import DESCRIPTION, save_model
+from segmentation.model_directory import DESCRIPTION, WEIGHTS, save_model
 from segmentation.prediction import Inference, Predictor
 from segmentation.samples import Dataset, Sample
 from segmentation.transforms import Augmentation, augment, placed
@@ -205,6 +205,8 @@ class Training:
         recipe.check(model.head.num_classes)
         self.model, self.dataset, self.validation = model, dataset, validation
         self.out, self.recipe = Path(out), recipe
+        for split in filter(None, (dataset, validation)):
+            split.check_apart(self.out)
         self.preprocessing = preprocessing or model.backbone.plan.preprocessing
         self.strategy = strategy or tf.distribute.get_strategy()
         self._inference = Inference(validation_size)
@@ -367,6 +369,7 @@ class TrainingRun:
         classes, ignored = training.model.head.num_classes, training.dataset.space.ignore_label
         self.seen = ConfusionMatrix(classes, ignored)  # of the training images since the last validation
         self.labelled = np.zeros(classes, np.int64)  # pixels of each class in all training images so far
+        self._kept = 0  # the step that was saved last
         self._step = tf.function(self._replicas_step, autograph=False)
         self._twin: SegmentationModel | None = None
         self._log: Any = None
@@ -403,7 +406,7 @@ class TrainingRun:
         if not math.isfinite(loss):
             listed = ", ".join(str(sample) for sample in samples)
             raise InputError(
-                f"step {step}: the loss is {loss}. The batch: {listed}. The last good state is kept in {training.out}. "
+                f"step {step}: the loss is {loss}. The batch: {listed}. {self.kept}. "
                 "Likely causes: a learning rate that is too high (lower --lr, or give --clip 1 or --warmup), or weights "
                 "that expect another preprocessing."
             )
@@ -486,9 +489,7 @@ class TrainingRun:
                 prediction = predictor(image)
                 matrix.update(label, prediction.labels)
             except InputError as error:
-                raise InputError(
-                    f"step {done}, validation image {sample}: {error} The last good state is kept in {training.out}."
-                ) from error
+                raise InputError(f"step {done}, validation image {sample}: {error} {self.kept}.") from error
             if number < PICTURES:
                 self._show(f"validation/{number}", done, image, label, prediction.labels)
             self.progress("validating", number + 1, len(samples), f"step {done}/{training.recipe.steps}")
@@ -588,14 +589,15 @@ class TrainingRun:
         }
         about["seal"] = _seal(about)
         safetensors.write(training.out / FOLDER / STATE, {**weights, **momentum}, about)
+        self._kept = done
 
     def restore(self, path: Path) -> int:
         """Takes the state at `path`; gives the step that it is at. Where there is none, writes the first, at step 0."""
         training = self.training
         if not path.exists():
-            if (training.out / DESCRIPTION).exists():
+            if there := next((name for name in (DESCRIPTION, WEIGHTS, LAST) if (training.out / name).exists()), None):
                 raise InputError(
-                    f"{training.out}: holds a model but not the {FOLDER}/{STATE} that its training would go on from. "
+                    f"{training.out}: holds {there} but not the {FOLDER}/{STATE} that its training would go on from. "
                     "Choose another --out."
                 )
             if training.chief:  # so that whatever stands in the folder later is known to be of this training
@@ -611,6 +613,7 @@ class TrainingRun:
                 raise TypeError("a number of another kind")
             if not (isinstance(old, dict) and isinstance(warnings, dict)):
                 raise TypeError("a value of another kind")
+            self._check_protocol(old)  # before what its classes are counted in
             seen, labelled = np.array(about["seen"], object), np.array(about["labelled"], object)
             if not all(type(count) is int for count in (*seen.flat, *labelled.flat)):  # True would count as 1
                 raise TypeError("counts that are none")
@@ -618,14 +621,10 @@ class TrainingRun:
             shapes = self.seen.counts.shape, self.labelled.shape
             if (seen.shape, labelled.shape) != shapes or min(step, seen.min(), labelled.min()) < 0:
                 raise ValueError("counts that are none")
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: damaged: {error!r}. Choose another --out.") from error
-        new = json.loads(json.dumps(training.protocol))
-        for name in ("dataset", "validation"):
-            if new[name] and isinstance(old.get(name), dict):
-                old[name].setdefault(EXIF, new[name][EXIF])  # states of before do not say it
-        if differing := journal.said_differences(old, new):
-            raise InputError(f"{training.out}: holds a training by another protocol ({differing}). Choose another --out.")
         momentum = {name: state.pop(MOMENTUM + name, None) for name in training._momentum}
         if lost := [name for name, value in momentum.items() if value is None]:
             raise InputError(f"{path}: damaged: the momentum of {lost[0]} is missing. Choose another --out.")
@@ -635,7 +634,24 @@ class TrainingRun:
         self.best, self.warnings = best, warnings
         self.seen.counts += seen
         self.labelled += labelled
+        self._kept = step
         return step
+
+    def _check_protocol(self, old: dict[str, Any]) -> None:
+        training = self.training
+        new = json.loads(json.dumps(training.protocol))
+        for name in ("dataset", "validation"):
+            if new[name] and isinstance(old.get(name), dict):
+                old[name].setdefault(EXIF, new[name][EXIF])  # states of before do not say it
+        if differing := journal.said_differences(old, new):
+            raise InputError(f"{training.out}: holds a training by another protocol ({differing}). Choose another --out.")
+
+    @property
+    def kept(self) -> str:
+        """What a run that stops at an error has left, for its message."""
+        if not self._kept:
+            return "Nothing of this training has been saved yet"
+        return f"The last good state, of step {self._kept}, is kept in {self.training.out}"
 
     def _write(self, folder: Path, model: SegmentationModel, done: int, mean: float | None) -> None:
         training = self.training
@@ -646,8 +662,7 @@ class TrainingRun:
         for name, value in weights.items():
             if not np.isfinite(value).all():
                 raise InputError(
-                    f"step {done}: {name} is not finite any more; nothing was saved, and the last good state is kept in "
-                    f"{self.training.out}. Lower --lr, or give --clip 1."
+                    f"step {done}: {name} is not finite any more, and is not saved. {self.kept}. Lower --lr, or give --clip 1."
                 )
 
     def _record(self, line: Mapping[str, Any]) -> None:

@@ -57,6 +57,15 @@ def own(tmp_path):
     return own_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["[/red]", "[val]", "a\x1b[31m"])
+def test_names_are_no_markup_and_steer_no_terminal(name, own, capsys):
+    described(own, classes=[name, *THREE["classes"][1:]])
+    (own / "list.csv").write_text(f"image,label,split\nimages/val/a.png,labels/val/a.png,{name}\n")
+    _, out = run(capsys, own / "list.csv", "--classes", own / "dataset.json")
+    assert out.count(name.replace("\x1b", "\\x1b")) >= 2
+    assert "\x1b" not in out
+
+
 def test_a_sound_dataset(own, capsys, tmp_path):
     label_file(own / "labels/train/a.png", [[0, 0, 255, 0]])
     code, out = run(capsys, own, "--json", tmp_path / "report.json")

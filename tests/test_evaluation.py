@@ -460,6 +460,17 @@ def test_two_runs_on_one_folder(system, pairs, tmp_path):
 # -- what is in the folder already -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "report/index.html"])
+def test_what_was_there_before_stays(name, system, pairs, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"precious")
+    with pytest.raises(InputError, match=f"{name.split('/')[0]}: is there already, and was not written by this command"):
+        Evaluation(system, open_dataset(pairs), tmp_path).run()
+    assert contents(tmp_path) == {name: b"precious"}
+    with pytest.raises(InputError, match="holds the data themselves"):
+        Evaluation(system, open_dataset(pairs), pairs / "labels")
+
+
 def test_another_protocol_is_refused(system, model_folder, pairs, whole, tmp_path):
     dataset, before = open_dataset(pairs), contents(whole)
     other = tiny_model()

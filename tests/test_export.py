@@ -324,6 +324,22 @@ def test_the_old_one_stands_until_the_new_one_has_passed(to, old, photograph, mo
     assert open_exported(old).head == written.head == other.head
 
 
+def test_what_comes_to_stand_there_meanwhile_stays(to, model, photograph, tmp_path, monkeypatch):
+    path, compare = tmp_path / ("model.onnx" if to == "onnx" else "exported"), export.compare
+    mine = path if to == "onnx" else path / "mine"
+
+    def meanwhile(*arguments):
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_bytes(b"precious")
+        return compare(*arguments)
+
+    monkeypatch.setattr(export, "compare", meanwhile)
+    with pytest.raises(InputError, match="exists, and is not an export"):
+        export.export(model, path, [photograph], to=to, space=SPACE, precision="float32")
+    assert mine.read_bytes() == b"precious"
+    assert names(tmp_path) == [path.name]
+
+
 def test_what_a_kill_leaves_behind_is_cleared_away(good, model, photograph, tmp_path, monkeypatch):
     """Half of a new one, and the old one already moved aside: it comes back before anything else happens."""
     shutil.copytree(good, tmp_path / ".exported.old")

@@ -1,8 +1,10 @@
 """Extraction: shapes and maps, bad images, kill and resume, shards, and what stands in the folder already."""
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -201,6 +203,59 @@ def test_a_changed_image_is_extracted_again(backbone, folder_with_a_truncated_on
     assert not (tmp_path / "out" / "c.jpg.safetensors").exists()  # features of what it was do not stay
 
 
+def test_a_cut_file_and_one_of_another_image_are_made_again(backbone, folder_with_a_truncated_one, photograph_folder, tmp_path):
+    (folder_with_a_truncated_one / "b.jpg").unlink()
+    found = images.find_images([str(folder_with_a_truncated_one)])
+    extraction = extraction_of(backbone, tmp_path / "out", SMALL)
+    extraction.run(found)
+    before = contents(tmp_path / "out")
+    path = extraction.path_of(found[0])
+    path.write_bytes(path.read_bytes()[:1000])
+    assert extraction.run(found).written == 1
+    assert contents(tmp_path / "out") == before
+    image = folder_with_a_truncated_one / "a.jpg"
+    own = image.read_bytes()
+    image.write_bytes((photograph_folder / "grey.jpg").read_bytes())  # a shard has another image there for a while
+    assert extraction_of(backbone, tmp_path / "out", SMALL, shard=(0, 2)).run(found).written == 1
+    image.write_bytes(own)
+    assert extraction.run(found).written == 1
+    assert path.read_bytes() == before["a.jpg.safetensors"]
+
+
+def test_what_was_there_before_stays(backbone, folder_with_a_truncated_one, tmp_path):
+    found = images.find_images([str(folder_with_a_truncated_one)])
+    for name in ("b.jpg.safetensors", "c.jpg.alignment.png"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(b"precious")
+        with pytest.raises(dr.InputError, match=f"{name}: is there already, and was not written by this command"):
+            extraction_of(backbone, tmp_path / name, SMALL).run(found, on_error="skip")
+        assert contents(tmp_path / name) == {name: b"precious"}
+
+
+@pytest.mark.parametrize("passing", [0, 1])  # met when it is checked, and when it is compared
+def test_an_error_of_reading_takes_no_features_away(passing, backbone, folder_with_a_truncated_one, tmp_path, monkeypatch):
+    (folder_with_a_truncated_one / "b.jpg").unlink()
+    found = images.find_images([str(folder_with_a_truncated_one)])
+    extraction = extraction_of(backbone, tmp_path / "out", SMALL)
+    extraction.run(found)
+    before = contents(tmp_path / "out")
+    read, times = images.open_file, []
+
+    def failing(path):
+        if path == found[0].path and len(times) >= passing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        times.extend([path] * (path == found[0].path))
+        return read(path)
+
+    monkeypatch.setattr(images, "open_file", failing)
+    outcome = extraction.run(found, on_error="skip")
+    assert (outcome.written, outcome.total) == (0, 1)
+    assert outcome.failed == (f"{found[0].path}: cannot be read: Input/output error.",)
+    assert contents(tmp_path / "out") == before
+    monkeypatch.undo()
+    assert extraction.run(found).written == 0
+
+
 def test_another_protocol_is_refused(backbone, found, tmp_path):
     extraction_of(backbone, tmp_path, SMALL).run(found[:1])
     before = contents(tmp_path)
@@ -319,6 +374,17 @@ def test_pictures(backbone, found, tmp_path):
     picture = images.decode_image("p", (tmp_path / "alpha.PNG.alignment.png").read_bytes())
     assert picture.shape[1] > 1200
     assert picture.std() > 20
+
+
+def test_no_picture_of_what_an_image_was_stays(backbone, folder_with_a_truncated_one, photograph_folder, tmp_path):
+    (folder_with_a_truncated_one / "b.jpg").unlink()
+    found = images.find_images([str(folder_with_a_truncated_one)])
+    extraction = extraction_of(backbone, tmp_path / "out", SMALL)
+    extraction.run(found, picture=True)
+    (folder_with_a_truncated_one / "a.jpg").write_bytes((photograph_folder / "grey.jpg").read_bytes())
+    (folder_with_a_truncated_one / "c.jpg").write_bytes(b"\xff\xd8\xff not an image any more")
+    extraction.run(found, on_error="skip")
+    assert not [name for name in contents(tmp_path / "out") if name.endswith(".alignment.png")]
 
 
 def test_a_folder_that_holds_the_images(backbone, folder_with_a_truncated_one):

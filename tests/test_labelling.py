@@ -1,5 +1,6 @@
 """Labelling folders of images: files that are read back, rotations undone, resume, and names that never clash."""
 
+import errno
 import json
 import os
 import signal
@@ -155,6 +156,61 @@ def test_what_is_lost_or_changed_or_asked_for_besides_is_made(labelling, folder,
     assert labelling(out, overlay=True).run(found).written == 3
     assert labelling(out, overlay=True, probabilities=True).run(found).written == 3
     assert labelling(out).run(found).written == 0
+
+
+def test_what_is_cut_or_not_ours_is_made_again(labelling, folder, tmp_path):
+    found, out = found_in(folder), tmp_path / "out"
+    labelling(out, overlay=True).run(found)
+    before = contents(out)
+    (out / "a.png").write_bytes(b"")
+    (out / "b.overlay.jpg").write_bytes(before["a.overlay.jpg"])
+    assert labelling(out, overlay=True).run(found).written == 2
+    assert contents(out) == before
+
+
+def test_nothing_of_what_an_image_was_stays_beside_its_labels(labelling, folder, tmp_path):
+    found, out = found_in(folder), tmp_path / "out"
+    labelling(out, overlay=True, probabilities=True).run(found)
+    Image.fromarray(image_of(40, 60, seed=7)).save(folder / "a.png")
+    assert labelling(out).run(found).written == 1
+    assert {"b.overlay.jpg", "a.png"} <= contents(out).keys()
+    assert not {"a.overlay.jpg", "a.probabilities.safetensors"} & contents(out).keys()
+    assert labelling(out, overlay=True, probabilities=True).run(found).written == 1
+    labelling(tmp_path / "fresh", overlay=True, probabilities=True).run(found)
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("name", ["b.png", "b.overlay.jpg", "more/a.probabilities.safetensors"])
+def test_what_was_there_before_stays(name, labelling, folder, tmp_path):
+    """Such as ground truth, where labels are to go to the wrong folder."""
+    found, out = found_in(folder), tmp_path / "out"
+    (folder / "b.jpg").write_bytes(b"no image")
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_bytes(b"precious")
+    with pytest.raises(InputError, match=f"{name}: is there already, and was not written by this command"):
+        labelling(out).run(found, on_error="skip")
+    assert {path: data for path, data in contents(out).items() if data} == {name: b"precious"}
+
+
+def test_an_error_of_reading_takes_no_labels_away(labelling, folder, tmp_path, monkeypatch):
+    """The image may be as it was: what was made of it stays, and is not made again when it can be read."""
+    found, out = found_in(folder), tmp_path / "out"
+    labelling(out, overlay=True).run(found)
+    before = contents(out)
+    read = images.open_file
+
+    def failing(path):
+        if path == folder / "a.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    monkeypatch.setattr(images, "open_file", failing)
+    outcome = labelling(out, overlay=True).run(found, on_error="skip")
+    assert (outcome.written, outcome.total) == (0, 2)
+    assert outcome.failed == (f"{folder / 'a.png'}: cannot be read: Input/output error.",)
+    assert contents(out) == before
+    monkeypatch.undo()
+    assert labelling(out, overlay=True).run(found).written == 0
 
 
 def test_shards_share_a_folder(labelling, folder, tmp_path):

@@ -450,6 +450,33 @@ def test_a_full_disk_or_a_gone_reader_behind_a_buffer(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_work_goes_on_though_nobody_reads_what_it_says():
+    """A stop's exit code is its own then too: nothing that is unfinished ends with 0."""
+    code = (
+        "import os, signal\nfrom rich.console import Console\nfrom tools import cli, describe\n"
+        "def main(args):\n"
+        "    print('x' * 100_000, flush=True)\n    Console().print('y' * 100_000)\n"
+        "    with cli.stop_signals() as stop:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n        return cli.STOPPED if stop() else 0\n"
+        "describe.main = main\nraise SystemExit(cli.main(['describe', 'resnet_v1_18']))\n"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=write, stderr=write, check=False)
+    os.close(write)
+    assert result.returncode == cli.STOPPED
+
+
+def test_names_do_not_steer_the_terminal(capsys, tmp_path):
+    folder, escape = tmp_path / "images", "\x1b[31m"
+    folder.mkdir()
+    (folder / f"a{escape}.png").write_bytes(b"no image")
+    code, out, err = run(capsys, "extract", folder, "--model", "resnet_v1_18", "--random-weights", 0, "--out", tmp_path / "out")
+    assert code == 1
+    assert "a\\x1b[31m.png: not a PNG or JPEG image" in err
+    assert "\x1b" not in out + err
+
+
 def test_a_signal_that_was_ignored_stays_so():
     code = (
         "import os, signal\nfrom tools import cli, describe\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"

@@ -345,6 +345,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(data, tmp
         assert one.view(position)[0].name in message
     assert "Lower" not in message
     assert "lower --lr, or give --clip 1" in message
+    assert "Nothing of this training has been saved yet." in message
     assert about(tmp_path)["step"] == 0
     assert_equal({name: safetensors.read(tmp_path / STATE)[name] for name in one.initial}, one.initial)
 
@@ -355,7 +356,7 @@ def test_weights_that_are_not_finite_are_never_written(data, tmp_path):
     assert run.restore(tmp_path / STATE) == 0
     before = (tmp_path / STATE).read_bytes()
     one.model.trainable["logits/semantic/biases"].assign([0.0, math.nan, 0.0])
-    with pytest.raises(InputError, match="step 1: logits/semantic/biases is not finite any more; nothing was saved"):
+    with pytest.raises(InputError, match="step 1: logits/semantic/biases is not finite any more, and is not saved"):
         run.save(1)
     assert (tmp_path / STATE).read_bytes() == before
     assert not (tmp_path / training.LAST).exists()
@@ -369,7 +370,7 @@ def test_logits_that_are_not_finite_while_it_validates(data, tmp_path):
     weights = one.model.trainable["logits/semantic/weights"]
     weights.assign(np.full(weights.shape, 3e38, np.float32))
     message = (
-        rf"^step 2, validation image 0: the network's logits are not finite .* The last good state is kept in {tmp_path}\.$"
+        "^step 2, validation image 0: the network's logits are not finite .* Nothing of this training has been saved yet.$"
     )
     with run.open(tmp_path / training.FOLDER, 0), pytest.raises(InputError, match=message):
         run.validate(2)
@@ -442,6 +443,26 @@ def test_another_training_in_the_folder_is_refused(data, tmp_path):
     assert about(tmp_path)["step"] == 0
 
 
+def test_a_training_of_other_classes_is_another_one_and_not_damaged(data, tmp_path):
+    run = training.TrainingRun(make(data, tmp_path), training.quiet, print)
+    run.restore(tmp_path / STATE)
+    run.training.protocol["dataset"]["classes"] = ["other"]
+    run.seen, run.labelled = training.ConfusionMatrix(5, 255), np.zeros(5, np.int64)
+    with pytest.raises(InputError, match=r"holds a training by another protocol \(dataset\.classes"):
+        run.restore(tmp_path / STATE)
+
+
+def test_what_is_left_is_said_with_its_step(data, tmp_path):
+    run = training.TrainingRun(make(data, tmp_path), training.quiet, print)
+    assert run.restore(tmp_path / STATE) == 0
+    assert run.kept == "Nothing of this training has been saved yet"
+    run.save(2)
+    assert run.kept == f"The last good state, of step 2, is kept in {tmp_path}"
+    again = training.TrainingRun(run.training, training.quiet, print)
+    assert again.restore(tmp_path / STATE) == 2
+    assert again.kept == run.kept
+
+
 def test_another_exif_is_another_training(data, tmp_path):
     """But a state of before, which does not say, is gone on from."""
 
@@ -467,11 +488,19 @@ def test_another_exif_is_another_training(data, tmp_path):
     assert restored("ignore", "apply") == 0
 
 
-def test_a_model_without_its_state_is_not_written_over(data, tmp_path):
-    (tmp_path / "model.json").write_text("precious")
-    with pytest.raises(InputError, match=r"holds a model but not the training/state.safetensors"):
+@pytest.mark.parametrize("name", ["model.json", "weights.safetensors", "last"])
+def test_a_model_without_its_state_is_not_written_over(name, data, tmp_path):
+    """Weights among them, which a training may start from."""
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(InputError, match=rf"holds {name} but not the training/state.safetensors"):
         make(data, tmp_path).run()
-    assert (tmp_path / "model.json").read_text() == "precious"
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_a_folder_that_holds_the_data(data):
+    for out in (data, data / "images", data / "labels" / "val"):
+        with pytest.raises(InputError, match="holds the data themselves"):
+            make(data, out, validation="val")
 
 
 def test_two_runs_on_one_folder(data, tmp_path):
