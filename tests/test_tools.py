@@ -455,7 +455,7 @@ def test_work_goes_on_though_nobody_reads_what_it_says():
     code = (
         "import os, signal\nfrom rich.console import Console\nfrom tools import cli, describe\n"
         "def main(args):\n"
-        "    print('x' * 100_000, flush=True)\n    Console().print('y' * 100_000)\n"
+        "    print('x' * 100_000, flush=True)\n    Console().print('y' * 100_000, highlight=False)\n"
         "    with cli.stop_signals() as stop:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n        return cli.STOPPED if stop() else 0\n"
         "describe.main = main\nraise SystemExit(cli.main(['describe', 'resnet_v1_18']))\n"

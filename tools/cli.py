@@ -129,13 +129,19 @@ def _outlive_readers() -> None:
     """Standard output and errors that no reader's end disturbs, and no name: what cannot be printed is spelt out."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and isinstance(getattr(stream.buffer, "raw", None), io.FileIO):
-            stream.flush()
-            raw = _Output(stream.fileno(), "w", closefd=False)
-            lasting = io.TextIOWrapper(
-                io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=name == "stderr" or raw.isatty()
-            )
-            setattr(sys, name, lasting)
+        if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
+            continue  # who calls has put something else there
+        stream.flush()
+        raw = _Output(stream.fileno(), "w", closefd=False)
+        buffer = raw if isinstance(stream.buffer, io.FileIO) else io.BufferedWriter(raw)  # PYTHONUNBUFFERED, or not
+        lasting = io.TextIOWrapper(
+            buffer,  # type: ignore[arg-type]
+            stream.encoding,
+            "backslashreplace",
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, lasting)
 
 
 def _drop_output() -> None:
