@@ -92,9 +92,9 @@ ADVICE = {
 
 # What the graphs are made of. None of it reads or writes files, calls other code, or keeps anything.
 OPS = frozenset(
-    """AddV2 AvgPool BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative FloorDiv FusedBatchNormV3 Identity Less
-    LogicalAnd MaxPool Mean Mul Pack Pad PadV2 Placeholder PlaceholderWithDefault Range RealDiv Relu ResizeBilinear SelectV2
-    Shape Softmax StridedSlice Sub TopKV2 Unpack ZerosLike""".split()
+    """AddV2 AvgPool BatchToSpaceND BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative FloorDiv FloorMod
+    FusedBatchNormV3 Identity Less LogicalAnd MaxPool Mean Mul Pack Pad PadV2 Placeholder PlaceholderWithDefault Range RealDiv
+    Relu ResizeBilinear SelectV2 Shape Softmax SpaceToBatchND StridedSlice Sub TopKV2 Unpack ZerosLike""".split()
 )
 
 v1 = tf.compat.v1
