@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ MOVING_AVERAGE = {
 }
 TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal cut at 2
 LARGEST_SEED = 2**31  # TensorFlow's are int32
+BUILDING = threading.RLock()
 
 
 class SlimModule(tf.Module):
@@ -91,7 +93,12 @@ class SlimModule(tf.Module):
         if tf.executing_eagerly():
             self._look(images, stacklevel=4)  # at the caller of the public method
             return self._traced.function(output, training)(images)
-        return self._build(output, images, training)
+        return self._ops(output, images, training)
+
+    def _ops(self, output: str, images: tf.Tensor, training: bool) -> Any:
+        """:meth:`_build`, by one thread at a time: slim's arg scopes are one stack for the whole process."""
+        with BUILDING:
+            return self._build(output, images, training)
 
     @contextlib.contextmanager
     def _own_variables(self) -> Iterator[str]:
@@ -125,7 +132,7 @@ class _Traced:
             module = self._module
 
             def run(images: tf.Tensor) -> Any:
-                return module._build(output, images, training)
+                return module._ops(output, images, training)
 
             signature = tf.TensorSpec([None, None, None, module._in_channels], tf.float32, name="images")
             self._functions[key] = tf.function(run, input_signature=[signature], autograph=False)

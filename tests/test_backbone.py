@@ -2,11 +2,14 @@
 
 import gc
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import images_of, weights_of
+from test_laws import small_plan
 
 import dense_resnet as dr
 from dense_resnet import laws
@@ -221,3 +224,19 @@ def test_the_graph_for_tensorboard(tmp_path):
     write_graph(plan, (33, 33), tmp_path)
     events = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"tiny/block3/unit_2/bottleneck_v2/conv2/Conv2D" in events
+
+
+def test_first_calls_from_several_threads():
+    """slim's arg scopes are one stack for the whole process: networks that are traced at once would take each other's."""
+    plans = [small_plan(placement, 8) for placement in ("v2, last unit", "v1, last unit")] * 2
+    expected = [laws.loaded(plan, weights_of(plan))(images_of(33)).numpy() for plan in plans[:2]]
+    own = [laws.loaded(plan, weights_of(plan)) for plan in plans[:2]]
+    together = threading.Barrier(len(plans))
+
+    def call(number):
+        together.wait()
+        return own[number % 2](images_of(33)).numpy()
+
+    with ThreadPoolExecutor(len(plans)) as pool:
+        for number, values in enumerate(pool.map(call, range(len(plans)))):
+            np.testing.assert_array_equal(values, expected[number % 2])
