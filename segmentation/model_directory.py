@@ -250,10 +250,8 @@ def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
 def _compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelSpace | None = None) -> None:
     """Refuses a ``model.json`` that tells of another network than the weights do. Classes may be renamed and recoloured."""
     copy = safetensors.metadata(folder / WEIGHTS).get(COPY)
-    if (
-        not isinstance(copy, dict) or copy.get("weights_sha256") != described["weights_sha256"]
-    ):  # it is of a writer who knows of none
-        return
+    if not isinstance(copy, dict) or copy.get("weights_sha256") != described["weights_sha256"]:
+        return  # it is of a writer who knows of none
     own, other = ({key: value for key, value in one.items() if key not in EDITABLE} for one in (copy, described))
     if differing := journal.differences(own, other):
         key, value, edited = differing[0]

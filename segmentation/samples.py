@@ -375,18 +375,18 @@ class _Files:
             found = find_images([str(self.folder)])
         except InputError as error:
             return {}, [str(error)]
-        files: dict[str, Path] = {}
+        by_name: dict[str, Path] = {}
         problems = []
         for file in found:
             name = without_suffix(file.relative)
             if file.path.name.startswith(".") or not name.endswith(self.ending):  # "._a.png" is a file manager's own
                 continue
-            other = files.setdefault(name.removesuffix(self.ending), file.path)
+            other = by_name.setdefault(name.removesuffix(self.ending), file.path)
             if other != file.path:
                 problems.append(f"{other} and {file.path} differ in the extension only: which one counts?")
-        if not files:
+        if not by_name:
             problems.append(f"{self.folder}: holds no *{self.ending}{self.suffix}")
-        return files, problems
+        return by_name, problems
 
 
 def _matched(images: _Files, labels: _Files) -> Pairs:
