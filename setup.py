@@ -31,7 +31,7 @@ setup(
         "pillow>=10",
         "rich>=13",
         "safetensors>=0.4",
-        "tensorboard>=2.16",
+        "tensorboard>=2.16.1",  # 2.16.0 asks for nightly builds
     ],
     extras_require={
         "onnx": ONNX,

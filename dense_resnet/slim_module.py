@@ -95,6 +95,7 @@ class SlimModule(tf.Module):
             return self._traced.function(output, training)(images)
         return self._ops(output, images, training)
 
+    @tf.autograph.experimental.do_not_convert  # all of slim: a user's first call would take ten times as long
     def _ops(self, output: str, images: tf.Tensor, training: bool) -> Any:
         """:meth:`_build`, by one thread at a time: slim's arg scopes are one stack for the whole process."""
         with BUILDING:
