@@ -24,7 +24,7 @@ setup(
         "tensorflow>=2.16,<2.22",
         "tf-keras>=2.16,<2.22",
         "tf-slim>=1.1,<1.2",
-        "google-crc32c>=1.5",
+        "google-crc32c>=1.6",  # 1.5 needs a setuptools that is no more
         "keras>=3.3,<4",
         "numpy>=1.26",
         "opencv-python>=4.8",
@@ -48,7 +48,7 @@ setup(
             "torchmetrics",
             "huggingface-hub",  # for timm, which tools/test.sh installs without its dependencies
             "pyyaml",  # likewise
-            "pytest-xdist",  # a process a core
+            "pytest-xdist>=3.7",  # a process a core
             "matplotlib",
             *ONNX,
         ],

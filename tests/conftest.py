@@ -32,6 +32,12 @@ def pytest_addoption(parser):
     group.addoption("--figures", metavar="DIR", help="keep what each test counted, as JSON")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with tests of half a minute first: at the end one would keep a process busy while the other is idle."""
+    long = {"test_benchmark", "test_extraction", "test_journey", "test_laws", "test_slim_face", "test_tools", "test_training"}
+    items.sort(key=lambda item: item.path.stem not in long)
+
+
 def weights_of(plan):
     """Weights from the variables' names alone: batch-norm statistics are not trivial, gammas of both signs."""
     weights = {name: det_weight(name, shape) for name, shape, _ in plan.variables}

@@ -1,6 +1,7 @@
 """The TensorFlow 2 face: eager, tf.function, gradients, moving averages, SavedModel, the pyramid."""
 
 import gc
+import inspect
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,19 @@ def test_it_is_traced_once_for_all_sizes(backbone):
     for size in (33, 65, (33, 97)):
         backbone(images_of(size))
     assert backbone._traced.function("features", False).experimental_get_tracing_count() == 1
+
+
+def test_autograph_converts_nothing_of_slim(backbone, monkeypatch):
+    """It took 25 s of the first call of a user's ``tf.function`` with 50 layers, and 1 without."""
+    ran = []
+
+    def build(self, output, images, training):
+        ran.append(inspect.currentframe().f_code.co_filename)  # of what AutoGraph makes, a temporary file
+        return images
+
+    monkeypatch.setattr(dr.Backbone, "_build", build)
+    tf.function(backbone).get_concrete_function(tf.TensorSpec([None, 65, 65, 3]))
+    assert ran == [__file__]
 
 
 def test_variables_are_the_plans_under_slims_names(backbone):

@@ -448,17 +448,17 @@ def test_grey_input_for_a_scheme_of_colours(tmp_path):
         extraction_of(dr.Backbone("resnet_v1_18", in_channels=1), tmp_path, SMALL)
 
 
-# -- the 152-layer network, through the command -------------------------------------------------------------------------
+# -- the command --------------------------------------------------------------------------------------------------------
 
 
 def extract_command(photograph_folder, out):
     """The command line of the main job."""
-    arguments = "--model resnet_v2_152 --random-weights 0 --output-stride 16 --on-error skip --out".split()
+    arguments = "--model resnet_v1_50 --random-weights 0 --output-stride 16 --on-error skip --out".split()
     return [sys.executable, ROOT / "tools" / "extract.py", photograph_folder, *arguments, out]
 
 
 def test_the_main_job_killed_in_the_middle_goes_on_to_the_same_files(photograph_folder, tmp_path):
-    """resnet_v2_152 at stride 16 on real photographs, one of them truncated, by the command."""
+    """resnet_v1_50 at stride 16 on real photographs, one of them truncated, by the command."""
     folder = tmp_path / "images"
     folder.mkdir()
     for path in photograph_folder.rglob("*"):

@@ -35,6 +35,7 @@ from segmentation.results import ImageCounts, summarise
 
 VOID = 255  # what is to be ignored, for evaluators that are told so
 CLASSES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 19, 21, 27, 34, 40)
+FEW_PIXELS = "ignore:The number of unique classes"  # scikit-learn 1.7 warns where classes are more than half the pixels
 TYPES = (np.uint8, np.uint8, np.int8, np.uint16, np.int16, np.int32, np.uint32, np.int64, np.uint64, np.dtype(">i2"))
 LAYOUTS = (
     lambda values: values,
@@ -380,6 +381,7 @@ def test_every_preset_has_its_evaluator():
     assert list(EVALUATORS) == list(presets.PRESETS)
 
 
+@pytest.mark.filterwarnings(FEW_PIXELS)
 @pytest.mark.parametrize("name", EVALUATORS)
 def test_preset(name, campaign):
     make, tolerance = EVALUATORS[name]
@@ -411,6 +413,7 @@ def test_the_definition_under_every_switch(campaign):
     campaign.report(**tally.checked(), switches=len(every), worst_difference=worst)
 
 
+@pytest.mark.filterwarnings(FEW_PIXELS)
 @pytest.mark.filterwarnings("ignore:A single label was found")  # where there is one class
 def test_the_result_file(campaign):
     """All of evaluation.json that comes from the matrix, by the log's lines, against fractions and scikit-learn."""
