@@ -87,6 +87,13 @@ class ModelSystem:
         """What a line of the log depends on beyond image, label and protocol: nothing."""
         return None
 
+    def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
+        """Raises an :class:`InputError` where the network takes no image of that (height, width)."""
+        try:
+            self._predictor.check_size(size)
+        except InputError as error:
+            raise InputError(f"{sample.image}: {error}") from error
+
     def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
         try:
             predictions = self._predictor.many(pixels)
@@ -139,6 +146,9 @@ class FolderSystem:
     def fingerprint(self, sample: Sample) -> str | None:
         """The prediction file's digest."""
         return _sha256(images.read_file(self._paths[sample.name]))
+
+    def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
+        """Predictions are there for any size."""
 
     def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
         return [self._answer(sample, image) for sample, image in zip(samples, pixels, strict=True)]
@@ -310,6 +320,7 @@ class Evaluation:
                 if sample.exif != "apply" and sample.is_turned(data := sample.image_bytes()):
                     size = sample.decode_image(data, self.max_pixels).shape[:2]
                 _compare_sizes(sample, size, label)
+            self.system.check_size(sample, label.shape)
         except InputError as error:
             return [str(error)]
         return []
@@ -378,6 +389,7 @@ class Evaluation:
         data, label_data = sample.image_bytes(), sample.label_bytes()
         image, label = sample.decode_image(data, self.max_pixels), self._label(sample, label_data)
         _compare_sizes(sample, image.shape[:2], label)
+        self.system.check_size(sample, label.shape)
         return _Pair(image, label, {"image_sha256": _sha256(data), "label_sha256": _sha256(label_data)})
 
     def _count(self, sample: Sample, pair: _Pair, answer: Answer, log: Journal) -> None:

@@ -140,6 +140,22 @@ class Predictor:
         """Logits at the image's own scale, not mirrored: ``[height, width, classes]`` float32."""
         return np.asarray(self._logits([(image, self.inference.size)])[0].numpy())
 
+    def check_size(self, size: Sequence[int]) -> None:
+        """Whether the network takes an image of that (height, width), which one that was exported for one canvas may not.
+
+        Raises:
+            InputError: it does not.
+        """
+        only = self._runner.side
+        for scale in self.inference.scales:
+            window = self._window(self._canvas(_scaled_size(size, scale), self._side(scale)))
+            if only and window != (only, only):
+                tiles = f"--tile {only} cuts it into windows, " if self.inference == Inference(size=only) else ""
+                raise InputError(
+                    f"its {size[1]}x{size[0]} pixels run at {window[1]}x{window[0]}, and this network was exported for "
+                    f"{only}x{only} alone: {tiles}`export --size dynamic` writes one that takes any."
+                )
+
     @property
     def seams(self) -> str | None:
         """Why sliding windows may differ from the image run whole; None where they do not (to 1e-5), or there are none."""
@@ -170,9 +186,8 @@ class Predictor:
         own = image.shape[:2]
         for scale in self.inference.scales:
             scaled = _scaled(image, scale)
-            side = geometry.aligned_size(round((self.inference.size - 1) * scale) + 1, self.plan.nominal_stride)
             for mirrored in (False, True) if self.inference.flip else (False,):
-                logits = self._logits([(scaled[:, ::-1] if mirrored else scaled, side)])[0]
+                logits = self._logits([(scaled[:, ::-1] if mirrored else scaled, self._side(scale))])[0]
                 logits = logits[:, ::-1] if mirrored else logits
                 yield logits if scaled is image else tf.image.resize(logits, own)  # half-pixel bilinear
 
@@ -211,7 +226,7 @@ class Predictor:
         """The whole canvas's cells, each from the window that it is deepest in: later windows write over earlier ones."""
         head, grid = self.head, self.plan.output_stride
         stride = SKIP_STRIDE if head.skip else grid  # pixels between two cells of the logits
-        height, width = window = tuple(min(side, self.inference.tile or side) for side in canvas)
+        height, width = window = self._window(canvas)
         rows, columns = (_shares(*axis, grid, stride) for axis in zip(canvas, window, strict=True))
         whole = np.empty((*((side - 1) // stride + 1 for side in canvas), head.num_classes), np.float32)
         windows = list(itertools.product(rows, columns))
@@ -220,6 +235,15 @@ class Predictor:
             own = cells[row - top // stride :, column - left // stride :]
             whole[row : row + own.shape[0], column : column + own.shape[1]] = own
         return whole
+
+    def _side(self, scale: float) -> int:
+        """The least side of an image's canvas at that scale."""
+        return geometry.aligned_size(round((self.inference.size - 1) * scale) + 1, self.plan.nominal_stride)
+
+    def _window(self, canvas: tuple[int, int]) -> tuple[int, int]:
+        """What the network is given of a canvas at a time."""
+        height, width = (min(side, self.inference.tile or side) for side in canvas)
+        return height, width
 
     def _canvas(self, size: tuple[int, ...], side: int) -> tuple[int, int]:
         """Exactly `side`, or the image's own next aligned size where it is larger."""
@@ -277,9 +301,13 @@ def _shares(length: int, window: int, grid: int, stride: int) -> list[tuple[int,
     return list(zip(starts, [0, *seams], strict=True))
 
 
+def _scaled_size(size: Sequence[int], scale: float) -> tuple[int, ...]:
+    return tuple(max(1, round(side * scale)) for side in size)
+
+
 def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
     """`image` itself where its size does not change."""
-    size = tuple(max(1, round(side * scale)) for side in image.shape[:2])
+    size = _scaled_size(image.shape[:2], scale)
     if size == image.shape[:2]:
         return image
     resized = tf.image.resize(image, size, antialias=scale < 1).numpy()

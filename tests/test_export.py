@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import weights_of
+from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from test_files import names, room_for
 from test_heads import small_model
@@ -649,6 +650,36 @@ def test_extract_takes_exports(to, shipped, scenes, capsys, tmp_path):
     assert (protocol["export"], protocol["precision"]) == (to, "float32")
     own, other = (read_features(tmp_path / name / f"{image.name}.safetensors").map(8) for name in ("directory", "export"))
     assert laws.relative_error(other, own) <= 1e-4
+
+
+def test_images_too_large_for_an_export_are_found_before_any_compute(shipped, scenes, capsys, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    for folder in ("images", "labels"):
+        path = min((data / folder / "val").iterdir())
+        Image.open(path).resize((150, 120), Image.Resampling.NEAREST).save(path)
+    told = "its 150x120 pixels run at 161x129, and this network was exported for 129x129 alone: --tile 129 cuts it into"
+    verbs = {"evaluate": [data, "--split", "val", "--no-report"], "predict": [data / "images" / "val"]}
+    for verb, arguments in verbs.items():
+        out = tmp_path / verb
+        command = [verb, *arguments, "--model", shipped[SAVED_MODEL], "--out", out]
+        code, _, err = run(capsys, *command)
+        assert code == 1
+        assert "1 of 3 " in err
+        assert told in err
+        assert not out.exists()
+        code, printed, err = run(capsys, *command, "--on-error", "skip")
+        assert code == 0, err
+        assert told in printed
+        code, _, err = run(capsys, *command[:-1], tmp_path / f"{verb}_tiled", "--tile", 129)
+        assert code == 0, err
+
+
+def test_scales_that_an_export_does_not_take(shipped):
+    exported = open_exported(shipped[SAVED_MODEL])
+    predictor = Predictor(exported.runner(), exported.head, Inference(size=129, scales=(1.0, 1.5)))
+    with pytest.raises(InputError, match=r"its 90x100 pixels run at 193x193, and this network .* alone: `export --size"):
+        predictor.check_size((100, 90))
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ def test_a_bad_image_stops_the_job_before_it_starts_or_is_skipped(labelling, fol
 
 
 def test_an_image_that_breaks_after_the_check(labelling, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "check_image", lambda *_: None)
+    monkeypatch.setattr(images, "check_image", lambda *_: images.Header("JPEG", (48, 64)))
     (folder / "b.jpg").write_bytes((folder / "b.jpg").read_bytes()[:500])
     with pytest.raises(InputError, match=r"b\.jpg: cannot be decoded"):
         labelling(tmp_path / "one").run(found_in(folder))
