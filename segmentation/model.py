@@ -150,6 +150,7 @@ class SegmentationModel(SlimModule):
 
         return CompiledRunner(build, self.weights, plan, scheme, precision, weights_sha256, side, plain)
 
+    @tf.autograph.experimental.do_not_convert  # as SlimModule._ops
     def training_logits(self, images: tf.Tensor, dropout: Uniform, freeze_batch_norm: bool) -> tf.Tensor:
         """What a training step differentiates: :meth:`__call__` in training mode, for use inside a ``tf.function``.
 

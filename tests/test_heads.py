@@ -1,5 +1,6 @@
 """Heads and the model against the original DeepLab code: names, shapes and numbers; then any size, any stride."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,19 @@ def test_any_size(head, size):
     static = tf.function(model).get_concrete_function(tf.TensorSpec([None, *size, 3]))
     assert static.structured_outputs.shape.as_list() == [None, *size, 5]
     assert laws.relative_error(static(tf.constant(images)), expected) <= 1e-5
+
+
+def test_autograph_converts_nothing_of_a_training_step(monkeypatch):
+    ran = []
+
+    def cells(self, images, training, dropout):
+        ran.append(inspect.currentframe().f_code.co_filename)  # of what AutoGraph makes, a temporary file
+        return images
+
+    monkeypatch.setattr(SegmentationModel, "_cells", cells)
+    model = small_model("fcn")
+    tf.function(lambda images: model.training_logits(images, tf.random.uniform, True))(images_of(33))
+    assert ran == [__file__]
 
 
 def test_logits_of_a_cell_stand_on_its_pixel():
