@@ -30,7 +30,7 @@ setup(
         "opencv-python>=4.8",
         "pillow>=10",
         "rich>=13",
-        "safetensors>=0.4",
+        "safetensors>=0.4.1",  # 0.4.0 reads no bfloat16
         "tensorboard>=2.16.1",  # 2.16.0 asks for nightly builds
     ],
     extras_require={
