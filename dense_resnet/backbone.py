@@ -47,6 +47,8 @@ class Backbone(SlimModule):
     TensorShape([1, 5, 5, 512])
     """
 
+    _output = FEATURES
+
     def __init__(
         self,
         plan: str | Plan,
@@ -68,8 +70,6 @@ class Backbone(SlimModule):
             )
         super().__init__("backbone", plan.variables, plan.in_channels, plan.preprocessing, seed)
         self.plan, self._decay = plan, batch_norm_decay
-        # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called.
-        self.__call__ = self._traced.function(FEATURES, training=False)
 
     # -- running ------------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,8 @@ class SlimModule(tf.Module):
         InputError: the seed is none.
     """
 
+    _output: str  # of :meth:`__call__`
+
     def __init__(
         self, name: str, variables: Sequence[Variable], in_channels: int, preprocessing: str, seed: int | None
     ) -> None:
@@ -57,7 +59,21 @@ class SlimModule(tf.Module):
         for (path, _, trainable), value in _initial_values(variables, seed):
             kept = {} if trainable else MOVING_AVERAGE
             self._by_name[path] = tf.Variable(value, trainable=trainable, name=path, **kept)
+        self._trace()
+
+    def _trace(self) -> None:
         self._traced = _Traced(self)
+        # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called. Not set as an
+        # attribute is, by which it would be tracked like a variable, and copied.
+        vars(self)["__call__"] = self._traced.function(self._output, training=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy begins with: all but the traced functions, which run this very module's variables."""
+        return {name: value for name, value in vars(self).items() if name not in ("_traced", "__call__")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._trace()
 
     @property
     def weights(self) -> dict[str, np.ndarray]:

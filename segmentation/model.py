@@ -22,6 +22,8 @@ from dense_resnet.slim_module import SlimModule
 from segmentation.fused import head_cells
 from segmentation.heads import BATCH_NORM_DECAY, Uniform, build_head, plan_head
 
+PIXELS = "pixels"  # logits on the pixels of the image, where CELLS are those before they are enlarged
+
 
 class SegmentationModel(SlimModule):
     """Backbone + head.
@@ -43,6 +45,8 @@ class SegmentationModel(SlimModule):
     (TensorShape([1, 40, 70, 5]), TensorShape([1, 5, 7, 5]))
     """
 
+    _output = PIXELS
+
     def __init__(
         self,
         backbone: Backbone,
@@ -62,8 +66,6 @@ class SegmentationModel(SlimModule):
         self.backbone, self.head = backbone, plan
         self.image_pooling_crop = image_pooling_crop
         self._decay = batch_norm_decay
-        # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called.
-        self.__call__ = self._traced.function("pixels", training=False)
 
     def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
         """Logits on the image's own pixels.
@@ -75,11 +77,11 @@ class SegmentationModel(SlimModule):
         Returns:
             ``[batch, height, width, num_classes]`` float32.
         """
-        return self._run("pixels", images, training)
+        return self._run(PIXELS, images, training)
 
     def logits(self, images: Any, training: bool = False) -> tf.Tensor:
         """Logits before they are enlarged, one a cell; nothing is padded or cropped."""
-        return self._run("cells", images, training)
+        return self._run(CELLS, images, training)
 
     def compile(self, precision: str = AUTO, *, enlarge: bool = True) -> Compiled:
         """The model frozen for inference with the weights that it has now: the fastest way to run it on a processor.
@@ -188,7 +190,7 @@ class SegmentationModel(SlimModule):
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> tf.Tensor:
         dropout = tf.random.uniform if training else None
-        return self._cells(images, training, dropout) if output == "cells" else self._pixels(images, training, dropout)
+        return self._cells(images, training, dropout) if output == CELLS else self._pixels(images, training, dropout)
 
     def _pixels(self, images: tf.Tensor, training: bool, dropout: Uniform | None) -> tf.Tensor:
         return self._on_canvas(images, lambda canvas: self._cells(canvas, training, dropout))

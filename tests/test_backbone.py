@@ -1,8 +1,10 @@
 """The TensorFlow 2 face: eager, tf.function, gradients, moving averages, SavedModel, the pyramid."""
 
+import copy
 import gc
 import inspect
 import logging
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,6 +46,32 @@ def test_it_is_traced_once_for_all_sizes(backbone):
     for size in (33, 65, (33, 97)):
         backbone(images_of(size))
     assert backbone._traced.function("features", False).experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda backbone: pickle.loads(pickle.dumps(backbone))])
+@pytest.mark.parametrize("called", [False, True])
+def test_a_copy_runs_its_own_weights(backbone, copied, called, tmp_path):
+    """As an average of the weights in training is kept."""
+    images = images_of(65)
+    if called:
+        backbone(images)
+    other = copied(backbone)
+    expected = backbone(images)
+    np.testing.assert_array_equal(other(images), expected)
+    for variable in other.trainable.values():
+        variable.assign(variable + 1)
+    assert laws.relative_error(other(images), expected) > 1
+    np.testing.assert_array_equal(backbone(images), expected)
+    tf.saved_model.save(other, str(tmp_path))
+    assert laws.relative_error(tf.saved_model.load(str(tmp_path))(images), other(images)) <= 1e-5
+
+
+def test_a_shallow_copy_shares_its_weights(backbone):
+    images = images_of(65)
+    other = copy.copy(backbone)
+    for variable in backbone.trainable.values():
+        variable.assign(variable + 1)
+    np.testing.assert_array_equal(other(images), backbone(images))
 
 
 def test_autograph_converts_nothing_of_slim(backbone, monkeypatch):

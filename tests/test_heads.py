@@ -1,5 +1,6 @@
 """Heads and the model against the original DeepLab code: names, shapes and numbers; then any size, any stride."""
 
+import copy
 import inspect
 from pathlib import Path
 
@@ -78,6 +79,16 @@ def test_any_size(head, size):
     static = tf.function(model).get_concrete_function(tf.TensorSpec([None, *size, 3]))
     assert static.structured_outputs.shape.as_list() == [None, *size, 5]
     assert laws.relative_error(static(tf.constant(images)), expected) <= 1e-5
+
+
+def test_a_copy_runs_its_own_weights():
+    model, images = small_model("decoder"), images_of(33)
+    expected = model(images)
+    other = copy.deepcopy(model)
+    for variable in other.trainable.values():
+        variable.assign(tf.zeros_like(variable))
+    assert not np.any(other(images))
+    np.testing.assert_array_equal(model(images), expected)
 
 
 def test_autograph_converts_nothing_of_a_training_step(monkeypatch):
