@@ -25,12 +25,12 @@ setup(
         "tf-keras>=2.16,<2.22",
         "tf-slim>=1.1,<1.2",
         "google-crc32c>=1.6",  # 1.5 needs a setuptools that is no more
-        "keras>=3.3,<4",
+        "keras>=3.6,<4",  # its weights name their layers since
         "numpy>=1.26",
         "opencv-python>=4.8",
         "pillow>=10",
         "rich>=13",
-        "safetensors>=0.4.1",  # 0.4.0 reads no bfloat16
+        "safetensors>=0.4.4",  # earlier ones read no file without arrays
         "tensorboard>=2.16.1",  # 2.16.0 asks for nightly builds
     ],
     extras_require={

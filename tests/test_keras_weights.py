@@ -52,7 +52,7 @@ def applications():
     return {
         name: randomised(
             getattr(keras.applications, name)(
-                weights=None, input_tensor=keras.Input((None, None, 3)), classifier_activation=None, name=name.lower()
+                weights=None, input_tensor=keras.Input((None, None, 3)), classifier_activation=None
             )
         )
         for name in FEATURES

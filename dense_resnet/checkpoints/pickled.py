@@ -583,7 +583,7 @@ class _Wanted:
             else:  # the records are checked; NumPy checks again
                 values = np.ndarray(tensor.size, FLOATS[tensor.kind], content, tensor.offset * width, strides)
             if tensor.kind == "bfloat16":
-                values = np.asarray(values.astype(np.uint32) << 16).view(np.float32)
+                values = np.asarray(np.left_shift(values, 16, dtype=np.uint32)).view(np.float32)
             with np.errstate(all="ignore"):  # float64 values beyond float32 become infinite, which whoever takes them refuses
                 self.arrays[name] = values.astype(np.float32, order="C")
 
