@@ -7,7 +7,9 @@ package: ``tests/test_golden.py`` holds its outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -139,19 +141,35 @@ def _torch(known: Origin, arrays: Arrays) -> Network:
     return run
 
 
+@contextlib.contextmanager
+def without_triton() -> Iterator[None]:
+    """While torchvision or timm are imported: PyTorch's compiler then imports Triton, where it finds it, and that kills the
+    process where TensorFlow 2.21 is loaded. Nothing here is compiled.
+    """
+    if "triton" in sys.modules:
+        yield
+        return
+    sys.modules["triton"] = None  # type: ignore[assignment]  # no such module
+    try:
+        yield
+    finally:
+        del sys.modules["triton"]
+
+
 def _torch_network(name: str) -> Any:
-    try:
-        from torchvision import models
+    with without_triton():
+        try:
+            from torchvision import models
 
-        return getattr(models, name)(weights=None)
-    except (ImportError, RuntimeError):  # a torchvision that does not fit its PyTorch raises the second
-        pass
-    try:
-        from timm.models import resnet
+            return getattr(models, name)(weights=None)
+        except (ImportError, RuntimeError):  # a torchvision that does not fit its PyTorch raises the second
+            pass
+        try:
+            from timm.models import resnet
 
-        return getattr(resnet, name)(pretrained=False)
-    except (ImportError, RuntimeError):
-        raise NotComparableError("neither torchvision nor timm can be imported") from None
+            return getattr(resnet, name)(pretrained=False)
+        except (ImportError, RuntimeError):
+            raise NotComparableError("neither torchvision nor timm can be imported") from None
 
 
 def _variant(known: Origin) -> str:

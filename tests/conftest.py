@@ -105,12 +105,14 @@ def timm_resnet():
     timm imports torchvision for its data pipelines and for one layer, and its builds have to fit PyTorch's. No ResNet needs
     any of it, so empty modules stand in for it while timm is imported, and it need not be installed.
     """
+    from dense_resnet.parity import without_triton
+
     pytest.importorskip("torch")
     parts = ("", ".transforms", ".transforms.functional", ".datasets", ".ops", ".ops.misc")
     standing_in = {f"torchvision{part}": mock.MagicMock() for part in parts}
     sys.modules.update(standing_in)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_triton():
             warnings.simplefilter("ignore")
             return pytest.importorskip("timm.models.resnet")
     finally:

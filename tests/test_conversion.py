@@ -1,5 +1,6 @@
 """convert: every source becomes every file, and each file reads back as the same dictionary, bit for bit."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -220,6 +221,27 @@ def test_the_command_checks_against_pytorch(capsys, tmp_path, timm_resnet):
         assert line in out
     assert out.count("holds") >= 4
     assert equal(checkpoints.read(tmp_path / "out.ckpt"), WEIGHTS)
+
+
+def test_triton_is_not_imported_beside_tensorflow(tmp_path, monkeypatch):
+    """It ends the process without a word there, and torchvision and timm import it by way of PyTorch's compiler."""
+    (tmp_path / "triton.py").write_text("raise SystemExit('crashed')")
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").touch()
+    (tmp_path / "torchvision" / "models.py").write_text(
+        "try:\n    import triton\nexcept ImportError:\n    def resnet50(weights):\n        return 'the network'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("triton", "torchvision", "torchvision.models")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    try:
+        assert parity._torch_network("resnet50") == "the network"
+        with pytest.raises(SystemExit, match="crashed"):
+            importlib.import_module("triton")  # by whoever wants it later
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
 
 
 def test_features_are_tf_slims(tmp_path):
