@@ -9,6 +9,7 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the tools have it
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+sys.modules.setdefault("triton", None)  # see dense_resnet.parity.without_triton
 
 import numpy as np
 import pytest
@@ -105,14 +106,12 @@ def timm_resnet():
     timm imports torchvision for its data pipelines and for one layer, and its builds have to fit PyTorch's. No ResNet needs
     any of it, so empty modules stand in for it while timm is imported, and it need not be installed.
     """
-    from dense_resnet.parity import without_triton
-
     pytest.importorskip("torch")
     parts = ("", ".transforms", ".transforms.functional", ".datasets", ".ops", ".ops.misc")
     standing_in = {f"torchvision{part}": mock.MagicMock() for part in parts}
     sys.modules.update(standing_in)
     try:
-        with warnings.catch_warnings(), without_triton():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return pytest.importorskip("timm.models.resnet")
     finally:

@@ -226,6 +226,7 @@ def test_tensors_of_every_kind(form, protocol, torch, tmp_path):
         assert read[name].flags.c_contiguous
 
 
+@pytest.mark.filterwarnings("ignore:CUDA initialization")  # of a build for CUDA, where there is none
 def test_checkpoints_of_trainings(torch, tmp_path):
     """What DataParallel, timm's and PyTorch's own training scripts leave in a file."""
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))

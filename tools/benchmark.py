@@ -145,7 +145,7 @@ def _print_limits(console: Console, figures: dict[str, Any]) -> None:
         rates = f"{products['gflop_per_second']:.0f}", f"{products['best_gflop_per_second']:.0f}"
         limits.add_row(precision, "matrix products", *rates, f"{limit['least_seconds']:.4f}", f"{limit['ours / least']:.3f}")
         if "skipped" in onednn:
-            print(f"skipped: oneDNN's own times: {onednn['skipped']}")
+            print(f"skipped: oneDNN's own times in {precision}: {onednn['skipped']}")
             continue
         rate = f"{2 * figures['gmac'] / onednn['median']:.0f}"
         ratio = f"{onednn['ours / convolutions']:.3f}"
