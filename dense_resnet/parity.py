@@ -142,7 +142,7 @@ def _torch(known: Origin, arrays: Arrays) -> Network:
 
 
 @contextlib.contextmanager
-def without_triton() -> Iterator[None]:
+def _without_triton() -> Iterator[None]:
     """While torchvision or timm are imported: PyTorch's compiler then imports Triton, where it finds it, and that kills the
     process where TensorFlow 2.21 is loaded. Nothing here is compiled.
     """
@@ -156,20 +156,20 @@ def without_triton() -> Iterator[None]:
         del sys.modules["triton"]
 
 
+@_without_triton()
 def _torch_network(name: str) -> Any:
-    with without_triton():
-        try:
-            from torchvision import models
+    try:
+        from torchvision import models
 
-            return getattr(models, name)(weights=None)
-        except (ImportError, RuntimeError):  # a torchvision that does not fit its PyTorch raises the second
-            pass
-        try:
-            from timm.models import resnet
+        return getattr(models, name)(weights=None)
+    except (ImportError, RuntimeError):  # a torchvision that does not fit its PyTorch raises the second
+        pass
+    try:
+        from timm.models import resnet
 
-            return getattr(resnet, name)(pretrained=False)
-        except (ImportError, RuntimeError):
-            raise NotComparableError("neither torchvision nor timm can be imported") from None
+        return getattr(resnet, name)(pretrained=False)
+    except (ImportError, RuntimeError):
+        raise NotComparableError("neither torchvision nor timm can be imported") from None
 
 
 def _variant(known: Origin) -> str:

@@ -89,10 +89,7 @@ class ModelSystem:
 
     def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
         """Raises an :class:`InputError` where the network takes no image of that (height, width)."""
-        try:
-            self._predictor.check_size(size)
-        except InputError as error:
-            raise InputError(f"{sample.image}: {error}") from error
+        self._predictor.check_size(sample.image, size)
 
     def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
         try:

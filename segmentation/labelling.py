@@ -147,7 +147,7 @@ class Labelling:
                     return Outcome(0, 0, (), stopped=True)
                 progress("checking", number, len(found))
                 try:
-                    self._check_size(image, images.check_image(image.path, self.max_pixels).size)
+                    self._predictor.check_size(image.path, images.check_image(image.path, self.max_pixels).size)
                 except InputError as error:
                     bad.append(f"  {error}")
             if bad:
@@ -192,7 +192,7 @@ class Labelling:
                         total += 1
                         continue
                     pixels = images.decode_image(image.path, data, max_pixels=self.max_pixels)
-                    self._check_size(image, pixels.shape[:2])
+                    self._predictor.check_size(image.path, pixels.shape[:2])
                 except InputError as error:
                     if on_error == FAIL:
                         raise
@@ -267,12 +267,6 @@ class Labelling:
         for kind in earlier:
             self.path_of(image, kind).unlink(missing_ok=True)
         log.add({"path": image.relative, "status": ERROR, "error": str(error)})
-
-    def _check_size(self, image: Found, size: tuple[int, ...]) -> None:
-        try:
-            self._predictor.check_size(size)
-        except InputError as error:
-            raise InputError(f"{image.path}: {error}") from error
 
     def _check_names(self, found: Sequence[Found]) -> None:
         owners: dict[Path, Found] = {}

@@ -140,20 +140,25 @@ class Predictor:
         """Logits at the image's own scale, not mirrored: ``[height, width, classes]`` float32."""
         return np.asarray(self._logits([(image, self.inference.size)])[0].numpy())
 
-    def check_size(self, size: Sequence[int]) -> None:
+    def check_size(self, place: object, size: Sequence[int]) -> None:
         """Whether the network takes an image of that (height, width), which one that was exported for one canvas may not.
+
+        Args:
+            place: what the message calls the image.
 
         Raises:
             InputError: it does not.
         """
         only = self._runner.side
+        if only is None:
+            return
         for scale in self.inference.scales:
             window = self._window(self._canvas(_scaled_size(size, scale), self._side(scale)))
-            if only and window != (only, only):
+            if window != (only, only):
                 tiles = f"--tile {only} cuts it into windows, " if self.inference == Inference(size=only) else ""
                 raise InputError(
-                    f"its {size[1]}x{size[0]} pixels run at {window[1]}x{window[0]}, and this network was exported for "
-                    f"{only}x{only} alone: {tiles}`export --size dynamic` writes one that takes any."
+                    f"{place}: its {size[1]}x{size[0]} pixels run at {window[1]}x{window[0]}, and this network was exported "
+                    f"for {only}x{only} alone: {tiles}`export --size dynamic` writes one that takes any."
                 )
 
     @property

@@ -9,7 +9,7 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the tools have it
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-sys.modules.setdefault("triton", None)  # see dense_resnet.parity.without_triton
+sys.modules.setdefault("triton", None)  # see dense_resnet.parity._without_triton
 
 import numpy as np
 import pytest

@@ -679,7 +679,7 @@ def test_scales_that_an_export_does_not_take(shipped):
     exported = open_exported(shipped[SAVED_MODEL])
     predictor = Predictor(exported.runner(), exported.head, Inference(size=129, scales=(1.0, 1.5)))
     with pytest.raises(InputError, match=r"its 90x100 pixels run at 193x193, and this network .* alone: `export --size"):
-        predictor.check_size((100, 90))
+        predictor.check_size("a.png", (100, 90))
 
 
 @pytest.mark.parametrize(
