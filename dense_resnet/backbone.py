@@ -152,7 +152,7 @@ class Backbone(SlimModule):
         finer = {runner.at_stride(stride): stride for stride in strides if stride != plan.output_stride}
         if precision == runner.EXACT:
 
-            def exact(canvases: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
+            def exact(canvases: tf.Tensor, sizes: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
                 if names == (runner.FEATURES,):
                     return {runner.FEATURES: self(canvases)}
                 pyramid = self.features(canvases)
@@ -160,7 +160,7 @@ class Backbone(SlimModule):
 
             return runner.ExactRunner(exact, plan, plan.preprocessing, sha256, (runner.FEATURES, *finer))
 
-        def build(layers: fused.Layers, canvases: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
+        def build(layers: fused.Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
             found = fused.network(layers, plan, canvases, pyramid=bool(finer))
             wanted = {runner.FEATURES: found.features} | {name: found.pyramid[stride] for name, stride in finer.items()}
             return {name: tf.cast(values, tf.float32) for name, values in wanted.items()}

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet import geometry, machine
+from dense_resnet.canvas import ImageEnds, masked
 from dense_resnet.compat import CPU, Assignment, fused_graph, stand_in
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit
@@ -119,6 +120,12 @@ class Layers:
         net = tf.pad(net, pads, constant_values=tf.cast(0 if layer.zeros else net.dtype.min, net.dtype))
         return tf.nn.max_pool2d(net, layer.kernel, layer.stride, "VALID")
 
+    def ended(self, net: tf.Tensor, inside: tf.Tensor, layer: Conv | Pool) -> tf.Tensor:
+        """`net` with what `layer` is padded with where it is not `inside`."""
+        if isinstance(layer, Conv) or layer.zeros:
+            return masked(net, inside)
+        return tf.where(inside, net, tf.constant(net.dtype.min, net.dtype))
+
     def normalized(self, net: tf.Tensor, norm: Norm) -> tf.Tensor:
         """Batch norm and ReLU that stand before a convolution."""
         scale, shift = (value.astype(np.float32) for value in self.affine(norm))
@@ -126,12 +133,16 @@ class Layers:
         net, *_ = tf.compat.v1.nn.fused_batch_norm(net, scale, shift, *neutral, epsilon=0.0, is_training=False)
         return tf.nn.relu(net)
 
-    def unit(self, net: tf.Tensor, unit: Unit) -> tuple[tf.Tensor, tf.Tensor]:
+    def unit(self, net: tf.Tensor, unit: Unit, ends: ImageEnds | None) -> tuple[tf.Tensor, tf.Tensor]:
         """A residual unit: its output, and that of its last convolution."""
         inputs, branch = net, self.normalized(net, unit.preact) if unit.preact else net
         shortcut = self.convolve(branch, unit.shortcut) if unit.shortcut else subsampled(inputs, unit.stride)
+        stride = unit.input_stride
         for conv in unit.convolutions:
+            if ends and conv.kernel > 1:
+                branch = masked(branch, ends.inside(branch, stride))
             branch = self.activated(branch, conv)
+            stride *= conv.stride
         summed = branch + shortcut
         return summed if unit.preact else tf.nn.relu(summed), branch
 
@@ -146,22 +157,34 @@ class Activations:
     logits: tf.Tensor | None  # [batch, classes]: of the mean over the image, where the plan has a classifier
 
 
-def network(layers: Layers, plan: Plan, images: tf.Tensor, *, pyramid: bool = False, skip: str | None = None) -> Activations:
+def network(
+    layers: Layers,
+    plan: Plan,
+    images: tf.Tensor,
+    *,
+    pyramid: bool = False,
+    skip: str | None = None,
+    ends: ImageEnds | None = None,
+) -> Activations:
     """The ops of a whole network.
 
     Args:
         images: ``[batch, height, width, channels]``, preprocessed.
         pyramid: whether each stride's last activation is wanted, which costs a block's last unit four times as much.
         skip: scope of the last convolution of a unit, whose output is wanted.
+        ends: where each image's map is to end; None is where the canvas does. `images` are 0 beyond.
     """
     found = Activations(tf.cast(images, layers.dtype), {}, None, None)
     deferred = plan.deferred if pyramid else {}
-    net = found.features
+    net, stride = found.features, 1
     for layer in plan.root:
+        if ends and stride > 1:
+            net = layers.ended(net, ends.inside(net, stride), layer)
         net = layers.pool(net, layer) if isinstance(layer, Pool) else layers.activated(net, layer)
+        stride *= layer.stride
     for unit in plan.units:
         factor = deferred.get(unit.scope, 1)
-        net, branch = layers.unit(net, unit.undivided if factor > 1 else unit)
+        net, branch = layers.unit(net, unit.undivided if factor > 1 else unit, ends)
         if unit.convolutions[-1].scope == skip:
             found.skip = branch
         found.pyramid[unit.input_stride * unit.stride // factor] = net

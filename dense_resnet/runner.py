@@ -97,12 +97,13 @@ class ExactRunner(Runner):
     """The slim graph, eagerly, for any canvas. The other arguments are :class:`Runner`'s.
 
     Args:
-        function: from preprocessed canvases of an aligned size, and names, to what these stand for.
+        function: from preprocessed canvases of an aligned size, the sizes of the images on them, and names, to what these
+            stand for.
     """
 
     def __init__(
         self,
-        function: Callable[[tf.Tensor, tuple[str, ...]], Mapping[str, tf.Tensor]],
+        function: Callable[[tf.Tensor, tf.Tensor, tuple[str, ...]], Mapping[str, tf.Tensor]],
         plan: Plan,
         preprocessing: str,
         weights_sha256: str,
@@ -112,8 +113,10 @@ class ExactRunner(Runner):
         self._function = function
 
     def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
-        canvases = _canvases(tf.constant(images), tf.constant(sizes), self.plan, self.preprocessing)
-        return {name: values.numpy() for name, values in self._function(canvases, names).items()}
+        pixels, own = tf.constant(images), tf.constant(sizes)
+        canvases = _canvases(pixels, own, self.plan, self.preprocessing)
+        found = self._function(canvases, _on_images(own, pixels), names)
+        return {name: values.numpy() for name, values in found.items()}
 
 
 class SessionRunner(Runner):
@@ -130,8 +133,8 @@ class CompiledRunner(SessionRunner):
     """The folded graph in a session; ``graph`` has its inputs and outputs under their names.
 
     Args:
-        build: from the layers, preprocessed canvases of an aligned size and (height, width) of the images array to the
-            outputs by name.
+        build: from the layers, preprocessed canvases of an aligned size, (height, width) of the images array and
+            ``[batch or 1, 2]``, those of each image, to the outputs by name.
         weights: under canonical names; not kept.
         plan, preprocessing, weights_sha256, side: as :class:`Runner`'s.
         precision: "auto", "float32" or "bfloat16".
@@ -140,7 +143,7 @@ class CompiledRunner(SessionRunner):
 
     def __init__(
         self,
-        build: Callable[[fused.Layers, tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]],
+        build: Callable[[fused.Layers, tf.Tensor, tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]],
         weights: fused.Weights,
         plan: Plan,
         preprocessing: str,
@@ -155,11 +158,16 @@ class CompiledRunner(SessionRunner):
             images = v1.placeholder(tf.uint8, [None, side, side, plan.in_channels], name=IMAGES)
             sizes = v1.placeholder_with_default(WHOLE, [None, 2], name=SIZES)
             canvases = _canvases(images, sizes, plan, preprocessing)
-            outputs = build(layers, canvases, tf.shape(images)[1:3])
+            outputs = build(layers, canvases, tf.shape(images)[1:3], _on_images(sizes, images))
             return [tf.identity(values, name).op.name for name, values in outputs.items()]
 
         self.graph, self.session, names = fused.frozen(named, weights, precision, plain=plain)
         super().__init__(plan, preprocessing, precision, weights_sha256, names, side)
+
+
+def _on_images(sizes: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """`sizes` as far as the images array reaches, which images without a size of their own fill."""
+    return tf.minimum(sizes, tf.shape(images)[1:3])
 
 
 def _canvases(images: tf.Tensor, sizes: tf.Tensor, plan: Plan, preprocessing: str) -> tf.Tensor:

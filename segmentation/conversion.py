@@ -50,6 +50,7 @@ class Network:
     report: LoadReport
     head: HeadOptions | None
     image_pooling: Any = None  # of the head, where the source tells
+    canvas: str = heads.PADDED  # likewise; weights from elsewhere were trained on all of it
     space: LabelSpace | None = None  # of the head's classes, likewise
 
     @property
@@ -126,7 +127,9 @@ def _of_model_directory(
         return _network(plan, weights, opened, None)
     saved = load_model(folder)
     network = _network(plan, weights, opened, HeadOptions(head.num_classes, head.type, saved.model.head.separable))
-    return dataclasses.replace(network, image_pooling=saved.model.image_pooling_crop, space=saved.space)
+    return dataclasses.replace(
+        network, image_pooling=saved.model.image_pooling_crop, canvas=saved.head.canvas, space=saved.space
+    )
 
 
 def _network(plan: Plan, weights: checkpoints.Weights, opened: checkpoints.Source, head: HeadOptions | None) -> Network:
@@ -231,6 +234,7 @@ def _write_model_directory(network: Network, out: Path, space: LabelSpace | str 
         network.head.type,
         separable=network.head.separable,
         image_pooling_crop=network.image_pooling,
+        canvas=network.canvas,
     )
     model.assign(network.weights, network.report.source)
     classes = label_space(network.head.num_classes, space or network.space)

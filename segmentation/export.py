@@ -93,8 +93,9 @@ ADVICE = {
 # What the graphs are made of. None of it reads or writes files, calls other code, or keeps anything.
 OPS = frozenset(
     """AddV2 AvgPool BatchToSpaceND BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative FloorDiv FloorMod
-    FusedBatchNormV3 Identity Less LogicalAnd MaxPool Mean Mul Pack Pad PadV2 Placeholder PlaceholderWithDefault Range RealDiv
-    Relu ResizeBilinear SelectV2 Shape Softmax SpaceToBatchND StridedSlice Sub TopKV2 Unpack ZerosLike""".split()
+    FusedBatchNormV3 Identity Less LogicalAnd MaxPool Maximum Mean Minimum Mul Pack Pad PadV2 Placeholder
+    PlaceholderWithDefault Range RealDiv Relu ResizeBilinear SelectV2 Shape Softmax SpaceToBatchND StridedSlice Sub Sum TopKV2
+    Unpack ZerosLike""".split()
 )
 
 v1 = tf.compat.v1
@@ -325,11 +326,12 @@ def compare(runner: Runner, network: Backbone | SegmentationModel, images: Seque
         found = runner(canvases, sizes, names)
         batch, height, width, channels = canvases.shape
         exact = np.zeros((batch, *plan.aligned_size((height, width)), channels), np.float32)
-        for number, (rows, columns) in enumerate([(height, width)] * batch if sizes is None else sizes):
+        own = np.array([(height, width)] * batch if sizes is None else sizes)
+        for number, (rows, columns) in enumerate(own):
             exact[number, :rows, :columns] = preprocess(canvases[number, :rows, :columns], plan.preprocessing)
         errors.append(relative_error(found[FEATURES], backbone(exact)))
         if isinstance(network, SegmentationModel):
-            labels = np.argmax(network(exact), axis=-1)[:, :height, :width]
+            labels = np.argmax(network(exact, sizes=own), axis=-1)[:, :height, :width]
             equal += int((found[LABELS] == labels).sum())
             pixels += labels.size
     return Agreement(float(np.max(errors)), equal / pixels if pixels else None)

@@ -7,16 +7,18 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from dense_resnet.canvas import covered, masked
 from dense_resnet.fused import Activations, Layers, session
-from segmentation.heads import DepthwiseConv, HeadPlan, Layer, enlarged, image_mean
+from segmentation.heads import SKIP_STRIDE, DepthwiseConv, HeadPlan, Layer, enlarged, image_mean
 
 
-def head_cells(layers: Layers, head: HeadPlan, found: Activations) -> tf.Tensor:
+def head_cells(layers: Layers, head: HeadPlan, found: Activations, boxes: tf.Tensor | None) -> tf.Tensor:
     """The head's ops.
 
     Args:
         layers: with the head's weights.
         found: the backbone's features, and its skip where the head has one.
+        boxes: where the images lie on their canvases: see :func:`dense_resnet.canvas.covered`; None takes the whole canvas.
 
     Returns:
         Logits ``[batch, rows, columns, num_classes]``, of the features' size, or of the skip's under the decoder.
@@ -24,18 +26,23 @@ def head_cells(layers: Layers, head: HeadPlan, found: Activations) -> tf.Tensor:
     net = found.features
     if head.projection and head.image_projection:
         size = tf.shape(net)[1:3]
-        mean = image_mean(head, tf.cast(net, tf.float32))
+        inside = None if boxes is None else covered(boxes, size, head.output_stride)
+        net = masked(net, inside)
+        mean = image_mean(head, tf.cast(net, tf.float32), inside)
         image = layers.activated(tf.cast(mean, layers.dtype), head.image_projection)
-        parts = [_enlarged(layers, image, size), *(_stack(layers, net, branch) for branch in head.branches)]
+        parts = [_enlarged(layers, image, size), *(_stack(layers, net, branch, None) for branch in head.branches)]
         net = layers.activated(tf.concat(parts, axis=3), head.projection)
     if head.skip_projection and found.skip is not None:
         beside = layers.activated(found.skip, head.skip_projection)
-        net = _stack(layers, tf.concat([_enlarged(layers, net, tf.shape(beside)[1:3]), beside], axis=3), head.decoder)
+        size = tf.shape(beside)[1:3]
+        inside = None if boxes is None else covered(boxes, size, SKIP_STRIDE)
+        net = _stack(layers, tf.concat([_enlarged(layers, net, size), beside], axis=3), head.decoder, inside)
     return layers.activated(net, head.logits)
 
 
-def _stack(layers: Layers, net: tf.Tensor, stack: tuple[Layer, ...]) -> tf.Tensor:
+def _stack(layers: Layers, net: tf.Tensor, stack: tuple[Layer, ...], inside: tf.Tensor | None) -> tf.Tensor:
     for layer in stack:
+        net = masked(net, inside) if layer.kernel > 1 else net
         net = _depthwise(layers, net, layer) if isinstance(layer, DepthwiseConv) else layers.activated(net, layer)
     return net
 

@@ -9,7 +9,14 @@ head        logits from
 ==========  ===================================================================================================
 
 The atrous rates are not typed anywhere: a head reads 96, 192 and 288 pixels apart whatever the stride, which is 6, 12, 18
-cells at stride 16. Variables have the names of the original DeepLab code, so that its checkpoints load
+cells at stride 16.
+
+A canvas is often larger than its image. Under ``canvas="image"`` a head never sees the difference: the cells that the image
+covers are the whole map, with zeros beyond them before every 3x3, and the mean is over them, as if the map ended where the
+image does. Under "padded" the head reads the whole canvas, as the original code and others do; their weights were trained so,
+and answer otherwise on a canvas of another size (``tests/test_canvases.py``).
+
+Variables have the names of the original DeepLab code, so that its checkpoints load
 (``tests/test_heads.py`` compares names and numbers with that code's).
 
 Sources: "Rethinking Atrous Convolution", https://arxiv.org/abs/1706.05587 (aspp); "Encoder-Decoder with Atrous Separable
@@ -26,6 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet import geometry
+from dense_resnet.canvas import covered, masked
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.plan import Conv, Norm, Plan, Unit, Variable
@@ -36,6 +44,7 @@ ATROUS_PIXELS = (96, 192, 288)  # between the taps of the atrous branches: rates
 DEPTH = 256  # channels between features and logits
 SKIP_DEPTH = 48  # channels of the decoder's stride-4 features
 SKIP_STRIDE = 4
+CANVASES = IMAGE, PADDED = "image", "padded"  # what a head takes for the whole map
 BATCH_NORM_DECAY = 0.9997
 KEEP = 0.9  # share of the projection's activations that training keeps
 
@@ -78,11 +87,18 @@ class HeadPlan:
     skip_projection: Conv | None
     decoder: tuple[Layer, ...]
     logits: Conv
+    output_stride: int  # pixels between two cells of the features
+    canvas: str  # one of CANVASES
 
     @property
     def label_dtype(self) -> Any:
         """Of label maps: uint8, or uint16 above 256 classes."""
         return np.uint8 if self.num_classes <= 256 else np.uint16
+
+    @property
+    def reads_around(self) -> bool:
+        """Whether a cell's logits depend on other cells of the features."""
+        return self.image_projection is not None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -115,6 +131,7 @@ def plan_head(
     *,
     separable: bool = True,
     image_pooling_crop: object | None = None,
+    canvas: str | None = None,
 ) -> HeadPlan:
     """Plans a head on the features of `plan`.
 
@@ -124,6 +141,8 @@ def plan_head(
         separable: whether 3x3 convolutions are split into a depthwise and a 1x1.
         image_pooling_crop: (height, width) in pixels: the image's mean becomes that of every window of such a crop, as
             DeepLab ties it to its training crop; None takes the mean of the whole map.
+        canvas: "image": the cells that the image covers are the whole map; "padded": the whole canvas is. None is "padded" with
+            an `image_pooling_crop`, whose windows go with it, and "image" otherwise.
 
     Raises:
         InputError: an argument does not fit; the message names the valid values.
@@ -131,9 +150,16 @@ def plan_head(
     if head not in HEADS:
         raise InputError(f"head must be one of {', '.join(map(repr, HEADS))} (not {head!r}).")
     num_classes = geometry.positive_integer("num_classes", num_classes)
+    if canvas is None:
+        canvas = IMAGE if image_pooling_crop is None else PADDED
+    if canvas not in CANVASES:
+        raise InputError(f"canvas must be one of {', '.join(map(repr, CANVASES))} (not {canvas!r}).")
+    if canvas == IMAGE and image_pooling_crop is not None:
+        raise InputError(f"image_pooling_crop goes with canvas={PADDED!r}: its windows take the canvas for the whole map.")
+    stride = plan.output_stride
     if head == "fcn":
         logits = _logits(plan.depth, num_classes)
-        return HeadPlan(head, num_classes, False, None, None, (), None, None, None, (), logits)
+        return HeadPlan(head, num_classes, False, None, None, (), None, None, None, (), logits, stride, canvas)
     image = Conv("image_pooling", 1, 1, 1, plan.depth, DEPTH)
     branches: list[tuple[Layer, ...]] = [(Conv("aspp0", 1, 1, 1, plan.depth, DEPTH),)]
     for number, rate in enumerate(atrous_rates(plan.output_stride), 1):
@@ -157,7 +183,7 @@ def plan_head(
         )
     return HeadPlan(
         head, num_classes, separable, pooled, image, tuple(branches), projection, skip, skip_projection, decoder,
-        _logits(DEPTH, num_classes),
+        _logits(DEPTH, num_classes), stride, canvas,
     )  # fmt: skip
 
 
@@ -206,6 +232,7 @@ def build_head(
     skip: tf.Tensor | None,
     is_training: bool,
     *,
+    boxes: tf.Tensor | None = None,
     dropout: Uniform | None = None,
     batch_norm_decay: float = BATCH_NORM_DECAY,
 ) -> tf.Tensor:
@@ -215,6 +242,7 @@ def build_head(
         features: ``[batch, rows, columns, depth]`` of the backbone.
         skip: for the decoder, ``[batch, 4 x rows, 4 x columns, channels]`` of its skip unit, or as many as there are.
         is_training: batch norm's mode.
+        boxes: where the images lie on their canvases: see :func:`dense_resnet.canvas.covered`; None takes the whole canvas.
         dropout: draws the numbers that say which activations training drops; None drops none.
         batch_norm_decay: of the moving averages.
 
@@ -228,19 +256,24 @@ def build_head(
         net = features
         if head.projection and head.image_projection:
             size = tf.shape(features)[1:3]
-            parts = [enlarged(convolve(image_mean(head, features), head.image_projection), size)]
-            parts += [_stack(features, branch) for branch in head.branches]
+            inside = None if boxes is None else covered(boxes, size, head.output_stride)
+            features = masked(features, inside)
+            parts = [enlarged(convolve(image_mean(head, features, inside), head.image_projection), size)]
+            parts += [_stack(features, branch, None) for branch in head.branches]
             net = convolve(tf.concat(parts, axis=3), head.projection)
             if dropout is not None:
                 net = tf.nn.experimental.general_dropout(net, 1 - KEEP, dropout)
         if head.skip_projection and skip is not None:
             beside = convolve(skip, head.skip_projection)
-            net = _stack(tf.concat([enlarged(net, tf.shape(beside)[1:3]), beside], axis=3), head.decoder)
+            size = tf.shape(beside)[1:3]
+            inside = None if boxes is None else covered(boxes, size, SKIP_STRIDE)
+            net = _stack(tf.concat([enlarged(net, size), beside], axis=3), head.decoder, inside)
         return convolve(net, head.logits)
 
 
-def _stack(net: tf.Tensor, layers: tuple[Layer, ...]) -> tf.Tensor:
+def _stack(net: tf.Tensor, layers: tuple[Layer, ...], inside: tf.Tensor | None) -> tf.Tensor:
     for layer in layers:
+        net = masked(net, inside) if layer.kernel > 1 else net
         if isinstance(layer, DepthwiseConv):
             net = slim.separable_conv2d(net, None, layer.kernel, depth_multiplier=1, rate=layer.rate, scope=layer.scope)
         else:
@@ -248,8 +281,11 @@ def _stack(net: tf.Tensor, layers: tuple[Layer, ...]) -> tf.Tensor:
     return net
 
 
-def image_mean(head: HeadPlan, features: tf.Tensor) -> tf.Tensor:
-    """The mean over the whole map, or over every window of the head's crop."""
+def image_mean(head: HeadPlan, features: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
+    """The mean over the cells `inside`, of `features` that are 0 elsewhere, or over every window of the head's crop."""
+    if inside is not None:
+        cells = tf.reduce_sum(tf.cast(inside, features.dtype), [1, 2], keepdims=True)
+        return tf.reduce_sum(features, [1, 2], keepdims=True) / cells
     if head.image_pooling is None:
         return tf.reduce_mean(features, [1, 2], keepdims=True)
     return tf.nn.avg_pool2d(features, head.image_pooling, 1, "VALID")

@@ -2,27 +2,31 @@
 
 Inputs are padded at the bottom and on the right with 0, which after preprocessing is the mean colour, to the next aligned
 size; there every cell sits exactly on a pixel, so the logits are enlarged with align_corners on that canvas, and the
-padding is cropped off. (``tests/test_heads.py``)
+padding is cropped off. The head never sees padding, so the canvas's size hardly matters. (``tests/test_heads.py``,
+``tests/test_canvases.py``)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from dense_resnet import geometry
 from dense_resnet.backbone import Backbone
+from dense_resnet.canvas import ImageEnds, boxes_of
 from dense_resnet.errors import InputError
 from dense_resnet.fused import AUTO, Compiled, Layers, network
 from dense_resnet.plan import Variable
 from dense_resnet.runner import CELLS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
 from dense_resnet.slim_module import SlimModule
 from segmentation.fused import head_cells
-from segmentation.heads import BATCH_NORM_DECAY, Uniform, build_head, plan_head
+from segmentation.heads import BATCH_NORM_DECAY, IMAGE, PADDED, SKIP_STRIDE, Uniform, build_head, plan_head
 
 PIXELS = "pixels"  # logits on the pixels of the image, where CELLS are those before they are enlarged
+IMAGE_CELLS = "image_cells"  # of images that are padded to the next aligned size
 
 
 class SegmentationModel(SlimModule):
@@ -33,7 +37,7 @@ class SegmentationModel(SlimModule):
         num_classes: of the labels.
         head: "fcn", "aspp" (DeepLabv3) or "decoder" (DeepLabv3+).
         separable: whether the head's 3x3 convolutions are split into a depthwise and a 1x1.
-        image_pooling_crop: see :func:`segmentation.heads.plan_head`.
+        image_pooling_crop, canvas: see :func:`segmentation.heads.plan_head`.
         seed: of the head's initial weights.
         batch_norm_decay: of the head's moving averages in training.
 
@@ -55,12 +59,15 @@ class SegmentationModel(SlimModule):
         *,
         separable: bool = True,
         image_pooling_crop: object | None = None,
+        canvas: str | None = None,
         seed: int | None = None,
         batch_norm_decay: float = BATCH_NORM_DECAY,
     ) -> None:
         if not isinstance(backbone, Backbone):
             raise InputError(f"backbone must be a dense_resnet.Backbone (not {backbone!r:.80}).")
-        plan = plan_head(backbone.plan, num_classes, head, separable=separable, image_pooling_crop=image_pooling_crop)
+        plan = plan_head(
+            backbone.plan, num_classes, head, separable=separable, image_pooling_crop=image_pooling_crop, canvas=canvas
+        )
         of_images = backbone.plan.in_channels, backbone.plan.preprocessing
         super().__init__("segmentation_model", plan.variables, *of_images, seed)
         self.backbone, self.head = backbone, plan
@@ -99,10 +106,10 @@ class SegmentationModel(SlimModule):
         """
 
         def build(layers: Layers, images: tf.Tensor) -> tf.Tensor:
-            def cells(canvas: tf.Tensor) -> tf.Tensor:
-                return self._folded(layers, canvas)[1]
-
-            return self._on_canvas(images, cells) if enlarge else cells(images)
+            if not enlarge:
+                return self._folded(layers, images, None)[1]
+            canvas, boxes = self._padded(images)
+            return _on_pixels(self._folded(layers, canvas, boxes)[1], canvas, images)
 
         plan = self.backbone.plan
         return Compiled(build, self.weights, plan.in_channels, precision, plan.preprocessing)
@@ -133,13 +140,16 @@ class SegmentationModel(SlimModule):
         scheme = preprocessing or plan.preprocessing
         if precision == EXACT:
 
-            def exact(canvases: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
-                return {CELLS: self.logits(canvases)}
+            def exact(canvases: tf.Tensor, sizes: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
+                return {CELLS: self._cells_of_images(canvases, sizes)}
 
             return ExactRunner(exact, plan, scheme, weights_sha256, (CELLS,))
 
-        def build(layers: Layers, canvases: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
-            features, cells = self._folded(layers, canvases)
+        def build(layers: Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
+            ends = None
+            if self.head.canvas == IMAGE:
+                ends = ImageEnds(boxes_of(_aligned(sizes, plan.nominal_stride)))
+            features, cells = self._folded(layers, canvases, boxes_of(sizes), ends)
             pixels = tf.compat.v1.image.resize_bilinear(cells, tf.shape(canvases)[1:3], align_corners=True)
             logits = pixels[:, : size[0], : size[1]]
             labels = tf.math.top_k(logits, 1).indices[..., 0]  # the lowest class on ties
@@ -153,15 +163,16 @@ class SegmentationModel(SlimModule):
         return CompiledRunner(build, self.weights, plan, scheme, precision, weights_sha256, side, plain)
 
     @tf.autograph.experimental.do_not_convert  # as SlimModule._ops
-    def training_logits(self, images: tf.Tensor, dropout: Uniform, freeze_batch_norm: bool) -> tf.Tensor:
+    def training_logits(self, images: tf.Tensor, boxes: tf.Tensor, dropout: Uniform, freeze_batch_norm: bool) -> tf.Tensor:
         """What a training step differentiates: :meth:`__call__` in training mode, for use inside a ``tf.function``.
 
         Args:
             images: as :meth:`__call__`.
+            boxes: where the images lie on their canvases: see :func:`dense_resnet.canvas.covered`.
             dropout: a function of a shape and a dtype that draws from [0, 1); equal numbers drop the same activations.
             freeze_batch_norm: normalizes by the moving averages and leaves them alone.
         """
-        return self._pixels(images, not freeze_batch_norm, dropout)
+        return self._pixels(images, not freeze_batch_norm, dropout, boxes)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -190,37 +201,59 @@ class SegmentationModel(SlimModule):
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> tf.Tensor:
         dropout = tf.random.uniform if training else None
-        return self._cells(images, training, dropout) if output == CELLS else self._pixels(images, training, dropout)
+        if output == CELLS:
+            return self._cells(images, training, dropout, None)
+        if output == PIXELS:
+            return self._pixels(images, training, dropout, None)
+        canvas, boxes = self._padded(images)
+        return self._cells(canvas, training, dropout, boxes)
 
-    def _pixels(self, images: tf.Tensor, training: bool, dropout: Uniform | None) -> tf.Tensor:
-        return self._on_canvas(images, lambda canvas: self._cells(canvas, training, dropout))
+    def _pixels(self, images: tf.Tensor, training: bool, dropout: Uniform | None, boxes: tf.Tensor | None) -> tf.Tensor:
+        canvas, own = self._padded(images)
+        return _on_pixels(self._cells(canvas, training, dropout, own if boxes is None else boxes), canvas, images)
 
-    def _on_canvas(self, images: tf.Tensor, cells_of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        """Logits on the pixels of `images`: padded to the next aligned size, enlarged there, cropped back."""
+    def _padded(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`images` on canvases of the next aligned size, and where they lie there: see :func:`dense_resnet.canvas.covered`."""
         height, width = (_size(images, axis) for axis in (1, 2))
         stride = self.backbone.plan.nominal_stride
         below, right = (_aligned(side, stride) - side for side in (height, width))
-        canvas = tf.pad(images, [[0, 0], [0, below], [0, right], [0, 0]])
-        cells = cells_of(canvas)
-        enlarged = tf.compat.v1.image.resize_bilinear(cells, [height + below, width + right], align_corners=True)
-        return enlarged[:, :height, :width]
+        return tf.pad(images, [[0, 0], [0, below], [0, right], [0, 0]]), boxes_of(tf.stack([[height, width]]))
 
-    def _folded(self, layers: Layers, canvases: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _cells_of_images(self, canvases: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+        """Logits of cells by the slim graph, for images of those sizes in the top left corners of canvases.
+
+        Each image runs on the canvas that it needs; cells beyond are 0.
+        """
+        if self.head.canvas == PADDED:
+            return self.logits(canvases)
+        stride = SKIP_STRIDE if self.head.skip else self.head.output_stride
+        grid = [geometry.output_size(side, stride) for side in canvases.shape[1:3]]
+        found = []
+        for canvas, (height, width) in zip(canvases, np.broadcast_to(sizes, (len(canvases), 2)), strict=True):
+            [cells] = self._run(IMAGE_CELLS, canvas[None, : max(1, height), : max(1, width)], False)
+            found.append(tf.pad(cells, [*((0, all_ - own) for all_, own in zip(grid, cells.shape[:2], strict=True)), (0, 0)]))
+        return tf.stack(found)
+
+    def _folded(
+        self, layers: Layers, canvases: tf.Tensor, boxes: tf.Tensor | None, ends: ImageEnds | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """(features, cells) of the inference graph, float32."""
         head = self.head
         skip = head.skip.convolutions[-1].scope if head.skip else None
-        found = network(layers, self.backbone.plan, canvases, skip=skip)
-        return tf.cast(found.features, tf.float32), tf.cast(head_cells(layers, head, found), tf.float32)
+        found = network(layers, self.backbone.plan, canvases, skip=skip, ends=ends)
+        cells = head_cells(layers, head, found, boxes if head.canvas == IMAGE else None)
+        return tf.cast(found.features, tf.float32), tf.cast(cells, tf.float32)
 
-    def _cells(self, images: tf.Tensor, training: bool, dropout: Uniform | None) -> tf.Tensor:
+    def _cells(self, images: tf.Tensor, training: bool, dropout: Uniform | None, boxes: tf.Tensor | None) -> tf.Tensor:
         skip = None
         if self.head.skip:
             end_points = self.backbone.end_points(images, training)
             features, skip = end_points["features"], end_points[self.head.skip.convolutions[-1].scope]
         else:
             features = self.backbone(images, training)
+        boxes = boxes if self.head.canvas == IMAGE else None
         with self._own_variables():
-            return build_head(self.head, features, skip, training, dropout=dropout, batch_norm_decay=self._decay)
+            return build_head(self.head, features, skip, training, boxes=boxes, dropout=dropout, batch_norm_decay=self._decay)
 
 
 def check_weights(variables: Iterable[Variable], weights: Mapping[str, np.ndarray], source: str) -> None:
@@ -233,6 +266,12 @@ def check_weights(variables: Iterable[Variable], weights: Mapping[str, np.ndarra
         if name not in weights or weights[name].shape != shape:
             found = f"has shape {list(weights[name].shape)}" if name in weights else "is missing"
             raise InputError(f"{source}: {name} {found}; this model needs {list(shape)}.")
+
+
+def _on_pixels(cells: tf.Tensor, canvas: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Logits of cells on the pixels of `images`, which lie on `canvas`: enlarged there, cropped back."""
+    enlarged = tf.compat.v1.image.resize_bilinear(cells, [_size(canvas, axis) for axis in (1, 2)], align_corners=True)
+    return enlarged[:, : _size(images, 1), : _size(images, 2)]
 
 
 def _size(images: tf.Tensor, axis: int) -> Any:

@@ -4,14 +4,15 @@ Training writes it and every other tool reads it, so nobody passes the architect
 of the description: where a kill fell between the two files, the weights still say what they are.
 
     {"format": 1, "plan": "resnet_v2_50", "root": "slim", "output_stride": 16, "multi_grid": null, "in_channels": 3,
-     "head": {"type": "aspp", "separable": true, "image_pooling": null},
+     "head": {"type": "aspp", "separable": true, "image_pooling": null}, "canvas": "image",
      "classes": [{"name": "background", "color": [0, 0, 0]}, …], "ignore_label": 255,
      "preprocessing": "inception", "origin": null, "weights_sha256": "…", "training": {…}}
 
 `plan` is a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` for blocks of one's own, units as
-slim dicts. A backbone alone has ``"head": null`` and no classes, and one with an ImageNet classifier ``"num_classes"``;
-`origin` is what is known of where weights come from, see :mod:`dense_resnet.checkpoints.origin`. Exported files carry the same
-description (:func:`description_of`). (``tests/test_model_directory.py``)
+slim dicts. `canvas` is what the head takes for the whole map, see :mod:`segmentation.heads`. A backbone alone has
+``"head": null`` and no classes, and one with an ImageNet classifier ``"num_classes"``; `origin` is what is known of where
+weights come from, see :mod:`dense_resnet.checkpoints.origin`. Exported files carry the same description
+(:func:`description_of`). (``tests/test_model_directory.py``)
 """
 
 from __future__ import annotations
@@ -297,6 +298,7 @@ def description_of(
         description["head"] = {
             "type": head.type, "separable": head.separable, "image_pooling": network.image_pooling_crop,
         }  # fmt: skip
+        description["canvas"] = head.canvas
         # how label files were read is the dataset's affair
         description |= LabelSpace(space.classes, space.ignore_label).as_json()
     return description | {
@@ -308,7 +310,7 @@ def description_of(
 
 def answers(description: Mapping[str, Any]) -> dict[str, Any]:
     """What of a description, with the weights' fingerprint in it, a network's answers depend on, for protocols."""
-    keys = ("weights_sha256", "plan", "root", "output_stride", "multi_grid", "head", "preprocessing")
+    keys = ("weights_sha256", "plan", "root", "output_stride", "multi_grid", "head", "canvas", "preprocessing")
     return {key: description.get(key) for key in keys}
 
 
@@ -344,7 +346,20 @@ def head_options(description: Mapping[str, Any]) -> dict[str, Any]:
         "head": head["type"],
         "separable": head["separable"],
         "image_pooling_crop": head["image_pooling"],
+        "canvas": canvas_of(description),
     }
+
+
+def canvas_of(description: Mapping[str, Any]) -> str:
+    """What the head takes for the whole map.
+
+    Descriptions of before do not say it: models that were trained here answer better by today's rule, converted ones were
+    trained elsewhere, and the graph of an export has the rule of its time.
+    """
+    if "canvas" in description:
+        return str(description["canvas"])
+    trained_here = bool(description["training"]) and "export" not in description
+    return heads.IMAGE if trained_here and description["head"]["image_pooling"] is None else heads.PADDED
 
 
 def space_from(description: Mapping[str, Any]) -> LabelSpace:

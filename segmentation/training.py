@@ -238,6 +238,7 @@ class Training:
             "output_stride": model.backbone.plan.output_stride,
             "multi_grid": model.backbone.plan.multi_grid,
             "head": {"type": model.head.type, "separable": model.head.separable, "image_pooling": model.image_pooling_crop},
+            "canvas": model.head.canvas,
             "preprocessing": self.preprocessing,
             "initial_weights_sha256": checkpoints.fingerprint(self.initial),
             "dataset": _described(dataset),
@@ -292,8 +293,8 @@ class Training:
             stack.enter_context(run.open(folder, start))
             stack.enter_context(mixed_precision(self.recipe.precision))
             batches = stack.enter_context(contextlib.closing(self._batches(start)))
-            for step, (samples, pixels, labels) in zip(range(start, steps), batches, strict=True):
-                run.train(step, samples, pixels, labels)
+            for step, (samples, *arrays) in zip(range(start, steps), batches, strict=True):
+                run.train(step, samples, *arrays)
                 done = step + 1
                 stopping = self._total(int(stop())) > 0 and done < steps
                 if done == steps or done % self.recipe.validate_every == 0:
@@ -311,8 +312,11 @@ class Training:
         local = self.strategy.experimental_local_results(self._summed(tf.constant(number)))
         return int(local[0]) // len(local)  # every device of a worker has added its number
 
-    def view(self, position: int) -> tuple[Sample, np.ndarray, np.ndarray]:
-        """(sample, preprocessed pixels, label) at a position of the endless order of training images."""
+    def view(self, position: int) -> tuple[Sample, np.ndarray, np.ndarray, np.ndarray]:
+        """(sample, preprocessed pixels, label, box) at a position of the endless order of training images.
+
+        The box is where the image lies on the crop: see :func:`dense_resnet.canvas.covered`.
+        """
         recipe = self.recipe
         epoch, place = divmod(position, len(self.dataset.samples))
         sample = self.dataset.samples[self._order(epoch)[place]]
@@ -326,14 +330,15 @@ class Training:
         if ignored is None and label.shape != recipe.augmentation.crop:
             raise InputError(f"{sample}: is smaller than the crop, and without an ignore label it cannot be padded.")
         pixels = placed(preprocess(image, self.preprocessing), offset, recipe.augmentation.crop, 0)
-        return sample, pixels, placed(label.astype(np.int32), offset, recipe.augmentation.crop, ignored or 0)
+        box = np.array([*offset, *np.add(offset, label.shape)], np.int32)
+        return sample, pixels, placed(label.astype(np.int32), offset, recipe.augmentation.crop, ignored or 0), box
 
     # ------------------------------------------------------------------------------------------------------------------
 
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.recipe.seed, 0, epoch]).permutation(len(self.dataset.samples))
 
-    def _batches(self, start: int) -> Iterator[tuple[list[Sample], np.ndarray, np.ndarray]]:
+    def _batches(self, start: int) -> Iterator[tuple[list[Sample], np.ndarray, np.ndarray, np.ndarray]]:
         """This worker's part of each step's images, read ahead by threads."""
         batch, own = self.recipe.batch, self.recipe.batch // self._workers
         first = own * self._worker
@@ -348,11 +353,9 @@ class Training:
                     if not pending:
                         return
                     views = [future.result() for future in pending.popleft()]
-                    yield (
-                        [view[0] for view in views],
-                        np.stack([view[1] for view in views]),
-                        np.stack([view[2] for view in views]),
-                    )
+                    samples, *arrays = zip(*views, strict=True)
+                    pixels, labels, boxes = map(np.stack, arrays)
+                    yield list(samples), pixels, labels, boxes
             finally:
                 for futures in pending:
                     for future in futures:
@@ -391,15 +394,14 @@ class TrainingRun:
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
-    def train(self, step: int, samples: list[Sample], pixels: np.ndarray, labels: np.ndarray) -> None:
+    def train(self, step: int, samples: list[Sample], pixels: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> None:
         """One step on this worker's part of the batch."""
         training, recipe = self.training, self.training.recipe
         strategy = training.strategy
         rate = np.float32(recipe.rate(step))
         local = strategy.num_replicas_in_sync // training._workers
-        parts = [
-            (tf.constant(p), tf.constant(q)) for p, q in zip(np.split(pixels, local), np.split(labels, local), strict=True)
-        ]
+        split = (map(tf.constant, np.split(values, local)) for values in (pixels, labels, boxes))
+        parts = list(zip(*split, strict=True))
         inputs = parts[0] if strategy.num_replicas_in_sync == 1 else _per_replica(strategy, parts)
         loss, answers = self._step(*inputs, tf.constant(rate), tf.constant(step, tf.int32))
         loss = float(strategy.experimental_local_results(loss)[0])
@@ -423,11 +425,11 @@ class TrainingRun:
                 tf.summary.scalar("learning_rate", rate)
                 tf.summary.scalar("mean_iou/training", mean)
 
-    def _replicas_step(self, pixels: Any, labels: Any, rate: tf.Tensor, step: tf.Tensor) -> tuple[Any, Any]:
-        return self.training.strategy.run(self._replica_step, (pixels, labels, rate, step))
+    def _replicas_step(self, pixels: Any, labels: Any, boxes: Any, rate: tf.Tensor, step: tf.Tensor) -> tuple[Any, Any]:
+        return self.training.strategy.run(self._replica_step, (pixels, labels, boxes, rate, step))
 
     def _replica_step(
-        self, pixels: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, step: tf.Tensor
+        self, pixels: tf.Tensor, labels: tf.Tensor, boxes: tf.Tensor, rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The gradient of the global loss, summed over replicas, and one step of SGD with momentum."""
         training, recipe = self.training, self.training.recipe
@@ -444,7 +446,7 @@ class TrainingRun:
             return tf.random.stateless_uniform(whole, [step, recipe.seed], dtype=dtype)[number * own : (number + 1) * own]
 
         with tf.GradientTape() as tape:
-            logits = model.training_logits(pixels, dropout, recipe.freeze_batch_norm)
+            logits = model.training_logits(pixels, boxes, dropout, recipe.freeze_batch_norm)
             total, count = losses.cross_entropy(
                 logits, labels, training.dataset.space.ignore_label, recipe.class_weights, recipe.hardest
             )
@@ -550,6 +552,7 @@ class TrainingRun:
                 own.head.type,
                 separable=own.head.separable,
                 image_pooling_crop=own.image_pooling_crop,
+                canvas=own.head.canvas,
                 seed=0,
             )
         self._twin.assign(weights)
@@ -722,14 +725,13 @@ def _place(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     return tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
 
 
-def _per_replica(strategy: tf.distribute.Strategy, parts: list[tuple[tf.Tensor, tf.Tensor]]) -> tuple[Any, Any]:
+def _per_replica(strategy: tf.distribute.Strategy, parts: list[tuple[tf.Tensor, ...]]) -> tuple[Any, ...]:
     """This worker's parts, one a replica."""
 
     def part(index: int) -> Callable[[Any], tf.Tensor]:
         return lambda context: parts[context.replica_id_in_sync_group % len(parts)][index]
 
-    values = strategy.experimental_distribute_values_from_function
-    return values(part(0)), values(part(1))
+    return tuple(strategy.experimental_distribute_values_from_function(part(index)) for index in range(len(parts[0])))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from dense_resnet import geometry, laws
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
 from segmentation.heads import HEADS, atrous_rates, plan_head
-from segmentation.model import SegmentationModel, _aligned
+from segmentation.model import IMAGE_CELLS, SegmentationModel, _aligned
 
 GOLDEN = Path(__file__).parent / "golden"
 BLOCKS = [("block1", [(8, 4, 1), (8, 4, 2)]), ("block2", [(12, 4, 2)]), ("block3", [(16, 4, 2)]), ("block4", [(16, 4, 1)])]
@@ -72,7 +72,7 @@ def test_any_size(head, size):
     canvas = [geometry.aligned_size(side) for side in size]
     padded = np.zeros((1, *canvas, 3), np.float32)
     padded[:, : size[0], : size[1]] = images
-    small = model.logits(padded)
+    small = model._run(IMAGE_CELLS, images, False)  # what canvases change of it: test_canvases.py
     assert tuple(small.shape[1:3]) == tuple((side - 1) // (4 if head == "decoder" else 16) + 1 for side in canvas)
     expected = tf.compat.v1.image.resize_bilinear(small, canvas, align_corners=True)[:, : size[0], : size[1]]
     assert laws.relative_error(model(images), expected) <= 1e-5
@@ -94,13 +94,15 @@ def test_a_copy_runs_its_own_weights():
 def test_autograph_converts_nothing_of_a_training_step(monkeypatch):
     ran = []
 
-    def cells(self, images, training, dropout):
+    def cells(self, images, training, dropout, boxes):
         ran.append(inspect.currentframe().f_code.co_filename)  # of what AutoGraph makes, a temporary file
         return images
 
     monkeypatch.setattr(SegmentationModel, "_cells", cells)
     model = small_model("fcn")
-    tf.function(lambda images: model.training_logits(images, tf.random.uniform, True))(images_of(33))
+    tf.function(lambda images: model.training_logits(images, tf.constant([[0, 0, 33, 33]]), tf.random.uniform, True))(
+        images_of(33)
+    )
     assert ran == [__file__]
 
 

@@ -16,7 +16,7 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
     ["analysis"],
     ["plan"],
     ["variants"],
-    ["preprocessing", "images", "compat", "journal", "pace"],
+    ["preprocessing", "images", "compat", "journal", "pace", "canvas"],
     ["resnet_utils", "fused"],
     ["resnet_v1", "resnet_v2", "slim_module", "runner"],
     ["checkpoints.hdf5_file", "checkpoints.table"],
