@@ -182,6 +182,8 @@ def network(
             net = layers.ended(net, ends.inside(net, stride), layer)
         net = layers.pool(net, layer) if isinstance(layer, Pool) else layers.activated(net, layer)
         stride *= layer.stride
+        if ends and isinstance(layer, Pool):
+            net = masked(net, ends.inside(net, stride))  # so that what minus infinity stood for stays finite
     for unit in plan.units:
         factor = deferred.get(unit.scope, 1)
         net, branch = layers.unit(net, unit.undivided if factor > 1 else unit, ends)

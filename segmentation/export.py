@@ -59,7 +59,7 @@ from dense_resnet.runner import (
     SessionRunner,
 )
 from segmentation import model_directory
-from segmentation.heads import SKIP_STRIDE, HeadPlan, plan_head
+from segmentation.heads import IMAGE, SKIP_STRIDE, HeadPlan, plan_head
 from segmentation.labels import LabelSpace
 from segmentation.model import SegmentationModel
 
@@ -140,6 +140,11 @@ class Exported:
     def weights_sha256(self) -> str:
         """Of the weights that it was made from."""
         return self.network.weights_sha256
+
+    @property
+    def size(self) -> int | None:
+        """Side of the only canvas that it takes, else of that which the model was validated on, where it was."""
+        return self.network.side or model_directory.validation_size(self.description["training"])
 
     @property
     def described(self) -> dict[str, Any]:
@@ -324,17 +329,26 @@ def compare(runner: Runner, network: Backbone | SegmentationModel, images: Seque
     for canvases, sizes in _cases(images, plan, runner.side, _least_canvas(network)):
         names = [FEATURES, LABELS][: 1 + isinstance(network, SegmentationModel)]
         found = runner(canvases, sizes, names)
-        batch, height, width, channels = canvases.shape
-        exact = np.zeros((batch, *plan.aligned_size((height, width)), channels), np.float32)
-        own = np.array([(height, width)] * batch if sizes is None else sizes)
-        for number, (rows, columns) in enumerate(own):
-            exact[number, :rows, :columns] = preprocess(canvases[number, :rows, :columns], plan.preprocessing)
-        errors.append(relative_error(found[FEATURES], backbone(exact)))
-        if isinstance(network, SegmentationModel):
-            labels = np.argmax(network(exact, sizes=own), axis=-1)[:, :height, :width]
-            equal += int((found[LABELS] == labels).sum())
-            pixels += labels.size
+        whole = [canvases.shape[1:3]] * len(canvases)
+        for number, (height, width) in enumerate(whole if sizes is None else sizes):
+            image = preprocess(canvases[number, :height, :width], plan.preprocessing)
+            needed = (height, width) if _ends_with_image(network) else whole[number]
+            exact = np.zeros((1, *plan.aligned_size(needed), image.shape[2]), np.float32)
+            exact[0, :height, :width] = image
+            features = backbone(exact)
+            rows, columns = features.shape[1:3]
+            errors.append(relative_error(found[FEATURES][number, :rows, :columns], features[0]))
+            if isinstance(network, SegmentationModel):
+                logits = network(image[None] if _ends_with_image(network) else exact)
+                labels = np.argmax(logits[0, :height, :width], axis=-1)
+                equal += int((found[LABELS][number, :height, :width] == labels).sum())
+                pixels += labels.size
     return Agreement(float(np.max(errors)), equal / pixels if pixels else None)
+
+
+def _ends_with_image(network: Backbone | SegmentationModel) -> bool:
+    """Whether each image's maps end where it does, on canvases of any size."""
+    return isinstance(network, SegmentationModel) and network.head.canvas == IMAGE
 
 
 def _least_canvas(network: Backbone | SegmentationModel) -> int:

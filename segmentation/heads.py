@@ -96,11 +96,6 @@ class HeadPlan:
         return np.uint8 if self.num_classes <= 256 else np.uint16
 
     @property
-    def reads_around(self) -> bool:
-        """Whether a cell's logits depend on other cells of the features."""
-        return self.image_projection is not None
-
-    @property
     def layers(self) -> tuple[Layer, ...]:
         """All of them, in the order in which the original code makes them."""
         parts = [self.image_projection, *(layer for branch in self.branches for layer in branch), self.projection]

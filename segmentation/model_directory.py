@@ -74,6 +74,11 @@ class SavedModel:
         return self.model.runner(precision, preprocessing=self.preprocessing, weights_sha256=self.weights_sha256)
 
     @property
+    def size(self) -> int | None:
+        """Side of the canvas that it was validated on, where it was."""
+        return validation_size(self.training)
+
+    @property
     def described(self) -> dict[str, Any]:
         """All that its answers depend on, for protocols."""
         description = description_of(self.model, self.space, preprocessing=self.preprocessing)
@@ -348,6 +353,12 @@ def head_options(description: Mapping[str, Any]) -> dict[str, Any]:
         "image_pooling_crop": head["image_pooling"],
         "canvas": canvas_of(description),
     }
+
+
+def validation_size(training: Mapping[str, Any]) -> int | None:
+    """Side of the canvas that a model was validated on, by the protocol of its training; None where it was not."""
+    size = training.get("validation_size")
+    return size if isinstance(size, int) and training.get("validation") else None
 
 
 def canvas_of(description: Mapping[str, Any]) -> str:

@@ -3,10 +3,11 @@
     pad -> network -> enlarge the logits on the padded canvas -> crop -> highest class
 
 An image is padded at the bottom and on the right with 0 after preprocessing, the mean colour, to exactly `size`; one that
-is larger to its own next 32n+1. Logits are enlarged with align_corners on that canvas, where each cell sits exactly on
-its pixel. What was scaled before the network has its logits brought back by half-pixel bilinear. Scales and mirror images
-average their class probabilities, as DeepLab does, but mirrored at scale 1 too. Logits that are not finite are an error,
-not class 0.
+is larger to its own next 32n+1. The answer does not depend on that, but for models whose head reads the whole canvas
+(``canvas="padded"``, see :mod:`segmentation.heads`): there is a warning where an image fills little of it. Logits are
+enlarged with align_corners on that canvas, where each cell sits exactly on its pixel. What was scaled before the network has
+its logits brought back by half-pixel bilinear. Scales and mirror images average their class probabilities, as DeepLab does,
+but mirrored at scale 1 too. Logits that are not finite are an error, not class 0.
 
 Sliding windows lie on the output-stride grid and overlap. Each cell's logits come from the window that it is deepest in,
 and the map is enlarged whole. So where the receptive field fits the overlap, the logits are those of the image run whole;
@@ -16,6 +17,7 @@ elsewhere :attr:`Predictor.seams` says why not. (``tests/test_prediction.py``)
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,13 +27,14 @@ import tensorflow as tf
 from dense_resnet import geometry
 from dense_resnet.errors import InputError
 from dense_resnet.runner import CELLS, Runner
-from segmentation.heads import SKIP_STRIDE, HeadPlan
+from segmentation.heads import PADDED, SKIP_STRIDE, HeadPlan
 from segmentation.presets import SIZES, UPSAMPLES
 
 SIZE = 513  # pixels, the field's canvas
 NATIVE, INPUT = SIZES
 FACTORS = (0.1, 10.0)  # the least and the greatest scale
 OVERLAP = 1 / 3  # of a window with the next, at least
+LEAST_FILLED = 0.5  # share of its canvas that an image fills, where the head reads all of it
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Predictor:
         if self.plan.in_channels != 3:
             raise InputError(f"images have 3 channels, this network takes {self.plan.in_channels}.")
         self._runner = runner
+        self._canvas_counts = head.canvas == PADDED and head.image_projection is not None
         size, maps = tf.TensorSpec([2], tf.int32), tf.TensorSpec([None, None, head.num_classes], tf.float32)
         self._enlarged = tf.function(self._enlarged_of, [maps, size, size], autograph=False)
         self._highest = tf.function(self._highest_of, [maps], autograph=False)
@@ -199,6 +203,8 @@ class Predictor:
     def _logits(self, wanted: Sequence[tuple[np.ndarray, int]]) -> list[tf.Tensor]:
         """Logits on the pixels of each (image, least side of its canvas)."""
         canvases = [self._canvas(image.shape[:2], side) for image, side in wanted]
+        if self._canvas_counts:
+            self._warn_of_padding([image.shape[:2] for image, _ in wanted], canvases)
         if self.inference.tile:
             cells = [self._tiled(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)]
         else:
@@ -208,6 +214,20 @@ class Predictor:
             self._enlarged(own, canvas, canvas if whole else image.shape[:2])
             for own, canvas, (image, _) in zip(cells, canvases, wanted, strict=True)
         ]
+
+    def _warn_of_padding(self, sizes: Sequence[tuple[int, ...]], canvases: Sequence[tuple[int, int]]) -> None:
+        """Warns once of an image that fills little of its canvas."""
+        for (height, width), (rows, columns) in zip(sizes, canvases, strict=True):
+            if height * width < LEAST_FILLED * rows * columns:
+                self._canvas_counts = False
+                fitting = geometry.aligned_size(max(height, width), self.plan.nominal_stride)
+                warnings.warn(
+                    f"an image of {width}x{height} pixels fills {height * width / (rows * columns):.0%} of its canvas of "
+                    f"{columns}x{rows}, and this model's head reads all of it, as its training elsewhere did: answers depend "
+                    f"on the canvas. A size nearer to the images, such as {fitting}, or to its training crop may serve better.",
+                    stacklevel=4,
+                )
+                return
 
     def _cells(self, wanted: Sequence[tuple[np.ndarray, tuple[int, int]]]) -> list[np.ndarray]:
         """Logits ``[rows, columns, classes]``, one a cell, of each (image, its canvas)."""

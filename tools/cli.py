@@ -63,8 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown:
             parsers[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, args.verb, parsers)}")
         _check_texts(args)
-        warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)  # too large ones are refused by name
-        with _interrupts():
+        with _interrupts(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)  # they are refused by name
+            warnings.showwarning = _print_warning
             code: int = modules[args.verb].main(args)
         sys.stdout.flush()
         return code
@@ -83,6 +84,13 @@ def main(arguments: list[str] | None = None) -> int:
         message = f"{error.filename or 'the output'}: {error.strerror}."
     print(f"error: {spelt(message)}", file=sys.stderr)
     return 1
+
+
+def _print_warning(message: Warning | str, *unused: Any) -> None:
+    """A warning of the library, without its place in the code."""
+    from dense_resnet.errors import spelt
+
+    print(f"warning: {spelt(str(message))}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -238,7 +246,12 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """How a model is run on an image."""
     group = parser.add_argument_group("inference")
     group.add_argument("--output-stride", type=int, metavar="N", help="another one than the model was trained at")
-    group.add_argument("--size", type=int, metavar="N", help="side of the canvas, 32n+1 (default 513, or the export's own)")
+    group.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="side of the canvas, 32n+1 (default: that of the model's validation or export, else 513)",
+    )
     group.add_argument(
         "--scales", type=float, nargs="+", default=[1.0], metavar="X", help="such as 0.5 0.75 1 1.25 (default 1)"
     )
@@ -248,11 +261,9 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
 
 def asked_inference(args: argparse.Namespace, model: SavedModel | Exported, **others: str) -> Inference:
     """What :func:`add_inference_options` asks for; refuses what `model` cannot."""
-    from segmentation.export import Exported
     from segmentation.prediction import Inference
 
-    own = model.network.side if isinstance(model, Exported) else None
-    size = own if args.size is None else args.size
+    size = model.size if args.size is None else args.size
     asked = {"scales": tuple(args.scales), "flip": args.flip, "tile": args.tile, **others}
     inference = Inference(**asked) if size is None else Inference(size=size, **asked)
     inference.check(model.plan.nominal_stride)
