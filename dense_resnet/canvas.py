@@ -43,7 +43,7 @@ def covered(boxes: tf.Tensor, size: tf.Tensor, stride: int) -> tf.Tensor:
 
 
 def masked(values: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
-    """`values` with zeros where `inside` is False; None changes nothing."""
+    """`values` with zeros where `inside` is 0 or False; None changes nothing."""
     return values if inside is None else values * tf.cast(inside, values.dtype)
 
 
@@ -59,7 +59,7 @@ class ImageEnds:
         self._inside: dict[int, tf.Tensor] = {}
 
     def inside(self, values: tf.Tensor, stride: int) -> tf.Tensor:
-        """The mask for `values` ``[batch, rows, columns, channels]`` whose cells lie `stride` pixels apart."""
+        """The mask for `values` ``[batch, rows, columns, channels]`` whose cells lie `stride` pixels apart, of their type."""
         if stride not in self._inside:
-            self._inside[stride] = covered(self._boxes, tf.shape(values)[1:3], stride)
+            self._inside[stride] = tf.cast(covered(self._boxes, tf.shape(values)[1:3], stride), values.dtype)
         return self._inside[stride]

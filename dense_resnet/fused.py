@@ -124,7 +124,7 @@ class Layers:
         """`net` with what `layer` is padded with where it is not `inside`."""
         if isinstance(layer, Conv) or layer.zeros:
             return masked(net, inside)
-        return tf.where(inside, net, tf.constant(net.dtype.min, net.dtype))
+        return tf.where(tf.cast(inside, tf.bool), net, tf.constant(net.dtype.min, net.dtype))
 
     def normalized(self, net: tf.Tensor, norm: Norm) -> tf.Tensor:
         """Batch norm and ReLU that stand before a convolution."""
