@@ -149,8 +149,6 @@ def plan_head(
         canvas = IMAGE if image_pooling_crop is None else PADDED
     if canvas not in CANVASES:
         raise InputError(f"canvas must be one of {', '.join(map(repr, CANVASES))} (not {canvas!r}).")
-    if canvas == IMAGE and image_pooling_crop is not None:
-        raise InputError(f"image_pooling_crop goes with canvas={PADDED!r}: its windows take the canvas for the whole map.")
     stride = plan.output_stride
     if head == "fcn":
         logits = _logits(plan.depth, num_classes)
@@ -161,6 +159,8 @@ def plan_head(
         branches.append(_three_by_three(f"aspp{number}", plan.depth, rate, separable))
     projection = Conv("concat_projection", 1, 1, 1, DEPTH * (len(branches) + 1), DEPTH)
     pooled = plan.feature_size(image_pooling_crop) if image_pooling_crop is not None else None
+    if pooled and canvas == IMAGE:
+        raise InputError(f"image_pooling_crop goes with canvas={PADDED!r}: its windows take the canvas for the whole map.")
     skip = skip_projection = None
     decoder: tuple[Layer, ...] = ()
     if head == "decoder":

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from dense_resnet import geometry
 from dense_resnet.backbone import Backbone
-from dense_resnet.canvas import ImageEnds, boxes_of
+from dense_resnet.canvas import ImageEnds, boxes_of, masked
 from dense_resnet.errors import InputError
 from dense_resnet.fused import AUTO, Compiled, Layers, network
 from dense_resnet.plan import Variable
@@ -242,6 +242,8 @@ class SegmentationModel(SlimModule):
         skip = head.skip.convolutions[-1].scope if head.skip else None
         found = network(layers, self.backbone.plan, canvases, skip=skip, ends=ends)
         cells = head_cells(layers, head, found, boxes if head.canvas == IMAGE else None)
+        if ends:
+            cells = masked(cells, ends.inside(cells, SKIP_STRIDE if head.skip else head.output_stride))
         return tf.cast(found.features, tf.float32), tf.cast(cells, tf.float32)
 
     def _cells(self, images: tf.Tensor, training: bool, dropout: Uniform | None, boxes: tf.Tensor | None) -> tf.Tensor:

@@ -12,8 +12,9 @@ from test_heads import small_model
 
 import dense_resnet as dr
 from dense_resnet.canvas import covered
+from dense_resnet.checkpoints import safetensors
 from dense_resnet.errors import InputError
-from segmentation import ConfusionMatrix, SegmentationModel, load_backbone, load_model, metrics, save_model
+from segmentation import ConfusionMatrix, SegmentationModel, conversion, load_backbone, load_model, metrics, save_model
 from segmentation.export import export
 from segmentation.heads import HEADS, IMAGE, PADDED, build_head, plan_head
 from segmentation.labels import LabelClass, LabelSpace
@@ -23,6 +24,7 @@ from segmentation.samples import open_dataset
 from segmentation.scenes import SPACE, scene, write_scenes
 from segmentation.training import Recipe, Training
 from segmentation.transforms import Augmentation
+from tools import cli
 
 SCENES_MODEL = ROOT / "tools" / "scenes_model"
 SIZES = (129, 129), (100, 121), (65, 120)  # of images
@@ -276,3 +278,30 @@ def test_padding_is_the_image_s_own(models):
     exact = saved.model(dr.preprocess(image[None], saved.preprocessing)).numpy()[0]
     logits = Predictor(saved.runner("float32"), saved.head, Inference(257)).logits(image)
     assert np.abs(logits - exact).max() < 1e-3 * exact.std()
+
+
+def test_evaluate_and_predict_take_the_canvas_of_validation(tmp_path):
+    """A bare `evaluate` and `predict`, as the README has them."""
+    write_scenes(tmp_path / "scenes", 1, 2, size=97)
+    model = SegmentationModel(load_backbone(SCENES_MODEL, 16), SPACE.num_classes, "aspp", seed=0)
+    training = {"validation_size": 97, "validation": {"images": 2}}
+    save_model(tmp_path / "model", model, SPACE, training=training)
+    common = "--model", str(tmp_path / "model"), "--precision", "float32"
+    scenes_folder = str(tmp_path / "scenes")
+    assert cli.main(["evaluate", scenes_folder, *common, "--no-report", "--out", str(tmp_path / "scored")]) == 0
+    protocol = json.loads((tmp_path / "scored" / "evaluation.json").read_text())["protocol"]
+    assert protocol["inference"]["size"] == 97
+    assert protocol["system"]["canvas"] == IMAGE
+    images = str(tmp_path / "scenes" / "images" / "val")
+    assert cli.main(["predict", images, *common, "--out", str(tmp_path / "labels")]) == 0
+    assert json.loads((tmp_path / "labels" / "protocol.json").read_text())["inference"]["size"] == 97
+
+
+def test_converted_models_keep_the_rule_that_they_were_trained_by(tmp_path):
+    model = SegmentationModel(dr.Backbone("resnet_v1_18", output_stride=16, seed=0), 5, "aspp", seed=0)
+    save_model(tmp_path / "own", model, SPACE_OF_FIVE)
+    safetensors.write(tmp_path / "elsewhere.safetensors", model.weights, {})
+    for source, canvas in (("own", IMAGE), ("elsewhere.safetensors", PADDED)):
+        network = conversion.open_network(str(tmp_path / source), output_stride=16)
+        conversion.write(network, "model-dir", tmp_path / "converted")
+        assert json.loads((tmp_path / "converted" / DESCRIPTION).read_text())["canvas"] == canvas

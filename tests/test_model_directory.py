@@ -109,8 +109,8 @@ def test_a_label_space_without_an_ignore_label_and_one_with_a_mapping(model, tmp
     save_model(tmp_path, model, reduce_zero_label(SPACE))  # how files are read is the dataset's affair
     assert load_model(tmp_path).space == SPACE
     assert list(json.loads((tmp_path / DESCRIPTION).read_text())) == [
-        "format", "plan", "root", "output_stride", "multi_grid", "in_channels", "head", "classes", "ignore_label",
-        "preprocessing", "origin", "training", "weights_sha256",
+        "format", "plan", "root", "output_stride", "multi_grid", "in_channels", "head", "canvas", "classes",
+        "ignore_label", "preprocessing", "origin", "training", "weights_sha256",
     ]  # fmt: skip
 
 
