@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dense_resnet import files, images, journal
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, counted
 from dense_resnet.geometry import positive_integer
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from dense_resnet.pace import OneByOne, in_order
@@ -289,7 +289,7 @@ class Evaluation:
                 bad += self._refusal(sample)
             if bad:
                 raise InputError(
-                    f"{len(bad)} of {len(samples)} pairs cannot be used; nothing was computed. "
+                    f"{len(bad)} of {counted(len(samples), 'pair')} cannot be used; nothing was computed. "
                     f"--on-error skip leaves them out.{_listed(bad)}"
                 )
         files.probe_folder(self.out)
@@ -340,7 +340,8 @@ class Evaluation:
                 todo.append(sample)
         if merge and (missing := [sample for sample in todo if not log.find(sample.name)]):
             raise InputError(
-                f"{self.out}: {len(missing)} of {len(samples)} images are in no shard's log, the first is {missing[0]}. "
+                f"{self.out}: {len(missing)} of {counted(len(samples), 'image')} {'is' if len(missing) == 1 else 'are'} in no "
+                f"shard's log, the first is {missing[0]}. "
                 "Run the shards that are missing, or leave out --merge to score them now."
             )
         earlier, scored, stopped = len(samples) - len(todo), 0, False
@@ -481,7 +482,7 @@ def _size(pixels: np.ndarray) -> str:
 
 def _named(space: LabelSpace) -> str:
     listed = ", ".join(space.names[:5]) + (", …" if space.num_classes > 5 else "")
-    return f"{space.num_classes} classes ({listed})"
+    return f"{space.num_classes} {'class' if space.num_classes == 1 else 'classes'} ({listed})"
 
 
 def _listed(messages: Sequence[str]) -> str:

@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
             )
     print_skipped(outcome.failed)
     if outcome.stopped:
-        print(f"stopped with {outcome.total} of {len(dataset.samples)} images; the same command goes on from here")
+        print(f"stopped with {outcome.total:,} of {counted(len(dataset.samples), 'image')}; the same command goes on from here")
         return STOPPED
     if outcome.result is None:
         print(
@@ -135,7 +135,8 @@ def _mean(result: dict[str, Any]) -> str:
     """The mean IoU, with its interval and what it is the mean of, or why there is none."""
     if result["mean_iou"] is not None:
         figures = number(result["mean_iou"]), _interval(result["intervals"]["mean_iou"])
-        return " ".join([*filter(None, figures), f"over {result['averaged_classes']} classes"])
+        averaged = result["averaged_classes"]
+        return " ".join([*filter(None, figures), f"over {averaged} {'class' if averaged == 1 else 'classes'}"])
     switches = result["protocol"]["switches"]
     meant = result["classes"][0 if switches["background"] else 1 :]
     nowhere = [one["name"] for one in meant if one["iou"] is None]

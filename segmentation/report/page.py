@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dense_resnet import files
-from dense_resnet.errors import spelt
+from dense_resnet.errors import counted, spelt
 from segmentation.report.pictures import PANELS, Example, example_picture, heat_map, panel_size
 
 NONE = "–"
@@ -170,10 +170,6 @@ def _between(interval: Sequence[float | None] | None) -> str:
     return f"{_percent(interval[0])}–{_percent(interval[1])}"
 
 
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
 def _scrolled(content: Html, label: str, *, tall: bool = False) -> Html:
     """A box of its own for what may be wider than the page, which the keyboard can reach and scroll."""
     return element("div", content, class_="scroll tall" if tall else "scroll", tabindex=0, role="region", aria_label=label)
@@ -217,7 +213,7 @@ def _subject(result: Mapping[str, Any], before: str) -> str:
 
 
 def _header(result: Mapping[str, Any]) -> Html:
-    intervals, images = result["intervals"], _plural(result["counts"]["images"], "image")
+    intervals, images = result["intervals"], counted(result["counts"]["images"], "image")
     interval, every = _between(intervals["mean_iou"]), len(result["classes"])
     words = [f"Measured on {images}. "]
     if interval != NONE:
@@ -244,7 +240,7 @@ def _header(result: Mapping[str, Any]) -> Html:
         element("p", *words, class_="interval"),
     ]
     if result["skipped"]:
-        link = element("a", f"{_plural(len(result['skipped']), 'image')} skipped", href="#skipped")
+        link = element("a", f"{counted(len(result['skipped']), 'image')} skipped", href="#skipped")
         parts.append(element("p", link, ": every figure here is without them.", class_="warning"))
     return element("header", *parts, element("dl", *figures, class_="figures"))
 
@@ -314,7 +310,7 @@ def _matrix_table(result: Mapping[str, Any], counts: np.ndarray, shares: np.ndar
         cells = []
         for j, other in enumerate(classes):
             shade = _shade(float(shares[i, j]), i == j)
-            title = f"{entry['name']} called {other['name']}: {_plural(int(counts[i, j]), 'pixel')}"
+            title = f"{entry['name']} called {other['name']}: {counted(int(counts[i, j]), 'pixel')}"
             color = [*(RIGHT if i == j else WRONG), round(255 * shade)]
             style = f"background:{_hex(color)}" if counts[i, j] else None
             text = _small_percent(shares[i, j]) if counts[i, j] else ""
@@ -360,7 +356,7 @@ def _confusion_list(result: Mapping[str, Any], counts: np.ndarray, shares: np.nd
                     " ",
                     element(
                         "span",
-                        f"{_plural(int(errors[i, j]), 'pixel')}, {_small_percent(errors[i, j] / total)} % of all errors",
+                        f"{counted(int(errors[i, j]), 'pixel')}, {_small_percent(errors[i, j] / total)} % of all errors",
                         class_="note",
                     ),
                 )
@@ -410,7 +406,7 @@ def _images(result: Mapping[str, Any]) -> Html:
     words = f"Each image scored alone: half of the images lie between {_percent(low)} and {_percent(high)} %."
     unscored = len(result["images"]) - len(known)
     if unscored:
-        words += f" {_plural(unscored, 'image')} without a scored pixel: not shown."
+        words += f" {counted(unscored, 'image')} without a scored pixel: not shown."
     worst = _table(("Lowest images", "Mean IoU %"), [(element("bdi", path), _percent(value)) for value, path in known[:WORST]])
     charts = [_histogram(values, median), _scrolled(worst, "Lowest images")]
     return _joined([element("p", words), element("div", *charts, class_="pair")])
@@ -457,10 +453,10 @@ def _standing(value: float | None, values: Sequence[float]) -> str:
     if value is None or len(values) < 2:
         return ""
     if value <= min(values):
-        return f", the lowest of {_plural(len(values), 'image')}"
+        return f", the lowest of {counted(len(values), 'image')}"
     if value >= max(values):
-        return f", the highest of {_plural(len(values), 'image')}"
-    return f", higher than {sum(other < value for other in values):,} of {_plural(len(values), 'image')}"
+        return f", the highest of {counted(len(values), 'image')}"
+    return f", higher than {sum(other < value for other in values):,} of {counted(len(values), 'image')}"
 
 
 def _legend(classes: Sequence[Mapping[str, Any]], example: Example) -> Html:
@@ -637,7 +633,7 @@ def _reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Html:
             continue
         gap = (high - low) * 0.06
         low, high = low + gap, high - gap
-        title = f"confidence {_percent(confidence)} %, accuracy {_percent(accuracy)} %, {_plural(entry['pixels'], 'pixel')}"
+        title = f"confidence {_percent(confidence)} %, accuracy {_percent(accuracy)} %, {counted(entry['pixels'], 'pixel')}"
         marks.append(_rect(low, 0, high, accuracy, "fill", title))
         marks.append(_rect(low, min(accuracy, confidence), high, max(accuracy, confidence), "gap", title))
         tall = STRIP * entry["pixels"] / most
@@ -657,7 +653,7 @@ def _histogram(values: np.ndarray, median: float) -> Html:
     marks = []
     for count, low, high in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
-            title = f"{_plural(count, 'image')} from {_percent(low, digits=0)} to {_percent(high, digits=0)} %"
+            title = f"{counted(count, 'image')} from {_percent(low, digits=0)} to {_percent(high, digits=0)} %"
             marks.append(_rect(low + 0.003, 0, high - 0.003, 0.92 * count / top, "fill", title))
     side = "end" if median > 0.5 else "start"
     marks += [
@@ -667,7 +663,7 @@ def _histogram(values: np.ndarray, median: float) -> Html:
     halves = [0, top] if top < 2 or top % 2 else [0, top // 2, top]
     x_ticks = [(share, f"{100 * share:.0f}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)]
     spread = f"lowest {_percent(values[0])} %, median {_percent(median)} %, highest {_percent(values[-1])} %"
-    label = f"Histogram of the mean IoU of {_plural(len(values), 'image')}: {spread}."
+    label = f"Histogram of the mean IoU of {counted(len(values), 'image')}: {spread}."
     return _chart(label, "mean IoU % of an image; bars: images", x_ticks, [(0.92 * h / top, f"{h:,}") for h in halves], marks)
 
 
