@@ -34,10 +34,11 @@ from dense_resnet.pace import OneByOne, in_order
 from dense_resnet.runner import Runner
 from segmentation import boundaries, calibration
 from segmentation.labels import LabelSpace, decode_label, decode_prediction
+from segmentation.numbering import outside_cause
 from segmentation.prediction import INPUT, NATIVE, Inference, Predictor
 from segmentation.presets import Switches
 from segmentation.report import Example, write_page
-from segmentation.results import FORMAT, LOG, RESULT, ImageCounts, summarise
+from segmentation.results import FORMAT, LOG, PREDICTIONS, RESULT, ImageCounts, summarise
 from segmentation.samples import Dataset, Sample
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class FolderSystem:
         if not root.is_dir():
             raise InputError(f"{root}: no such folder of predictions.")
         self.space, self._max_pixels = space, max_pixels
-        self.described: dict[str, Any] = {"predictions": str(root)}
+        self.described: dict[str, Any] = {PREDICTIONS: str(root)}
         if any(sample.exif == "apply" for sample in samples):
             self.described["pixels"] = "stored"  # a log of before, which scored them as if upright, is another protocol's
         flat = len({Path(sample.name).name for sample in samples}) == len(samples)
@@ -166,8 +167,7 @@ class FolderSystem:
             y, x = np.argwhere(wrong)[0]
             raise InputError(
                 f"{path}: prediction value {labels[y, x]} ({np.count_nonzero(labels == labels[y, x])} px, first at y={y}, "
-                f"x={x}) is outside 0..{self.space.num_classes - 1}. Every pixel needs a class: only the ground truth has an "
-                "ignore label. Are the classes counted from 1, or the values colours turned to grey?"
+                f"x={x}) is outside 0..{self.space.num_classes - 1}. {outside_cause(labels, self.space)}"
             )
         return Answer(images.upright(labels, turn), sha256=_sha256(data))
 

@@ -25,10 +25,12 @@ from dense_resnet.journal import OK
 from segmentation import boundaries, calibration, intervals, metrics, presets
 from segmentation.confusion import image_counts
 from segmentation.labels import LabelSpace
+from segmentation.numbering import numbering_doubt
 from segmentation.presets import PRESETS, Switches
 
 FORMAT = 1
 LOG, RESULT = "images", "evaluation.json"
+PREDICTIONS = "predictions"  # key of a protocol's system that is a folder of them
 OF_IMAGES = ("names_sha256", "split_sha256")  # keys of protocols
 
 Line = Mapping[str, Any]
@@ -166,6 +168,7 @@ def summarise(
     conventions = {"absent": switches.absent, "background": switches.background}
     of_classes = intervals.bootstrap_mean_iou(np.stack(sums))
     of_mean = intervals.bootstrap_mean_iou(np.stack(sums), **conventions)
+    doubt = numbering_doubt(matrix, space, of_model=PREDICTIONS not in protocol["system"])
     iou, accuracy, edges = metrics.class_iou(matrix), metrics.class_accuracy(matrix), boundaries.boundary_iou(boundary)
     averaged = np.isfinite(metrics.class_iou(matrix, **conventions))
     return {
@@ -207,6 +210,7 @@ def summarise(
         "counts": counts,
         "images": each,
         "skipped": skipped,
+        "warnings": [doubt] if doubt else [],
         "protocol": {**protocol, "split_sha256": split.hexdigest(), "switches": dataclasses.asdict(switches)},
     }
 

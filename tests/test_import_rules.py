@@ -33,7 +33,7 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
 ]
 SEGMENTATION = [
     ["confusion", "metrics", "calibration", "heads", "labels", "losses", "transforms", "records"],
-    ["boundaries", "intervals", "presets", "scenes", "samples", "fused"],
+    ["boundaries", "intervals", "numbering", "presets", "scenes", "samples", "fused"],
     ["model"],
     ["inspection", "model_directory", "prediction", "report", "results"],
     ["export", "training"],

@@ -70,6 +70,7 @@ def result_of(classes=CLASSES, matrix=MATRIX, images=7):
         "counts": {"images": images, "skipped": 0, "pixels": 104001, "scored": 103400, "ignored": 601, "padded": 77777},
         "images": [{"path": f"val/{i}.png", "mean_iou": 0.5 + 0.4 * i / images} for i in range(images)],
         "skipped": [],
+        "warnings": [],
         "protocol": {
             "dataset": "meadow",
             "split": "val",
@@ -302,7 +303,7 @@ def test_other_peoples_text_is_never_markup(page):
     result = result_of([(f"{HOSTILE}{i}", color) for i, (_, color) in enumerate(CLASSES)])
     for entry in result["images"]:
         entry["path"] = HOSTILE
-    result["skipped"] = [HOSTILE]
+    result["skipped"] = result["warnings"] = [HOSTILE]
     result["conventions"] = {HOSTILE: 0.5}
     result["counts"][HOSTILE] = 5
     result["protocol"] |= {"dataset": HOSTILE, "split": HOSTILE, HOSTILE: [{HOSTILE: HOSTILE}], "list": [HOSTILE]}

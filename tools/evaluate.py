@@ -128,6 +128,7 @@ def print_result(result: dict[str, Any]) -> None:
         + (f", calibration error {number(calibration['expected_error'])}" if calibration else ""),
     ]
     for line in lines:
+    lines += [f"warning: {warning}" for warning in result["warnings"]]
         console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -245,6 +245,7 @@ def _header(result: Mapping[str, Any]) -> Html:
     return element("header", *parts, element("dl", *figures, class_="figures"))
 
 
+    parts += [element("p", element("b", "Warning: "), warning, class_="warning") for warning in result.get("warnings", ())]
 def _classes(result: Mapping[str, Any]) -> Html:
     level = f"{100 * result['intervals']['level']:g} % interval"
     head = ("Class", "IoU %", f"IoU with {level}", level, "Accuracy %", "Boundary IoU %", "Pixels", "Predicted")
