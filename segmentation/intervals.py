@@ -20,16 +20,17 @@ from dense_resnet.geometry import positive_integer
 from segmentation.metrics import ABSENT
 
 RESAMPLES = 2000
+FEWEST_IMAGES = 5  # from fewer there is neither an interval nor a p-value: their resamples are almost the same few
 LEVEL = 0.95  # share of the resamples within an interval
 _CHUNK = 250  # resamples at a time, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure of all images and the interval around it. NaN for a class that is never there."""
+    """A figure of all images and the interval around it."""
 
-    value: float
-    low: float
+    value: float  # NaN for a class that no image has
+    low: float  # as high: NaN where fewer than FEWEST_IMAGES images bear on the figure
     high: float
 
 
@@ -49,8 +50,8 @@ class Difference:
 
     mean: Interval
     classes: tuple[Interval, ...]
-    not_better: float  # share of the resamples in which the first system's mean IoU is not above the second's
-    p_value: float  # two-sided: how often resamples deny the sign of the difference, doubled; at most 1
+    not_better: float  # share of the resamples in which the first system's mean IoU is not above the second's; NaN as p_value
+    p_value: float  # two-sided: how often resamples deny the sign of the difference, doubled; at most 1; NaN without interval
     resamples: int
     seed: int
 
@@ -85,6 +86,8 @@ def bootstrap_mean_iou(
     """95 % percentile intervals of the dataset's mean IoU and of each class's IoU.
 
     A class that a resample lacks is left out of its own interval there, and of the resample's mean as `absent` says.
+    There is no interval (NaN) of the mean from fewer than FEWEST_IMAGES images with scored pixels, and none of a class that
+    fewer images have.
 
     Args:
         sums: ``[images, classes, 3]`` integers, images in an order of their own: :func:`class_sums` of their matrices, or
@@ -96,14 +99,14 @@ def bootstrap_mean_iou(
     Raises:
         InputError: no images, or another shape or type.
 
-    >>> sums = class_sums([[[9, 1], [2, 8]], [[6, 4], [1, 9]], [[10, 0], [3, 7]]])
+    >>> sums = class_sums([[[9, 1], [2, 8]], [[6, 4], [1, 9]], [[10, 0], [3, 7]], [[8, 2], [2, 8]], [[7, 3], [0, 10]]])
     >>> bootstrap_mean_iou(sums).mean
-    Interval(value=0.690..., low=0.594..., high=0.738...)
+    Interval(value=0.694..., low=0.647..., high=0.738...)
     """
     sums = _checked(sums)
     value = _scores(sums.sum(axis=0), absent, background)
     draws = [_scores(drawn, absent, background) for drawn in _resampled(sums, resamples, seed)]
-    intervals = _intervals(value, np.concatenate(draws))
+    intervals = _intervals(value, np.concatenate(draws), _images(sums[:, None], background))
     return Intervals(intervals[0], intervals[1:], resamples, seed)
 
 
@@ -118,7 +121,8 @@ def paired_bootstrap(
 ) -> Difference:
     """Whether the first system is better than the second, by resamples of the images that both have scored.
 
-    The p-value is 2 (k + 1) / (resamples + 1), at most 1, where k resamples have a difference of 0 or of the rarer sign.
+    The p-value is 2 (k + 1) / (resamples + 1), at most 1, where k resamples have a difference of 0 or of the rarer sign. There
+    is none (NaN) where the mean has no interval: see :func:`bootstrap_mean_iou`.
 
     Args:
         first, second: ``[images, classes, 3]`` integers, the same images in the same order.
@@ -127,10 +131,10 @@ def paired_bootstrap(
     Raises:
         InputError: as there, or the two differ in shape or in the ground truth's sums.
 
-    >>> first = class_sums([[[9, 1], [2, 8]], [[6, 4], [1, 9]], [[10, 0], [3, 7]]])
-    >>> second = class_sums([[[8, 2], [2, 8]], [[6, 4], [2, 8]], [[9, 1], [3, 7]]])
+    >>> first = class_sums([[[9, 1], [2, 8]], [[6, 4], [1, 9]], [[10, 0], [3, 7]], [[8, 2], [2, 8]], [[7, 3], [0, 10]]])
+    >>> second = class_sums([[[8, 2], [2, 8]], [[6, 4], [2, 8]], [[9, 1], [3, 7]], [[8, 2], [3, 7]], [[7, 3], [1, 9]]])
     >>> paired_bootstrap(first, second).mean
-    Interval(value=0.0684..., low=0.0584..., high=0.0719...)
+    Interval(value=0.0688..., low=0.0639..., high=0.0724...)
     """
     first, second = _checked(first), _checked(second)
     if first.shape != second.shape:
@@ -144,15 +148,16 @@ def paired_bootstrap(
     value = _difference(pairs.sum(axis=0), absent, background)
     draws = [_difference(drawn, absent, background) for drawn in _resampled(pairs, resamples, seed)]
     differences = np.concatenate(draws)
-    intervals = _intervals(value, differences)
+    images = _images(pairs, background)
+    intervals = _intervals(value, differences, images)
     means = differences[:, 0]
-    means = means[np.isfinite(means)]
+    means = means[np.isfinite(means) & (images[0] >= FEWEST_IMAGES)]
     not_better, not_worse = np.count_nonzero(means <= 0), np.count_nonzero(means >= 0)
     return Difference(
         mean=intervals[0],
         classes=intervals[1:],
         not_better=not_better / means.size if means.size else float("nan"),
-        p_value=min(1.0, 2 * (min(not_better, not_worse) + 1) / (means.size + 1)),
+        p_value=min(1.0, 2 * (min(not_better, not_worse) + 1) / (means.size + 1)) if means.size else float("nan"),
         resamples=resamples,
         seed=seed,
     )
@@ -198,12 +203,22 @@ def _difference(pairs: np.ndarray, absent: str, background: bool) -> np.ndarray:
     return np.asarray(first - second)
 
 
-def _intervals(value: np.ndarray, draws: np.ndarray) -> tuple[Interval, ...]:
-    """One for each column of ``[resamples, figures]``, over the resamples that have a figure."""
+def _images(sums: np.ndarray, background: bool) -> np.ndarray:
+    """How many images bear on each figure of :func:`_scores`, of ``[images, systems, classes, 3]``."""
+    has: np.ndarray = (sums > 0).max(axis=(1, 3))
+    any_class = has[:, 0 if background else 1 :].any(axis=1, keepdims=True)
+    return np.asarray(np.concatenate([any_class, has], axis=1).sum(axis=0))
+
+
+def _intervals(value: np.ndarray, draws: np.ndarray, images: np.ndarray) -> tuple[Interval, ...]:
+    """One for each column of ``[resamples, figures]``, over the resamples that have a figure.
+
+    `images` is how many bear on each.
+    """
     ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     made = []
-    for own, column in zip(value, draws.T, strict=True):
-        there = column[np.isfinite(column)]
+    for own, column, number in zip(value, draws.T, images, strict=True):
+        there = column[np.isfinite(column) & (number >= FEWEST_IMAGES)]
         low, high = np.quantile(there, ends) if there.size else (np.nan, np.nan)
         made.append(Interval(float(own), float(low), float(high)))
     return tuple(made)

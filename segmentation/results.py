@@ -250,7 +250,8 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
     Returns:
         ``mean_iou`` (of the first, of the second, their difference, its interval, p_value, not_better) of the dataset's
         counts, ``classes`` (likewise), ``images``, ``resamples``, ``seed``, ``differing`` (where the protocols differ),
-        ``scopes`` (of the two evaluations' own mean IoU, which is another figure where it is not "dataset").
+        ``scopes`` (of the two evaluations' own mean IoU, which is another figure where it is not "dataset"). The interval,
+        p_value and not_better are None where fewer than ``intervals.FEWEST_IMAGES`` images bear on the figure.
 
     Raises:
         InputError: the protocols or the images differ, or the classes or the ground truth do, or a file is damaged.

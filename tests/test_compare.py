@@ -68,6 +68,50 @@ def test_identical_evaluations(folders):
         assert found["images"] == IMAGES
 
 
+def test_too_few_images_to_tell(capsys, tmp_path):
+    """Of one image, the p-value was 0.0010 where the systems differ at all."""
+    for keep in (1, 4):
+        root = tmp_path / str(keep)
+        one, two = (evaluated(root, name, wrong, keep=keep) for name, wrong in (("a", 0.1), ("b", 0.3)))
+        code, out, _ = run(capsys, "compare", one, two, "--json", tmp_path / "c.json")
+        assert code == 0
+        found = json.loads((tmp_path / "c.json").read_text())
+        mean = found["mean_iou"]
+        assert mean["difference"] == mean["first"] - mean["second"] > 0
+        assert (mean["interval"], mean["p_value"], mean["not_better"]) == (None, None, None)
+        assert [each["interval"] for each in found["classes"]] == [None] * 3
+        images = "1 image" if keep == 1 else "4 images"
+        assert f"{images}: too few images to tell; intervals and a p-value need at least 5 with scored pixels" in out
+        assert "p = " not in out
+        assert "*" not in out
+
+
+def test_a_class_of_few_images(capsys, tmp_path):
+    for name, wrong in (("a", 0.1), ("b", 0.3)):
+        evaluated(tmp_path, name, wrong)
+    label = np.array(Image.open(tmp_path / "pairs" / "labels" / "00.png"))
+    Image.fromarray(np.where(label == 1, 2, label)).save(tmp_path / "pairs" / "labels" / "00.png")
+    dataset = open_dataset(tmp_path / "pairs")
+    for name in "ab":
+        folder = FolderSystem(tmp_path / f"{name}-labels", dataset.space, dataset.samples)
+        Evaluation(folder, dataset, tmp_path / name).run(report=False)
+    found = compare(tmp_path / "a", tmp_path / "b")
+    assert [each["interval"] is None for each in found["classes"]] == [False, False, True]
+    assert found["classes"][2]["difference"] == 0
+    out = run(capsys, "compare", tmp_path / "a", tmp_path / "b")[1]
+    assert "(two-sided)" in out
+    assert "intervals need at least 5 images, and for a class, 5 that contain it" in out
+
+
+def test_nothing_to_compare(capsys, tmp_path):
+    nan = Switches(absent="nan")  # a class is nowhere
+    one, two = (evaluated(tmp_path, name, wrong, nan) for name, wrong in (("a", 0.1), ("b", 0.3)))
+    assert compare(one, two)["mean_iou"]["p_value"] is None
+    out = run(capsys, "compare", one, two)[1]
+    assert "12 images: a mean IoU is undefined, so there is no difference to judge" in out
+    assert "p = " not in out
+
+
 def test_a_better_and_a_worse_one(folders):
     found = compare(folders["good"], folders["bad"])
     good, bad = (read_result(folders[name])[0] for name in ("good", "bad"))

@@ -127,9 +127,9 @@ def contents(folder):
 # -- the figures -------------------------------------------------------------------------------------------------------
 
 
-def write_fixture(root, ignore_label=255):
-    """EVALUATION's fixture as files: the dataset, and predictions beside it."""
-    for name, (label, prediction) in zip("AB", FIXTURE, strict=True):
+def write_fixture(root, ignore_label=255, names="AB"):
+    """EVALUATION's fixture as files: the dataset, and predictions beside it; the same again for more names."""
+    for name, (label, prediction) in zip(names, itertools.cycle(FIXTURE), strict=False):
         write_pair(root, name, np.zeros((1, 8, 3), np.uint8), label.astype(np.uint8))
         (root / "predictions").mkdir(exist_ok=True)
         Image.fromarray(prediction.astype(np.uint8)).save(root / "predictions" / f"{name}.png")
@@ -179,7 +179,7 @@ def test_the_fixture_worked_by_hand(tmp_path):
     ],
 )
 def test_switches_need_no_new_run(switches, mean, averaged, tmp_path):
-    dataset, folder = write_fixture(tmp_path)
+    dataset, folder = write_fixture(tmp_path, names="ABCDEF")
     plain = Evaluation(folder, dataset, tmp_path / "out").run(report=False).result
     outcome = Evaluation(folder, dataset, tmp_path / "out", switches).run(report=False)
     assert outcome.scored == 0
@@ -194,6 +194,43 @@ def test_switches_need_no_new_run(switches, mean, averaged, tmp_path):
     for one, other in zip(outcome.result["classes"], plain["classes"], strict=True):  # by the definition, whatever the mean
         assert {**one, "averaged": None} == {**other, "averaged": None}
     assert outcome.result["averaged_classes"] == sum(one["averaged"] for one in outcome.result["classes"]) == averaged
+
+
+def test_few_images_have_no_interval(capsys, tmp_path):
+    dataset, folder = write_fixture(tmp_path, names="ABCD")
+    result = Evaluation(folder, dataset, tmp_path / "out").run().result
+    assert result["mean_iou"] == pytest.approx(0.41667, abs=1e-5)
+    assert result["intervals"]["mean_iou"] is None
+    assert [one["interval"] for one in result["classes"]] == [None] * 4
+    code, out, _ = run(
+        capsys, "evaluate", tmp_path, "--predictions", tmp_path / "predictions", "--out", tmp_path / "out", "--no-report"
+    )
+    assert code == 0
+    assert "mean IoU 0.4167 over 3 classes, 4 images (" in out
+    assert " to " not in out
+    assert "intervals need at least 5 images, and for a class, 5 that contain it" in out
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "Measured on 4 images, too few for an interval, which needs at least 5." in page
+    assert "Intervals need at least 5 images, and for a class, 5 that contain it." in page
+    assert "% interval, by" not in page
+
+
+def test_one_is_one_image_and_one_class(capsys, tmp_path):
+    write_pair(tmp_path, "a", image_of(20, 20, 0), np.zeros((20, 20), np.uint8))
+    (tmp_path / "dataset.json").write_text(json.dumps({"classes": ["all"]}))
+    arguments = ["evaluate", tmp_path, "--predictions", tmp_path / "labels", "--out", tmp_path / "out"]
+    _, out, err = run(capsys, *arguments, "--merge")
+    assert "1 of 1 image is in no shard's log" in err
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "mean IoU 1.0000 over 1 class, 1 image (" in out
+    assert "Measured on 1 image, too few for an interval" in (tmp_path / "out" / "report" / "index.html").read_text()
+    write_pair(tmp_path, "a", image_of(20, 20, 0), np.ones((20, 20), np.uint8))
+    assert "1 of 1 pair cannot be used" in run(capsys, *arguments)[2]
+    dataset = open_dataset(tmp_path)
+    other = FolderSystem(tmp_path / "labels", SPACE, dataset.samples)
+    with pytest.raises(InputError, match=r"the model has 5 classes \(sky, .*\), .* has 1 class \(all\)"):
+        Evaluation(other, dataset, tmp_path / "other")
 
 
 def test_the_ignored_pixel_as_class_0(tmp_path):

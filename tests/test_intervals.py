@@ -7,16 +7,16 @@ import pytest
 
 from dense_resnet.errors import InputError
 from segmentation import metrics
-from segmentation.intervals import Interval, bootstrap_mean_iou, class_sums, paired_bootstrap
+from segmentation.intervals import FEWEST_IMAGES, Interval, bootstrap_mean_iou, class_sums, paired_bootstrap
 
 
 def matrices_of(images, num_classes, seed, rare=0.3):
-    """``[images, classes, classes]``: each image lacks some classes; the last class is in the first image alone."""
+    """``[images, classes, classes]``: each image lacks some classes; the last class is in the first five alone."""
     generator = np.random.default_rng(seed)
     matrices = generator.integers(0, 20, (images, num_classes, num_classes))
     matrices += 60 * np.eye(num_classes, dtype=int)
     lacking = generator.random((images, num_classes)) < rare
-    lacking[1:, -1] = True
+    lacking[:5, -1], lacking[5:, -1] = False, True
     matrices[lacking] = 0
     return np.where(lacking[:, None], 0, matrices)
 
@@ -58,7 +58,7 @@ SETTINGS = [(absent, background) for absent in metrics.ABSENT for background in 
 
 @pytest.mark.parametrize(("absent", "background"), SETTINGS)
 def test_a_loop_over_the_resamples(absent, background):
-    matrices = matrices_of(13, 5, seed=1)
+    matrices = matrices_of(40, 5, seed=1)
     rows = literally(matrices, 300, 7, absent, background)
     if absent == "exclude":
         assert np.isnan(rows[:, 5]).any()  # a class that some resamples lack
@@ -134,11 +134,38 @@ def test_the_same_seed_gives_the_same_bits():
     assert other.low != bootstrap_mean_iou(sums).mean.low
 
 
-def test_one_image_leaves_no_doubt():
-    matrices = matrices_of(1, 4, seed=13, rare=0)
-    made = bootstrap_mean_iou(class_sums(matrices))
-    for interval in (made.mean, *made.classes):
-        assert interval.low == interval.value == interval.high
+@pytest.mark.parametrize("images", [1, FEWEST_IMAGES - 1])
+def test_few_images_give_no_interval_and_no_p_value(images):
+    """An image alone would give an interval without width, and few give a p-value of 1 or of nearly 0."""
+    matrices = matrices_of(images, 4, seed=13, rare=0)
+    unscored = np.concatenate([matrices, np.zeros((9, 4, 4), int)])  # which say no more about the figure
+    for each in (matrices, unscored):
+        sums = class_sums(each)
+        made, pair = bootstrap_mean_iou(sums), paired_bootstrap(sums, class_sums(flawed(each, seed=1)))
+        assert made.mean.value == metrics.mean_iou(matrices.sum(axis=0))
+        for one in (made, pair):
+            assert np.isfinite(figures(one)[:, 0]).all()
+            assert np.isnan(figures(one)[:, 1:]).all()
+        assert np.isnan([pair.not_better, pair.p_value]).all()
+    enough = class_sums(matrices_of(FEWEST_IMAGES, 4, seed=13, rare=0))
+    assert np.isfinite(figures(bootstrap_mean_iou(enough))).all()
+    assert paired_bootstrap(enough, enough).p_value == 1
+
+
+def test_a_class_of_few_images_has_no_interval():
+    matrices = matrices_of(20, 4, seed=17, rare=0)
+    matrices[4:, 3] = 0  # it is in four images
+    matrices[4:, :, 3] = 0
+    for made in (bootstrap_mean_iou(class_sums(matrices)), paired_bootstrap(*[class_sums(matrices)] * 2)):
+        assert np.isfinite(figures(made)[:4]).all()
+        assert np.isfinite(made.classes[3].value)
+        assert np.isnan([made.classes[3].low, made.classes[3].high]).all()
+    for absent in metrics.ABSENT:
+        few = bootstrap_mean_iou(class_sums(matrices[:, 2:, 2:]), absent=absent, background=False)
+        assert np.isnan(few.mean.low), absent  # which is the class's alone
+    other = matrices.copy()
+    other[4, 0, 3], other[4, 0, 0] = 1, other[4, 0, 0] - 1  # the other system finds it in one more
+    assert np.isfinite(paired_bootstrap(class_sums(matrices), class_sums(other)).classes[3].low)
 
 
 def test_a_class_that_is_nowhere():
@@ -149,7 +176,8 @@ def test_a_class_that_is_nowhere():
     assert np.isfinite(dataclasses.astuple(made.mean)).all()
     nothing = bootstrap_mean_iou(np.zeros((5, 3, 3), int))
     assert np.isnan(figures(nothing)).all()
-    assert np.isnan(paired_bootstrap(class_sums(0 * matrices), class_sums(0 * matrices)).not_better)
+    pair = paired_bootstrap(class_sums(0 * matrices), class_sums(0 * matrices))
+    assert np.isnan([pair.not_better, pair.p_value]).all()
 
 
 @pytest.mark.parametrize("absent", metrics.ABSENT)
@@ -160,7 +188,7 @@ def test_the_background_alone_leaves_nothing_to_average(absent):
 
 
 def test_counts_beyond_float32():
-    matrices = np.array([[[2**40, 1], [0, 2**40 + 1]]] * 3)
+    matrices = np.array([[[2**40, 1], [0, 2**40 + 1]]] * 5)
     made = bootstrap_mean_iou(class_sums(matrices), 20)
     assert made.classes[0].low == made.classes[0].high == 2**40 / (2**40 + 1)
 

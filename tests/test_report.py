@@ -299,6 +299,28 @@ def test_what_is_missing_becomes_a_dash(page):
     assert not {"calibration", "boundaries", "skipped"} & {a.get("id") for _, a, *_ in parsed.elements}
 
 
+def test_why_there_is_no_interval(page):
+    result = result_of(images=4)
+    result["intervals"]["mean_iou"] = None
+    for entry in result["classes"]:
+        entry["interval"] = None
+    parsed = page(result)
+    words = "".join(parsed.shown)
+    assert "Measured on 4 images, too few for an interval, which needs at least 5. The mean is over 3 of 4 classes." in words
+    assert "Intervals need at least 5 images, and for a class, 5 that contain it." in words
+    assert [row[3] for row in parsed.rows(0)[1:]] == ["–"] * 4
+    whole = "".join(page(result_of()).shown)
+    assert "too few" not in whole
+    assert "Intervals need" not in whole
+
+
+def test_warnings_stand_at_the_top(page):
+    parsed = page(result_of() | {"warnings": ["less 1, the predictions equal the labels"]})
+    [(_, _, text, around)] = [element for element in parsed.all("p") if element[1].get("class") == "warning"]
+    assert text == "Warning: less 1, the predictions equal the labels"
+    assert "header" in around
+
+
 def test_other_peoples_text_is_never_markup(page):
     result = result_of([(f"{HOSTILE}{i}", color) for i, (_, color) in enumerate(CLASSES)])
     for entry in result["images"]:

@@ -24,9 +24,10 @@ def main(args: argparse.Namespace) -> int:
 
     from dense_resnet.errors import counted, spelt
     from dense_resnet.files import probe_file, write_bytes
+    from segmentation.intervals import FEWEST_IMAGES
     from segmentation.results import compare
 
-    from .evaluate import number
+    from .evaluate import missing_intervals, number
 
     if args.json:
         probe_file(args.json)
@@ -55,10 +56,19 @@ def main(args: argparse.Namespace) -> int:
             f"the evaluations' own mean IoU has scope {' and '.join(others)}, so theirs are other figures: what is compared is "
             "the mean IoU of the counts of all images"
         )
-    lines.append(
-        f"{counted(found['images'], 'image')}, {found['resamples']} resamples; p = {number(mean['p_value'])} (two-sided) "
-        "for the difference of the mean IoUs; * marks intervals without 0"
-    )
+    images = counted(found["images"], "image")
+    if mean["p_value"] is not None:
+        lines.append(
+            f"{images}, {found['resamples']} resamples; p = {number(mean['p_value'])} (two-sided) for the difference of the "
+            "mean IoUs; * marks intervals without 0"
+        )
+        lines += missing_intervals(found["classes"], "difference")
+    elif mean["difference"] is None:
+        lines.append(f"{images}: a mean IoU is undefined, so there is no difference to judge")
+    else:
+        lines.append(
+            f"{images}: too few images to tell; intervals and a p-value need at least {FEWEST_IMAGES} with scored pixels"
+        )
     for line in lines:
         console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
     if args.json:

@@ -127,8 +127,9 @@ def print_result(result: dict[str, Any]) -> None:
         f"frequency-weighted IoU {number(result['frequency_weighted_iou'])}, boundary IoU {number(result['mean_boundary_iou'])}"
         + (f", calibration error {number(calibration['expected_error'])}" if calibration else ""),
     ]
-    for line in lines:
+    lines += missing_intervals(result["classes"], "iou")
     lines += [f"warning: {warning}" for warning in result["warnings"]]
+    for line in lines:
         console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -143,6 +144,15 @@ def _mean(result: dict[str, Any]) -> str:
     nowhere = [one["name"] for one in meant if one["iou"] is None]
     listed = ", ".join(nowhere[:MOST_NAMED]) + (", …" if len(nowhere) > MOST_NAMED else "")
     return f"undefined under --absent {switches['absent']}" + (f" (nowhere: {listed})" if nowhere else "")
+
+
+def missing_intervals(classes: list[dict[str, Any]], figure: str) -> list[str]:
+    """Why classes have the figure and no interval; empty where none lacks it."""
+    from segmentation.intervals import FEWEST_IMAGES
+
+    lacking = any(one[figure] is not None and one["interval"] is None for one in classes)
+    needed = f"intervals need at least {FEWEST_IMAGES} images, and for a class, {FEWEST_IMAGES} that contain it"
+    return [needed] if lacking else []
 
 
 def number(value: float | None) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from dense_resnet import files
 from dense_resnet.errors import counted, spelt
+from segmentation.intervals import FEWEST_IMAGES
 from segmentation.report.pictures import PANELS, Example, example_picture, heat_map, panel_size
 
 NONE = "–"
@@ -216,6 +217,8 @@ def _header(result: Mapping[str, Any]) -> Html:
     intervals, images = result["intervals"], counted(result["counts"]["images"], "image")
     interval, every = _between(intervals["mean_iou"]), len(result["classes"])
     words = [f"Measured on {images}. "]
+    if result["counts"]["images"] < FEWEST_IMAGES:
+        words = [f"Measured on {images}, too few for an interval, which needs at least {FEWEST_IMAGES}. "]
     if interval != NONE:
         how = f" is its {100 * intervals['level']:g} % interval, by {intervals['resamples']:,} resamples of {images}. "
         words = [element("b", f"{interval} %"), how]
@@ -242,10 +245,10 @@ def _header(result: Mapping[str, Any]) -> Html:
     if result["skipped"]:
         link = element("a", f"{counted(len(result['skipped']), 'image')} skipped", href="#skipped")
         parts.append(element("p", link, ": every figure here is without them.", class_="warning"))
+    parts += [element("p", element("b", "Warning: "), warning, class_="warning") for warning in result.get("warnings", ())]
     return element("header", *parts, element("dl", *figures, class_="figures"))
 
 
-    parts += [element("p", element("b", "Warning: "), warning, class_="warning") for warning in result.get("warnings", ())]
 def _classes(result: Mapping[str, Any]) -> Html:
     level = f"{100 * result['intervals']['level']:g} % interval"
     head = ("Class", "IoU %", f"IoU with {level}", level, "Accuracy %", "Boundary IoU %", "Pixels", "Predicted")
@@ -265,8 +268,10 @@ def _classes(result: Mapping[str, Any]) -> Html:
     table = _table(head, rows, texts=[2], class_="classes")
     parts = [_scrolled(table, "Table of classes", tall=len(rows) > LARGEST_TABLE)]
     notes = ["Pixels are the ground truth's, predicted ones the model's."]
-    if any(NONE in row for row in rows):
+    if any(NONE in (*row[:3], *row[4:]) for row in rows):
         notes.append(f"{NONE} is nothing divided by nothing.")
+    if any(entry["iou"] is not None and entry["interval"] is None for entry in result["classes"]):
+        notes.append(f"Intervals need at least {FEWEST_IMAGES} images, and for a class, {FEWEST_IMAGES} that contain it.")
     if not all(entry["averaged"] for entry in result["classes"]):
         notes.append("† is not in the mean.")
     return _joined([*parts, element("p", " ".join(notes), class_="note")])
