@@ -161,6 +161,8 @@ def summarise(
     counts |= {"images": len(sums), "skipped": len(skipped)}
 
     def under(conventions: Switches) -> float | None:
+        if not counts["scored"]:
+            return None  # where absent classes count 0 or 1, the mean of nothing would be a figure
         whole = [matrix] if conventions.scope == "dataset" else None
         every = (_dense(line["matrix"], classes, classes) for line in lines() if line["status"] == OK)
         return _number(presets.mean_iou_under(whole or every, conventions))

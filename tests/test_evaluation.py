@@ -215,6 +215,24 @@ def test_few_images_have_no_interval(capsys, tmp_path):
     assert "% interval, by" not in page
 
 
+@pytest.mark.parametrize("absent", metrics.ABSENT)
+def test_the_mean_of_nothing_is_undefined(absent, capsys, tmp_path):
+    """Not 0 or 1 either, which absent classes count by some conventions; and nothing is printed as NaN."""
+    from tools.evaluate import print_result
+
+    dataset, folder = write_fixture(tmp_path)
+    for name in "AB":
+        write_pair(tmp_path, name, np.zeros((1, 8, 3), np.uint8), np.full((1, 8), 255, np.uint8))
+    result = Evaluation(folder, dataset, tmp_path / "out", Switches(absent=absent)).run().result
+    assert (result["mean_iou"], set(result["conventions"].values())) == (None, {None})
+    print_result(result)
+    out = capsys.readouterr().out
+    assert "mean IoU undefined (no pixel was scored), 2 images (0 pixels scored, 16 ignored)" in out
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "<strong>–</strong>" in page
+    assert not re.search(r"\bnan\b", re.sub(r"<dt>absent</dt><dd>nan", "", out + page), re.IGNORECASE)
+
+
 def test_one_is_one_image_and_one_class(capsys, tmp_path):
     write_pair(tmp_path, "a", image_of(20, 20, 0), np.zeros((20, 20), np.uint8))
     (tmp_path / "dataset.json").write_text(json.dumps({"classes": ["all"]}))

@@ -139,6 +139,8 @@ def _mean(result: dict[str, Any]) -> str:
         figures = number(result["mean_iou"]), _interval(result["intervals"]["mean_iou"])
         averaged = result["averaged_classes"]
         return " ".join([*filter(None, figures), f"over {averaged} {'class' if averaged == 1 else 'classes'}"])
+    if not result["counts"]["scored"]:
+        return "undefined (no pixel was scored)"
     switches = result["protocol"]["switches"]
     meant = result["classes"][0 if switches["background"] else 1 :]
     nowhere = [one["name"] for one in meant if one["iou"] is None]
