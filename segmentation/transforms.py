@@ -16,6 +16,8 @@ from dense_resnet.errors import InputError
 from dense_resnet.images import opencv
 
 HUE_CIRCLE = 180  # OpenCV's hue of uint8, in half degrees
+LONGEST = 32766  # pixels a side that OpenCV warps: it keeps coordinates in 16 bits
+MARGIN = 2  # pixels around a window, for the neighbors that are blended
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ def augment(
     cv2 = opencv()
     smooth = cv2.GaussianBlur(image, (0, 0), 0.5 * max(steps)) if max(steps) > 1 else image  # else shrinking aliases
     size = (sizes[1], sizes[0])
+    if max(label.shape) > LONGEST:
+        rows, columns = (_window(*axis) for axis in zip(label.shape, inverse[::-1, 2], steps, sizes, strict=True))
+        smooth, label = smooth[rows, columns], np.ascontiguousarray(label[rows, columns])
+        inverse[:, 2] -= columns.start, rows.start
     view = cv2.warpAffine(
         smooth, inverse, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     ).reshape(*sizes, image.shape[2])
@@ -91,6 +97,21 @@ def placed(values: np.ndarray, offset: tuple[int, int], size: tuple[int, int], f
     canvas = np.full((*size, *values.shape[2:]), fill, values.dtype)
     canvas[offset[0] : offset[0] + values.shape[0], offset[1] : offset[1] + values.shape[1]] = values
     return canvas
+
+
+def _window(side: int, first: float, step: float, size: int) -> slice:
+    """The part of an axis of `side` pixels that `size` pixels are sampled from, `step` apart from `first` on.
+
+    >>> _window(100000, 39999.5, 2.0, 33)
+    slice(39997, 40067, None)
+    """
+    start, end = max(0, math.floor(first) - MARGIN), min(side, math.ceil(first + step * (size - 1)) + MARGIN + 1)
+    if end - start > LONGEST:
+        raise InputError(
+            f"a view of {size} pixels would shrink {end - start:,} pixels of this image, and OpenCV takes {LONGEST:,} a side "
+            "at most. Raise the first --scale, or cut the image into several."
+        )
+    return slice(start, end)
 
 
 def _jittered(image: np.ndarray, amounts: np.ndarray) -> np.ndarray:

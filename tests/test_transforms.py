@@ -66,6 +66,40 @@ def test_image_and_label_stay_joined(scale):
     assert inner > 0.2
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_panoramas_are_longer_than_opencv_warps(transposed, dtype):
+    """Every kind of label; the view is the image's own pixels, and shows what it does of a short image."""
+    image, label = noise((40, 40000))
+    label = label.astype(dtype)
+    options = Augmentation((33, 65), (1.0, 1.0), flip=False)
+    if transposed:
+        image, label, options = image.swapaxes(0, 1), label.T, Augmentation((65, 33), (1.0, 1.0), flip=False)
+    starts = []
+    for view, own, _ in views(image, label, options):
+        rows = np.lib.stride_tricks.sliding_window_view(label, (1, 24))[..., 0, :]
+        ((row, column),) = np.argwhere((rows == own[0, :24]).all(axis=-1))
+        np.testing.assert_array_equal(own, label[row : row + own.shape[0], column : column + own.shape[1]])
+        np.testing.assert_array_equal(view, image[row : row + own.shape[0], column : column + own.shape[1]])
+        starts.append(max(row, column))
+    assert max(starts) > 32767
+
+
+def test_a_panoramas_windows_are_sampled_as_a_short_images():
+    """Smaller and mirrored too: a picture that repeats looks as its one period does."""
+    image, label = squares((64, 40000))
+    for view, own, _ in views(image, label, Augmentation((33, 65), (0.5, 2.0))):
+        padded = np.pad(own.astype(int), 2, constant_values=-1)
+        flat = (np.lib.stride_tricks.sliding_window_view(padded, (5, 5)) == own[..., None, None]).all(axis=(2, 3))
+        np.testing.assert_allclose(view[flat], 12.0 * own[flat][:, None].repeat(3, axis=1), atol=1)
+
+
+def test_a_window_longer_than_opencv_warps_is_refused():
+    image, label = noise((4, 70000))
+    with pytest.raises(InputError, match=r"would shrink .* pixels of this image, and OpenCV takes 32,766 a side"):
+        augment(image, label, Augmentation((33, 65), (0.001, 0.001)), np.random.default_rng(0))
+
+
 def test_scale_1_without_flip_is_a_crop_to_the_byte():
     image, label = noise((60, 80))
     windows = np.lib.stride_tricks.sliding_window_view(label, (33, 65))
