@@ -1,6 +1,8 @@
 """The command as a user meets it: verbs as scripts and installed, the commonest mistakes, no traceback."""
 
+import argparse
 import errno
+import importlib
 import json
 import os
 import subprocess
@@ -14,7 +16,7 @@ from conftest import weights_of
 import dense_resnet as dr
 from dense_resnet import checkpoints, images
 from dense_resnet.variants import from_description
-from tools import cli
+from tools import cli, synonyms
 
 ROOT = Path(__file__).parent.parent
 SCENES_MODEL = ROOT / "tools" / "scenes_model"
@@ -329,6 +331,19 @@ def test_security_md_names_tests_that_exist():
         (["describe", "resnet_v1_18", "--out", "16"], "--out is an option of convert, extract, "),
         (["check", "resnet_v1_18", "--random", "0"], "--random 0. Did you mean --random-weights?"),
         (["describe", "resnet_v2_50", "resnet_v2_101"], "unrecognized arguments: resnet_v2_101\n"),
+        (["train", "d", "--epochs", "9", "--out", "o"], "Did you mean --steps? It counts batches: epochs x images / --batch."),
+        (["train", "d", "--batch-size", "4", "--out", "o"], "--batch-size 4. Did you mean --batch?"),
+        (["train", "d", "--output", "o"], "--output o. Did you mean --out?\n"),
+        (["train", "d", "--output_dir=o", "-lr", "1"], "Did you mean --out? Did you mean --lr?\n"),
+        (["train", "d", "--lr-schedule", "cosine", "--out", "o"], "Did you mean --lr? The schedule is always poly"),
+        (["train", "--data-dir", "d", "--out", "o"], "Did you mean DATASET? It stands without an option."),
+        (["evaluate", "d", "--crop", "513", "--out", "o"], "--crop 513. Did you mean --size?"),
+        (
+            ["predict", "i", "--checkpoint", "m", "-o", "o"],
+            "Did you mean --model? It is a model directory. Did you mean --out?",
+        ),
+        (["export", "m", "--format", "onnx", "--out", "o"], "--format onnx. Did you mean --to?"),
+        (["train", "d", "--Steps", "3", "--out", "o"], "--Steps 3. Did you mean --steps?"),
     ],
 )
 def test_a_misspelt_option_gets_the_verbs_own_and_a_hint(arguments, hint, capsys):
@@ -337,6 +352,21 @@ def test_a_misspelt_option_gets_the_verbs_own_and_a_hint(arguments, hint, capsys
     printed = capsys.readouterr().err
     assert hint in printed
     assert printed.startswith(f"usage: dense-resnet {arguments[0]} ")
+
+
+def test_every_name_that_others_use_leads_to_the_option_of_its_row():
+    """Of some verb, which has no option of that name: no row hides another, and none is of an option that is gone."""
+    own = []
+    for verb in cli.VERBS:
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"tools.{verb}").configure(parser)
+        own.append(set(parser._option_string_actions) | {str(action.metavar) for action in parser._actions})
+    for option, names, _ in synonyms.ROWS:
+        for name in names.split():
+            assert any(
+                synonyms.meant(f"--{name}", options).startswith(f"Did you mean {option}?") and f"--{name}" not in options
+                for options in own
+            ), (option, name)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import difflib
 import errno
 import importlib
 import io
+import itertools
 import os
 import re
 import signal
@@ -58,10 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
         }
         for verb, module in modules.items():
             module.configure(parsers[verb])
-        _check_verb(parser, sys.argv[1:] if arguments is None else arguments)
-        args, unknown = parser.parse_known_args(arguments)
-        if unknown:
-            parsers[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, args.verb, parsers)}")
+        words = sys.argv[1:] if arguments is None else arguments
+        _check_verb(parser, words)
+        strange = _strange_options(words[1:], parsers[words[0]]) if words and words[0] in parsers else []
+        if strange:  # `--output DIR` says more than that --out is missing
+            for part in (*parsers[words[0]]._actions, *parsers[words[0]]._mutually_exclusive_groups):
+                part.required = False
+        args, unknown = parser.parse_known_args(words)
+        if unknown or strange:
+            listed = " ".join(unknown or strange)
+            hints = "".join(f" {hint}" for hint in _hints(strange, args.verb, parsers))
+            parsers[args.verb].error(f"unrecognized arguments: {listed}{'.' if hints else ''}{hints}")
         _check_texts(args)
         with _interrupts(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)  # they are refused by name
@@ -170,18 +178,29 @@ def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> No
     parser.error(f"unknown verb {first!r}.{f' Did you mean {close[0]}?' if close else ''} Verbs: {', '.join(VERBS)}.")
 
 
-def _meant(unknown: Sequence[str], verb: str, parsers: dict[str, argparse.ArgumentParser]) -> str:
-    """What may have been meant by options that `verb` does not have: the closest of its own, or another verb's."""
-    options = {name: re.findall(r"--[a-z-]+", parser.format_usage()) for name, parser in parsers.items()}
-    hints = ""
-    for given in (text.partition("=")[0] for text in unknown if text.startswith("--")):
-        others = [name for name in parsers if given in options[name]]
-        close = [name for name in options[verb] if name.startswith(given)] or difflib.get_close_matches(given, options[verb], 1)
-        if close and not others:
-            hints += f". Did you mean {close[0]}?"
-        elif others:
-            hints += f". {given} is an option of {', '.join(others)}."
-    return hints
+def _strange_options(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The options among a verb's arguments that it does not have."""
+    given = itertools.takewhile(lambda word: word != "--", words)
+    names = [word.partition("=")[0] for word in given if re.match(r"--?[A-Za-z]\S*$", word)]
+    return [name for name in names if name not in parser._option_string_actions]
+
+
+def _hints(strange: Sequence[str], verb: str, parsers: dict[str, argparse.ArgumentParser]) -> Iterator[str]:
+    """What is meant by options that `verb` does not have: one of its own, by meaning or by letters, or another verb's."""
+    from . import synonyms
+
+    options = {name: parser._option_string_actions.keys() for name, parser in parsers.items()}
+    own, places = options[verb], {str(action.metavar) for action in parsers[verb]._actions if not action.option_strings}
+    for given in strange:
+        plain = f"--{synonyms.plain_name(given)}"
+        if plain in own:
+            yield f"Did you mean {plain}?"
+        elif said := synonyms.meant(given, own | places):
+            yield said
+        elif others := [name for name in parsers if given in options[name]]:
+            yield f"{given} is an option of {', '.join(others)}."
+        elif close := [name for name in own if name.startswith(plain)] or difflib.get_close_matches(plain, own, 1):
+            yield f"Did you mean {close[0]}?"
 
 
 def _check_texts(args: argparse.Namespace) -> None:
