@@ -83,6 +83,13 @@ def aligned_size(size: int, stride: int = NOMINAL_STRIDE) -> int:
     return output_size(positive_integer("size", size) - 1, positive_integer("stride", stride)) * stride + 1
 
 
+def check_aligned(name: str, side: object, stride: int = NOMINAL_STRIDE) -> None:
+    """Raises an :class:`InputError` for a side that is not ``stride * n + 1`` pixels; the message has the next one."""
+    nearest = aligned_size(max(2, positive_integer(name, side)), stride)
+    if side != nearest:
+        raise InputError(f"{name} must be {stride}n+1 pixels (not {side}); next: {nearest}.")
+
+
 @dataclass(frozen=True)
 class Window:
     """What a convolution or a pooling looks at, along one axis."""

@@ -230,6 +230,7 @@ def build_head(
     boxes: tf.Tensor | None = None,
     dropout: Uniform | None = None,
     batch_norm_decay: float = BATCH_NORM_DECAY,
+    freeze_image_pooling: bool = False,
 ) -> tf.Tensor:
     """The head's ops on slim's layers.
 
@@ -240,6 +241,7 @@ def build_head(
         boxes: where the images lie on their canvases: see :func:`dense_resnet.canvas.covered`; None takes the whole canvas.
         dropout: draws the numbers that say which activations training drops; None drops none.
         batch_norm_decay: of the moving averages.
+        freeze_image_pooling: normalizes the pooled features by their moving averages, and leaves those alone.
 
     Returns:
         Logits ``[batch, rows, columns, num_classes]``, of the features' size, or of the skip's under the decoder.
@@ -253,7 +255,9 @@ def build_head(
             size = tf.shape(features)[1:3]
             inside = None if boxes is None else covered(boxes, size, head.output_stride)
             features = masked(features, inside)
-            parts = [enlarged(convolve(image_mean(head, features, inside), head.image_projection), size)]
+            with slim.arg_scope([slim.batch_norm], is_training=is_training and not freeze_image_pooling):
+                pooled = convolve(image_mean(head, features, inside), head.image_projection)
+            parts = [enlarged(pooled, size)]
             parts += [_stack(features, branch, None) for branch in head.branches]
             net = convolve(tf.concat(parts, axis=3), head.projection)
             if dropout is not None:

@@ -163,7 +163,15 @@ class SegmentationModel(SlimModule):
         return CompiledRunner(build, self.weights, plan, scheme, precision, weights_sha256, side, plain)
 
     @tf.autograph.experimental.do_not_convert  # as SlimModule._ops
-    def training_logits(self, images: tf.Tensor, boxes: tf.Tensor, dropout: Uniform, freeze_batch_norm: bool) -> tf.Tensor:
+    def training_logits(
+        self,
+        images: tf.Tensor,
+        boxes: tf.Tensor,
+        dropout: Uniform,
+        freeze_batch_norm: bool,
+        *,
+        freeze_image_pooling: bool = False,
+    ) -> tf.Tensor:
         """What a training step differentiates: :meth:`__call__` in training mode, for use inside a ``tf.function``.
 
         Args:
@@ -171,8 +179,11 @@ class SegmentationModel(SlimModule):
             boxes: where the images lie on their canvases: see :func:`dense_resnet.canvas.covered`.
             dropout: a function of a shape and a dtype that draws from [0, 1); equal numbers drop the same activations.
             freeze_batch_norm: normalizes by the moving averages and leaves them alone.
+            freeze_image_pooling: does so for the head's pooled features alone.
         """
-        return self._pixels(images, not freeze_batch_norm, dropout, boxes)
+        canvas, _ = self._padded(images)
+        cells = self._cells(canvas, not freeze_batch_norm, dropout, boxes, freeze_image_pooling)
+        return _on_pixels(cells, canvas, images)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -203,14 +214,9 @@ class SegmentationModel(SlimModule):
         dropout = tf.random.uniform if training else None
         if output == CELLS:
             return self._cells(images, training, dropout, None)
-        if output == PIXELS:
-            return self._pixels(images, training, dropout, None)
         canvas, boxes = self._padded(images)
-        return self._cells(canvas, training, dropout, boxes)
-
-    def _pixels(self, images: tf.Tensor, training: bool, dropout: Uniform | None, boxes: tf.Tensor | None) -> tf.Tensor:
-        canvas, own = self._padded(images)
-        return _on_pixels(self._cells(canvas, training, dropout, own if boxes is None else boxes), canvas, images)
+        cells = self._cells(canvas, training, dropout, boxes)
+        return _on_pixels(cells, canvas, images) if output == PIXELS else cells
 
     def _padded(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`images` on canvases of the next aligned size, and where they lie there: see :func:`dense_resnet.canvas.covered`."""
@@ -246,7 +252,14 @@ class SegmentationModel(SlimModule):
             cells = masked(cells, ends.inside(cells, SKIP_STRIDE if head.skip else head.output_stride))
         return tf.cast(found.features, tf.float32), tf.cast(cells, tf.float32)
 
-    def _cells(self, images: tf.Tensor, training: bool, dropout: Uniform | None, boxes: tf.Tensor | None) -> tf.Tensor:
+    def _cells(
+        self,
+        images: tf.Tensor,
+        training: bool,
+        dropout: Uniform | None,
+        boxes: tf.Tensor | None,
+        freeze_image_pooling: bool = False,
+    ) -> tf.Tensor:
         skip = None
         if self.head.skip:
             end_points = self.backbone.end_points(images, training)
@@ -255,7 +268,10 @@ class SegmentationModel(SlimModule):
             features = self.backbone(images, training)
         boxes = boxes if self.head.canvas == IMAGE else None
         with self._own_variables():
-            return build_head(self.head, features, skip, training, boxes=boxes, dropout=dropout, batch_norm_decay=self._decay)
+            return build_head(
+                self.head, features, skip, training, boxes=boxes, dropout=dropout, batch_norm_decay=self._decay,
+                freeze_image_pooling=freeze_image_pooling,
+            )  # fmt: skip
 
 
 def check_weights(variables: Iterable[Variable], weights: Mapping[str, np.ndarray], source: str) -> None:

@@ -7,8 +7,14 @@
 
 Everything random is a function of (seed, position in the data), so step, weights and momentum are the whole state: a run
 that was killed and started again gives the weights of an uninterrupted one, bit for bit on one worker, where TensorFlow
-runs deterministic ops (the `train` verb sees to that). Over several devices the loss is the global sum over the global
-number of valid pixels; all of them share the out folder, and the first worker alone writes. (``tests/test_training.py``)
+runs deterministic ops (the `train` verb sees to that).
+
+Batch norm over the image's mean, in heads that pool it, has one value an image: from few of them its variance is far from
+that of all images (0 from one), and inference divides by its root. So below :data:`SMALLEST_BATCH` images a device that
+one layer is normalized by its moving averages in training too, whatever the others are.
+
+Over several devices the loss is the global sum over the global number of valid pixels; all of them share the out folder,
+and the first worker alone writes. (``tests/test_training.py``)
 """
 
 from __future__ import annotations
@@ -33,12 +39,14 @@ import tensorflow as tf
 from dense_resnet import checkpoints, files, geometry, journal, strict_json, variants
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints import safetensors
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, counted
+from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import preprocess
 from dense_resnet.runner import EXACT
 from dense_resnet.slim_module import checked_seed
 from segmentation import losses, metrics
 from segmentation.confusion import ConfusionMatrix
+from segmentation.heads import HeadPlan
 from segmentation.model import SegmentationModel
 from segmentation.model_directory import DESCRIPTION, WEIGHTS, save_model
 from segmentation.prediction import Inference, Predictor
@@ -47,6 +55,7 @@ from segmentation.transforms import Augmentation, augment, placed
 
 FORMAT = 1
 FOLDER, LAST = "training", "last"
+BY_AVERAGES = "moving averages"  # of the batch norm over pooled features, where the batch is too small
 STATE, LOG, CURVES = "state.safetensors", "log.jsonl", "tensorboard"
 MOMENTUM = "momentum/"  # before a variable's name
 EXIF = "exif"  # a dataset's
@@ -163,6 +172,30 @@ def label_histogram(dataset: Dataset, progress: Progress = quiet) -> np.ndarray:
     return total
 
 
+def unreached(plan: Plan, head: HeadPlan, crop: tuple[int, int]) -> str | None:
+    """Which atrous branches a crop is too small for: their outer taps touch no cell of an image; None where all touch.
+
+    >>> from segmentation.heads import plan_head
+    >>> plan = variants.plan("resnet_v1_18", 16)
+    >>> print(unreached(plan, plan_head(plan, 2), (129, 129)).partition(":")[0])
+    crop 129 is 9x9 cells at output_stride 16
+    >>> unreached(plan, plan_head(plan, 2), (289, 289))
+    """
+    cells = plan.feature_size(crop)
+    rates = sorted({layer.rate for branch in head.branches for layer in branch if layer.kernel > 1})
+    beyond = [str(rate) for rate in rates if rate >= min(cells)]
+    if not beyond:
+        return None
+    fitting = geometry.aligned_size(rates[-1] * plan.output_stride + 1, plan.nominal_stride)
+    sides = "x".join(str(side) for side in dict.fromkeys(crop))
+    named = f"rate {beyond[0]}" if len(beyond) == 1 else f"rates {', '.join(beyond[:-1])} and {beyond[-1]}"
+    return (
+        f"crop {sides} is {cells[0]}x{cells[1]} cells at output_stride {plan.output_stride}: the outer taps of ASPP's {named} "
+        f"never touch an image there, and stay untrained. --crop {fitting} trains them, at any output_stride; for images that "
+        "are smaller, --head fcn has no such taps"
+    )
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run came to."""
@@ -216,6 +249,11 @@ class Training:
         replicas = self.strategy.num_replicas_in_sync
         if recipe.batch % replicas:
             raise InputError(f"batch must be a multiple of the {replicas} devices (not {recipe.batch}).")
+        for side in recipe.augmentation.crop:
+            geometry.check_aligned("crop", side, model.backbone.plan.nominal_stride)
+        own = recipe.batch // replicas
+        pools = model.head.image_projection is not None and not recipe.freeze_batch_norm
+        self._few = own if pools and own < SMALLEST_BATCH else None  # images, of which the pooled features' norm takes none
         space = dataset.space
         if space.num_classes != model.head.num_classes:
             raise InputError(f"{dataset.name} has {space.num_classes} classes, the model {model.head.num_classes}.")
@@ -244,6 +282,7 @@ class Training:
             "dataset": _described(dataset),
             "validation": _described(validation) if validation is not None else None,
             "validation_size": validation_size,
+            "image_pooling_batch_norm": BY_AVERAGES if self._few else None,
             "recipe": dataclasses.asdict(recipe),
         }
 
@@ -290,6 +329,8 @@ class Training:
                 say(f"going on at step {start} of {steps}")
             if start == steps:
                 return Outcome(start, run.best, False, tuple(run.warnings.values()))
+            for line in self._remarks():
+                say(line)
             stack.enter_context(run.open(folder, start))
             stack.enter_context(mixed_precision(self.recipe.precision))
             batches = stack.enter_context(contextlib.closing(self._batches(start)))
@@ -304,6 +345,18 @@ class Training:
                 if stopping:
                     return Outcome(done, run.best, True, tuple(run.warnings.values()))
         return Outcome(steps, run.best, False, tuple(run.warnings.values()))
+
+    def _remarks(self) -> Iterator[str]:
+        """What a reader should know of a run before its first step."""
+        recipe = self.recipe
+        if self._few:
+            yield (
+                f"image pooling: its batch norm uses its moving averages in training too: with {counted(self._few, 'image')} a "
+                f"device it has {counted(self._few, 'value')} a channel, too few for a variance (from {SMALLEST_BATCH} on it "
+                "uses the batch's)"
+            )
+        if line := unreached(self.model.backbone.plan, self.model.head, recipe.augmentation.crop):
+            yield line
 
     def _total(self, number: int) -> int:
         """The sum of a number over the workers, each of which must ask for it."""
@@ -446,7 +499,9 @@ class TrainingRun:
             return tf.random.stateless_uniform(whole, [step, recipe.seed], dtype=dtype)[number * own : (number + 1) * own]
 
         with tf.GradientTape() as tape:
-            logits = model.training_logits(pixels, boxes, dropout, recipe.freeze_batch_norm)
+            logits = model.training_logits(
+                pixels, boxes, dropout, recipe.freeze_batch_norm, freeze_image_pooling=training._few is not None
+            )
             total, count = losses.cross_entropy(
                 logits, labels, training.dataset.space.ignore_label, recipe.class_weights, recipe.hardest
             )
@@ -498,7 +553,7 @@ class TrainingRun:
         mean = metrics.mean_iou(matrix.counts)
         better = self.best is None or mean > self.best
         self.say(
-            f"step {done}: mean IoU {mean:.4f} on {len(samples)} validation images, "
+            f"step {done}: mean IoU {mean:.4f} on {counted(len(samples), 'validation image')}, "
             f"{metrics.mean_iou(self.seen.counts):.4f} on the training views since" + (" (best so far)" if better else "")
         )
         class_iou = metrics.class_iou(matrix.counts)

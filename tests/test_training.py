@@ -599,6 +599,76 @@ def test_models_and_data_that_do_not_fit(data, tmp_path):
         fitted(dr.variants.from_description(PLAN, 8, in_channels=4))
 
 
+@pytest.mark.parametrize("side", [32, 40])
+def test_a_crop_that_is_not_aligned_is_told_as_a_size_is(side, data, tmp_path):
+    with pytest.raises(InputError, match=rf"^crop must be 8n\+1 pixels \(not {side}\); next: {side + 1}\.$"):
+        make(data, tmp_path, augmentation=Augmentation((33, side)))
+
+
+def test_a_crop_too_small_for_the_atrous_rates_is_said_before_the_first_step(data, tmp_path):
+    """At stride 8 the rates are 12, 24 and 36."""
+
+    def said(head, crop):
+        one = make(data, tmp_path / f"{head}{crop}", head=head, steps=1, batch=1, augmentation=Augmentation((crop, crop)))
+        return [line for line in one._remarks() if line.startswith("crop ")]
+
+    (line,) = said("aspp", 33)
+    assert line.startswith("crop 33 is 5x5 cells at output_stride 8: the outer taps of ASPP's rates 12, 24 and 36 never touch")
+    assert "--crop 289 trains them" in line
+    assert "the outer taps of ASPP's rate 36 never touch" in said("aspp", 281)[0]
+    assert said("aspp", 289) == said("fcn", 33) == []
+    lines = []
+    one = make(data, tmp_path / "run", head="aspp", steps=1, batch=1)
+    one.run(say=lines.append, progress=lambda *call: lines.append("a step"))
+    assert lines.index(line) < lines.index("a step")
+
+
+def pooled_norm(weights):
+    """Of the head's image pooling: its moving averages."""
+    return {name: value for name, value in weights.items() if name.startswith("image_pooling/") and "moving_" in name}
+
+
+@pytest.mark.parametrize("head", ["aspp", "decoder"])
+def test_few_images_a_batch_leave_the_image_poolings_averages_alone(head, data, tmp_path):
+    """One has no variance, by whose root inference divides; the other layers have many cells."""
+    if head == "decoder":  # needs a second unit in its first block
+        plan = {**PLAN, "blocks": [["block1", [[16, 8, 1], [16, 8, 2]]], PLAN["blocks"][1]]}
+        backbone = Backbone(dr.variants.from_description(plan, 8), seed=0, batch_norm_decay=0.8)
+        model = SegmentationModel(backbone, 3, head, seed=0, batch_norm_decay=0.8)
+        recipe = Recipe(steps=3, batch=1, augmentation=Augmentation((33, 33)))
+        one = Training(model, open_dataset(data, "train"), None, tmp_path, recipe, validation_size=49)
+    else:
+        one = make(data, tmp_path, head=head, batch=1)
+    lines = []
+    one.run(say=lines.append)
+    assert_equal(pooled_norm(one.model.weights), pooled_norm(one.initial))
+    others = {name for name in one.initial if "moving_" in name} - pooled_norm(one.initial).keys()
+    assert all(not np.array_equal(one.model.weights[name], one.initial[name]) for name in others)
+    assert any(
+        line.startswith("image pooling: its batch norm uses its moving averages") and "1 image" in line for line in lines
+    )
+    images = np.stack([one.view(position)[1] for position in range(8)])
+    trained = [one.model.training_logits(image[None], None, False, freeze_image_pooling=True).numpy() for image in images]
+    assert one.model(images).numpy().std() < 10 * np.std(trained)
+    assert load_model(tmp_path / "last").training["image_pooling_batch_norm"] == "moving averages"
+
+
+def test_many_images_a_device_move_the_image_poolings_averages(data, tmp_path, monkeypatch):
+    """As trainings with a pretrained start have had it, whose batch norm is by the batch from as many on."""
+    few = training.SMALLEST_BATCH
+    one = make(data, tmp_path, head="aspp", batch=few, steps=1)
+    lines = []
+    one.run(say=lines.append)
+    assert all(not np.array_equal(value, one.initial[name]) for name, value in pooled_norm(one.model.weights).items())
+    assert not any(line.startswith("image pooling") for line in lines)
+    assert one.protocol["image_pooling_batch_norm"] is None
+    for other in ({"head": "fcn", "batch": 1}, {"batch": 1, "freeze_batch_norm": True}):
+        assert make(data, tmp_path, **{"head": "aspp", **other}).protocol["image_pooling_batch_norm"] is None
+    monkeypatch.setattr(type(tf.distribute.get_strategy()), "num_replicas_in_sync", property(lambda self: 2))
+    assert make(data, tmp_path, head="aspp", batch=few).protocol["image_pooling_batch_norm"] == "moving averages"
+    assert make(data, tmp_path, head="aspp", batch=2 * few).protocol["image_pooling_batch_norm"] is None
+
+
 # -- exactly on -------------------------------------------------------------------------------------------------------
 
 
@@ -783,6 +853,8 @@ def test_mistakes_on_the_command_line(command, data, tmp_path, trained):
         ((*model, "--lr", 0), "learning_rate must be above 0"),
         ((*model, "--head", "psp"), "head must be one of 'fcn', 'aspp', 'decoder'"),
         ((*model, "--size", 50), "size must be 8n+1 pixels (not 50); next: 57"),
+        ((*model, "--crop", 50), "crop must be 8n+1 pixels (not 50); next: 57"),
+        (("--init", trained[0].out, "--crop", 50), "crop must be 8n+1 pixels (not 50); next: 57"),
         (
             ("--init", trained[0].out, "--classes", tmp_path / "classes.json"),
             "was trained on other classes (ground, red, green)",

@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--plain", action="store_true", help="plain 3x3 convolutions in the head, not separable ones")
 
     views = parser.add_argument_group("views of the images")
-    views.add_argument("--crop", type=int, default=513, metavar="N", help="side in pixels (default 513)")
+    views.add_argument("--crop", type=int, default=513, metavar="N", help="side in pixels, 32n+1 (default 513)")
     views.add_argument("--scale", type=float, nargs=2, default=[0.5, 2.0], metavar=("LOW", "HIGH"), help="default 0.5 2")
     views.add_argument("--no-flip", action="store_true", help="no mirror images")
     views.add_argument("--jitter", type=float, default=0.0, metavar="X", help="of the colours, such as 0.3 (default 0)")
@@ -66,11 +66,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--distribute", choices=(AUTO, ONE, MIRRORED, WORKERS), default=AUTO, help="auto: by TF_CONFIG")
     run.add_argument("--validate-every", type=int, default=500, metavar="N", help="steps (default 500)")
     run.add_argument("--save-every", type=int, default=500, metavar="N", help="steps (default 500)")
-    run.add_argument("--size", type=int, default=513, metavar="N", help="canvas of validation images (default 513)")
+    run.add_argument("--size", type=int, default=513, metavar="N", help="canvas of validation images, 32n+1 (default 513)")
 
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
+    from dense_resnet.geometry import check_aligned
     from segmentation.samples import recognise
 
     from .cli import STOPPED, is_folder, progress_bar, start_tensorflow, stop_signals
@@ -82,6 +83,8 @@ def main(args: argparse.Namespace) -> int:
     if args.init and (args.weights or args.multi_grid or args.head or args.plain):
         raise InputError("--init brings the whole model: --weights, --multi-grid, --head and --plain go with --model.")
     planned = None if args.init else _plan(args)
+    if planned:  # a model directory's is read later
+        check_aligned("crop", args.crop, planned.nominal_stride)
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
     datasets = None if layout.is_records else _datasets(args, layout)  # without TensorFlow, mistakes show at once
     with stop_signals() as stop:
@@ -154,6 +157,7 @@ def _strategy(asked: str) -> Any:
 
 
 def _recipe(args: argparse.Namespace, dataset: Dataset) -> Recipe:
+    from dense_resnet.errors import counted
     from segmentation.training import SMALLEST_BATCH, Recipe
     from segmentation.transforms import Augmentation
 
@@ -161,7 +165,7 @@ def _recipe(args: argparse.Namespace, dataset: Dataset) -> Recipe:
     small = args.batch < SMALLEST_BATCH
     freeze = args.freeze_bn == YES or (args.freeze_bn == AUTO and small and given)
     why = {
-        AUTO: f"{args.batch} images a batch"
+        AUTO: f"{counted(args.batch, 'image')} a batch"
         + ("" if given or not small else ", which is few; but random weights have no averages to go by yet"),
         YES: "as asked",
         NO: "as asked",
