@@ -9,6 +9,11 @@ Everything random is a function of (seed, position in the data), so step, weight
 that was killed and started again gives the weights of an uninterrupted one, bit for bit on one worker, where TensorFlow
 runs deterministic ops (the `train` verb sees to that).
 
+More steps continue a training, finished or not: a new *leg* starts at the step of the state, and the learning rate follows
+the schedule of the new number of steps from there on, as if it had always been that long. The data continue in their
+order. So the result differs from that of one long training by the rates of the earlier legs, and the protocol lists them
+all: ``"legs": [{"from": 0, "steps": 4000}, {"from": 4000, "steps": 8000}]``.
+
 Batch norm over the image's mean, in heads that pool it, has one value an image: from few of them its variance is far from
 that of all images (0 from one), and inference divides by its root. So below :data:`SMALLEST_BATCH` images a device that
 one layer is normalized by its moving averages in training too, whatever the others are.
@@ -55,6 +60,7 @@ from segmentation.transforms import Augmentation, augment, placed
 
 FORMAT = 1
 FOLDER, LAST = "training", "last"
+LEGS, FROM, STEPS = "legs", "from", "steps"  # of a protocol
 BY_AVERAGES = "moving averages"  # of the batch norm over pooled features, where the batch is too small
 STATE, LOG, CURVES = "state.safetensors", "log.jsonl", "tensorboard"
 MOMENTUM = "momentum/"  # before a variable's name
@@ -202,6 +208,8 @@ class Outcome:
 
     step: int  # that the state is at
     best: float | None  # mean IoU on the validation images
+    best_step: int | None  # of that model
+    last: float | None  # mean IoU of the last model, where it has been validated
     stopped: bool  # by `stop`, before the end
     warnings: tuple[str, ...]
 
@@ -328,8 +336,8 @@ class Training:
             if start:
                 say(f"going on at step {start} of {steps}")
             if start == steps:
-                return Outcome(start, run.best, False, tuple(run.warnings.values()))
-            for line in self._remarks():
+                return run.outcome(start)
+            for line in self._remarks(run.legs, start):
                 say(line)
             stack.enter_context(run.open(folder, start))
             stack.enter_context(mixed_precision(self.recipe.precision))
@@ -343,12 +351,18 @@ class Training:
                 if done == steps or stopping or done % self.recipe.save_every == 0:
                     run.save(done)
                 if stopping:
-                    return Outcome(done, run.best, True, tuple(run.warnings.values()))
-        return Outcome(steps, run.best, False, tuple(run.warnings.values()))
+                    return run.outcome(done, stopped=True)
+        return run.outcome(steps)
 
-    def _remarks(self) -> Iterator[str]:
+    def _remarks(self, legs: list[dict[str, int]], start: int) -> Iterator[str]:
         """What a reader should know of a run before its first step."""
         recipe = self.recipe
+        if len(legs) > 1 and legs[-1][FROM] == start:
+            before = legs[-2][STEPS]
+            yield (
+                f"more steps, {recipe.steps} instead of {before}: from here on the learning rate follows the schedule of "
+                f"{recipe.steps} steps, {recipe.rate(start):.3g} at step {start}; model.json lists the legs"
+            )
         if self._few:
             yield (
                 f"image pooling: its batch norm uses its moving averages in training too: with {counted(self._few, 'image')} a "
@@ -425,11 +439,27 @@ class TrainingRun:
         classes, ignored = training.model.head.num_classes, training.dataset.space.ignore_label
         self.seen = ConfusionMatrix(classes, ignored)  # of the training images since the last validation
         self.labelled = np.zeros(classes, np.int64)  # pixels of each class in all training images so far
+        self.best_step: int | None = None
+        self.scored: tuple[int, float | None] | None = None  # the step that was validated last, its mean IoU
+        self.legs = [{FROM: 0, STEPS: training.recipe.steps}]  # from which step on, under a schedule of how many
         self._kept = 0  # the step that was saved last
         self._step = tf.function(self._replicas_step, autograph=False)
         self._twin: SegmentationModel | None = None
         self._log: Any = None
         self._curves: Any = None
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The training's, with the legs that it has had."""
+        return {**self.training.protocol, LEGS: self.legs}
+
+    def outcome(self, step: int, *, stopped: bool = False) -> Outcome:
+        """What the run has come to at `step`."""
+        return Outcome(step, self.best, self.best_step, self._score(step), stopped, tuple(self.warnings.values()))
+
+    def _score(self, step: int) -> float | None:
+        """The mean IoU of the model at `step`, where it has been validated."""
+        return self.scored[1] if self.scored and self.scored[0] == step else None
 
     @contextlib.contextmanager
     def open(self, folder: Path, start: int) -> Iterator[None]:
@@ -551,6 +581,7 @@ class TrainingRun:
                 self._show(f"validation/{number}", done, image, label, prediction.labels)
             self.progress("validating", number + 1, len(samples), f"step {done}/{training.recipe.steps}")
         mean = metrics.mean_iou(matrix.counts)
+        self.scored = done, _finite(mean)
         better = self.best is None or mean > self.best
         self.say(
             f"step {done}: mean IoU {mean:.4f} on {counted(len(samples), 'validation image')}, "
@@ -566,7 +597,7 @@ class TrainingRun:
                 self.say(f"warning: {warning}")
                 self._record({"step": done, "warning": warning})
         if better:
-            self.best = _finite(mean)
+            self.best, self.best_step = _finite(mean), done
             self._write(training.out, model, done, self.best)
 
     def _doubts(self, counts: np.ndarray) -> Iterator[tuple[str, str]]:
@@ -629,7 +660,7 @@ class TrainingRun:
             return
         self._refuse(weights, done)
         model = self._model(weights)
-        self._write(training.out / LAST, model, done, None)
+        self._write(training.out / LAST, model, done, self._score(done))
         if training.validation is None:
             self._write(training.out, model, done, None)
         self._keep(weights, done)
@@ -640,10 +671,12 @@ class TrainingRun:
         about = {
             "step": done,
             "best": self.best,
+            "best_step": self.best_step,
+            "scored": self.scored,
             "warnings": self.warnings,
             "seen": self.seen.counts.tolist(),
             "labelled": self.labelled.tolist(),
-            "protocol": training.protocol,
+            "protocol": self.protocol,
         }
         about["seal"] = _seal(about)
         safetensors.write(training.out / FOLDER / STATE, {**weights, **momentum}, about)
@@ -667,10 +700,14 @@ class TrainingRun:
             raise InputError(f"{path}: damaged: what it says of itself does not match its checksum. Choose another --out.")
         try:
             old, step, best, warnings = about["protocol"], about["step"], about["best"], about["warnings"]
-            if not (type(step) is int and isinstance(best, float | None)):
+            best_step, scored = about.get("best_step"), about.get("scored")  # states of before do not say them
+            if not (type(step) is int and isinstance(best, float | None) and isinstance(best_step, int | None)):
                 raise TypeError("a number of another kind")
+            if scored is not None:
+                scored = int(scored[0]), None if scored[1] is None else float(scored[1])
             if not (isinstance(old, dict) and isinstance(warnings, dict)):
                 raise TypeError("a value of another kind")
+            legs = _legs(old, step)
             self._check_protocol(old)  # before what its classes are counted in
             seen, labelled = np.array(about["seen"], object), np.array(about["labelled"], object)
             if not all(type(count) is int for count in (*seen.flat, *labelled.flat)):  # True would count as 1
@@ -681,7 +718,7 @@ class TrainingRun:
                 raise ValueError("counts that are none")
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: damaged: {error!r}. Choose another --out.") from error
         momentum = {name: state.pop(MOMENTUM + name, None) for name in training._momentum}
         if lost := [name for name, value in momentum.items() if value is None]:
@@ -689,20 +726,51 @@ class TrainingRun:
         training.model.assign(state, str(path))
         for name, variable in training._momentum.items():
             variable.assign(momentum[name])
-        self.best, self.warnings = best, warnings
+        self.best, self.best_step, self.scored, self.warnings = best, best_step, scored, warnings
         self.seen.counts += seen
         self.labelled += labelled
         self._kept = step
+        self._continue(legs, step, state)
         return step
+
+    def _continue(self, legs: list[dict[str, int]], step: int, weights: Mapping[str, np.ndarray]) -> None:
+        """Takes up the `legs` of a state; more steps than their last has make another one, which the state says at once."""
+        training, steps = self.training, self.training.recipe.steps
+        if steps < legs[-1][STEPS]:
+            raise InputError(
+                f"{training.out}: holds a training of {legs[-1][STEPS]} steps, {step} of them done; --steps {steps} is fewer, "
+                f"and steps can only be added. Give --steps {legs[-1][STEPS]} to resume it, or choose another --out."
+            )
+        self.legs = legs
+        if steps > legs[-1][STEPS]:
+            self.legs = [leg for leg in legs if leg[FROM] < step] + [{FROM: step, STEPS: steps}]
+            if training.chief:  # so that a model which is written before the next state is known to be of this leg
+                self._keep(weights, step)
 
     def _check_protocol(self, old: dict[str, Any]) -> None:
         training = self.training
-        new = json.loads(json.dumps(training.protocol))
+        new = json.loads(json.dumps(self.protocol))
+        for protocol in (old, new):  # what may grow
+            protocol.pop(LEGS, None)
+            protocol["recipe"].pop(STEPS)
         for name in ("dataset", "validation"):
             if new[name] and isinstance(old.get(name), dict):
                 old[name].setdefault(EXIF, new[name][EXIF])  # states of before do not say it
         if differing := journal.said_differences(old, new):
-            raise InputError(f"{training.out}: holds a training by another protocol ({differing}). Choose another --out.")
+            raise InputError(
+                f"{training.out}: holds a training by another protocol ({differing}). Choose another --out"
+                f"{self._start(old, new)}; or give the options of before, which resume it."
+            )
+
+    def _start(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+        """How a training of the `new` protocol starts from the model of the `old` one, where there is one that fits."""
+        last = self.training.out / LAST
+        if old["plan"] != new["plan"] or not (last / DESCRIPTION).exists():
+            return ""
+        whole = all(old[name] == new[name] for name in ("multi_grid", "head"))
+        if whole and old["dataset"]["classes"] == new["dataset"]["classes"]:
+            return f", where --init {last} starts from this one's model"
+        return f", where --weights {last / WEIGHTS} starts from this one's backbone"
 
     @property
     def kept(self) -> str:
@@ -713,7 +781,7 @@ class TrainingRun:
 
     def _write(self, folder: Path, model: SegmentationModel, done: int, mean: float | None) -> None:
         training = self.training
-        about = {"step": done, "validation_mean_iou": mean, **training.protocol}
+        about = {"step": done, "validation_mean_iou": mean, **self.protocol}
         save_model(folder, model, training.dataset.space, preprocessing=training.preprocessing, training=about)
 
     def _refuse(self, weights: Mapping[str, np.ndarray], done: int) -> None:
@@ -738,6 +806,16 @@ def _described(dataset: Dataset) -> dict[str, Any]:
         "names_sha256": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
         **dataset.space.as_json(),
     }
+
+
+def _legs(protocol: Mapping[str, Any], step: int) -> list[dict[str, int]]:
+    """The legs in the protocol of a state that is at `step`; a state of before any could be added has one."""
+    steps = protocol["recipe"][STEPS]
+    legs = [{FROM: int(leg[FROM]), STEPS: int(leg[STEPS])} for leg in protocol.get(LEGS, [{FROM: 0, STEPS: steps}])]
+    starts = [leg[FROM] for leg in legs]
+    if starts[0] != 0 or sorted(set(starts)) != starts or legs[-1][STEPS] != steps or not starts[-1] <= step <= steps:
+        raise ValueError("legs that cannot be")
+    return legs
 
 
 def _finite(value: float) -> float | None:

@@ -408,6 +408,11 @@ def test_a_damaged_state(data, tmp_path, damage, message):
         {"labelled": [2**64, 0, 0]},
         {"protocol": 3},
         {"warnings": None},
+        {"best_step": "x"},
+        {"scored": [1]},
+        {"protocol": {"recipe": {"steps": 3}, "legs": []}},
+        {"protocol": {"recipe": {"steps": 3}, "legs": [{"from": 0, "steps": 4}]}},
+        {"protocol": {"recipe": {"steps": 3}, "legs": [{"from": 1, "steps": 3}]}},
     ],
 )
 def test_a_state_that_says_what_none_can(changes, data, tmp_path):
@@ -610,7 +615,7 @@ def test_a_crop_too_small_for_the_atrous_rates_is_said_before_the_first_step(dat
 
     def said(head, crop):
         one = make(data, tmp_path / f"{head}{crop}", head=head, steps=1, batch=1, augmentation=Augmentation((crop, crop)))
-        return [line for line in one._remarks() if line.startswith("crop ")]
+        return [line for line in one._remarks([{"from": 0, "steps": 1}], 0) if line.startswith("crop ")]
 
     (line,) = said("aspp", 33)
     assert line.startswith("crop 33 is 5x5 cells at output_stride 8: the outer taps of ASPP's rates 12, 24 and 36 never touch")
@@ -667,6 +672,67 @@ def test_many_images_a_device_move_the_image_poolings_averages(data, tmp_path, m
     monkeypatch.setattr(type(tf.distribute.get_strategy()), "num_replicas_in_sync", property(lambda self: 2))
     assert make(data, tmp_path, head="aspp", batch=few).protocol["image_pooling_batch_norm"] == "moving averages"
     assert make(data, tmp_path, head="aspp", batch=2 * few).protocol["image_pooling_batch_norm"] is None
+
+
+# -- more steps -------------------------------------------------------------------------------------------------------
+
+
+def test_more_steps_continue_a_training_in_a_leg_of_their_own(data, tmp_path):
+    """Finished or not; the state and the models list the legs, and the rate is that of the longer schedule."""
+    make(data, tmp_path, steps=2, validation="val").run()
+    lines = []
+    one = make(data, tmp_path, steps=6, validation="val")
+    outcome = one.run(say=lines.append, stop=lambda: True)
+    assert (outcome.step, outcome.stopped) == (3, True)
+    assert lines[0] == "going on at step 2 of 6"
+    assert lines[1].startswith("more steps, 6 instead of 2: from here on the learning rate follows the schedule of 6 steps")
+    assert f"{0.1 * (1 - 2 / 6) ** 0.9:.3g} at step 2" in lines[1]
+    outcome = make(data, tmp_path, steps=9, validation="val").run()
+    assert (outcome.step, outcome.stopped) == (9, False)
+    legs = [{"from": 0, "steps": 2}, {"from": 2, "steps": 6}, {"from": 3, "steps": 9}]
+    assert about(tmp_path)["protocol"]["legs"] == legs
+    last = load_model(tmp_path / "last").training
+    assert (last["legs"], last["step"], last["recipe"]["steps"]) == (legs, 9, 9)
+    assert last["validation_mean_iou"] == outcome.last
+    with pytest.raises(InputError, match=r"holds a training of 9 steps, 9 of them done; --steps 8 is fewer, .* Give --steps 9"):
+        make(data, tmp_path, steps=8, validation="val").run()
+    assert make(data, tmp_path, steps=9, validation="val").run() == outcome
+
+
+def test_a_leg_is_recorded_before_its_first_step(data, tmp_path):
+    """So that no model is written which the state knows nothing of; and a leg without a step is none."""
+    make(data, tmp_path, steps=2).run()
+    for steps in (4, 6):
+        run = training.TrainingRun(make(data, tmp_path, steps=steps), training.quiet, print)
+        assert run.restore(tmp_path / STATE) == 2
+        assert about(tmp_path)["protocol"]["legs"] == [{"from": 0, "steps": 2}, {"from": 2, "steps": steps}]
+    for fewer in (2, 5):
+        with pytest.raises(InputError, match=rf"--steps {fewer} is fewer"):
+            make(data, tmp_path, steps=fewer).run()
+    for steps in (2, 3):
+        run = training.TrainingRun(make(data, tmp_path / "none", steps=steps), training.quiet, print)
+        assert run.restore(tmp_path / "none" / STATE) == 0
+        assert about(tmp_path / "none")["protocol"]["legs"] == [{"from": 0, "steps": steps}]
+
+
+def test_a_state_of_before_there_were_legs_can_grow(data, tmp_path):
+    make(data, tmp_path, steps=2).run()
+    described = {key: value for key, value in about(tmp_path).items() if key not in ("sha256", "seal", "best_step", "scored")}
+    described["protocol"].pop("legs")
+    described["seal"] = training._seal(described)
+    safetensors.write(tmp_path / STATE, arrays(tmp_path / STATE), described)
+    assert make(data, tmp_path, steps=3).run().step == 3
+    assert about(tmp_path)["protocol"]["legs"] == [{"from": 0, "steps": 2}, {"from": 2, "steps": 3}]
+
+
+def test_another_protocol_names_how_to_start_from_the_model(data, tmp_path):
+    make(data, tmp_path, steps=2).run()
+    last = re.escape(str(tmp_path / "last"))
+    begin = r"\(recipe.learning_rate: 0.1 there, 0.2 now\). Choose another --out, where "
+    with pytest.raises(InputError, match=begin + rf"--init {last} starts from this one's model; or give the options of before"):
+        make(data, tmp_path, steps=4, learning_rate=0.2).run()
+    with pytest.raises(InputError, match=rf"--weights {last}/weights.safetensors starts from this one's backbone; or give"):
+        make(data, tmp_path, steps=4, head="aspp").run()
 
 
 # -- exactly on -------------------------------------------------------------------------------------------------------
@@ -728,7 +794,12 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
     printed = printed_by(start(*runs, records, [*other, "--out", str(tmp_path / "c")]))
     assert printed.count("exit code 0") == 5, printed
     assert f"going on at step {at} of 10" in printed
-    assert printed.count("the model after 10 steps; best mean IoU") == 3
+    ends = [line for line in printed.splitlines() if line.startswith("best: ")]
+    assert len(ends) == 3
+    said = load_model(tmp_path / "a").training
+    assert ends[1].startswith(f"best: mean IoU {said['validation_mean_iou']:.4f} at step {said['step']}, in {tmp_path / 'a'}; ")
+    assert re.search(rf"; last: mean IoU 0\.\d{{4}} at step 10, in {tmp_path / 'a' / 'last'}$", ends[1])
+    assert ends[2] == ends[0]  # where all is done already
     for file in ("weights.safetensors", "last/weights.safetensors", STATE):
         assert_equal(arrays(tmp_path / "a" / file), arrays(tmp_path / "b" / file))
     one, two = about(tmp_path / "a"), about(tmp_path / "b")
@@ -741,6 +812,31 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
     assert "class weights: ground 0." in printed
     assert f"{tmp_path / 'c'}: the model after 2 steps" in printed
     assert load_model(tmp_path / "c").training["recipe"]["class_weights"][1] >= 1
+
+
+def test_a_second_leg_killed_and_gone_on_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, start):
+    """Four steps, then --steps 8; the bits of moving averages too, whose decay is by the steps."""
+    options = ["train", str(data), "--model", str(data / "plan.json"), "--output-stride", "8", "--head", "fcn", "--lr", "0.1"]
+    options += ["--crop", "33", "--size", "49", "--batch", "2", "--validate-every", "2", "--save-every", "3"]
+    a, b = ([*options, "--out", str(tmp_path / name)] for name in "ab")
+    jobs = [[*a, "--steps", "4"], [*b, "--steps", "4"], [*a, "--steps", "8"]]
+    printed = printed_by(start(*jobs))
+    assert printed.count("exit code 0") == 3, printed
+    process = start(command=(HERE.parent / "tools" / "train.py", *b[1:], "--steps", "8"))
+    for line in process.stdout:
+        if line.startswith("step 8:"):  # after the state of step 6
+            process.kill()
+            break
+    process.wait(timeout=60)
+    assert about(tmp_path / "b")["step"] in (6, 8)
+    printed = printed_by(start([*b, "--steps", "8"]))
+    assert "exit code 0" in printed, printed
+    assert_equal(arrays(tmp_path / "a" / STATE), arrays(tmp_path / "b" / STATE))
+    assert about(tmp_path / "a") == about(tmp_path / "b")
+    assert about(tmp_path / "a")["protocol"]["legs"] == [{"from": 0, "steps": 4}, {"from": 4, "steps": 8}]
+    logs = [(tmp_path / name / training.FOLDER / training.LOG).read_text() for name in "ab"]
+    assert logs[0] == logs[1]
+    assert logs[0].count("mean_iou") == 4
 
 
 def test_several_devices_are_one(data, tmp_path, start):
@@ -890,6 +986,19 @@ def test_the_commands_defaults_are_the_librarys():
             values = action.default if isinstance(action.default, list) else [action.default]
             shown = " ".join("none" if value is None else value if isinstance(value, str) else f"{value:g}" for value in values)
             assert re.search(rf"default {re.escape(shown)}($|\))", action.help), action.dest
+
+
+def test_the_best_and_the_last_model_are_said_with_places_and_scores():
+    outcome = training.Outcome(500, 0.61, 400, 0.5, False, ())
+    said = "best: mean IoU 0.6100 at step 400, in model; last: mean IoU 0.5000 at step 500, in model/last"
+    assert train._result("model", outcome, validated=True) == said
+    assert train._result("model", outcome, validated=False) == "model: the model after 500 steps"
+
+
+def test_the_learning_rate_has_two_names():
+    parser = argparse.ArgumentParser()
+    train.configure(parser)
+    assert parser.parse_args(["data", "--out", "out", "--learning-rate", "0.5"]).lr == 0.5
 
 
 def test_a_cluster_that_is_none(command, data, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,9 +11,9 @@ if TYPE_CHECKING:
     from segmentation.labels import LabelSpace
     from segmentation.model import SegmentationModel
     from segmentation.samples import Dataset, Layout
-    from segmentation.training import Recipe
+    from segmentation.training import Outcome, Recipe
 
-HELP = "Train a segmentation model on a dataset; the same command goes on after a stop."
+HELP = "Train a segmentation model on a dataset; the same command resumes it, and larger --steps continue it."
 AUTO, YES, NO = "auto", "yes", "no"
 NONE, BALANCED = "none", "balanced"
 ONE, MIRRORED, WORKERS = "one", "mirrored", "multi-worker"
@@ -43,9 +44,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     views.add_argument("--jitter", type=float, default=0.0, metavar="X", help="of the colours, such as 0.3 (default 0)")
 
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--steps", type=int, default=30000, metavar="N", help="default 30000")
+    recipe.add_argument(
+        "--steps", type=int, default=30000, metavar="N", help="batches in all; more continue a training (default 30000)"
+    )
     recipe.add_argument("--batch", type=int, default=8, metavar="N", help="images a step, of all devices (default 8)")
-    recipe.add_argument("--lr", type=float, default=0.007, metavar="X", help="first learning rate (default 0.007)")
+    recipe.add_argument(
+        "--lr", "--learning-rate", type=float, default=0.007, metavar="X", help="first learning rate (default 0.007)"
+    )
     recipe.add_argument("--head-rate", type=float, default=1.0, metavar="X", help="factor on the head's (default 1)")
     recipe.add_argument("--warmup", type=int, default=0, metavar="N", help="steps of a growing rate (default 0)")
     recipe.add_argument("--momentum", type=float, default=0.9, metavar="X", help="default 0.9")
@@ -112,9 +117,19 @@ def main(args: argparse.Namespace) -> int:
     if not training.chief:
         print(f"{args.out}: the first worker has written the model after {outcome.step} steps")
         return 0
-    best = "" if outcome.best is None else f"; best mean IoU {outcome.best:.4f} on the validation images"
-    print(f"{args.out}: the model after {outcome.step} steps{best}")
+    print(_result(args.out, outcome, validated=validation is not None))
     return 0
+
+
+def _result(out: str, outcome: Outcome, *, validated: bool) -> str:
+    """Which models a training has left, where they are and what they scored."""
+    from segmentation.training import LAST
+
+    if not validated:
+        return f"{out}: the model after {outcome.step} steps"
+    mean, last = ("no mean IoU" if score is None else f"mean IoU {score:.4f}" for score in (outcome.best, outcome.last))
+    at = "" if outcome.best_step is None else f" at step {outcome.best_step}"
+    return f"best: {mean}{at}, in {out}; last: {last} at step {outcome.step}, in {os.path.join(out, LAST)}"
 
 
 def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Dataset | None]:
@@ -139,8 +154,6 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _strategy(asked: str) -> Any:
-    import os
-
     import tensorflow as tf
 
     from dense_resnet.errors import InputError
