@@ -337,8 +337,9 @@ class Training:
                 say(f"going on at step {start} of {steps}")
             if start == steps:
                 return run.outcome(start)
-            for line in self._remarks(run.legs, start):
-                say(line)
+            if start == run.legs[-1][FROM]:
+                for line in self._remarks(run.legs):
+                    say(line)
             stack.enter_context(run.open(folder, start))
             stack.enter_context(mixed_precision(self.recipe.precision))
             batches = stack.enter_context(contextlib.closing(self._batches(start)))
@@ -354,10 +355,10 @@ class Training:
                     return run.outcome(done, stopped=True)
         return run.outcome(steps)
 
-    def _remarks(self, legs: list[dict[str, int]], start: int) -> Iterator[str]:
-        """What a reader should know of a run before its first step."""
-        recipe = self.recipe
-        if len(legs) > 1 and legs[-1][FROM] == start:
+    def _remarks(self, legs: list[dict[str, int]]) -> Iterator[str]:
+        """What a reader should know before the first step of the last of the `legs`."""
+        recipe, start = self.recipe, legs[-1][FROM]
+        if start:
             before = legs[-2][STEPS]
             yield (
                 f"more steps, {recipe.steps} instead of {before}: from here on the learning rate follows the schedule of "

@@ -615,7 +615,7 @@ def test_a_crop_too_small_for_the_atrous_rates_is_said_before_the_first_step(dat
 
     def said(head, crop):
         one = make(data, tmp_path / f"{head}{crop}", head=head, steps=1, batch=1, augmentation=Augmentation((crop, crop)))
-        return [line for line in one._remarks([{"from": 0, "steps": 1}], 0) if line.startswith("crop ")]
+        return [line for line in one._remarks([{"from": 0, "steps": 1}]) if line.startswith("crop ")]
 
     (line,) = said("aspp", 33)
     assert line.startswith("crop 33 is 5x5 cells at output_stride 8: the outer taps of ASPP's rates 12, 24 and 36 never touch")
@@ -949,8 +949,8 @@ def test_mistakes_on_the_command_line(command, data, tmp_path, trained):
         ((*model, "--lr", 0), "learning_rate must be above 0"),
         ((*model, "--head", "psp"), "head must be one of 'fcn', 'aspp', 'decoder'"),
         ((*model, "--size", 50), "size must be 8n+1 pixels (not 50); next: 57"),
-        ((*model, "--crop", 50), "crop must be 8n+1 pixels (not 50); next: 57"),
-        (("--init", trained[0].out, "--crop", 50), "crop must be 8n+1 pixels (not 50); next: 57"),
+        ((*model, "--steps", 1, "--crop", 50), "crop must be 8n+1 pixels (not 50); next: 57"),
+        (("--init", trained[0].out, "--steps", 1, "--crop", 50), "crop must be 8n+1 pixels (not 50); next: 57"),
         (
             ("--init", trained[0].out, "--classes", tmp_path / "classes.json"),
             "was trained on other classes (ground, red, green)",

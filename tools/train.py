@@ -62,7 +62,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--hardest", type=float, default=1.0, metavar="X", help="share of each image's pixels (default 1)")
     recipe.add_argument(
         "--freeze-bn", choices=(AUTO, YES, NO), default=AUTO,
-        help="batch norm by its moving averages (auto: below 12 images a batch, where weights are given)",
+        help="batch norm by its moving averages (auto: below 12 images a batch, where weights are given; image pooling's "
+        "always below 12 a device)",
     )  # fmt: skip
     recipe.add_argument("--precision", default="float32", metavar="TYPE", help="float32 or bfloat16 (default float32)")
     recipe.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
