@@ -94,7 +94,7 @@ def test_a_copy_runs_its_own_weights():
 def test_autograph_converts_nothing_of_a_training_step(monkeypatch):
     ran = []
 
-    def cells(self, images, training, dropout, boxes):
+    def cells(self, images, training, dropout, boxes, freeze_image_pooling):
         ran.append(inspect.currentframe().f_code.co_filename)  # of what AutoGraph makes, a temporary file
         return images
 
