@@ -20,7 +20,7 @@ from PIL import Image
 
 from dense_resnet import png
 from dense_resnet.errors import InputError
-from dense_resnet.images import JPEG_START, MAX_PIXELS, opened, orientation
+from dense_resnet.images import JPEG_START, MAX_PIXELS, opencv, opened, orientation
 
 IGNORE_LABEL = 255
 VOID_COLOR = (224, 224, 192)  # what PASCAL VOC paints the ignore label
@@ -29,7 +29,14 @@ LABEL_IDS = 35  # of Cityscapes: its labelIds are below
 PNG_DEPTH, PNG_KIND = 24, 25  # where in a PNG the bits per sample and the kind of pixel stand, a byte each
 PNG_GREY, PNG_PALETTE = 0, 3  # kinds of pixel
 MOST_RANGES = 20  # in one message
+WHITE = 255  # of 8-bit masks, which 1-bit ones store as 1
+SEAM = 5  # side in pixels of the window in which an interpolated number lies between two others
+INTERPOLATED = 0.9  # share of a number's pixels that do, from which on interpolation is the likely cause
 PAINTED = 'Is it painted in the classes\' colours? Then set "from_colors": true in dataset.json.'
+RESIZED = (
+    "Such values lie only along edges between others: was the label resized with interpolation, or saved as JPEG in between? "
+    "Resize labels by nearest neighbour, from the originals."
+)
 KEYS = ("classes", "ignore_label", "mapping", "reduce_zero_label", "from_colors", "ignore_color")
 
 
@@ -39,6 +46,7 @@ class LabelClass:
 
     name: str
     color: tuple[int, int, int]  # RGB
+    color_is_given: bool = field(default=True, compare=False, repr=False)  # by the user or the field, not chosen here
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class LabelSpace:
     mapping: Mapping[int, int] | None = field(default=None, hash=False)  # value in the file -> class or ignore label
     from_colors: bool = False  # label files are pictures in the classes' colours
     ignore_color: tuple[int, int, int] = VOID_COLOR  # of the ignore label, where labels are colours
+    ignore_is_given: bool = field(default=False, compare=False, repr=False)  # the user said which label is ignored
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -171,7 +180,12 @@ class LabelSpace:
         if not isinstance(ignore_color, Sequence):
             raise InputError(f'"ignore_color" must be [r, g, b] (not {ignore_color!r}).')
         space = cls(
-            classes, value.get("ignore_label", IGNORE_LABEL), mapping, value.get("from_colors", False), tuple(ignore_color)
+            classes,
+            value.get("ignore_label", IGNORE_LABEL),
+            mapping,
+            value.get("from_colors", False),
+            tuple(ignore_color),
+            ignore_is_given="ignore_label" in value,
         )
         if not value.get("reduce_zero_label", False):
             return space
@@ -218,7 +232,7 @@ def _class_from_json(entry: Any, color: Sequence[int]) -> LabelClass:
     given = entry.get("color", color)
     if not isinstance(given, Sequence) or isinstance(given, str):
         raise InputError(f"the color of {entry['name']!r} must be [r, g, b] (not {given!r}).")
-    return LabelClass(entry["name"], tuple(given))
+    return LabelClass(entry["name"], tuple(given), "color" in entry)
 
 
 def mapping_from_json(value: Any) -> dict[int, int]:
@@ -264,7 +278,23 @@ def decode_label(path: str | Path, data: bytes, space: LabelSpace, max_pixels: i
     """
     if space.from_colors:
         return _from_colors(path, _decoded(path, data, max_pixels, colors=True), space)
-    return to_labels(path, decode_indices(path, data, max_pixels), space)
+    return to_labels(path, decode_numbers(path, data, space, max_pixels), space)
+
+
+def decode_numbers(path: str | Path, data: bytes, space: LabelSpace, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode the numbers that `space` maps: as `decode_indices`, except for 1-bit masks under a label map made for 8-bit ones.
+
+    White is stored as 1 in a 1-bit file and as 255 in an 8-bit one. A label map that has 255 and not 1 means white by 255.
+    """
+    indices = decode_indices(path, data, max_pixels)
+    if is_bilevel(data) and space.mapping is not None and WHITE in space.mapping and 1 not in space.mapping:
+        return indices * np.uint8(WHITE)
+    return indices
+
+
+def is_bilevel(data: bytes) -> bool:
+    """Whether a PNG has 1 bit per pixel."""
+    return data[PNG_DEPTH] == 1
 
 
 def decode_indices(path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -338,6 +368,30 @@ def to_labels(path: str | Path, indices: np.ndarray, space: LabelSpace) -> np.nd
     return labels.astype(space.dtype)
 
 
+def lies_between(indices: np.ndarray, ignored: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Find the numbers that interpolation makes: those with a lower and a higher one nearby.
+
+    Args:
+        indices: uint8 or uint16 ``[height, width]``.
+        ignored: numbers that are passed over, both as pixels and as neighbours.
+
+    Returns:
+        (which pixels lie between two other numbers, which are near any other number), both bool ``[height, width]``.
+
+    >>> between, _ = lies_between(np.array([[0, 0, 0, 4, 9, 9, 9]], np.uint8))
+    >>> between.astype(int).tolist()
+    [[0, 0, 0, 1, 0, 0, 0]]
+    """
+    box, cv2 = np.ones((SEAM, SEAM), np.uint8), opencv()
+    greatest = int(np.iinfo(indices.dtype).max)
+    passed = [number for number in ignored if number <= greatest]
+    tables = np.arange(greatest + 1, dtype=indices.dtype), np.arange(greatest + 1, dtype=indices.dtype)
+    tables[0][passed], tables[1][passed] = greatest, 0  # neither the lowest nor the highest
+    low, high = (np.take(table, indices) for table in tables)
+    lowest, highest = cv2.erode(low, box), cv2.dilate(high, box)
+    return (lowest < high) & (low < highest), (low == high) & (lowest < highest)
+
+
 def check_labels(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
     """`labels` as an array, if each is a class or the ignore label.
 
@@ -364,9 +418,18 @@ def _counted(values: np.ndarray, wrong: np.ndarray) -> str:
 def _outside(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
     first = _counted(indices, wrong)
     if space.mapping is not None:
-        return f"{first} is not in the label map, which maps {_ranges(sorted(space.mapping))}."
+        resized = f" {RESIZED}" if _is_interpolated(indices, wrong) else ""
+        return f"{first} is not in the label map, which maps {_ranges(sorted(space.mapping))}.{resized}"
     ignore = "" if space.ignore_label is None else f" and is not the ignore label {space.ignore_label}"
-    return f"{first} is outside 0..{space.num_classes - 1}{ignore}. {_cause(np.unique(indices), space)}"
+    return f"{first} is outside 0..{space.num_classes - 1}{ignore}. {_cause(indices, wrong, space)}"
+
+
+def _is_interpolated(indices: np.ndarray, wrong: np.ndarray) -> bool:
+    """Whether the wrong numbers are what interpolation leaves: several, most of them along edges between two others."""
+    counts = np.bincount(indices[wrong])
+    between = np.bincount(indices[wrong & lies_between(indices)[0]], minlength=len(counts))
+    along = np.count_nonzero(between >= INTERPOLATED * np.maximum(counts, 1))
+    return bool(along > 1 and along > np.count_nonzero(counts) / 2)
 
 
 def _ranges(values: Sequence[int]) -> str:
@@ -379,11 +442,17 @@ def _ranges(values: Sequence[int]) -> str:
     return ", ".join(ranges[:MOST_RANGES] + more)
 
 
-def _cause(present: np.ndarray, space: LabelSpace) -> str:
+def _cause(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
     """What may have led to values outside the classes, judged by all the values in a file."""
+    present = np.unique(indices)
     outside = set(present.tolist()) - set(range(space.num_classes)) - {space.ignore_label}
     red, green, blue = space.colors.astype(int).T
     greys = set(((red * 19595 + green * 38470 + blue * 7471 + 2**15) >> 16).tolist())  # by Pillow's formula
+    if outside == {IGNORE_LABEL} and set(present.tolist()) <= {0, IGNORE_LABEL}:
+        return (
+            'Is it a mask, in which 255 means class 1? Then set "mapping": {"0": 0, "255": 1} in dataset.json. Or is 255 the '
+            'ignore label? Then set "ignore_label": 255.'
+        )
     if outside == {IGNORE_LABEL}:
         return 'Is 255 the ignore label? Then set "ignore_label": 255 in dataset.json.'
     if outside == {space.num_classes} and 0 not in present:
@@ -391,6 +460,8 @@ def _cause(present: np.ndarray, space: LabelSpace) -> str:
     likely = len(outside) > 1 or max(outside) >= LABEL_IDS
     if likely and set(present.tolist()) - {space.ignore_label} <= greys:
         return "These are the classes' colours turned to grey. Save the labels as indices, from the original."
+    if _is_interpolated(indices, wrong):
+        return RESIZED
     return "Are these labelIds instead of trainIds? See --label-map. Or does dataset.json name too few classes?"
 
 

@@ -141,6 +141,16 @@ def test_a_1_bit_mask_is_0_and_1():
     assert decoded(png(mask)).tolist() == [[1, 0, 1]]
 
 
+def test_a_1_bit_mask_under_a_map_for_8_bits():
+    """White is 1 in the one and 255 in the other; a map that has 1 means 1."""
+    mask = np.array([[True, False, True]])
+    eight = LabelSpace(FIVE.classes, None, {0: 0, 255: 4})
+    assert decoded(png(mask), eight).tolist() == decoded(png(mask.astype(np.uint8) * 255), eight).tolist() == [[4, 0, 4]]
+    assert decoded(png(mask), LabelSpace(FIVE.classes, None, {0: 0, 1: 2, 255: 4})).tolist() == [[2, 0, 2]]
+    with pytest.raises(InputError, match="label value 1 .* is not in the label map"):
+        decoded(png(mask.astype(np.uint8)), eight)
+
+
 @pytest.mark.parametrize(("depth", "row", "values"), [(2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\x24", [0, 1, 2, 4])])
 def test_grey_of_few_bits(depth, row, values):
     data = png_of(4, 1, depth, 0, [row])
@@ -267,6 +277,25 @@ def test_the_likely_cause(values, space, cause):
         decoded(png(np.array([values], np.uint8)), space)
 
 
+@pytest.mark.parametrize(
+    ("method", "size"), [(cv2.INTER_LINEAR, 97), (cv2.INTER_CUBIC, 97), (cv2.INTER_AREA, 21), (cv2.INTER_LINEAR, 21)]
+)
+@pytest.mark.parametrize("space", [FIVE, LabelSpace(FIVE.classes, None, {0: 0, 255: 1}), LabelSpace(FIVE.classes, None)])
+def test_a_mask_that_was_resized_with_interpolation(method, size, space):
+    small = np.kron(np.random.default_rng(0).integers(0, 2, (8, 8)), np.full((4, 4), 255)).astype(np.uint8)
+    with pytest.raises(InputError, match=r"label value \d+ .*was the label resized with interpolation"):
+        decoded(png(cv2.resize(small, (size, size), interpolation=method)), space)
+    with pytest.raises(InputError) as caught:
+        decoded(png(small // 51 * 2), space)  # 0 and 10
+    assert "interpolation" not in str(caught.value)
+
+
+def test_a_mask_without_an_ignore_label():
+    """Which is half of the advice for one."""
+    with pytest.raises(InputError, match=r'"mapping": \{"0": 0, "255": 1\}.*"ignore_label": 255'):
+        decoded(png(np.array([[0, 255]], np.uint8)), LabelSpace(FIVE.classes, None))
+
+
 def test_greys_are_those_of_a_conversion(voc):
     kept = np.where(voc == 255, 0, voc)
     grey = np.asarray(Image.fromarray(VOC.colored(kept)).convert("L"))
@@ -362,6 +391,16 @@ def test_only_labels_are_written():
 @pytest.mark.parametrize("space", [VOC, CITYSCAPES, ADE20K, MANY, COLORS, LabelSpace(VOC.classes[:2], None, {0: 1, 255: 0})])
 def test_json_and_back(space):
     assert LabelSpace.from_json(space.as_json()) == space
+
+
+def test_what_was_given_is_known_and_makes_no_other_space():
+    """Colours and the ignore label that nobody chose are compared with nothing."""
+    named = LabelSpace.from_json({"classes": ["sky", {"name": "road", "color": [128, 0, 0]}]})
+    assert [one.color_is_given for one in named.classes] == [False, True]
+    assert not named.ignore_is_given
+    stated = LabelSpace.from_json(named.as_json())
+    assert stated.ignore_is_given
+    assert stated == named
 
 
 def test_json_by_hand():
