@@ -65,6 +65,7 @@ BY_AVERAGES = "moving averages"  # of the batch norm over pooled features, where
 STATE, LOG, CURVES = "state.safetensors", "log.jsonl", "tensorboard"
 MOMENTUM = "momentum/"  # before a variable's name
 EXIF = "exif"  # a dataset's
+PADDING = -1  # label around a view of a dataset without an ignore label: no file holds it, and it is ignored
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 MIXED = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's own rewriting of float32 graphs
 READERS = 2  # threads
@@ -278,6 +279,7 @@ class Training:
                 for name, variable in model.trainable.items()
             }
         self.initial = model.weights
+        self.ignored = PADDING if space.ignore_label is None else space.ignore_label  # in views
         self.protocol = {
             "format": FORMAT,
             "plan": variants.described(model.backbone.plan),
@@ -394,12 +396,9 @@ class Training:
             image, label, offset = augment(image, label, recipe.augmentation, generator)
         except InputError as error:
             raise InputError(f"{sample}: {error}") from error
-        ignored = self.dataset.space.ignore_label
-        if ignored is None and label.shape != recipe.augmentation.crop:
-            raise InputError(f"{sample}: is smaller than the crop, and without an ignore label it cannot be padded.")
         pixels = placed(preprocess(image, self.preprocessing), offset, recipe.augmentation.crop, 0)
         box = np.array([*offset, *np.add(offset, label.shape)], np.int32)
-        return sample, pixels, placed(label.astype(np.int32), offset, recipe.augmentation.crop, ignored or 0), box
+        return sample, pixels, placed(label.astype(np.int32), offset, recipe.augmentation.crop, self.ignored), box
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -437,8 +436,8 @@ class TrainingRun:
         self.training, self.progress, self.say = training, progress, say
         self.best: float | None = None
         self.warnings: dict[str, str] = {}  # by their kinds, each of which is said once
-        classes, ignored = training.model.head.num_classes, training.dataset.space.ignore_label
-        self.seen = ConfusionMatrix(classes, ignored)  # of the training images since the last validation
+        classes = training.model.head.num_classes
+        self.seen = ConfusionMatrix(classes, training.ignored)  # of the training images since the last validation
         self.labelled = np.zeros(classes, np.int64)  # pixels of each class in all training images so far
         self.best_step: int | None = None
         self.scored: tuple[int, float | None] | None = None  # the step that was validated last, its mean IoU
@@ -533,9 +532,7 @@ class TrainingRun:
             logits = model.training_logits(
                 pixels, boxes, dropout, recipe.freeze_batch_norm, freeze_image_pooling=training._few is not None
             )
-            total, count = losses.cross_entropy(
-                logits, labels, training.dataset.space.ignore_label, recipe.class_weights, recipe.hardest
-            )
+            total, count = losses.cross_entropy(logits, labels, training.ignored, recipe.class_weights, recipe.hardest)
             loss = total / tf.maximum(context.all_reduce(add, count), 1.0)
         slopes = tape.gradient(loss, list(variables.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO)
         gradients = dict(zip(variables, slopes, strict=True))
@@ -566,7 +563,7 @@ class TrainingRun:
     def _validate(self, validation: Dataset, weights: Mapping[str, np.ndarray], done: int) -> None:
         training = self.training
         self._refuse(weights, done)
-        matrix = ConfusionMatrix(self.seen.num_classes, self.seen.ignore_label)
+        matrix = ConfusionMatrix(self.seen.num_classes, validation.space.ignore_label)
         model = self._model(weights)
         runner = model.runner(EXACT, preprocessing=training.preprocessing)  # compiling would cost more than it saves
         predictor = Predictor(runner, model.head, training._inference)

@@ -536,14 +536,23 @@ def test_images_that_cannot_be_read_name_their_file(data, tmp_path):
     assert about(tmp_path / "out")["step"] == 0
 
 
-def test_an_image_smaller_than_the_crop_needs_an_ignore_label(data, tmp_path):
-    write_split(tmp_path, "train", 2)
-    (tmp_path / "dataset.json").write_text(
-        json.dumps(CLASSES | {"ignore_label": None, "mapping": {"0": 0, "1": 1, "2": 2, "255": 0}})
-    )
-    one = make(tmp_path, tmp_path / "out", augmentation=Augmentation((49, 49), (1.0, 1.0)))
-    with pytest.raises(InputError, match="is smaller than the crop, and without an ignore label it cannot be padded"):
+def test_without_an_ignore_label_padding_is_ignored_all_the_same(data, tmp_path):
+    """As with one that no file has: the same weights and figures to the bit."""
+    mapping = {"0": 0, "1": 1, "2": 2, "255": 0}
+    weights = []
+    for name, ignored in (("with", 77), ("without", None)):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_split(folder, "train", 3)
+        (folder / "dataset.json").write_text(json.dumps(CLASSES | {"ignore_label": ignored, "mapping": mapping}))
+        one = make(folder, folder / "out", batch=2, hardest=0.5, augmentation=Augmentation((57, 65), (0.5, 1.0)))
+        label = one.view(0)[2]
+        assert (label == (training.PADDING if ignored is None else ignored)).any()
         one.run()
+        weights.append(one.model.weights)
+        assert np.sum(about(one.out)["seen"]) < 3 * 2 * 40 * 48  # pixels of images alone
+    assert_equal(*weights)
+    assert load_model(tmp_path / "without" / "out").space.ignore_label is None
 
 
 def test_around_an_image_smaller_than_the_crop_all_is_ignored(data, tmp_path):
