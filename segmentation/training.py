@@ -52,6 +52,7 @@ from dense_resnet.slim_module import checked_seed
 from segmentation import losses, metrics
 from segmentation.confusion import ConfusionMatrix
 from segmentation.heads import HeadPlan
+from segmentation.inspection import Checked, check_splits
 from segmentation.model import SegmentationModel
 from segmentation.model_directory import DESCRIPTION, WEIGHTS, save_model
 from segmentation.prediction import Inference, Predictor
@@ -158,25 +159,6 @@ def batch_norm_decay(usual: float, steps: int) -> float:
     (0.95, 0.997)
     """
     return min(usual, max(0.0, 1 - 10 / steps))
-
-
-def label_histogram(dataset: Dataset, progress: Progress = quiet) -> np.ndarray:
-    """Pixels of each class in all labels of `dataset`, int64 ``[num_classes]``.
-
-    Raises:
-        InputError: a label cannot be read.
-    """
-    classes = dataset.space.num_classes
-
-    def count(sample: Sample) -> np.ndarray:
-        return np.bincount(sample.read_label(dataset.space).ravel(), minlength=classes)[:classes]  # ignored ones are above
-
-    total = np.zeros(classes, np.int64)
-    with ThreadPoolExecutor(READERS) as pool, contextlib.closing(pool.map(count, dataset.samples)) as counts:
-        for done, found in enumerate(counts, 1):
-            total += found
-            progress("counting labels", done, len(dataset.samples), "")
-    return total
 
 
 def unreached(plan: Plan, head: HeadPlan, crop: tuple[int, int]) -> str | None:
@@ -304,6 +286,7 @@ class Training:
         progress: Progress = quiet,
         stop: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda text: None,
+        checked: Checked | None = None,
     ) -> Outcome:
         """Trains from the last saved state to the end.
 
@@ -311,13 +294,17 @@ class Training:
             progress: called with (what is being done, images done, images in all, a note).
             stop: asked after each step; True from any worker saves and returns on all of them.
             say: called with each line that a reader should see: figures of a validation, warnings.
+            checked: of :func:`segmentation.inspection.check_splits` with both datasets; None checks them first.
 
         Raises:
-            InputError: `out` holds another training, a sample cannot be read, the loss is not finite, or another worker is
+            InputError: `out` holds another training, a sample cannot be used, the loss is not finite, or another worker is
                 lost; the last good state stays.
         """
+        if checked is None:
+            splits = [split for split in (self.dataset, self.validation) if split is not None]
+            checked = check_splits(splits, lambda what, done, total: progress(what, done, total, ""))
         try:
-            return self._run(TrainingRun(self, progress, say), stop, say)
+            return self._run(TrainingRun(self, progress, say), stop, say, checked)
         except LOST as error:
             if self._workers == 1:
                 raise
@@ -326,7 +313,7 @@ class Training:
                 f"the last state in {self.out}."
             ) from error
 
-    def _run(self, run: TrainingRun, stop: Callable[[], bool], say: Callable[[str], None]) -> Outcome:
+    def _run(self, run: TrainingRun, stop: Callable[[], bool], say: Callable[[str], None], checked: Checked) -> Outcome:
         folder, steps = self.out / FOLDER, self.recipe.steps
         with contextlib.ExitStack() as stack:
             if self.chief:
@@ -343,6 +330,9 @@ class Training:
                 for line in self._remarks(run.legs):
                     say(line)
             stack.enter_context(run.open(folder, start))
+            run.labelled += checked.labels[0].pixels
+            for kind, warning in checked.warnings.items():
+                run.warn(kind, warning, start + 1)  # a run from this state on says it again, and cuts the log before it
             stack.enter_context(mixed_precision(self.recipe.precision))
             batches = stack.enter_context(contextlib.closing(self._batches(start)))
             for step, (samples, *arrays) in zip(range(start, steps), batches, strict=True):
@@ -438,7 +428,7 @@ class TrainingRun:
         self.warnings: dict[str, str] = {}  # by their kinds, each of which is said once
         classes = training.model.head.num_classes
         self.seen = ConfusionMatrix(classes, training.ignored)  # of the training images since the last validation
-        self.labelled = np.zeros(classes, np.int64)  # pixels of each class in all training images so far
+        self.labelled = np.zeros(classes, np.int64)  # pixels of each class in the labels of the training split
         self.best_step: int | None = None
         self.scored: tuple[int, float | None] | None = None  # the step that was validated last, its mean IoU
         self.legs = [{FROM: 0, STEPS: training.recipe.steps}]  # from which step on, under a schedule of how many
@@ -496,17 +486,17 @@ class TrainingRun:
                 "that expect another preprocessing."
             )
         answered = np.concatenate([part.numpy() for part in strategy.experimental_local_results(answers)])
-        counts = self.seen.update(labels, answered)
-        self.labelled += counts.sum(axis=1)
+        self.seen.update(labels, answered)
         mean = metrics.mean_iou(self.seen.counts)
         done = step + 1
-        note = f"step {done}/{recipe.steps}  loss {loss:.3f}  mIoU {mean:.3f}"
+        note = f"step {done}/{recipe.steps}  loss {loss:.3f}  mIoU {_shown(mean, 3)}"
         self.progress("training", done * recipe.batch, recipe.steps * recipe.batch, note)
         if self._curves is not None and done % CURVE_EVERY == 0:
             with self._curves.as_default(step=done):
                 tf.summary.scalar("loss", loss)
                 tf.summary.scalar("learning_rate", rate)
-                tf.summary.scalar("mean_iou/training", mean)
+                if not math.isnan(mean):
+                    tf.summary.scalar("mean_iou/training", mean)
 
     def _replicas_step(self, pixels: Any, labels: Any, boxes: Any, rate: tf.Tensor, step: tf.Tensor) -> tuple[Any, Any]:
         return self.training.strategy.run(self._replica_step, (pixels, labels, boxes, rate, step))
@@ -582,21 +572,26 @@ class TrainingRun:
         self.scored = done, _finite(mean)
         better = self.best is None or mean > self.best
         self.say(
-            f"step {done}: mean IoU {mean:.4f} on {counted(len(samples), 'validation image')}, "
-            f"{metrics.mean_iou(self.seen.counts):.4f} on the training views since" + (" (best so far)" if better else "")
+            f"step {done}: mean IoU {_shown(mean, 4)} on {counted(len(samples), 'validation image')}, "
+            f"{_shown(metrics.mean_iou(self.seen.counts), 4)} on the training views since"
+            + (" (best so far)" if better else "")
         )
         class_iou = metrics.class_iou(matrix.counts)
         self._record({"step": done, "mean_iou": _finite(mean), "class_iou": [_finite(value) for value in class_iou]})
         with self._curves.as_default(step=done):
             tf.summary.scalar("mean_iou/validation", mean)
         for kind, warning in self._doubts(matrix.counts):
-            if kind not in self.warnings:
-                self.warnings[kind] = warning
-                self.say(f"warning: {warning}")
-                self._record({"step": done, "warning": warning})
+            self.warn(kind, warning, done)
         if better:
             self.best, self.best_step = _finite(mean), done
             self._write(training.out, model, done, self.best)
+
+    def warn(self, kind: str, warning: str, done: int) -> None:
+        """Say and record a warning, once of its kind, by the chief alone."""
+        if self.training.chief and kind not in self.warnings:
+            self.warnings[kind] = warning
+            self.say(f"warning: {warning}")
+            self._record({"step": done, "warning": warning})
 
     def _doubts(self, counts: np.ndarray) -> Iterator[tuple[str, str]]:
         """What looks wrong in a validation's counts: (kind, warning)."""
@@ -673,7 +668,6 @@ class TrainingRun:
             "scored": self.scored,
             "warnings": self.warnings,
             "seen": self.seen.counts.tolist(),
-            "labelled": self.labelled.tolist(),
             "protocol": self.protocol,
         }
         about["seal"] = _seal(about)
@@ -707,12 +701,11 @@ class TrainingRun:
                 raise TypeError("a value of another kind")
             legs = _legs(old, step)
             self._check_protocol(old)  # before what its classes are counted in
-            seen, labelled = np.array(about["seen"], object), np.array(about["labelled"], object)
-            if not all(type(count) is int for count in (*seen.flat, *labelled.flat)):  # True would count as 1
+            seen = np.array(about["seen"], object)
+            if not all(type(count) is int for count in seen.flat):  # True would count as 1
                 raise TypeError("counts that are none")
-            seen, labelled = seen.astype(np.int64), labelled.astype(np.int64)
-            shapes = self.seen.counts.shape, self.labelled.shape
-            if (seen.shape, labelled.shape) != shapes or min(step, seen.min(), labelled.min()) < 0:
+            seen = seen.astype(np.int64)
+            if seen.shape != self.seen.counts.shape or min(step, seen.min()) < 0:
                 raise ValueError("counts that are none")
         except InputError:
             raise
@@ -726,7 +719,6 @@ class TrainingRun:
             variable.assign(momentum[name])
         self.best, self.best_step, self.scored, self.warnings = best, best_step, scored, warnings
         self.seen.counts += seen
-        self.labelled += labelled
         self._kept = step
         self._continue(legs, step, state)
         return step
@@ -814,6 +806,11 @@ def _legs(protocol: Mapping[str, Any], step: int) -> list[dict[str, int]]:
     if starts[0] != 0 or sorted(set(starts)) != starts or legs[-1][STEPS] != steps or not starts[-1] <= step <= steps:
         raise ValueError("legs that cannot be")
     return legs
+
+
+def _shown(value: float, decimals: int) -> str:
+    """A figure, or a dash where no pixel was counted."""
+    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
 def _finite(value: float) -> float | None:

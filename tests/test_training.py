@@ -22,13 +22,13 @@ from dense_resnet import checkpoints
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.errors import InputError
-from segmentation import training
+from segmentation import inspection, training
 from segmentation.labels import encode_label
 from segmentation.model import SegmentationModel
 from segmentation.model_directory import load_model
 from segmentation.prediction import Inference, Predictor
 from segmentation.samples import open_dataset
-from segmentation.training import Recipe, Training, label_histogram
+from segmentation.training import Recipe, Training
 from segmentation.transforms import Augmentation
 from tools import cli, train
 
@@ -285,14 +285,20 @@ def test_every_epoch_sees_each_image_once_in_another_order(data, tmp_path):
             np.testing.assert_array_equal(one_part, other)
 
 
-def test_label_histogram(data):
+def test_labels_are_read_once_for_the_check_and_the_class_weights(data, tmp_path, capsys):
     calls = []
-    dataset = open_dataset(data, "train")
-    expected = sum(np.bincount(sample.read_label(dataset.space).ravel(), minlength=256) for sample in dataset.samples)[:3]
-    counts = label_histogram(dataset, lambda *call: calls.append(call))
-    assert counts.dtype == np.int64
-    assert counts.tolist() == expected.tolist()
-    assert calls[-1] == ("counting labels", 8, 8, "")
+    splits = [open_dataset(data, split) for split in ("train", "val")]
+    expected = sum(np.bincount(sample.read_label(splits[0].space).ravel(), minlength=256) for sample in splits[0].samples)[:3]
+    one = make(data, tmp_path, validation="val", steps=1)
+    checked = inspection.check_splits(splits)
+    assert checked.labels[0].pixels.tolist() == expected.tolist()
+    weights = train._class_weights([train.BALANCED], checked)
+    assert weights == pytest.approx(inspection.class_weights(expected), rel=1e-3)
+    assert "class weights: ground 0." in capsys.readouterr().out
+    one.run(checked=checked, progress=lambda *call: calls.append(call[0]))
+    assert set(calls) == {"training", "validating"}
+    make(data, tmp_path / "other", steps=1).run(progress=lambda *call: calls.append(call[:3]))
+    assert [call for call in calls if call[0] == "checking"] == [("checking", number, 8) for number in range(1, 9)]
 
 
 # -- warnings and faults ----------------------------------------------------------------------------------------------
@@ -403,9 +409,10 @@ def test_a_damaged_state(data, tmp_path, damage, message):
         {"step": -1},
         {"best": "x"},
         {"seen": [[0]]},
-        {"labelled": [0.5, 0, 0]},
-        {"labelled": [True, 0, 0]},
-        {"labelled": [2**64, 0, 0]},
+        {"seen": [[0.5, 0, 0]] * 3},
+        {"seen": [[True, 0, 0]] * 3},
+        {"seen": [[2**64, 0, 0]] * 3},
+        {"seen": [[-1, 0, 0]] * 3},
         {"protocol": 3},
         {"warnings": None},
         {"best_step": "x"},
@@ -518,22 +525,110 @@ def test_two_runs_on_one_folder(data, tmp_path):
 def test_no_room_is_found_before_the_first_step(data, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(InputError, match="MiB are needed and 0 MiB are free"):
-        make(data, tmp_path).run(progress=lambda *call: pytest.fail("a step was made"))
+        make(data, tmp_path).run(progress=lambda what, *_: what == "checking" or pytest.fail("a step was made"))
 
 
-def test_images_that_cannot_be_read_name_their_file(data, tmp_path):
+def refuses(one, message):
+    """The run ends before its first step, and leaves nothing behind."""
+    steps = []
+    with pytest.raises(InputError, match=message):
+        one.run(progress=lambda what, *_: what == "checking" or steps.append(what))
+    assert not steps
+    assert not one.out.exists()
+
+
+def test_pairs_that_cannot_be_used_are_all_named_before_the_first_step(data, tmp_path):
+    """Those of the validation images too."""
+    for split, count in (("train", 5), ("val", 2)):
+        write_split(tmp_path, split, count)
+    image = tmp_path / "images" / "train" / "2.png"
+    image.write_bytes(image.read_bytes()[:300])
+    space = open_dataset(data, "val").space
+    (tmp_path / "labels" / "train" / "1.png").write_bytes(encode_label(np.zeros((40, 47), np.uint8), space))
+    Image.fromarray(np.full((40, 48), 7, np.uint8)).save(tmp_path / "labels" / "val" / "1.png")
+    one = make(tmp_path, tmp_path / "out", validation="val")
+    message = (
+        r"(?s)^3 of 7 pairs cannot be used; nothing was computed\..*doctor.*\n .*train/1\.png: the image is 48x40 pixels, its "
+        r"label 47x40.*\n .*train/2\.png: cannot be decoded.*\n .*val/1\.png: label value 7 "
+    )
+    refuses(one, message)
+
+
+def test_an_image_that_breaks_after_the_check_is_named(tmp_path):
     write_split(tmp_path, "train", 4)
+    one = make(tmp_path, tmp_path / "out")
+    checked = inspection.check_splits([one.dataset])
     image = tmp_path / "images" / "train" / "2.png"
     image.write_bytes(image.read_bytes()[:300])
     with pytest.raises(InputError, match=r"images/train/2.png: cannot be decoded"):
-        make(tmp_path, tmp_path / "out").run()
-    write_split(tmp_path, "train", 4)
-    (tmp_path / "labels" / "train" / "1.png").write_bytes(
-        encode_label(np.zeros((40, 47), np.uint8), open_dataset(data, "val").space)
-    )
-    with pytest.raises(InputError, match=r"^1: the image is 48x40, its label 47x40"):
-        make(tmp_path, tmp_path / "out").run()
+        one.run(checked=checked)
     assert about(tmp_path / "out")["step"] == 0
+
+
+def test_a_split_without_a_labelled_pixel_is_refused(data, tmp_path):
+    for split in ("train", "val", "test"):
+        write_split(tmp_path, split, 2)
+    for path in (tmp_path / "labels" / "test").iterdir():
+        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(path)
+    refuses(make(tmp_path, tmp_path / "out", split="test"), "tiny, split test: no pixel is labelled: .* so nothing is counted")
+    one = make(tmp_path, tmp_path / "out", validation="test")
+    refuses(one, "tiny, split test: no pixel is labelled: .* --validation none")
+
+
+def test_masks_whose_255_would_be_ignored_are_refused(tmp_path):
+    """Unless it is said that they are to be."""
+    write_split(tmp_path, "train", 2, shown=())
+    refuses(make(tmp_path, tmp_path / "out"), "tiny: all labels are 0 or 255, .* are these masks")
+    (tmp_path / "dataset.json").write_text(json.dumps(CLASSES | {"ignore_label": 255}))
+    lines = []
+    outcome = make(tmp_path, tmp_path / "out", steps=1).run(say=lines.append)
+    assert [line.removeprefix("warning: ") for line in lines] == list(outcome.warnings)
+    assert "'ground' is the only class in the labels, and 5.0% is ignored" in outcome.warnings[0]
+    assert "are these masks" in outcome.warnings[1]
+
+
+def test_views_without_a_labelled_pixel(tmp_path):
+    """No NaN in what is said, shown and kept."""
+    write_split(tmp_path, "train", 3)
+    write_split(tmp_path, "val", 1)
+    for number in range(2):
+        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(tmp_path / "labels" / "train" / f"{number}.png")
+    said = []
+    one = make(tmp_path, tmp_path / "out", validation="val", steps=10, batch=1, validate_every=1, hardest=0.5)
+    one.run(say=said.append, progress=lambda *call: said.append(call[3]))
+    assert not any("nan" in line.lower() for line in said)
+    assert any(line.endswith("mIoU -") for line in said)
+    assert any(" - on the training views since" in line for line in said)
+    assert all(np.isfinite(value).all() for value in one.model.weights.values())
+
+
+def test_the_classes_shares_are_those_of_the_split(tmp_path):
+    """Not of the views so far, which may have been of a few images."""
+    write_split(tmp_path, "train", 4)
+    write_split(tmp_path, "val", 1)
+    whole = np.array([0, 0, 1, 2], np.uint8)
+    for number, value in enumerate(whole):
+        Image.fromarray(np.full((40, 48), value, np.uint8)).save(tmp_path / "labels" / "train" / f"{number}.png")
+    Image.fromarray(np.tile(np.repeat(whole, 12), (40, 1))).save(tmp_path / "labels" / "val" / "0.png")
+    outcome = make(tmp_path, tmp_path / "out", validation="val", steps=1, batch=1).run()
+    assert not any("shares of the training labels are far" in warning for warning in outcome.warnings)
+
+
+def test_a_warning_about_the_labels_survives_a_stop(tmp_path):
+    """It is in the log once, as in that of a run that was not stopped."""
+    write_split(tmp_path, "train", 2, shown=())
+    (tmp_path / "dataset.json").write_text(json.dumps(CLASSES | {"ignore_label": 255}))
+    options = {"steps": 3, "batch": 2, "validate_every": 1}
+    logs, warnings = [], []
+    for name, stops in (("a", [False]), ("b", [True, False])):
+        for stopping in stops:
+            said = []
+            one = make(tmp_path, tmp_path / name, **options)
+            outcome = one.run(stop=lambda stopping=stopping: stopping, say=said.append)
+            warnings.append(sum(line.startswith("warning") for line in said))
+        logs.append(((one.out / training.FOLDER / training.LOG).read_text(), outcome.warnings, about(one.out)["warnings"]))
+    assert logs[0] == logs[1]
+    assert warnings == [2, 2, 0]
 
 
 def test_without_an_ignore_label_padding_is_ignored_all_the_same(data, tmp_path):

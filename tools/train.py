@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dense_resnet.plan import Plan
+    from segmentation.inspection import Checked
     from segmentation.labels import LabelSpace
     from segmentation.model import SegmentationModel
     from segmentation.samples import Dataset, Layout
@@ -93,6 +94,7 @@ def main(args: argparse.Namespace) -> int:
         check_aligned("crop", args.crop, planned.nominal_stride)
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
     datasets = None if layout.is_records else _datasets(args, layout)  # without TensorFlow, mistakes show at once
+    checked = _checked(datasets) if datasets else None
     with stop_signals() as stop:
         start_tensorflow()
         import tensorflow as tf
@@ -102,7 +104,8 @@ def main(args: argparse.Namespace) -> int:
         from segmentation.training import Training
 
         dataset, validation = datasets or _datasets(args, layout)
-        recipe = _recipe(args, dataset)
+        checked = checked or _checked((dataset, validation))
+        recipe = _recipe(args, checked)
         recipe.check(dataset.space.num_classes)  # before weights are read
         with strategy.scope():
             model, preprocessing = _model(args, planned, dataset.space)
@@ -111,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
             preprocessing=preprocessing, strategy=strategy, validation_size=args.size,
         )  # fmt: skip
         with progress_bar() as progress:
-            outcome = training.run(progress=progress, stop=stop, say=print)
+            outcome = training.run(progress=progress, stop=stop, say=print, checked=checked)
     if outcome.stopped:
         print(f"stopped at step {outcome.step} of {args.steps}; the same command goes on from here")
         return STOPPED
@@ -145,6 +148,15 @@ def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Datase
     return dataset, open_layout(layout, chosen, exif=args.exif)
 
 
+def _checked(datasets: tuple[Dataset, Dataset | None]) -> Checked:
+    from segmentation.inspection import check_splits
+
+    from .cli import progress_bar
+
+    with progress_bar() as progress:
+        return check_splits([dataset for dataset in datasets if dataset is not None], progress)
+
+
 def _plan(args: argparse.Namespace) -> Plan:
     from dense_resnet.variants import USUAL_STRIDE, from_description
 
@@ -170,7 +182,7 @@ def _strategy(asked: str) -> Any:
     return tf.distribute.MirroredStrategy() if asked == MIRRORED else tf.distribute.get_strategy()
 
 
-def _recipe(args: argparse.Namespace, dataset: Dataset) -> Recipe:
+def _recipe(args: argparse.Namespace, checked: Checked) -> Recipe:
     from dense_resnet.errors import counted
     from segmentation.training import SMALLEST_BATCH, Recipe
     from segmentation.transforms import Augmentation
@@ -195,7 +207,7 @@ def _recipe(args: argparse.Namespace, dataset: Dataset) -> Recipe:
         weight_decay=args.weight_decay,
         clip=args.clip,
         freeze_batch_norm=freeze,
-        class_weights=_class_weights(args.class_weights, dataset),
+        class_weights=_class_weights(args.class_weights, checked),
         hardest=args.hardest,
         augmentation=Augmentation((args.crop, args.crop), tuple(args.scale), not args.no_flip, args.jitter),
         seed=args.seed,
@@ -205,21 +217,17 @@ def _recipe(args: argparse.Namespace, dataset: Dataset) -> Recipe:
     )
 
 
-def _class_weights(asked: list[str], dataset: Dataset) -> tuple[float, ...] | None:
+def _class_weights(asked: list[str], checked: Checked) -> tuple[float, ...] | None:
     from dense_resnet.errors import InputError, spelt
 
     if asked == [NONE]:
         return None
     if asked == [BALANCED]:
         from segmentation.inspection import class_weights
-        from segmentation.training import label_histogram
 
-        from .cli import progress_bar
-
-        with progress_bar() as progress:
-            pixels = label_histogram(dataset, progress)
-        weights = tuple(float(f"{weight:.4g}") for weight in class_weights(pixels))
-        named = ", ".join(f"{name} {w:g}" for name, w in zip(dataset.space.names, weights, strict=True))
+        labels = checked.labels[0]
+        weights = tuple(float(f"{weight:.4g}") for weight in class_weights(labels.pixels))
+        named = ", ".join(f"{name} {w:g}" for name, w in zip(labels.space.names, weights, strict=True))
         print(f"class weights: {spelt(named)}")
         return weights
     try:

@@ -489,7 +489,7 @@ def read_state(folder: Path) -> tuple:
     own = training_of(folder)
     run = training.TrainingRun(own, training.quiet, print)
     step = run.restore(folder / STATE)
-    counts = run.seen.counts.tolist(), run.labelled.tolist(), run.warnings
+    counts = run.seen.counts.tolist(), run.warnings
     momentum = checkpoints.fingerprint({name: variable.numpy() for name, variable in own._momentum.items()})
     return step, run.best, counts, checkpoints.fingerprint(own.model.weights), momentum
 
@@ -507,12 +507,12 @@ def damaged_state(data: bytes, other: bytes, generator: np.random.Generator) -> 
 
 
 def judge_state(found: tuple, case: Case) -> str:
-    step, best, (seen, labelled, warnings), *weights = found
+    step, best, (seen, warnings), *weights = found
     if not case.aware or weights != list(case.expected[3:]):
         return "silent success"
     told = metadata_of(case.data)
-    read = step, best, seen, labelled, warnings
-    exact = tuple(told[key] for key in ("step", "best", "seen", "labelled", "warnings"))
+    read = step, best, seen, warnings
+    exact = tuple(told[key] for key in ("step", "best", "seen", "warnings"))
     return "" if repr(read) == repr(exact) else f"silent success: {read} is {exact}"
 
 
