@@ -33,6 +33,7 @@ from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from dense_resnet.pace import OneByOne, in_order
 from dense_resnet.runner import Runner
 from segmentation import boundaries, calibration
+from segmentation.inspection import LabelCounts, check_pair, compare_sizes, judge, listed
 from segmentation.labels import LabelSpace, decode_label, decode_prediction
 from segmentation.numbering import outside_cause
 from segmentation.prediction import INPUT, NATIVE, Inference, Predictor
@@ -259,6 +260,7 @@ class Evaluation:
         merge: bool = False,
         progress: Progress = lambda what, done, total: None,
         stop: Callable[[], bool] = lambda: False,
+        note: Callable[[str], object] = lambda message: None,
         report: bool = True,
     ) -> Outcome:
         """Scores what an earlier run of the same protocol has not, then writes the result.
@@ -269,29 +271,32 @@ class Evaluation:
             merge: only joins shards: an image that is in none's log is an error.
             progress: called with (what is being done, images done, images in all).
             stop: asked before each image; True finishes what has begun and returns.
+            note: called with what looks wrong in the labels of the whole split.
             report: also writes the page.
 
         Raises:
-            InputError: a bad pair under "fail", a bad prediction, an unusable folder, another protocol in it, or another run
-                at work on it.
+            InputError: a bad pair under "fail", a split without a labelled pixel, a bad prediction, an unusable folder, another
+                protocol in it, or another run at work on it.
         """
         index, count = self.shard
         journal.check_on_error(on_error)
         if merge and count > 1:
             raise InputError("a shard has nothing to merge: leave out --shard.")
         samples = self.dataset.samples[index::count]
-        if on_error == FAIL:
-            bad = []
-            for number, sample in enumerate(samples):
-                if stop():
-                    return Outcome(None, 0, 0, (), stopped=True)
-                progress("checking", number, len(samples))
-                bad += self._refusal(sample)
-            if bad:
-                raise InputError(
-                    f"{len(bad)} of {counted(len(samples), 'pair')} cannot be used; nothing was computed. "
-                    f"--on-error skip leaves them out.{_listed(bad)}"
-                )
+        bad, labels = [], LabelCounts(self.dataset.space)
+        for number, sample in enumerate(samples):
+            if stop():
+                return Outcome(None, 0, 0, (), stopped=True)
+            progress("checking", number, len(samples))
+            bad += self._refusal(sample, labels)
+        if bad and on_error == FAIL:
+            raise InputError(
+                f"{len(bad)} of {counted(len(samples), 'pair')} cannot be used; nothing was computed. "
+                f"--on-error skip leaves them out.{listed(bad)}"
+            )
+        if count == 1:  # a shard may hold what its split does not
+            for doubt in judge([(self.dataset, labels)]).values():
+                note(doubt)
         files.probe_folder(self.out)
         with journal.locked(self.out, shared=count > 1):
             journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG, (self.out / name for name in (RESULT, REPORT)))
@@ -308,18 +313,14 @@ class Evaluation:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _refusal(self, sample: Sample) -> list[str]:
-        """Why a pair cannot be used, as far as its label and the image's header say; empty where it can."""
+    def _refusal(self, sample: Sample, labels: LabelCounts) -> list[str]:
+        """Why a pair cannot be used, as far as its label and the image's header say; empty where it can, and is counted."""
+        own = LabelCounts(labels.space)
         try:
-            label = self._label(sample, sample.label_bytes())
-            if sample.image.length is None:  # else a record, whose checksum was compared when it was opened
-                size = images.check_image(sample.image.path, self.max_pixels).size
-                if sample.exif != "apply" and sample.is_turned(data := sample.image_bytes()):
-                    size = sample.decode_image(data, self.max_pixels).shape[:2]
-                _compare_sizes(sample, size, label)
-            self.system.check_size(sample, label.shape)
+            self.system.check_size(sample, check_pair(sample, own, self.max_pixels))
         except InputError as error:
             return [str(error)]
+        labels.add(own)
         return []
 
     def _score(
@@ -386,7 +387,7 @@ class Evaluation:
     def _read(self, sample: Sample) -> _Pair:
         data, label_data = sample.image_bytes(), sample.label_bytes()
         image, label = sample.decode_image(data, self.max_pixels), self._label(sample, label_data)
-        _compare_sizes(sample, image.shape[:2], label)
+        compare_sizes(sample, image.shape[:2], label)
         self.system.check_size(sample, label.shape)
         return _Pair(image, label, {"image_sha256": _sha256(data), "label_sha256": _sha256(label_data)})
 
@@ -467,13 +468,6 @@ def _ahead(pool: Executor, read: Callable[[Sample], _Pair], samples: Iterable[Sa
             yield begun.popleft()
     while begun:
         yield begun.popleft()
-
-
-def _compare_sizes(sample: Sample, size: tuple[int, ...], label: np.ndarray) -> None:
-    if tuple(size) != label.shape:
-        raise InputError(
-            f"{sample.image}: the image is {size[1]}x{size[0]} pixels, its label {_size(label)}. Labels are never resized."
-        )
 
 
 def _size(pixels: np.ndarray) -> str:

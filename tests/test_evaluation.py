@@ -700,6 +700,75 @@ def test_bad_pairs_are_all_named_before_any_compute(system, own_pairs, tmp_path)
     assert again == replace(outcome, scored=0)
 
 
+def masks(root, values, **described):
+    """Two pairs whose labels have these values alone, and predictions of class 0."""
+    for name in "AB":
+        write_pair(root, name, image_of(8, 8, ord(name)), np.resize(np.array(values, np.uint8), (8, 8)))
+        (root / "predictions").mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "predictions" / f"{name}.png")
+    (root / "dataset.json").write_text(json.dumps({"name": "masks", "classes": ["no", "yes"], **described}))
+    dataset = open_dataset(root)
+    return FolderSystem(root / "predictions", dataset.space, dataset.samples), dataset
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([0, 255], "masks: all labels are 0 or 255, .* are these masks"), ([255], "masks, split all: no pixel is labelled")],
+)
+def test_labels_that_cannot_be_scored(values, message, on_error, tmp_path):
+    refuses(*masks(tmp_path, values), tmp_path / "out", message, on_error=on_error)
+
+
+def test_labels_of_one_class_and_what_is_said_to_be_ignored(tmp_path):
+    said = []
+    system, dataset = masks(tmp_path, [0, 255], ignore_label=255)
+    Evaluation(system, dataset, tmp_path / "shards", shard=(0, 2)).run(note=said.append)
+    assert said == []  # of a part
+    outcome = Evaluation(system, dataset, tmp_path / "out").run(note=said.append, report=False)
+    assert outcome.result["counts"]["scored"] == 64
+    assert [re.search("only class|masks, in which", line)[0] for line in said] == ["only class", "masks, in which"]
+
+
+def test_a_shard_is_not_judged(tmp_path):
+    system, dataset = masks(tmp_path, [0, 1])
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / "labels" / "B.png")
+    assert Evaluation(system, dataset, tmp_path / "out", shard=(1, 2)).run().scored == 1
+    Evaluation(system, dataset, tmp_path / "out", shard=(0, 2)).run()
+    result = Evaluation(system, dataset, tmp_path / "out").run(merge=True, report=False).result
+    assert result["counts"]["scored"] == 64
+
+
+def test_nothing_scored_is_no_success(capsys, tmp_path):
+    """The only labelled pair breaks after the check."""
+    masks(tmp_path, [255])
+    Image.fromarray(np.ones((8, 8), np.uint8)).save(tmp_path / "labels" / "A.png")
+    data = bytearray((tmp_path / "images" / "A.png").read_bytes())
+    data[data.index(b"IDAT") + 20] ^= 1
+    (tmp_path / "images" / "A.png").write_bytes(data)
+    options = ["--predictions", tmp_path / "predictions", "--out", tmp_path / "out", "--on-error", "skip", "--no-report"]
+    code, out, err = run(capsys, "evaluate", tmp_path, *options)
+    assert (code, err) == (1, "")
+    assert "mean IoU undefined, since every pixel has the ignore label, 1 image (0 pixels scored, 64 ignored)" in out
+    assert "nan" not in out.lower()
+    assert read_result(tmp_path / "out")[0]["mean_iou"] is None
+
+
+def test_bad_pairs_that_are_alike_are_told_as_one(tmp_path):
+    masks(tmp_path, [0, 1])
+    for number in range(30):
+        write_pair(tmp_path, f"{number:02}", image_of(8, 8, number), np.full((8, 8), 9, np.uint8))
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "predictions" / f"{number:02}.png")
+    dataset = open_dataset(tmp_path)
+    system = FolderSystem(tmp_path / "predictions", dataset.space, dataset.samples)
+    with pytest.raises(InputError) as caught:
+        Evaluation(system, dataset, tmp_path / "out").run()
+    heading, line = str(caught.value).splitlines()
+    assert heading.startswith("30 of 32 pairs cannot be used")
+    assert line.startswith(f"  30 alike: {tmp_path}/labels/00.png: label value 9 (64 px")
+    assert line.endswith(f"Likewise {tmp_path}/labels/01.png, {tmp_path}/labels/02.png and 27 more.")
+
+
 def turned(orientation):
     """EXIF that says so."""
     exif = Image.Exif()

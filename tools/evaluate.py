@@ -80,8 +80,9 @@ def main(args: argparse.Namespace) -> int:
             print_note(f"near seams, figures may differ from the images run whole: {system.seams}")
         with progress_bar() as progress:
             outcome = evaluation.run(
-                on_error=args.on_error, merge=args.merge, progress=progress, stop=stop, report=not args.no_report
-            )
+                on_error=args.on_error, merge=args.merge, progress=progress, stop=stop, note=print_note,
+                report=not args.no_report,
+            )  # fmt: skip
     print_skipped(outcome.failed)
     if outcome.stopped:
         print(f"stopped with {outcome.total:,} of {counted(len(dataset.samples), 'image')}; the same command goes on from here")
@@ -94,7 +95,7 @@ def main(args: argparse.Namespace) -> int:
     print_result(outcome.result)
     out = Path(args.out)
     print(out / "evaluation.json", *([] if args.no_report else [out / "report" / "index.html"]), sep=", ")
-    return 0
+    return 0 if outcome.result["counts"]["scored"] else 1
 
 
 def print_result(result: dict[str, Any]) -> None:
@@ -187,7 +188,7 @@ def _with_ignore_label(dataset: Dataset, asked: str | None) -> Dataset:
     if asked != "none" and not asked.isdecimal():
         raise InputError(f"--ignore-label must be a number or none (not {asked!r}).")
     label = None if asked == "none" else int(asked)
-    return dataclasses.replace(dataset, space=dataclasses.replace(dataset.space, ignore_label=label))
+    return dataclasses.replace(dataset, space=dataclasses.replace(dataset.space, ignore_label=label, ignore_is_given=True))
 
 
 def _system(
