@@ -749,7 +749,7 @@ def test_nothing_scored_is_no_success(capsys, tmp_path):
     options = ["--predictions", tmp_path / "predictions", "--out", tmp_path / "out", "--on-error", "skip", "--no-report"]
     code, out, err = run(capsys, "evaluate", tmp_path, *options)
     assert (code, err) == (1, "")
-    assert "mean IoU undefined, since every pixel has the ignore label, 1 image (0 pixels scored, 64 ignored)" in out
+    assert "mean IoU undefined (no pixel was scored), 1 image (0 pixels scored, 64 ignored)" in out
     assert "nan" not in out.lower()
     assert read_result(tmp_path / "out")[0]["mean_iou"] is None
 
