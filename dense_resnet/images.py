@@ -27,10 +27,12 @@ from dense_resnet.errors import InputError, UnreadableError, counted
 
 FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
+KEPT_ASIDE = ("__MACOSX", "@eaDir")  # folders of archives made on a Mac, and of a NAS for its previews
 UNREAD = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB of RGB
 PNG_START, JPEG_START = png.START, b"\xff\xd8\xff"
 TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
+MOST_NAMED = 3  # hidden files in one message
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 EXIF_ORIENTATION = 0x0112
 PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # Pillow decodes a PNG to look for what may be absent
@@ -53,9 +55,9 @@ def find_images(
 
     Args:
         sources: folders (searched through, for .jpg, .jpeg and .png), image files, glob patterns, or ``.txt`` lists with
-            one path a line, relative to the list's own folder and inside it.
+            one path a line, relative to the list's own folder and inside it. In folders, hidden files and folders are left out.
         without: a folder whose files do not count, even where a source holds it.
-        note: called with a message for each folder that also holds pictures under other names.
+        note: called with a message for each folder that also holds pictures under other names, or hidden ones.
 
     Raises:
         InputError: a source does not exist or holds no image, a list leaves its folder, or two images would have the
@@ -66,7 +68,8 @@ def find_images(
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            everything = list(_walk(path))
+            hidden: list[Path] = []
+            everything = list(_walk(path, hidden))
             inside = [file for file in everything if file.suffix.lower() in SUFFIXES]
             if without is not None and inside:
                 inside = [file for file in inside if not files.lies_in(file, Path(without))]
@@ -77,10 +80,13 @@ def find_images(
                 held = (
                     f" It holds files of other kinds ({', '.join(others)}): convert pictures to PNG or JPEG." if others else ""
                 )
+                held += f" {_hidden_note(hidden)}" if hidden else ""
                 raise InputError(f"{source}: the folder holds no image (looked for {', '.join(SUFFIXES)}).{held}")
             if unread := Counter(file.suffix.lower() for file in everything if file.suffix.lower() in UNREAD):
                 held = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
                 note(f"{source}: other pictures are left out ({held}): PNG and JPEG are read, as {', '.join(SUFFIXES)}.")
+            if hidden:
+                note(f"{source}: {_hidden_note(hidden)}")
             found += [Found(file, file.relative_to(path).as_posix()) for file in inside]
         elif path.is_file() and path.suffix.lower() == ".txt":
             found += _listed(path)
@@ -108,9 +114,20 @@ def find_images(
     return [by_name[name] for name in sorted(by_name)]
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is a program's own, such as ``.ipynb_checkpoints`` or a Mac's ``._a.jpg``."""
+    return name.startswith(".") or name in KEPT_ASIDE
+
+
+def _hidden_note(hidden: Sequence[Path]) -> str:
+    """A message of the hidden files and folders that were left out."""
+    named = ", ".join(path.name for path in hidden[:MOST_NAMED]) + (", …" if len(hidden) > MOST_NAMED else "")
+    return f"hidden files and folders are left out ({len(hidden):,}: {named})."
+
+
+def _walk(folder: Path, hidden: list[Path], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
     """Every file below `folder`, links followed, but not into a folder that they are in; a folder that cannot be read is an
-    error, not an empty one.
+    error, not an empty one. Folders and pictures that are hidden are added to `hidden` instead.
     """
     try:
         found = os.stat(folder)
@@ -120,8 +137,11 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iter
         raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
     own = (found.st_dev, found.st_ino)
     for entry in entries if own not in above else ():
-        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-            yield from _walk(Path(entry.path), above | {own})
+        is_folder = entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+        if is_hidden(entry.name):
+            hidden += [Path(entry.path)] if is_folder or Path(entry.name).suffix.lower() in SUFFIXES else []
+        elif is_folder:
+            yield from _walk(Path(entry.path), hidden, above | {own})
         else:
             yield Path(entry.path)
 

@@ -25,7 +25,7 @@ from PIL import Image
 from dense_resnet import strict_json
 from dense_resnet.errors import InputError
 from dense_resnet.files import probe_folder, replacing, write_bytes
-from dense_resnet.images import JPEG_START, MAX_PIXELS, SUFFIXES, read_file
+from dense_resnet.images import JPEG_START, MAX_PIXELS, SUFFIXES, is_hidden, read_file
 
 if TYPE_CHECKING:
     from segmentation.samples import Dataset, Sample
@@ -102,9 +102,9 @@ def counts_path(folder: Path, split: str) -> Path:
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """The shards in a folder, by split."""
+    """The shards in a folder, by split; hidden files are none."""
     shards: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*.tfrecord")):
+    for path in sorted(path for path in folder.glob("*.tfrecord") if not is_hidden(path.name)):
         match = SHARD.fullmatch(path.name)
         shards.setdefault(match["split"] if match else path.stem, []).append(path)
     return shards

@@ -11,14 +11,20 @@ PASCAL VOC 2012        ``JPEGImages``, ``SegmentationClass`` (``…Aug`` for tra
                        ``ImageSets/Segmentation``
 Cityscapes             ``leftImg8bit/SPLIT/CITY``, ``gtFine/SPLIT/CITY``                       Cityscapes, labelIds
 ADE20K                 ``images/SPLIT``, ``annotations/SPLIT``                                 ADE20K
-two folders            ``images/SPLIT``, ``labels/SPLIT``, or both without SPLIT               dataset.json
+two folders            ``images/SPLIT``, ``labels/SPLIT``, or both without SPLIT; the labels'  dataset.json
+                       folder may be ``annotations`` or ``masks`` as well
+a folder a split       ``SPLIT/images``, ``SPLIT/labels`` (or ``annotations``, ``masks``)      dataset.json
 a CSV list             columns image, label, and split if you like                             dataset.json beside it
 TFRecords              ``SPLIT-*.tfrecord`` with DeepLab's features                            dataset.json
 =====================  ======================================================================  ======================
+
+Where there is no dataset.json, the classes of VOC, Cityscapes and ADE20K are assumed only if the files look like theirs
+(:class:`Known`), and the layout's first note says so. Hidden files and folders are left out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
@@ -31,9 +37,28 @@ import numpy as np
 
 from dense_resnet import files, strict_json
 from dense_resnet.errors import InputError, counted
-from dense_resnet.images import MAX_PIXELS, SUFFIXES, as_stored, decode_image, find_images, orientation_of, read_file
+from dense_resnet.images import (
+    MAX_PIXELS,
+    SUFFIXES,
+    as_stored,
+    decode_image,
+    find_images,
+    is_hidden,
+    orientation_of,
+    read_file,
+)
 from segmentation import records
-from segmentation.labels import ADE20K, CITYSCAPES, VOC, LabelSpace, decode_label, mapping_from_json, reduce_zero_label
+from segmentation.labels import (
+    ADE20K,
+    CITYSCAPES,
+    IGNORE_LABEL,
+    VOC,
+    LabelSpace,
+    decode_indices,
+    decode_label,
+    mapping_from_json,
+    reduce_zero_label,
+)
 from segmentation.records import SPLIT_NAMES, Source, is_inside, is_split, without_suffix
 
 EXIF = ("error", "apply", "ignore")
@@ -41,6 +66,11 @@ LABEL_MAPS = ("trainIds", "labelIds", "reduce_zero_label")
 WHOLE = "all"  # the split of a dataset without splits
 DESCRIPTION = "dataset.json"
 MOST_SHOWN = 100  # problems in one message
+IMAGES, LABELS = "images", ("labels", "annotations", "masks")  # folders of a dataset of one's own
+TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid")  # usual names of splits
+USUAL_SPLITS = (*TRAINING, *VALIDATION, "dev", "test", "testing", "trainval")
+LABELMAP = "labelmap.txt"  # where CVAT names the classes of a VOC layout
+LOOKED_AT = 16  # label files that tell whether a dataset is the one that its folders look like
 
 
 @dataclass(frozen=True)
@@ -109,6 +139,7 @@ class Dataset:
     space: LabelSpace
     samples: tuple[Sample, ...]
     problems: tuple[str, ...] = ()  # what finding pairs turned up: unmatched, duplicate, missing
+    notes: tuple[str, ...] = ()  # what was left out
 
     def check_apart(self, out: Path) -> None:
         """Raises an :class:`InputError` where the folder `out` holds any of the data."""
@@ -124,6 +155,7 @@ class Pairs:
 
     samples: tuple[Sample, ...]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was left out
 
 
 @dataclass(frozen=True)
@@ -134,7 +166,7 @@ class Layout:
     space: LabelSpace
     splits: tuple[str, ...]
     pairs: Callable[[str], Pairs]  # of a split
-    notes: tuple[str, ...] = ()  # what was left out
+    notes: tuple[str, ...] = ()  # whose classes were assumed, and what was left out
     is_records: bool = False  # TFRecords, which take TensorFlow to open
 
 
@@ -185,7 +217,13 @@ def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error"
             shown.append(f"... and {len(problems) - len(shown)} more: doctor lists them all")
         raise InputError("\n  ".join([f"{layout.name}, split {split}: {counted(len(problems), 'problem')}:", *shown]))
     samples = tuple(replace(sample, exif=exif) for sample in found.samples)
-    return Dataset(layout.name, split, layout.space, samples, tuple(problems))
+    return Dataset(layout.name, split, layout.space, samples, tuple(problems), found.notes)
+
+
+def usual_split(layout: Layout, usual: Iterable[str]) -> str | None:
+    """The first of the `usual` names that a split of `layout` has, in small or capital letters; None where none has."""
+    named = {split.lower(): split for split in reversed(layout.splits)}
+    return next((named[name] for name in usual if name in named), None)
 
 
 def recognise(source: str | Path, *, classes: str | Path | None = None, label_map: str | Path | None = None) -> Layout:
@@ -237,13 +275,60 @@ def read_description(path: Path, name: str = "") -> Described:
     return Described(name, LabelSpace.from_json(value, path))
 
 
-def _needed(described: Described | None, folder: Path) -> Described:
+def _needed(described: Described | None, folder: Path, why: str = "") -> Described:
+    """`described`, which must be there; `why` says what of the folder does not do instead."""
     if described is None:
+        above = folder.resolve().parent / DESCRIPTION
+        hint = f" Is it {above}? Then --classes {above}." if above.is_file() else ""
+        if (folder / LABELMAP).is_file():
+            hint = f' {folder / LABELMAP} names classes and colours: copy them, with "from_colors": true for painted labels.'
         raise InputError(
-            f"{folder}: there is no {DESCRIPTION}, which names the classes. Write one there, or give --classes FILE, such as "
-            '{"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}, ...], "ignore_label": 255}.'
+            f"{folder}: there is no {DESCRIPTION}, which names the classes{why}. Write one there, or give --classes FILE, such "
+            'as {"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}, ...], "ignore_label": 255}. Where the '
+            f"names of images and labels differ, list the pairs in a CSV file beside it.{hint}"
         )
     return described
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dataset of the field, whose classes may be assumed where no dataset.json names others."""
+
+    name: str
+    space: LabelSpace
+    pattern: re.Pattern[str]  # of its label files' names
+    largest: int  # value in its label files but the ignore label
+    enough: int  # a value that files under other names must reach: one's own labels rarely count so far
+
+    def described(self, own: Described | None, root: Path, folder: Path, ending: str = "") -> tuple[Described, list[str]]:
+        """(what names the classes, notes): `own`, or these classes where the label files in `folder` support them.
+
+        Raises:
+            InputError: names and values are not such a dataset's, or no name has that ending.
+        """
+        if own is not None:
+            return own, []
+        files = [one for one in find_images([str(folder)]) if without_suffix(one.relative).endswith(ending)]
+        if not files:
+            raise InputError(f"{folder}: holds no *{ending}.png.")
+        shown = files[:: -(-len(files) // LOOKED_AT)]
+        values: set[int] = set()
+        for file in shown:
+            with contextlib.suppress(InputError):  # reading the pairs says what is wrong
+                values |= set(np.unique(decode_indices(file.path, read_file(file.path))).tolist())
+        largest = max(values - {IGNORE_LABEL}, default=0)
+        named = all(self.pattern.fullmatch(without_suffix(file.path.name)) for file in shown)
+        classes = f"its {self.space.num_classes} classes"
+        if (named and largest > 1) or self.enough <= largest <= self.largest:
+            alike = f"names such as {shown[0].path.name}" if named else f"values up to {largest}"
+            return Described(self.name, self.space), [
+                f"{root}: there is no {DESCRIPTION}, and the labels look like those of {self.name} ({alike}): {classes} are "
+                f"assumed. If yours are others, name them in {root / DESCRIPTION}."
+            ]
+        others = f" and {counted(len(shown) - 1, 'other file')}" if len(shown) > 1 else ""
+        held = f"values up to {max(values)}" if values else "no number per pixel"
+        why = f", and the labels ({shown[0].path}{others}, with {held}) are not those of a well-known dataset"
+        return _needed(None, root, why), []
 
 
 def _mapped(space: LabelSpace, label_map: str | Path) -> LabelSpace:
@@ -296,51 +381,97 @@ def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bo
 
 
 def _layout_at(root: Path) -> Callable[[Path, Described | None, bool], Layout] | None:
-    return next((layout for parts, layout in LAYOUTS.items() if all(os.path.isdir(root / part) for part in parts)), None)
+    two = next((layout for parts, layout in LAYOUTS.items() if all(os.path.isdir(root / part) for part in parts)), None)
+    named = (root / spelling for name in USUAL_SPLITS for spelling in (name, name.capitalize()))
+    return two or (_by_split if any(_has_both(folder) for folder in named) else None)
 
 
 def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    lists = {path.stem: path for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))}
+    lists = {
+        path.stem: path for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")) if not is_hidden(path.name)
+    }
     if not lists:
         raise InputError(f"{root}: ImageSets/Segmentation holds no list such as train.txt.")
+    plain, augmented = "SegmentationClass", "SegmentationClassAug"
+    there = [name for name in (plain, augmented) if (root / name).is_dir()]
 
     def pairs(split: str) -> Pairs:
-        labels = "SegmentationClassAug" if "aug" in split else "SegmentationClass"
-        if not (root / labels).is_dir():
+        labels = augmented if "aug" in split and (augmented in there or split.endswith("aug")) else plain
+        if labels not in there:
             return Pairs((), (f"{root / labels}: the folder of labels is not there",))
         named = [(number, line.strip()) for number, line in enumerate(_lines(lists[split]), 1) if line.strip()]
         if not named:
             return Pairs((), (f"{lists[split]}: the list is empty",))
-        return _listed(
-            root,
-            [
-                _Row(f"{lists[split]}: line {number}", name, f"JPEGImages/{name}.jpg", f"{labels}/{name}.png")
-                for number, name in named
-            ],
-        )
+        if columns := [number for number, name in named if len(name.split()) == 2 and "/" in name]:
+            problem = (
+                f"{lists[split]}: line {columns[0]} has two columns; a line is one name, such as 2007_000032. Keep the names "
+                "alone, or list the pairs in a CSV file with the columns image,label"
+            )
+            return Pairs((), (problem,))
+        rows = []
+        for number, name in named:
+            kinds = [suffix for suffix in SUFFIXES if is_inside(name) and os.path.isfile(root / f"JPEGImages/{name}{suffix}")]
+            image = f"JPEGImages/{name}{kinds[0] if kinds else '.jpg'}"
+            rows.append(_Row(f"{lists[split]}: line {number}", name, image, f"{labels}/{name}.png"))
+        return _listed(root, rows)
 
-    own = described or Described("PASCAL VOC 2012", VOC)
-    return Layout(own.name, own.space, tuple(lists), pairs)
+    own, notes = KNOWN_VOC.described(described, root, root / (there or [plain])[0])
+    return Layout(own.name, own.space, tuple(lists), pairs, tuple(notes))
 
 
 def _cityscapes(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    own = described or Described("Cityscapes", CITYSCAPES)
-    label_ending = "_gtFine_labelTrainIds" if train_ids else "_gtFine_labelIds"
-    return _folders(root, own, "leftImg8bit", "gtFine", "_leftImg8bit", label_ending)
+    ending = "_gtFine_labelTrainIds" if train_ids else "_gtFine_labelIds"
+    own, notes = KNOWN_CITYSCAPES.described(described, root, root / "gtFine", ending)
+    return _folders(root, own, "leftImg8bit", "gtFine", "_leftImg8bit", ending, notes)
 
 
 def _ade20k(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    return _folders(root, described or Described("ADE20K", ADE20K), "images", "annotations")
+    own, notes = KNOWN_ADE20K.described(described, root, root / "annotations")
+    return _folders(root, own, IMAGES, "annotations", notes=notes)
 
 
 def _own(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    return _folders(root, _needed(described, root), "images", "labels")
+    return _folders(root, _needed(described, root), IMAGES, _labels_in(root) or LABELS[0])
 
 
-def _folders(root: Path, own: Described, images: str, labels: str, image_ending: str = "", label_ending: str = "") -> Layout:
+def _by_split(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    own, labels = _needed(described, root), _split_folders(root)
+
+    def pairs(split: str) -> Pairs:
+        folder = root / split
+        return _matched(_Files(folder / IMAGES, "", ".jpg"), _Files(folder / labels[split], "", ".png"))
+
+    unlabelled = [name for name in _subfolders(root) if name not in labels and os.path.isdir(root / name / IMAGES)]
+    notes = tuple(f"{root / name}: left out, for there is no {root / name / LABELS[0]}" for name in unlabelled)
+    return Layout(own.name, own.space, tuple(labels), pairs, notes)
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """The subfolders that have images and labels of their own, and what each calls its labels."""
+    return {name: labels for name in _subfolders(root) if _has_both(root / name) and (labels := _labels_in(root / name))}
+
+
+def _has_both(folder: Path) -> bool:
+    return os.path.isdir(folder / IMAGES) and _labels_in(folder) is not None
+
+
+def _labels_in(folder: Path) -> str | None:
+    """What the folder of labels is called there."""
+    return next((name for name in LABELS if os.path.isdir(folder / name)), None)
+
+
+def _folders(
+    root: Path,
+    own: Described,
+    images: str,
+    labels: str,
+    image_ending: str = "",
+    label_ending: str = "",
+    notes: Iterable[str] = (),
+) -> Layout:
     """Two folders with subfolders for splits, or without; the labels' decide, for without labels there is nothing to do."""
     splits, unlabelled = _subfolders(root / labels), ()
-    if any(path.suffix.lower() in SUFFIXES for path in (root / images).iterdir()) or not splits:
+    if _holds_images(root / images) or not splits:
         splits = (WHOLE,)
     else:
         unlabelled = tuple(name for name in _subfolders(root / images) if name not in splits)
@@ -349,12 +480,16 @@ def _folders(root: Path, own: Described, images: str, labels: str, image_ending:
         part = "" if splits == (WHOLE,) else split
         return _matched(_Files(root / images / part, image_ending, ".jpg"), _Files(root / labels / part, label_ending, ".png"))
 
-    notes = tuple(f"{root / images / name}: left out, for there is no {root / labels / name}" for name in unlabelled)
-    return Layout(own.name, own.space, splits, pairs, notes)
+    left_out = (f"{root / images / name}: left out, for there is no {root / labels / name}" for name in unlabelled)
+    return Layout(own.name, own.space, splits, pairs, (*notes, *left_out))
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES and not is_hidden(path.name) for path in folder.iterdir())
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    return tuple(sorted(path.name for path in folder.iterdir() if os.path.isdir(path) and not is_hidden(path.name)))
 
 
 @dataclass(frozen=True)
@@ -369,17 +504,17 @@ class _Files:
         """Where the file of a sample should be."""
         return self.folder / f"{name}{self.ending}{self.suffix}"
 
-    def by_name(self) -> tuple[dict[str, Path], list[str]]:
-        """(files by the sample's name, problems)."""
+    def by_name(self, note: Callable[[str], object]) -> tuple[dict[str, Path], list[str]]:
+        """(files by the sample's name, problems); `note` is called with what is left out."""
         try:
-            found = find_images([str(self.folder)])
+            found = find_images([str(self.folder)], note=note)
         except InputError as error:
             return {}, [str(error)]
         by_name: dict[str, Path] = {}
         problems = []
         for file in found:
             name = without_suffix(file.relative)
-            if file.path.name.startswith(".") or not name.endswith(self.ending):  # "._a.png" is a file manager's own
+            if not name.endswith(self.ending):
                 continue
             other = by_name.setdefault(name.removesuffix(self.ending), file.path)
             if other != file.path:
@@ -390,11 +525,12 @@ class _Files:
 
 
 def _matched(images: _Files, labels: _Files) -> Pairs:
-    of_image, problems = images.by_name()
-    of_label, label_problems = labels.by_name()
+    notes: list[str] = []
+    of_image, problems = images.by_name(notes.append)
+    of_label, label_problems = labels.by_name(notes.append)
     problems += label_problems
     if not (of_image and of_label):
-        return Pairs((), tuple(problems))
+        return Pairs((), tuple(problems), tuple(notes))
     both = sorted(set(of_image) & set(of_label))
     problems += [f"{of_image[name]}: no label {labels.expected(name)}" for name in sorted(set(of_image) - set(both))]
     problems += [f"{of_label[name]}: no image {images.expected(name)}" for name in sorted(set(of_label) - set(both))]
@@ -402,7 +538,8 @@ def _matched(images: _Files, labels: _Files) -> Pairs:
         problems.insert(
             0, "no image has the name of a label. Names must be equal up to the extension; or list them in a CSV file"
         )
-    return Pairs(tuple(Sample(name, Source(of_image[name]), Source(of_label[name])) for name in both), tuple(problems))
+    pairs = tuple(Sample(name, Source(of_image[name]), Source(of_label[name])) for name in both)
+    return Pairs(pairs, tuple(problems), tuple(notes))
 
 
 def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layout:
@@ -481,9 +618,31 @@ def _tfrecords(folder: Path, described: Described | None, train_ids: bool) -> La
     return Layout(own.name, own.space, tuple(sorted(records.find_shards(folder))), pairs, is_records=True)
 
 
+KNOWN_VOC = Known(
+    "PASCAL VOC 2012",
+    VOC,
+    re.compile(r"\d{4}_\d{6}"),  # such as 2007_000032
+    largest=20,
+    enough=15,
+)
+KNOWN_CITYSCAPES = Known(
+    "Cityscapes",
+    CITYSCAPES,
+    re.compile(r".+_\d{6}_\d{6}_gtFine_label(Train)?Ids"),  # behind such as aachen_000000_000019
+    largest=33,
+    enough=24,
+)
+KNOWN_ADE20K = Known(
+    "ADE20K",
+    ADE20K,
+    re.compile(r"ADE_.+"),  # such as ADE_val_00000001
+    largest=150,
+    enough=50,
+)
 LAYOUTS = {  # folders that are there: what reads them
     ("JPEGImages", "ImageSets/Segmentation"): _voc,
     ("leftImg8bit", "gtFine"): _cityscapes,
-    ("images", "labels"): _own,
-    ("images", "annotations"): _ade20k,
+    (IMAGES, "labels"): _own,
+    (IMAGES, "annotations"): _ade20k,
+    (IMAGES, "masks"): _own,
 }

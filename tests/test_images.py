@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -283,8 +284,6 @@ def test_names_never_lead_out_of_the_output(photograph_folder, monkeypatch):
 
 
 def test_an_output_inside_the_folder_is_not_searched(photograph_folder, tmp_path):
-    import shutil
-
     folder = tmp_path / "images"
     shutil.copytree(photograph_folder, folder)
     (folder / "features").mkdir()
@@ -410,6 +409,23 @@ def test_pictures_of_other_kinds_are_left_out_and_said(tmp_path):
     assert note.startswith(f"{tmp_path}: other pictures are left out (1 .tif, 2 .webp): PNG and JPEG are read")
     images.find_images([str(tmp_path / "a.png")], note=notes.append)
     assert len(notes) == 1
+
+
+def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path):
+    hidden = ("._a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/more/._b.png", "more/@eaDir/b.jpg", "more/.c.jpg")
+    for name in ("a.png", "more/b.jpg", ".DS_Store", "Thumbs.db", *hidden):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    notes = []
+    assert relative(images.find_images([str(tmp_path)], note=notes.append)) == ["a.png", "more/b.jpg"]
+    named = "._a.png, .ipynb_checkpoints, __MACOSX, …"
+    assert notes == [f"{tmp_path}: hidden files and folders are left out (5: {named})."]
+    (tmp_path / "a.png").unlink()
+    shutil.rmtree(tmp_path / "more")
+    with pytest.raises(InputError, match=r"no image .* hidden files and folders are left out \(3: \._a\.png, "):
+        images.find_images([str(tmp_path)])
+    asked = [str(tmp_path / ".ipynb_checkpoints"), str(tmp_path / "._a.png")]  # what is named itself is meant
+    assert relative(images.find_images(asked)) == ["._a.png", "a-checkpoint.png"]
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):

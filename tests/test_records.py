@@ -327,3 +327,10 @@ def test_a_pipe_for_a_shard_is_never_waited_for(copied):
     os.mkfifo(shard(copied))
     with pytest.raises(InputError, match="val-00000-of-00002.tfrecord: cannot be read: it is no file"):
         open_dataset(copied)
+
+
+def test_a_hidden_shard_is_none(copied):
+    for name in ("._val-00000-of-00002.tfrecord", ".other.tfrecord"):
+        (copied / name).write_bytes(b"\0\5\26\7")
+    assert recognise(copied).splits == ("val",)
+    assert len(open_dataset(copied).samples) == 5

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 
 import imgviz
@@ -15,7 +16,17 @@ from test_images import TURNS
 
 from dense_resnet.errors import InputError
 from segmentation.labels import ADE20K, CITYSCAPES, VOC, LabelSpace, encode_label
-from segmentation.samples import Dataset, Sample, Source, open_dataset, recognise
+from segmentation.samples import (
+    TRAINING,
+    VALIDATION,
+    Dataset,
+    Sample,
+    Source,
+    open_dataset,
+    open_layout,
+    recognise,
+    usual_split,
+)
 
 THREE = {"name": "mine", "classes": ["sky", "road", "car"]}
 SPACE = LabelSpace.from_json({"classes": THREE["classes"]})
@@ -186,6 +197,145 @@ def test_annotations_of_ones_own(tmp_path):
     own_dataset(tmp_path, splits=("train",))
     (tmp_path / "labels").rename(tmp_path / "annotations")
     assert open_dataset(tmp_path).space == SPACE
+
+
+@pytest.mark.parametrize("labels", ["labels", "annotations", "masks"])
+@pytest.mark.parametrize("splits", [("train", "val"), ("training", "validation"), ("Train", "Valid", "extra")])
+def test_a_folder_a_split(splits, labels, own):
+    """``train/images`` and ``train/labels``, as annotation tools export them."""
+    root = own / "by_split"
+    for split, (of_images, of_labels) in zip(splits, [("train", "train"), ("val", "val"), ("train", "train")], strict=False):
+        shutil.copytree(own / "images" / of_images, root / split / "images")
+        shutil.copytree(own / "labels" / of_labels, root / split / labels)
+    (root / "test" / "images").mkdir(parents=True)
+    with pytest.raises(InputError, match=rf"by_split: there is no dataset\.json.* Is it {own}/dataset\.json\?"):
+        recognise(root)
+    (own / "dataset.json").rename(root / "dataset.json")
+    layout = recognise(root)
+    assert layout.splits == tuple(sorted(splits))
+    assert layout.notes == (f"{root / 'test'}: left out, for there is no {root / 'test' / 'labels'}",)
+    assert (usual_split(layout, TRAINING), usual_split(layout, VALIDATION)) == splits[:2]
+    dataset = open_layout(layout, splits[1])
+    assert (dataset.name, names(dataset)) == ("mine", ["a", "b", "more/a"])
+    (label,) = {sample.label.path for sample in dataset.samples if sample.name == "more/a"}
+    assert label == root / splits[1] / labels / "more" / "a.png"
+    assert dataset.samples[0].read_label(SPACE)[0].tolist() == [0, 1, 2, 0, 1, 2]
+    (root / splits[1] / labels / "b.png").unlink()
+    with pytest.raises(InputError, match=f"b.jpg: no label {root / splits[1] / labels / 'b.png'}"):
+        open_layout(layout, splits[1])
+
+
+def test_masks_beside_images(own):
+    (own / "labels").rename(own / "masks")
+    assert names(open_dataset(own, "val")) == ["a", "b", "more/a"]
+
+
+def test_folders_that_only_have_splits_inside_are_no_dataset(tmp_path):
+    own_dataset(tmp_path / "above" / "mine", splits=("",))
+    with pytest.raises(InputError, match="Is it .*/mine, which does look like one"):
+        recognise(tmp_path / "above")
+
+
+def test_hidden_files_and_folders_are_no_data(own):
+    apple = b"\0\5\26\7"
+    for kind, suffix in (("images", "jpg"), ("labels", "png")):
+        notebook = own / kind / "train" / ".ipynb_checkpoints"
+        notebook.mkdir()
+        shutil.copy(own / kind / "train" / f"a.{suffix}", notebook / f"a-checkpoint.{suffix}")
+        (own / kind / f"._a.{suffix}").write_bytes(apple)  # beside the splits, which it does not make one
+        (own / kind / "train" / f"._a.{suffix}").write_bytes(apple)
+        (own / kind / "__MACOSX" / "train").mkdir(parents=True)
+    layout = recognise(own)
+    assert (layout.splits, layout.notes) == (("train", "val"), ())
+    dataset = open_layout(layout, "train")
+    assert names(dataset) == ["a", "b", "more/a"]
+    left_out = "hidden files and folders are left out (2: ._a.{}, .ipynb_checkpoints)."
+    assert dataset.notes == tuple(
+        f"{own / kind / 'train'}: {left_out.format(suffix)}" for kind, suffix in (("images", "jpg"), ("labels", "png"))
+    )
+    assert open_layout(layout, "val").notes == ()
+
+
+def test_hidden_lists_of_voc(voc):
+    lists = voc[0] / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
+    (lists / "._val.txt").write_bytes(b"\0\5\26\7")
+    assert recognise(voc[0]).splits == ("train", "trainaug", "val")
+
+
+def test_lists_and_pictures_of_other_voc_layouts(voc):
+    """PNG pictures, as CVAT and labelme write them; splits that merely hold "aug"; DeepLab's lists of two columns."""
+    folder = voc[0] / "VOCdevkit" / "VOC2012"
+    lists = folder / "ImageSets" / "Segmentation"
+    picture = folder / "JPEGImages" / "2011_000006.jpg"
+    Image.open(picture).save(picture.with_suffix(".png"))
+    picture.unlink()
+    assert open_dataset(folder, "val").samples[0].image == Source(picture.with_suffix(".png"))
+    shutil.rmtree(folder / "SegmentationClassAug")
+    (lists / "august.txt").write_text("2011_000003\n")
+    assert open_dataset(folder, "august").samples[0].label.path.parent.name == "SegmentationClass"
+    (lists / "val.txt").write_text("/JPEGImages/2011_000003.jpg /SegmentationClass/2011_000003.png\n")
+    with pytest.raises(InputError, match=r"val\.txt: line 1 has two columns; a line is one name.* CSV file"):
+        open_dataset(folder, "val")
+
+
+# -- classes that nobody has named --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 255), (0, 1, 255), (1, 2, 3), (0, 7)])
+@pytest.mark.parametrize("layout", ["ade20k", "voc", "cityscapes"])
+def test_ones_own_labels_in_the_folders_of_a_known_dataset(layout, values, tmp_path):
+    images, labels, ending = {
+        "ade20k": ("images/training", "annotations/training", ""),
+        "voc": ("JPEGImages", "SegmentationClass", ""),
+        "cityscapes": ("leftImg8bit/train", "gtFine/train", "_gtFine_labelIds"),
+    }[layout]
+    for number in range(20):
+        image_file(tmp_path / images / f"{number:06}.jpg")
+        label_file(tmp_path / labels / f"{number:06}{ending}.png", [values])
+    if layout == "voc":
+        (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
+        (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("000000\n")
+    message = (
+        rf"there is no dataset\.json.* the labels \(.*/000000{ending}\.png and 9 other files, with values up to {values[-1]}\)"
+    )
+    with pytest.raises(InputError, match=message + ".* not those of a well-known dataset.*--classes FILE.* a CSV file"):
+        recognise(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps(THREE))
+    assert (recognise(tmp_path).space, recognise(tmp_path).notes) == (SPACE, ())
+
+
+def test_masks_under_ade20ks_names(tmp_path):
+    for number in range(3):
+        image_file(tmp_path / "images" / f"ADE_val_{number:08}.jpg")
+        label_file(tmp_path / "annotations" / f"ADE_val_{number:08}.png", [[0, 1]])
+    with pytest.raises(InputError, match="not those of a well-known dataset"):
+        recognise(tmp_path)
+
+
+def test_a_label_map_of_cvat_is_named(voc):
+    folder = voc[0] / "VOCdevkit" / "VOC2012"
+    for path in (folder / "SegmentationClass").iterdir():
+        Image.fromarray(VOC.colored(voc[1])).save(path)
+    (folder / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\n")
+    with pytest.raises(InputError, match=r"with no number per pixel\).*labelmap\.txt names classes and colours.*from_colors"):
+        recognise(folder)
+
+
+def test_assumed_classes_are_said(voc, cityscapes, tmp_path):
+    def note(folder):
+        return recognise(folder).notes[0]
+
+    assert re.search(
+        r"there is no dataset\.json.*of PASCAL VOC 2012 \(names such as 2011_000003\.png\): its 21",
+        note(voc[0] / "VOCdevkit" / "VOC2012"),
+    )
+    assert re.search(r"Cityscapes \(names such as aachen_000000_.*\): its 19 classes are assumed", note(cityscapes))
+    for number, values in enumerate(([0, 1, 2], [0, 3, 97])):  # renamed, and still beyond what one's own labels count to
+        image_file(tmp_path / "ade" / "images" / f"{number}.jpg")
+        label_file(tmp_path / "ade" / "annotations" / f"{number}.png", [values])
+    assert re.search(
+        r"ADE20K \(values up to 97\): its 150 classes are assumed. If yours are others, name", note(tmp_path / "ade")
+    )
 
 
 def test_a_csv_list(own):

@@ -5,6 +5,7 @@ import errno
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from campaign.__main__ import table
 from conftest import weights_of
+from test_samples import image_file, label_file
 
 import dense_resnet as dr
 from dense_resnet import checkpoints, images
@@ -566,3 +568,27 @@ def test_ctrl_c_while_the_verbs_are_imported(capsys, monkeypatch):
     monkeypatch.setattr(cli.importlib, "import_module", interrupted)
     code, _, err = run(capsys, "describe", "resnet_v2_50")
     assert (code, err) == (75, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("doctor",),
+        ("train", "--model", "resnet_v1_18", "--split", "x", "--out", "m"),
+        ("evaluate", "--split", "x", "--out", "e"),
+    ],
+)
+def test_assumed_classes_are_the_first_line(arguments, capsys, tmp_path):
+    verb, *options = arguments
+    image_file(tmp_path / "images" / "ADE_val_00000001.jpg")
+    label_file(tmp_path / "annotations" / "ADE_val_00000001.png", [[0, 1, 150]])
+    options += ["--predictions", tmp_path] if verb == "evaluate" else []
+    _, out, _ = run(capsys, verb, tmp_path, *options)
+    assert out.startswith(
+        f"note: {tmp_path}: there is no dataset.json, and the labels look like those of ADE20K (names such as "
+    )
+    shutil.rmtree(tmp_path / "annotations")
+    label_file(tmp_path / "annotations" / "ADE_val_00000001.png", [[0, 1]])
+    code, out, err = run(capsys, verb, tmp_path, *options)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {tmp_path}: there is no dataset.json, which names the classes, and the labels (")

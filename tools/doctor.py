@@ -34,11 +34,13 @@ def main(args: argparse.Namespace) -> int:
     from segmentation.inspection import inspect
     from segmentation.samples import open_layout, recognise
 
-    from .cli import progress_bar, start_tensorflow
+    from .cli import print_note, progress_bar, start_tensorflow
 
     if args.json:
         probe_file(args.json)
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
+    for note in layout.notes:
+        print_note(note)
     if args.records or layout.is_records:
         start_tensorflow()
     max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
@@ -56,10 +58,14 @@ def main(args: argparse.Namespace) -> int:
     console = Console()
     for counts in report.splits:
         console.print(_table(report, counts))
+    for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):  # splits may share a folder
+        print_note(note)
+    for note in report.notes:
+        print_note(note)
     lines = [*_lines("warning", report.warnings), *_lines("error", report.errors)]
     if len(lines) < len(report.findings) and not args.json:
         lines.append("note: --json FILE lists all that are alike")
-    for line in (*(f"note: {note}" for note in (*layout.notes, *report.notes)), *lines):
+    for line in lines:
         console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
     found = f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
     console.print(f"{spelt(report.name)}: {found}", markup=False, highlight=False)

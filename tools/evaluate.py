@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 HELP = "Score a model, or a folder of predicted label PNGs, on a dataset; the same command goes on after a stop."
 INCLUDE, EXCLUDE = "include", "exclude"
 MOST_NAMED = 3  # classes in a line
-USUAL_SPLITS = ("val", "validation")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import counted
     from dense_resnet.images import MAX_PIXELS
-    from segmentation.samples import open_layout, recognise
+    from segmentation.samples import VALIDATION, open_layout, recognise, usual_split
 
     from .cli import (
         STOPPED,
@@ -66,10 +65,14 @@ def main(args: argparse.Namespace) -> int:
     shard, precision = shard_of(args.shard), asked_precision(args)
     max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
+    for note in layout.notes:
+        print_note(note)
     if layout.is_records:
         start_tensorflow()
-    split = args.split or next((name for name in USUAL_SPLITS if name in layout.splits), None)
+    split = args.split or usual_split(layout, VALIDATION)
     dataset = _with_ignore_label(open_layout(layout, split, exif=args.exif), args.ignore_label)
+    for note in dataset.notes:
+        print_note(note)
     with stop_signals() as stop:
         start_tensorflow()
         from segmentation.evaluation import Evaluation

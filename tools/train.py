@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.geometry import check_aligned
     from segmentation.samples import recognise
 
-    from .cli import STOPPED, is_folder, progress_bar, start_tensorflow, stop_signals
+    from .cli import STOPPED, is_folder, print_note, progress_bar, start_tensorflow, stop_signals
 
     if (args.model is None) == (args.init is None):
         raise InputError("give either --model VARIANT, or --init DIR to start from a trained model.")
@@ -93,6 +93,8 @@ def main(args: argparse.Namespace) -> int:
     if planned:  # a model directory's is read later
         check_aligned("crop", args.crop, planned.nominal_stride)
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
+    for note in layout.notes:
+        print_note(note)
     datasets = None if layout.is_records else _datasets(args, layout)  # without TensorFlow, mistakes show at once
     checked = _checked(datasets) if datasets else None
     with stop_signals() as stop:
@@ -137,15 +139,18 @@ def _result(out: str, outcome: Outcome, *, validated: bool) -> str:
 
 
 def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Dataset | None]:
-    from segmentation.samples import open_layout
+    from segmentation.samples import TRAINING, VALIDATION, open_layout, usual_split
 
-    split = args.split or next((name for name in ("train", "training") if name in layout.splits), None)
-    dataset = open_layout(layout, split, exif=args.exif)
-    chosen = args.validation or next((name for name in ("val", "validation") if name in layout.splits), NONE)
-    if chosen == NONE:
+    from .cli import print_note
+
+    dataset = open_layout(layout, args.split or usual_split(layout, TRAINING), exif=args.exif)
+    chosen = args.validation or usual_split(layout, VALIDATION) or NONE
+    validation = None if chosen == NONE else open_layout(layout, chosen, exif=args.exif)
+    for note in dict.fromkeys((*dataset.notes, *(validation.notes if validation else ()))):
+        print_note(note)
+    if validation is None:
         print("no validation images: the last model is kept, not the best")
-        return dataset, None
-    return dataset, open_layout(layout, chosen, exif=args.exif)
+    return dataset, validation
 
 
 def _checked(datasets: tuple[Dataset, Dataset | None]) -> Checked:
