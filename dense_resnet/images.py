@@ -14,10 +14,10 @@ import io
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -31,6 +31,10 @@ KEPT_ASIDE = ("__MACOSX", "@eaDir")  # folders of archives made on a Mac, and of
 UNREAD = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB of RGB
 PNG_START, JPEG_START = png.START, b"\xff\xd8\xff"
+PNG_DEPTH = 24  # where in a PNG the bits per sample stand, a byte
+DEEP = 16  # bits per sample
+DARK = 2**15  # the brightest value of 16 bits below which a picture comes out dark
+LOOKED_AT = 16  # of many 16-bit pictures, these for their range
 TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
 MOST_NAMED = 3  # hidden files in one message
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -44,6 +48,15 @@ class Found:
 
     path: Path
     relative: str  # under the folder it was found through, with forward slashes: what outputs are named after
+
+    @property
+    def place(self) -> Path:
+        """For messages."""
+        return self.path
+
+    def read(self, most: int | None = None) -> bytes:
+        """Its bytes, or the first of them."""
+        return read_file(self.path, most)
 
 
 def find_images(
@@ -210,11 +223,11 @@ def open_file(path: Path) -> IO[bytes]:
     return os.fdopen(handle, "rb")
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file."""
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a file, or at most so many of them."""
     try:
         with open_file(path) as file:
-            return file.read()
+            return file.read(-1 if most is None else most)
     except OSError as error:
         raise UnreadableError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
@@ -222,7 +235,8 @@ def read_file(path: Path) -> bytes:
 def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The pixels of an image file.
 
-    Grey and palette images become RGB, 16-bit ones 8-bit, alpha is dropped, EXIF rotation is applied.
+    Grey and palette images become RGB, alpha is dropped, EXIF rotation is applied. Of 16 bits, the high 8 are taken, which
+    leaves little of a picture that uses a part of the range only: see :func:`find_deep`.
 
     Args:
         path: for messages.
@@ -248,6 +262,79 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
             pixels = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
         stored = np.asarray(pixels.convert("L" if channels == 1 else "RGB"), np.uint8)
         return upright(stored.reshape(image.height, image.width, channels), turn)
+
+
+class Encoded(Protocol):
+    """An image file, or a part of a file that holds one."""
+
+    @property
+    def place(self) -> Path:
+        """For messages."""
+
+    def read(self, most: int | None = None) -> bytes:
+        """Its bytes, or the first of them."""
+
+
+@dataclass(frozen=True)
+class DeepImages:
+    """The 16-bit ones of many images, and what :func:`decode_image` makes of them."""
+
+    first: Path
+    count: int
+    low: int  # values in the files, of those that were looked at
+    high: int
+
+    @property
+    def are_dark(self) -> bool:
+        """Whether most of the range is unused, so that they come out dark."""
+        return self.high < DARK
+
+    def __str__(self) -> str:
+        others = f" and {counted(self.count - 1, 'other image')}" if self.count > 1 else ""
+        seen = f" in the {LOOKED_AT} looked at" if self.count > LOOKED_AT else ""
+        text = (
+            f"{self.first}{others}: 16-bit, with values {self.low} to {self.high} of {2**DEEP - 1}{seen}; read as value / 256, "
+            f"which is {self.low >> 8} to {self.high >> 8} of 255"
+        )
+        if not self.are_dark:
+            return f"{text}."
+        how_dark = "almost black" if self.high < DARK // 4 else "dark"
+        return f"{text}: {how_dark}. Save with 8 bits, such as value * 255 / {max(1, self.high)}."
+
+
+def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> DeepImages | None:
+    """The 16-bit PNGs among `pictures`, told by their headers, with the range of values in some of them; None without any.
+
+    What cannot be read is passed over: decoding it for its own sake says what is wrong.
+    """
+    deep = []
+    for picture in pictures:
+        with contextlib.suppress(InputError):
+            start = picture.read(PNG_DEPTH + 1)
+            if start.startswith(PNG_START) and start[PNG_DEPTH:] == bytes([DEEP]):
+                deep.append(picture)
+    ranges = []
+    for picture in deep[:: -(-len(deep) // LOOKED_AT)] if deep else ():
+        with contextlib.suppress(InputError):
+            ranges.append(_range_of(picture, max_pixels))
+    if not ranges:
+        return None
+    lows, highs = zip(*ranges, strict=True)
+    return DeepImages(deep[0].place, len(deep), min(lows), max(highs))
+
+
+def _range_of(picture: Encoded, max_pixels: int) -> tuple[int, int]:
+    """(lowest, highest) value of a 16-bit image; in colours, where Pillow keeps the high bits alone, what they allow."""
+    with opened(picture.place, io.BytesIO(picture.read()), max_pixels) as image:
+        try:
+            image.load()
+        except Exception as error:  # Pillow's decoders raise what they please
+            raise InputError(f"{picture.place}: cannot be decoded: {error}.") from error
+        if image.mode.startswith("I"):
+            return image.getextrema()
+        bands = zip(image.getbands(), image.split(), strict=True)
+        lows, highs = zip(*(band.getextrema() for name, band in bands if name != "A"), strict=True)
+        return min(lows) << 8, (max(highs) << 8) + 255
 
 
 def _check_scans(path: Path, data: bytes) -> None:

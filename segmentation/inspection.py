@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dense_resnet.errors import InputError, counted, grouped
-from dense_resnet.images import MAX_PIXELS, check_image, opened
+from dense_resnet.images import MAX_PIXELS, check_image, find_deep, opened
 from segmentation.labels import (
     IGNORE_LABEL,
     INTERPOLATED,
@@ -429,6 +429,8 @@ def inspect(
         findings += _absent(space, counts)
         findings += _twice(dataset, seen)
     findings += _across(space, datasets, seen)
+    if deep := find_deep((image for image, _ in pairs), max_pixels):
+        findings.append(Finding(", ".join(dataset.split for dataset in datasets), "16-bit", str(deep), False))
     return Report(datasets[0].name, space, tuple(splits), tuple(findings), tuple(notes))
 
 

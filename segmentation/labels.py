@@ -20,13 +20,13 @@ from PIL import Image
 
 from dense_resnet import png
 from dense_resnet.errors import InputError
-from dense_resnet.images import JPEG_START, MAX_PIXELS, opencv, opened, orientation
+from dense_resnet.images import JPEG_START, MAX_PIXELS, PNG_DEPTH, opencv, opened, orientation
 
 IGNORE_LABEL = 255
 VOID_COLOR = (224, 224, 192)  # what PASCAL VOC paints the ignore label
 LARGEST = 2**16 - 1  # the largest number that a PNG's pixel holds
 LABEL_IDS = 35  # of Cityscapes: its labelIds are below
-PNG_DEPTH, PNG_KIND = 24, 25  # where in a PNG the bits per sample and the kind of pixel stand, a byte each
+PNG_KIND = 25  # where in a PNG the kind of pixel stands, a byte
 PNG_GREY, PNG_PALETTE = 0, 3  # kinds of pixel
 MOST_RANGES = 20  # in one message
 WHITE = 255  # of 8-bit masks, which 1-bit ones store as 1

@@ -54,17 +54,18 @@ class Source:
         """For messages: the file, and where in it."""
         return self.path if self.length is None else Path(f"{self.path} at byte {self.offset}")
 
-    def read(self) -> bytes:
-        """The bytes."""
+    def read(self, most: int | None = None) -> bytes:
+        """The bytes, or at most so many of them."""
         if self.length is None:
-            return read_file(self.path)
+            return read_file(self.path, most)
+        length = self.length if most is None else min(most, self.length)
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
-                data = file.read(self.length)
+                data = file.read(length)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
-        if len(data) != self.length:
+        if len(data) != length:
             raise InputError(f"{self}: the file has become shorter since it was opened.")
         return data
 

@@ -411,6 +411,50 @@ def test_pictures_of_other_kinds_are_left_out_and_said(tmp_path):
     assert len(notes) == 1
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 4)])
+@pytest.mark.parametrize(
+    ("brightest", "said"),
+    [
+        (
+            4095,
+            "values 0 to 4095 of 65535; read as value / 256, which is 0 to 15 of 255: almost black. Save with 8 bits, such as",
+        ),
+        (255, "values 0 to 255 of 65535; read as value / 256, which is 0 to 0 of 255: almost black."),
+        (16383, "values 0 to 16383 of 65535; read as value / 256, which is 0 to 63 of 255: dark."),
+        (65535, "values 0 to 65535 of 65535; read as value / 256, which is 0 to 255 of 255."),
+    ],
+)
+def test_images_of_16_bits_and_their_range_are_said(brightest, said, shape, tmp_path):
+    pixels = np.linspace(0, brightest, int(np.prod(shape))).astype(np.uint16).reshape(shape)
+    if len(shape) == 3:
+        pixels[-1, -1, 2] = brightest
+        pixels[..., 3:] = 65535  # alpha is dropped
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    (tmp_path / "c.png").write_bytes(encoded(np.full((4, 6), 255, np.uint8)))
+    (tmp_path / "d.jpg").write_bytes(encoded(np.full((4, 6), 255, np.uint8), "JPEG"))
+    found = images.find_images([str(tmp_path)])
+    deep = images.find_deep(found)
+    assert str(deep).startswith(f"{tmp_path / 'a.png'} and 1 other image: 16-bit, with {said}")
+    assert deep.are_dark == (brightest < 65535)
+    decoded = images.decode_image(found[0].path, found[0].read())
+    assert (decoded.min(), decoded.max()) == (deep.low >> 8, deep.high >> 8)
+    assert images.find_deep(found[2:]) is None
+
+
+def test_the_range_of_many_images_of_16_bits_is_sampled(tmp_path):
+    for number in range(40):
+        pixels = np.full((2, 2), number, np.uint16)
+        (tmp_path / f"{number:02}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    found = images.find_images([str(tmp_path)])
+    found[0].path.write_bytes(found[0].read()[:40])  # decoding it says what is wrong
+    found[1].path.unlink()
+    deep = images.find_deep(found)
+    assert str(deep).startswith(f"{found[0].path} and 38 other images: 16-bit, with values 4 to ")
+    assert "in the 16 looked at" in str(deep)
+    assert images.find_deep(found[:2]) is None
+
+
 def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path):
     hidden = ("._a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/more/._b.png", "more/@eaDir/b.jpg", "more/.c.jpg")
     for name in ("a.png", "more/b.jpg", ".DS_Store", "Thumbs.db", *hidden):

@@ -13,6 +13,7 @@ from test_samples import SPACE, THREE, image_file, label_file, names, own_datase
 
 from dense_resnet.checkpoints.table import masked_checksum
 from dense_resnet.errors import InputError
+from dense_resnet.images import find_deep
 from segmentation import records
 from segmentation.labels import CITYSCAPES, LabelSpace, encode_label
 from segmentation.records import counts_path, write_records
@@ -329,8 +330,24 @@ def test_a_pipe_for_a_shard_is_never_waited_for(copied):
         open_dataset(copied)
 
 
+@pytest.fixture
+def own_records_of_16_bits(tmp_path):
+    """Records of one grey 16-bit picture, with 12 bits of content, and one photograph."""
+    own_dataset(tmp_path / "own", splits=("train",), names=("a", "b"))
+    (tmp_path / "own" / "images" / "train" / "a.jpg").unlink()
+    Image.fromarray(np.full((4, 6), 4095, np.uint16)).save(tmp_path / "own" / "images" / "train" / "a.png")
+    write_records(open_dataset(tmp_path / "own"), tmp_path / "records", shards=1)
+    return tmp_path / "records"
+
+
 def test_a_hidden_shard_is_none(copied):
     for name in ("._val-00000-of-00002.tfrecord", ".other.tfrecord"):
         (copied / name).write_bytes(b"\0\5\26\7")
     assert recognise(copied).splits == ("val",)
     assert len(open_dataset(copied).samples) == 5
+
+
+def test_images_of_16_bits_in_records(own_records_of_16_bits):
+    deep = find_deep(sample.image for sample in open_dataset(own_records_of_16_bits, "train").samples)
+    assert str(deep).startswith(f"{own_records_of_16_bits / 'train-00000-of-00001.tfrecord'} at byte ")
+    assert (deep.count, deep.low, deep.high) == (1, 4095, 4095)

@@ -15,17 +15,15 @@ from PIL.PngImagePlugin import PngInfo
 from test_images import TURNS
 
 from dense_resnet.errors import InputError
+from segmentation import samples
 from segmentation.labels import ADE20K, CITYSCAPES, VOC, LabelSpace, encode_label
 from segmentation.samples import (
-    TRAINING,
-    VALIDATION,
     Dataset,
     Sample,
     Source,
     open_dataset,
     open_layout,
     recognise,
-    usual_split,
 )
 
 THREE = {"name": "mine", "classes": ["sky", "road", "car"]}
@@ -214,7 +212,7 @@ def test_a_folder_a_split(splits, labels, own):
     layout = recognise(root)
     assert layout.splits == tuple(sorted(splits))
     assert layout.notes == (f"{root / 'test'}: left out, for there is no {root / 'test' / 'labels'}",)
-    assert (usual_split(layout, TRAINING), usual_split(layout, VALIDATION)) == splits[:2]
+    assert tuple(samples.usual_split(layout, usual) for usual in (samples.TRAINING, samples.VALIDATION)) == splits[:2]
     dataset = open_layout(layout, splits[1])
     assert (dataset.name, names(dataset)) == ("mine", ["a", "b", "more/a"])
     (label,) = {sample.label.path for sample in dataset.samples if sample.name == "more/a"}

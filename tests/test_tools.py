@@ -10,13 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from campaign.__main__ import table
 from conftest import weights_of
-from test_samples import image_file, label_file
+from PIL import Image
+from test_samples import image_file, label_file, own_dataset
 
 import dense_resnet as dr
 from dense_resnet import checkpoints, images
+from dense_resnet.errors import InputError
 from dense_resnet.variants import from_description
 from tools import cli, synonyms
 
@@ -592,3 +595,34 @@ def test_assumed_classes_are_the_first_line(arguments, capsys, tmp_path):
     code, out, err = run(capsys, verb, tmp_path, *options)
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {tmp_path}: there is no dataset.json, which names the classes, and the labels (")
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("doctor", ()),
+        ("extract", ("--model", "nowhere", "--random-weights", 0)),
+        ("predict", ("--model", "nowhere")),
+        ("train", ("--model", "resnet_v1_18")),
+        ("evaluate", ("--model", "nowhere")),
+        ("evaluate", ("--predictions", "nowhere")),
+    ],
+)
+def test_every_verb_says_what_it_reads_of_16_bits(verb, options, capsys, tmp_path, monkeypatch):
+    def end():
+        raise InputError("before TensorFlow")
+
+    monkeypatch.setattr(cli, "start_tensorflow", end)
+    own_dataset(tmp_path / "own", splits=("val",), names=("a", "b"))
+    for name in ("a", "b"):
+        (tmp_path / "own" / "images" / "val" / f"{name}.jpg").unlink()
+        Image.fromarray(np.full((4, 6), 4095, np.uint16)).save(tmp_path / "own" / "images" / "val" / f"{name}.png")
+    out = () if verb == "doctor" else ("--out", tmp_path / "out")
+    source = tmp_path / "own" / "images" if verb in ("extract", "predict") else tmp_path / "own"
+    _, printed, _ = run(capsys, verb, source, *options, *out)
+    first = tmp_path / "own" / "images" / "val" / "a.png"
+    (line,) = [line for line in printed.splitlines() if "16-bit" in line]
+    assert line.startswith("warning: ")
+    assert (
+        f"{first} and 1 other image: 16-bit, with values 4095 to 4095 of 65535; read as value / 256, which is 15 to 15" in line
+    )

@@ -19,12 +19,13 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dense_resnet.backbone import Backbone
+    from dense_resnet.images import Encoded
     from dense_resnet.pace import Pace
     from dense_resnet.plan import Plan
     from dense_resnet.runner import Runner
@@ -504,6 +505,15 @@ def print_note(message: str) -> None:
     from dense_resnet.errors import spelt
 
     print(f"note: {spelt(message)}")
+
+
+def print_deep(pictures: Iterable[Encoded], max_pixels: int) -> None:
+    """Which of the images to be read have 16 bits, and what of their range is used; nothing where none has."""
+    from dense_resnet.errors import spelt
+    from dense_resnet.images import find_deep
+
+    if deep := find_deep(pictures, max_pixels):
+        print(f"{'warning' if deep.are_dark else 'note'}: {spelt(str(deep))}")
 
 
 def print_skipped(failed: Sequence[str]) -> None:

@@ -53,6 +53,7 @@ def main(args: argparse.Namespace) -> int:
     from .cli import (
         STOPPED,
         asked_precision,
+        print_deep,
         print_note,
         print_skipped,
         progress_bar,
@@ -73,6 +74,7 @@ def main(args: argparse.Namespace) -> int:
     dataset = _with_ignore_label(open_layout(layout, split, exif=args.exif), args.ignore_label)
     for note in dataset.notes:
         print_note(note)
+    print_deep((sample.image for sample in dataset.samples[shard[0] :: shard[1]]), max_pixels)
     with stop_signals() as stop:
         start_tensorflow()
         from segmentation.evaluation import Evaluation

@@ -39,6 +39,7 @@ def main(args: argparse.Namespace) -> int:
         chosen_pace,
         loaded_backbone,
         opened_export,
+        print_deep,
         print_note,
         print_outcome,
         progress_bar,
@@ -49,6 +50,8 @@ def main(args: argparse.Namespace) -> int:
 
     found = find_images(args.images, without=args.out, note=print_note)
     shard, precision = shard_of(args.shard), asked_precision(args)
+    max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+    print_deep(found[shard[0] :: shard[1]], max_pixels)
     exported = None
     if args.model not in VARIANTS and Path(args.model).exists():
         start_tensorflow()
@@ -67,7 +70,6 @@ def main(args: argparse.Namespace) -> int:
         size = {} if args.size is None else {"size": args.size}
         settings = Settings(**size, layers=tuple(args.layers), dtype=args.dtype)
         settings.check(planned)
-        max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
         if exported:
             runner = exported.runner(precision)
             settings = dataclasses.replace(settings, size=args.size or runner.side or settings.size)

@@ -30,6 +30,7 @@ def main(args: argparse.Namespace) -> int:
         asked_precision,
         chosen_pace,
         opened_model,
+        print_deep,
         print_note,
         print_outcome,
         progress_bar,
@@ -40,6 +41,8 @@ def main(args: argparse.Namespace) -> int:
 
     found = find_images(args.images, without=args.out, note=print_note)
     shard, precision = shard_of(args.shard), asked_precision(args)
+    max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+    print_deep(found[shard[0] :: shard[1]], max_pixels)
     with stop_signals() as stop:
         start_tensorflow()
         from segmentation.labelling import PROTOCOL, Labelling
@@ -56,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
             shard=shard,
             overlay=args.overlay,
             probabilities=args.save_probs,
-            max_pixels=MAX_PIXELS if args.max_pixels is None else args.max_pixels,
+            max_pixels=max_pixels,
             batch=pace.batch,
             threads=pace.threads,
         )

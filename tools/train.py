@@ -139,15 +139,18 @@ def _result(out: str, outcome: Outcome, *, validated: bool) -> str:
 
 
 def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Dataset | None]:
+    from dense_resnet.images import MAX_PIXELS
     from segmentation.samples import TRAINING, VALIDATION, open_layout, usual_split
 
-    from .cli import print_note
+    from .cli import print_deep, print_note
 
     dataset = open_layout(layout, args.split or usual_split(layout, TRAINING), exif=args.exif)
     chosen = args.validation or usual_split(layout, VALIDATION) or NONE
     validation = None if chosen == NONE else open_layout(layout, chosen, exif=args.exif)
-    for note in dict.fromkeys((*dataset.notes, *(validation.notes if validation else ()))):
+    splits = (dataset, validation) if validation else (dataset,)
+    for note in dict.fromkeys(note for split in splits for note in split.notes):
         print_note(note)
+    print_deep(dict.fromkeys(sample.image for split in splits for sample in split.samples), MAX_PIXELS)
     if validation is None:
         print("no validation images: the last model is kept, not the best")
     return dataset, validation
