@@ -38,9 +38,10 @@ from segmentation.labels import LabelSpace, decode_label, decode_prediction
 from segmentation.numbering import outside_cause
 from segmentation.prediction import INPUT, NATIVE, Inference, Predictor
 from segmentation.presets import Switches
+from segmentation.records import without_suffix
 from segmentation.report import Example, write_page
 from segmentation.results import FORMAT, LOG, PREDICTIONS, RESULT, ImageCounts, summarise
-from segmentation.samples import Dataset, Sample
+from segmentation.samples import IMAGE_ENDING, Dataset, Sample
 
 if TYPE_CHECKING:
     from segmentation.export import Exported
@@ -51,6 +52,7 @@ DECODERS = 2
 IMAGES_AHEAD = 3  # decoded, and as many waiting to be counted: what bounds the memory
 WORST, MIDDLE, BEST = 4, 2, 2  # images on the page
 MOST_SHOWN = 20  # problems in one message
+MOST_WAYS = 3  # to name predictions, in one message
 DEFINITION = Switches()
 
 Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
@@ -105,9 +107,10 @@ class FolderSystem:
     """Predictions that another program wrote: one index PNG an image, under the sample's name, on the image's stored pixels.
 
     `predict` writes them so: where the samples' images are turned by their EXIF rotation, predictions are turned with them.
+    It names them after the images' files, from whichever folder it was given; they are found under such names, too.
 
     Args:
-        folder: with ``<name>.png`` for each sample, or all in one level under the last part of the name.
+        folder: with a PNG for each sample: see :func:`_find_predictions`.
         space: of the predicted indices.
         samples: that have to be there.
         max_pixels: larger files are refused.
@@ -133,14 +136,7 @@ class FolderSystem:
         self.described: dict[str, Any] = {PREDICTIONS: str(root)}
         if any(sample.exif == "apply" for sample in samples):
             self.described["pixels"] = "stored"  # a log of before, which scored them as if upright, is another protocol's
-        flat = len({Path(sample.name).name for sample in samples}) == len(samples)
-        self._paths = {}
-        for sample in samples:
-            own = root / f"{sample.name}.png"
-            level = root / own.name
-            self._paths[sample.name] = level if flat and not own.is_file() and level.is_file() else own
-        if missing := [f"{path}: no such file" for path in self._paths.values() if not path.is_file()]:
-            raise InputError(f"{root}: {len(missing)} of {len(samples)} predictions are missing.{_listed(missing)}")
+        self._paths = _find_predictions(root, samples)
 
     def fingerprint(self, sample: Sample) -> str | None:
         """The prediction file's digest."""
@@ -171,6 +167,41 @@ class FolderSystem:
                 f"x={x}) is outside 0..{self.space.num_classes - 1}. {outside_cause(labels, self.space)}"
             )
         return Answer(images.upright(labels, turn), sha256=_sha256(data))
+
+
+def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
+    """The prediction of each sample, by the sample's name: files below `root`, all named in the first of these ways that fits.
+
+    1. ``<name>.png``
+    2. as the image's file is named from a folder around all of the images on; the innermost folder first
+    3. in one level, by the last part of the name, or of the image's file
+
+    Raises:
+        InputError: some are missing; all are listed at once.
+    """
+    ways = [[sample.name for sample in samples]]
+    for paths in _image_files(samples):
+        around = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path("/")
+        ways += [[without_suffix(path.relative_to(top).as_posix()) for path in paths] for top in (around, *around.parents)]
+    ways += [[Path(name).name for name in names] for names in ways]
+    unique = [names for names in dict.fromkeys(map(tuple, ways)) if len(set(names)) == len(names)] or [tuple(ways[0])]
+    found = [[(root / f"{name}.png").is_file() for name in names] for names in unique]
+    best = max(range(len(unique)), key=lambda way: sum(found[way]))  # the first of equals
+    if not all(found[best]):
+        missing = [
+            f"{root / name}.png: no such file" for name, there in zip(unique[best], found[best], strict=True) if not there
+        ]
+        others = ", ".join(f"{names[0]}.png" for names in unique[: MOST_WAYS + 1] if names != unique[best])
+        also = f"\n  Nor are all of them there under other names, such as {others} for the first." if others else ""
+        raise InputError(f"{root}: {len(missing)} of {len(samples)} predictions are missing.{_listed(missing)}{also}")
+    return {sample.name: root / f"{name}.png" for sample, name in zip(samples, unique[best], strict=True)}
+
+
+def _image_files(samples: Sequence[Sample]) -> list[list[Path]]:
+    """What the samples' images are called as files, absolute; for those of records, what they may have been called."""
+    if all(sample.image.length is None for sample in samples):
+        return [[Path(os.path.abspath(sample.image.path)) for sample in samples]]
+    return [[Path(f"/{sample.name}{ending}.png") for sample in samples] for ending in ("", IMAGE_ENDING)]
 
 
 System = ModelSystem | FolderSystem

@@ -67,6 +67,7 @@ WHOLE = "all"  # the split of a dataset without splits
 DESCRIPTION = "dataset.json"
 MOST_SHOWN = 100  # problems in one message
 IMAGES, LABELS = "images", ("labels", "annotations", "masks")  # folders of a dataset of one's own
+IMAGE_ENDING = "_leftImg8bit"  # of Cityscapes' images, before the extension
 TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid")  # usual names of splits
 USUAL_SPLITS = (*TRAINING, *VALIDATION, "dev", "test", "testing", "trainval")
 LABELMAP = "labelmap.txt"  # where CVAT names the classes of a VOC layout
@@ -422,7 +423,7 @@ def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
 def _cityscapes(root: Path, described: Described | None, train_ids: bool) -> Layout:
     ending = "_gtFine_labelTrainIds" if train_ids else "_gtFine_labelIds"
     own, notes = KNOWN_CITYSCAPES.described(described, root, root / "gtFine", ending)
-    return _folders(root, own, "leftImg8bit", "gtFine", "_leftImg8bit", ending, notes)
+    return _folders(root, own, "leftImg8bit", "gtFine", IMAGE_ENDING, ending, notes)
 
 
 def _ade20k(root: Path, described: Described | None, train_ids: bool) -> Layout:

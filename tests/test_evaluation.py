@@ -15,6 +15,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,9 +27,11 @@ from test_tools import run
 
 from dense_resnet import journal
 from dense_resnet.errors import InputError
+from dense_resnet.images import find_images
 from segmentation import boundaries, calibration, evaluation, intervals, metrics
 from segmentation.confusion import ConfusionMatrix
 from segmentation.evaluation import IMAGES_AHEAD, Evaluation, FolderSystem, ModelSystem
+from segmentation.labelling import Labelling
 from segmentation.labels import LabelSpace
 from segmentation.model_directory import load_model, save_model
 from segmentation.prediction import Inference
@@ -869,6 +872,88 @@ def test_missing_predictions_are_named_at_once(tmp_path):
     many = [replace(dataset.samples[0], name=f"{number:03}") for number in range(25)]
     with pytest.raises(InputError, match=r"(?s)25 of 25 .*019\.png: no such file\n  \.\.\. and 5 more$"):
         FolderSystem(tmp_path / "predictions", dataset.space, many)
+
+
+LAYOUTS = {  # images and labels of the split val; folders that `predict` may be given, of which the last ones together
+    "two folders": ("images/{}.jpg", "labels/{}.png", ["images", "."]),
+    "splits": ("images/val/{}.jpg", "labels/val/{}.png", ["images/val", "images", "."]),
+    "masks": ("images/val/{}.png", "masks/val/{}.png", ["images/val", "images"]),
+    "a folder a split": ("val/images/{}.jpg", "val/labels/{}.png", ["val/images", "val", "."]),
+    "voc": ("JPEGImages/{}.jpg", "SegmentationClass/{}.png", ["JPEGImages", "."]),
+    "cityscapes": (
+        "leftImg8bit/val/{}_leftImg8bit.png",
+        "gtFine/val/{}_gtFine_labelIds.png",
+        ["leftImg8bit/val", "leftImg8bit", "."],
+    ),
+    "ade20k": ("images/validation/{}.jpg", "annotations/validation/{}.png", ["images/validation", "images"]),
+    "csv": ("pictures/{}.jpg", "masks of them/{}.png", ["pictures", "."]),
+}
+
+
+def write_layout(root, layout, names):
+    """(a dataset in that layout, the folders to predict on)."""
+    image, label, folders = LAYOUTS[layout]
+    for number, name in enumerate(names):
+        for path in (root / image.format(name), root / label.format(name)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image_of(9, 13, number)).save(root / image.format(name))
+        Image.fromarray(label_of(9, 13, number)).save(root / label.format(name))
+    if layout == "voc":
+        (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+        (root / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(names))
+    if layout == "csv":
+        lines = [f"{image.format(name)},{label.format(name)}" for name in names]
+        (root / "list.csv").write_text("\n".join(["image,label", *lines]))
+    (root / "dataset.json").write_text(json.dumps({"classes": list(SPACE.names)}))
+    return open_dataset(root / "list.csv" if layout == "csv" else root), [root / folder for folder in folders]
+
+
+def predict_labels(dataset, folder, out):
+    """What `predict` writes for the images in `folder`, if its model were always right."""
+    samples = {sample.image.path: sample for sample in dataset.samples}
+    for found in find_images([str(folder)]):
+        sample = samples.get(found.path)
+        labels = sample.read_label(dataset.space) if sample else np.zeros((9, 13), np.uint8)
+        path = Labelling.path_of(SimpleNamespace(out=out), found)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.where(labels == 255, 0, labels).astype(np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("names", [("a", "b", "more/a"), ("a", "b")])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_predict_writes_is_found_in_every_layout(layout, names, tmp_path):
+    if layout == "cityscapes":
+        names = [f"city{len(name)}/{name.replace('/', '_')}_000000_000019" for name in names]
+    dataset, folders = write_layout(tmp_path / "data", layout, names)
+    for number, folder in enumerate(folders):
+        predict_labels(dataset, folder, tmp_path / f"p{number}")
+        system = FolderSystem(tmp_path / f"p{number}", SPACE, dataset.samples)
+        result = Evaluation(system, dataset, tmp_path / f"out{number}").run(report=False).result
+        assert (result["counts"]["images"], result["mean_iou"]) == (len(names), 1)
+    write_records(dataset, tmp_path / "records", shards=1)
+    records = open_dataset(tmp_path / "records")
+    assert len(records.samples) == len(names)
+    FolderSystem(tmp_path / "p0", SPACE, records.samples)
+
+
+def test_predictions_of_several_folders_in_one_level(tmp_path):
+    names = ["aachen/a_000000_000019", "munster/m_000000_000019"]
+    dataset, (folder, *_) = write_layout(tmp_path / "data", "cityscapes", names)
+    for city in ("aachen", "munster"):
+        predict_labels(dataset, folder / city, tmp_path / "p")
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == [
+        "a_000000_000019_leftImg8bit.png",
+        "m_000000_000019_leftImg8bit.png",
+    ]
+    FolderSystem(tmp_path / "p", SPACE, dataset.samples)
+
+
+def test_predictions_that_are_missing_in_part_are_named_as_the_others_are(tmp_path):
+    dataset, (_, above, _) = write_layout(tmp_path / "data", "splits", ["a", "b", "more/a"])
+    predict_labels(dataset, above, tmp_path / "p")
+    (tmp_path / "p" / "val" / "b.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 3 predictions are missing\.\n  .*/p/val/b\.png: no such file\n  Nor .* a\.png"):
+        FolderSystem(tmp_path / "p", SPACE, dataset.samples)
 
 
 def test_predictions_in_one_level(pairs, tmp_path):
