@@ -8,7 +8,10 @@ label; anything else is an error that says which value, how often, where first, 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +41,19 @@ RESIZED = (
     "Resize labels by nearest neighbour, from the originals."
 )
 KEYS = ("classes", "ignore_label", "mapping", "reduce_zero_label", "from_colors", "ignore_color")
+CLASS_KEYS = ("name", "color")
+MEANT = {  # keys, and what other programs call them
+    "ignore_label": "ignore ignore_index ignore_idx ignore_id ignore_value ignore_class void void_label void_class",
+    "classes": "names class_names classnames labels label_names categories id2label label2id",
+    "mapping": "label_map labelmap label_mapping class_map map remap lut",
+    "reduce_zero_label": "reduce_zero reduce_label reduce_labels do_reduce_labels",
+    "from_colors": "from_colours from_color from_rgb rgb rgb_labels color_coded",
+    "ignore_color": "ignore_colour void_color void_colour",
+    "name": "label class title class_name category",
+    "color": "colour rgb colors palette",
+}
+PER_CLASS = ("palette", "colors", "colours", "colormap", "color_map", "class_colors")  # of all classes, in other programs
+BY_PLACE = ("id", "index", "label_id", "trainid", "train_id", "num_classes", "n_classes", "nc")  # what the list says itself
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,10 @@ class LabelSpace:
             _check_color(label_class)
         if self.ignore_label is not None:
             if not _is_integer(self.ignore_label) or not 0 <= self.ignore_label <= LARGEST:
-                raise InputError(f"ignore_label must be an integer from 0 to {LARGEST}, or null (not {self.ignore_label!r}).")
+                raise InputError(
+                    f"ignore_label must be an integer from 0 to {LARGEST}, or null for none (not {self.ignore_label!r:.80})"
+                    f"{_unquoted(self.ignore_label)}."
+                )
             if self.ignore_label < self.num_classes:
                 raise InputError(
                     f"ignore_label {self.ignore_label} is the label of the class {self.names[self.ignore_label]!r}. Choose one "
@@ -88,7 +107,10 @@ class LabelSpace:
         if self.mapping is not None:
             for raw, label in self.mapping.items():
                 if not (_is_integer(raw) and 0 <= raw <= LARGEST and _is_integer(label) and self._allows(label)):
-                    raise InputError(f"the label map sends {raw!r} to {label!r}, which is neither {self._allowed}.")
+                    by_name = label in self.names and f" {label!r} is class {self.names.index(label)}: write the number."
+                    raise InputError(
+                        f"the label map sends {raw!r} to {label!r}, which is neither {self._allowed}.{by_name or ''}"
+                    )
         if self.from_colors:
             if self.mapping is not None:
                 raise InputError("labels are read either through a mapping or from_colors, not both.")
@@ -163,12 +185,13 @@ class LabelSpace:
     def _from_json(cls, value: Mapping[str, Any]) -> LabelSpace:
         if not isinstance(value, Mapping):
             raise InputError(f"expected an object with the key classes (not {value!r:.80}).")
-        for key in value:
-            if key not in KEYS:
-                raise InputError(f"unknown key {key!r}; the keys are {', '.join(KEYS)}.")
+        _check_keys(value, KEYS)
         listed = value.get("classes")
         if not isinstance(listed, list) or not listed:
-            raise InputError(f'"classes" must be a list of {{"name": ..., "color": [r, g, b]}} (not {listed!r:.80}).')
+            raise InputError(
+                f'"classes" must be a list of {{"name": ..., "color": [r, g, b]}}, or of names (not {listed!r:.80})'
+                f"{_as_list(listed)}."
+            )
         classes = tuple(
             _class_from_json(entry, color) for entry, color in zip(listed, voc_palette(len(listed)).tolist(), strict=True)
         )
@@ -217,22 +240,82 @@ def _is_integer(value: object) -> bool:
 def _check_color(label_class: LabelClass) -> None:
     color = label_class.color
     if len(color) != 3 or not all(_is_integer(part) and 0 <= part <= 255 for part in color):
-        raise InputError(f"the color of {label_class.name!r} must be three integers 0..255 (not {list(color)}).")
+        raise InputError(
+            f"the color of {label_class.name!r} must be three integers 0..255 (not {list(color)!r:.80}){_as_bytes(color)}."
+        )
 
 
 def _class_from_json(entry: Any, color: Sequence[int]) -> LabelClass:
     if isinstance(entry, str):
         entry = {"name": entry}
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or set(entry) - {"name", "color"}:
-        raise InputError(f'a class must be {{"name": ..., "color": [r, g, b]}} (not {entry!r:.80}).')
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+        raise InputError(f'a class must be {{"name": ..., "color": [r, g, b]}}, or its name alone (not {entry!r:.80}).')
+    _check_keys(entry, CLASS_KEYS, f"the class {entry['name']!r}: ")
     try:
         entry["name"].encode()
     except UnicodeEncodeError:
         raise InputError(f"the name of the class {entry['name']!a} is no text.") from None
     given = entry.get("color", color)
     if not isinstance(given, Sequence) or isinstance(given, str):
-        raise InputError(f"the color of {entry['name']!r} must be [r, g, b] (not {given!r}).")
+        raise InputError(f"the color of {entry['name']!r} must be [r, g, b] (not {given!r:.80}){_as_bytes(given)}.")
     return LabelClass(entry["name"], tuple(given), "color" in entry)
+
+
+def _check_keys(value: Mapping[str, Any], known: Sequence[str], where: str = "") -> None:
+    """Refuse a key that is unknown, and say which one was likely meant."""
+    for key in value:
+        if key in known:
+            continue
+        plain = key.lower().replace("-", "_").replace(" ", "_")
+        meant = next((own for own in known if plain in (own, *MEANT[own].split())), None)
+        close = meant or next(iter(difflib.get_close_matches(plain, known, 1)), None)
+        if known is KEYS and plain in PER_CLASS:
+            hint = ' Each class has its own: {"name": ..., "color": [r, g, b]}.'
+        elif plain in BY_PLACE:
+            hint = " The list of classes says it, for a class is numbered by its place there: leave it out."
+        else:
+            hint = f' Did you mean "{close}"?' if close else ""
+        raise InputError(f"{where}unknown key {key!r}; the keys are {', '.join(known)}.{hint}")
+
+
+def _as_list(value: object) -> str:
+    """How `value` would be written as a list of classes; empty where that cannot be said."""
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",")]
+    elif isinstance(value, dict) and value:
+        by_number = all(key.isascii() and key.isdecimal() for key in value)
+        if by_number:
+            value = [value[key] for key in sorted(value, key=int)]
+        else:
+            value = sorted(value, key=value.get) if all(map(_is_integer, value.values())) else list(value)
+    elif _is_integer(value):
+        value = [f"class_{index}" for index in range(value)] if value <= MOST_RANGES else []
+    else:
+        return ""
+    return f": write {json.dumps(value)}" if value and all(isinstance(name, str) for name in value) else ""
+
+
+def _unquoted(value: object) -> str:
+    """What to write for an ignore label."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return f": write {value.strip()}, without quotes"
+    if _is_integer(value):
+        return ": it is the value that label files have there, such as 255"
+    return ""
+
+
+def _as_bytes(color: object) -> str:
+    """How a colour of another notation would be written; empty where that cannot be said."""
+    if isinstance(color, str) and re.fullmatch("#?[0-9a-fA-F]{6}", color):
+        color = list(bytes.fromhex(color.removeprefix("#")))
+    elif (
+        isinstance(color, Sequence) and len(color) == 3 and all(isinstance(part, float) and 0 <= part <= 255 for part in color)
+    ):
+        scale = 255 if max(color) <= 1 else 1
+        color = [round(part * scale) for part in color]
+    else:
+        return ""
+    return f": write {color}"
 
 
 def mapping_from_json(value: Any) -> dict[int, int]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -269,7 +270,9 @@ def read_description(path: Path, name: str = "") -> Described:
         raise InputError(f'{path}: no such file. The classes stand in a JSON file such as {{"classes": ["road", "sky"]}}.')
     value = _read_json(path)
     if not isinstance(value, dict):
-        raise InputError(f'{path}: expected an object such as {{"name": ..., "classes": [...]}} (not {value!r:.80}).')
+        of_names = isinstance(value, list) and value and all(isinstance(one, str) for one in value)
+        meant = f": write {json.dumps({'classes': value})}" if of_names else ""
+        raise InputError(f'{path}: expected an object such as {{"name": ..., "classes": [...]}} (not {value!r:.80}){meant}.')
     name = value.pop("name", name)
     if not isinstance(name, str):
         raise InputError(f'{path}: "name" must be a string (not {name!r:.80}).')
@@ -355,8 +358,28 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path}: is no text in UTF-8 ({error}). Save it as UTF-8.") from error
     except InputError:
         raise
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON: {error}.{_json_hint(error)}") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}.") from error
+
+
+def _json_hint(error: json.JSONDecodeError) -> str:
+    """What is likely wrong where Python's reader stopped."""
+    before, rest = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
+    if not error.doc.strip():
+        return ' The file is empty. Expected is such as {"classes": ["road", "sky"]}.'
+    if rest.startswith("'"):
+        return ' Names stand in double quotes: ".'
+    if rest.startswith(("//", "/*", "#")):
+        return " JSON has no comments: take them out."
+    if rest.startswith(("True", "False", "None")):
+        return " JSON writes true, false and null."
+    if (before.endswith(",") or rest.startswith(",")) and rest.lstrip(", \t\r\n").startswith(("]", "}")):
+        return " Take out the comma before the closing bracket."
+    if before.endswith(('"', "]", "}")) and rest.startswith(('"', "[", "{")):
+        return " A comma is missing there."
+    return ""
 
 
 # --------------------------------------------------------------------------------------------------------------------

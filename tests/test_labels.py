@@ -450,6 +450,61 @@ def test_mistakes_in_json(value, message):
         LabelSpace.from_json(value, "mine.json")
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("ignore_index", 'Did you mean "ignore_label"?'),
+        ("Ignore-Label", 'Did you mean "ignore_label"?'),
+        ("ignore_lable", 'Did you mean "ignore_label"?'),
+        ("names", 'Did you mean "classes"?'),
+        ("class_names", 'Did you mean "classes"?'),
+        ("id2label", 'Did you mean "classes"?'),
+        ("label_map", 'Did you mean "mapping"?'),
+        ("reduce_labels", 'Did you mean "reduce_zero_label"?'),
+        ("from_colours", 'Did you mean "from_colors"?'),
+        ("void_color", 'Did you mean "ignore_color"?'),
+        ("palette", 'Each class has its own: {"name": ..., "color": [r, g, b]}.'),
+        ("num_classes", "The list of classes says it, for a class is numbered by its place there: leave it out."),
+    ],
+)
+def test_keys_of_other_programs(key, hint):
+    with pytest.raises(InputError, match=f"unknown key {key!r}; the keys are classes, .*{re.escape(hint)}$"):
+        LabelSpace.from_json({"classes": AB, key: 0})
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("colour", 'Did you mean "color"?'),
+        ("rgb", 'Did you mean "color"?'),
+        ("id", "numbered by its place there: leave it out."),
+    ],
+)
+def test_keys_of_classes_of_other_programs(key, hint):
+    with pytest.raises(InputError, match=f"the class 'b': unknown key {key!r}; the keys are name, color.*{re.escape(hint)}$"):
+        LabelSpace.from_json({"classes": ["a", {"name": "b", key: 0}]})
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        ({"classes": {"0": "a", "10": "c", "2": "b"}}, 'write ["a", "b", "c"].'),
+        ({"classes": {"b": 1, "a": 0}}, 'write ["a", "b"].'),
+        ({"classes": 2}, 'write ["class_0", "class_1"].'),
+        ({"classes": "a, b"}, 'write ["a", "b"].'),
+        ({"classes": AB, "ignore_label": "255"}, "(not '255'): write 255, without quotes."),
+        ({"classes": AB, "ignore_label": -1}, "(not -1): it is the value that label files have there, such as 255."),
+        ({"classes": AB, "mapping": {"7": "b"}}, "'b' is class 1: write the number."),
+        ({"classes": [{"name": "a", "color": "#ff0010"}]}, "(not '#ff0010'): write [255, 0, 16]."),
+        ({"classes": [{"name": "a", "color": [0.5, 0.0, 1.0]}]}, "(not [0.5, 0.0, 1.0]): write [128, 0, 255]."),
+        ({"classes": [{"name": "a", "color": [128.0, 0.0, 3.0]}]}, "(not [128.0, 0.0, 3.0]): write [128, 0, 3]."),
+    ],
+)
+def test_what_would_be_right_in_json(value, advice):
+    with pytest.raises(InputError, match=re.escape(advice) + "$"):
+        LabelSpace.from_json(value)
+
+
 def test_very_many_classes():
     began = time.process_time()
     LabelSpace.from_json({"classes": [str(number) for number in range(8000)], "ignore_label": None})

@@ -486,6 +486,26 @@ def test_classes_have_to_come_from_somewhere(own, tmp_path):
         open_dataset(own, "val")
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('{"classes": ["a", "b"],}', "Take out the comma before the closing bracket."),
+        ('{"classes": ["a", "b", ]}', "Take out the comma before the closing bracket."),
+        ('{"classes": ["a", "b"] // mine\n}', "JSON has no comments: take them out."),
+        ('# mine\n{"classes": ["a", "b"]}', "JSON has no comments: take them out."),
+        ("{'classes': ['a', 'b']}", "Names stand in double quotes"),
+        ('{"classes": ["a" "b"]}', "A comma is missing there."),
+        ('{"classes": ["a"], "from_colors": True}', "JSON writes true, false and null."),
+        (" \n", "The file is empty. Expected is such as"),
+        ('["a", "b"]', 'write {"classes": ["a", "b"]}.'),
+    ],
+)
+def test_descriptions_that_are_nearly_json(text, hint, own):
+    (own / "dataset.json").write_text(text)
+    with pytest.raises(InputError, match=rf"dataset\.json: .*{re.escape(hint)}"):
+        open_dataset(own, "val")
+
+
 def test_classes_instead_of_a_known_datasets(voc, tmp_path):
     path = tmp_path / "binary.json"
     mapping = {0: 0, **dict.fromkeys(range(1, 21), 1), 255: 255}
