@@ -399,6 +399,7 @@ def make_voc(place: Path) -> None:
         for path in (folder / "JPEGImages").rglob("*.png"):
             path.rename(path.with_suffix(".jpg"))
         (folder / "ImageSets" / "Segmentation").mkdir(parents=True)
+        (folder / "dataset.json").write_text('{"classes": ["a", "b"]}')
         (folder / "ImageSets" / "Segmentation" / "train.txt").write_text("\n".join(names) + "\n")
 
 
