@@ -282,10 +282,11 @@ def read_description(path: Path, name: str = "") -> Described:
 def _needed(described: Described | None, folder: Path, why: str = "") -> Described:
     """`described`, which must be there; `why` says what of the folder does not do instead."""
     if described is None:
-        above = folder.resolve().parent / DESCRIPTION
-        hint = f" Is it {above}? Then --classes {above}." if above.is_file() else ""
-        if (folder / LABELMAP).is_file():
-            hint = f' {folder / LABELMAP} names classes and colours: copy them, with "from_colors": true for painted labels.'
+        above, labelmap, hint = folder.resolve().parent / DESCRIPTION, folder / LABELMAP, ""
+        if labelmap.is_file():
+            hint = f' {labelmap} names classes and colours: copy them, with "from_colors": true for painted labels.'
+        elif above.is_file():
+            hint = f" Is it {above}? Then --classes {above}."
         raise InputError(
             f"{folder}: there is no {DESCRIPTION}, which names the classes{why}. Write one there, or give --classes FILE, such "
             'as {"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}, ...], "ignore_label": 255}. Where the '
@@ -319,7 +320,7 @@ class Known:
         values: set[int] = set()
         for file in shown:
             with contextlib.suppress(InputError):  # reading the pairs says what is wrong
-                values |= set(np.unique(decode_indices(file.path, read_file(file.path))).tolist())
+                values |= set(np.flatnonzero(np.bincount(decode_indices(file.path, read_file(file.path)).ravel())).tolist())
         largest = max(values - {IGNORE_LABEL}, default=0)
         named = all(self.pattern.fullmatch(without_suffix(file.path.name)) for file in shown)
         classes = f"its {self.space.num_classes} classes"
