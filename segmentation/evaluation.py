@@ -51,7 +51,6 @@ PROTOCOL, REPORT = "protocol.json", "report"
 DECODERS = 2
 IMAGES_AHEAD = 3  # decoded, and as many waiting to be counted: what bounds the memory
 WORST, MIDDLE, BEST = 4, 2, 2  # images on the page
-MOST_SHOWN = 20  # problems in one message
 MOST_WAYS = 3  # to name predictions, in one message
 DEFINITION = Switches()
 
@@ -192,8 +191,9 @@ def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
             f"{root / name}.png: no such file" for name, there in zip(unique[best], found[best], strict=True) if not there
         ]
         others = ", ".join(f"{names[0]}.png" for names in unique[: MOST_WAYS + 1] if names != unique[best])
+        missed = f"{len(missing)} of {counted(len(samples), 'prediction')} {'is' if len(missing) == 1 else 'are'}"
         also = f"\n  Nor are all of them there under other names, such as {others} for the first." if others else ""
-        raise InputError(f"{root}: {len(missing)} of {len(samples)} predictions are missing.{_listed(missing)}{also}")
+        raise InputError(f"{root}: {missed} missing.{listed(missing)}{also}")
     return {sample.name: root / f"{name}.png" for sample, name in zip(samples, unique[best], strict=True)}
 
 
@@ -508,12 +508,6 @@ def _size(pixels: np.ndarray) -> str:
 def _named(space: LabelSpace) -> str:
     listed = ", ".join(space.names[:5]) + (", …" if space.num_classes > 5 else "")
     return f"{space.num_classes} {'class' if space.num_classes == 1 else 'classes'} ({listed})"
-
-
-def _listed(messages: Sequence[str]) -> str:
-    """Some of them, a line each."""
-    more = len(messages) - MOST_SHOWN
-    return "".join(f"\n  {message}" for message in [*messages[:MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
 
 
 def _sha256(data: bytes) -> str:

@@ -952,7 +952,7 @@ def test_predictions_that_are_missing_in_part_are_named_as_the_others_are(tmp_pa
     dataset, (_, above, _) = write_layout(tmp_path / "data", "splits", ["a", "b", "more/a"])
     predict_labels(dataset, above, tmp_path / "p")
     (tmp_path / "p" / "val" / "b.png").unlink()
-    with pytest.raises(InputError, match=r"1 of 3 predictions are missing\.\n  .*/p/val/b\.png: no such file\n  Nor .* a\.png"):
+    with pytest.raises(InputError, match=r"1 of 3 predictions is missing\.\n  .*/p/val/b\.png: no such file\n  Nor .* a\.png"):
         FolderSystem(tmp_path / "p", SPACE, dataset.samples)
 
 
