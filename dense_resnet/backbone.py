@@ -152,7 +152,7 @@ class Backbone(SlimModule):
         finer = {runner.at_stride(stride): stride for stride in strides if stride != plan.output_stride}
         if precision == runner.EXACT:
 
-            def exact(canvases: tf.Tensor, sizes: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
+            def exact(canvases: tf.Tensor, sizes: np.ndarray, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
                 if names == (runner.FEATURES,):
                     return {runner.FEATURES: self(canvases)}
                 pyramid = self.features(canvases)

@@ -60,10 +60,11 @@ class Layers:
         weights: under canonical names.
         precision: "float32" or "bfloat16": of the constants and the activations.
         apart: whether the kernels of convolutions stay in ``kernels``, by the names of their stand-ins in the graph.
+        onednn: whether ops may be such as TensorFlow runs with oneDNN alone, where this process has it.
     """
 
-    def __init__(self, weights: Weights, precision: str, *, apart: bool = False) -> None:
-        self.weights, self.dtype = weights, tf.as_dtype(precision)
+    def __init__(self, weights: Weights, precision: str, *, apart: bool = False, onednn: bool = True) -> None:
+        self.weights, self.dtype, self.onednn = weights, tf.as_dtype(precision), onednn
         self.kernels: dict[str, np.ndarray] = {}
         self._apart = apart
 
@@ -263,7 +264,12 @@ class Compiled:
 
 
 def frozen(
-    build: Callable[[Layers], Sequence[str]], weights: Weights, precision: str, *, plain: bool = False
+    build: Callable[[Layers], Sequence[str]],
+    weights: Weights,
+    precision: str,
+    *,
+    plain: bool = False,
+    onednn: bool = False,
 ) -> tuple[tf.Graph, Any, Sequence[str]]:
     """A graph, a session of TensorFlow 1's kind on it, and the names of its outputs.
 
@@ -274,11 +280,12 @@ def frozen(
         build: makes the ops, from the layers; gives the names of the outputs.
         weights: under canonical names; not kept.
         precision: "float32" or "bfloat16".
-        plain: whether the graph must be one that any TensorFlow can read, with kernels as constants: it takes seven times the
-            memory of its weights, and longer, to start.
+        plain: whether the graph must be one that any TensorFlow can read and run, with kernels as constants: it takes seven
+            times the memory of its weights, and longer, to start.
+        onednn: whether a plain graph may have ops that TensorFlow runs with oneDNN alone.
     """
     apart = not plain and keeps_kernels_apart()
-    layers = Layers(weights, precision, apart=apart)
+    layers = Layers(weights, precision, apart=apart, onednn=onednn or not plain)
     with tf.Graph().as_default() as graph, tf.device(CPU if apart else None):
         outputs = build(layers)
     if not apart:
@@ -287,7 +294,7 @@ def frozen(
     try:
         graph, assignments = fused_graph(graph, layers.kernels, outputs, config)
     except (RuntimeError, ValueError):  # such as a batch norm of 3 channels, where there is no root block
-        return frozen(build, weights, precision, plain=True)
+        return frozen(build, weights, precision, plain=True, onednn=True)
     config.graph_options.rewrite_options.disable_meta_optimizer = True  # it has been done
     running = v1.Session(graph=graph, config=config)
     _assign(running, assignments, layers.kernels)

@@ -1,7 +1,7 @@
 """Networks that take images as they are decoded: what the tools run, and what `export` writes.
 
     images  uint8 [batch, height, width, channels]: canvases of one size, each image in the top left corner of its own
-    sizes   [batch, 2]: (height, width) of each image; left out, images fill their canvases
+    sizes   [batch, 2]: (height, width) of each image, at most its canvas's; left out, images fill their canvases
       -> preprocessing -> 0, the mean colour, beyond each image -> padding to the next aligned size -> network
 
 A :class:`Runner` says which network it runs and how; there is one kind for each way: :class:`ExactRunner` (the slim graph in
@@ -24,7 +24,6 @@ from dense_resnet.preprocessing import preprocess
 EXACT = "exact"  # the slim graph in float32, where others are "float32" or "bfloat16"
 FEATURES, CELLS, LABELS, PROBABILITIES = "features", "cells", "labels", "probabilities"  # what networks give
 IMAGES, SIZES = "images", "sizes"  # the inputs' names
-WHOLE = np.full((1, 2), np.iinfo(np.int32).max, np.int32)  # sizes of images that fill their canvases
 
 v1 = tf.compat.v1
 Outputs = dict[str, np.ndarray]
@@ -75,7 +74,7 @@ class Runner:
             ``[batch, height, width]`` uint8 or uint16, and "probabilities" ``[batch, height, width, classes]`` float32.
 
         Raises:
-            InputError: images of another type or shape than the network takes.
+            InputError: images of another type or shape than the network takes, or sizes that their canvases do not hold.
         """
         channels = self.plan.in_channels
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
@@ -87,7 +86,14 @@ class Runner:
                 f"this network was exported for canvases of {self.side}x{self.side} pixels (these are "
                 f"{images.shape[2]}x{images.shape[1]}). `export --size dynamic` writes one that takes any."
             )
-        return self._run(images, WHOLE if sizes is None else np.asarray(sizes, np.int32), tuple(names))
+        canvas = images.shape[1:3]
+        sizes = np.asarray([canvas] if sizes is None else sizes, np.int32)
+        if sizes.shape not in ((1, 2), (len(images), 2)) or (sizes < 0).any() or (sizes > canvas).any():
+            raise InputError(
+                f"sizes must be the (height, width) of each of the {len(images)} images, within its canvas's {canvas} "
+                f"(not {sizes.tolist()!r:.80})."
+            )
+        return self._run(images, sizes, tuple(names))
 
     def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
         raise NotImplementedError
@@ -103,7 +109,7 @@ class ExactRunner(Runner):
 
     def __init__(
         self,
-        function: Callable[[tf.Tensor, tf.Tensor, tuple[str, ...]], Mapping[str, tf.Tensor]],
+        function: Callable[[tf.Tensor, np.ndarray, tuple[str, ...]], Mapping[str, tf.Tensor]],
         plan: Plan,
         preprocessing: str,
         weights_sha256: str,
@@ -113,10 +119,8 @@ class ExactRunner(Runner):
         self._function = function
 
     def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
-        pixels, own = tf.constant(images), tf.constant(sizes)
-        canvases = _canvases(pixels, own, self.plan, self.preprocessing)
-        found = self._function(canvases, _on_images(own, pixels), names)
-        return {name: values.numpy() for name, values in found.items()}
+        canvases = _canvases(tf.constant(images), tf.constant(sizes), self.plan, self.preprocessing)
+        return {name: values.numpy() for name, values in self._function(canvases, sizes, names).items()}
 
 
 class SessionRunner(Runner):
@@ -138,7 +142,8 @@ class CompiledRunner(SessionRunner):
         weights: under canonical names; not kept.
         plan, preprocessing, weights_sha256, side: as :class:`Runner`'s.
         precision: "auto", "float32" or "bfloat16".
-        plain: whether the graph is to be written to a file: see :func:`dense_resnet.fused.frozen`.
+        plain, onednn: whether the graph is to be written to a file, and whether that may need oneDNN: see
+            :func:`dense_resnet.fused.frozen`.
     """
 
     def __init__(
@@ -151,23 +156,33 @@ class CompiledRunner(SessionRunner):
         weights_sha256: str,
         side: int | None = None,
         plain: bool = False,
+        onednn: bool = False,
     ) -> None:
         precision = fused.chosen_precision(precision)
 
         def named(layers: fused.Layers) -> list[str]:
             images = v1.placeholder(tf.uint8, [None, side, side, plan.in_channels], name=IMAGES)
-            sizes = v1.placeholder_with_default(WHOLE, [None, 2], name=SIZES)
+            canvas = tf.shape(images)[1:3]
+            sizes = _within(v1.placeholder_with_default(canvas[None], [None, 2], name=SIZES), canvas)
             canvases = _canvases(images, sizes, plan, preprocessing)
-            outputs = build(layers, canvases, tf.shape(images)[1:3], _on_images(sizes, images))
+            outputs = build(layers, canvases, canvas, sizes)
             return [tf.identity(values, name).op.name for name, values in outputs.items()]
 
-        self.graph, self.session, names = fused.frozen(named, weights, precision, plain=plain)
+        self.graph, self.session, names = fused.frozen(named, weights, precision, plain=plain, onednn=onednn)
         super().__init__(plan, preprocessing, precision, weights_sha256, names, side)
 
 
-def _on_images(sizes: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """`sizes` as far as the images array reaches, which images without a size of their own fill."""
-    return tf.minimum(sizes, tf.shape(images)[1:3])
+def _within(sizes: tf.Tensor, canvas: tf.Tensor) -> tf.Tensor:
+    """`sizes`, looked up in a list of those that the canvas holds: one beyond it, such as a width for a height, is an error.
+
+    Runtimes that read exported files have no other way to refuse a number. 0 is the size of an empty place in a batch.
+    """
+    found = []
+    for axis, side in enumerate(("height", "width")):
+        beyond = canvas[axis] + 1
+        asked = tf.where(sizes[:, axis] < 0, beyond, sizes[:, axis])  # ONNX counts negative places from the end
+        found.append(tf.gather(tf.range(beyond), asked, name=f"{side}_within_the_canvas"))
+    return tf.stack(found, axis=1)
 
 
 def _canvases(images: tf.Tensor, sizes: tf.Tensor, plan: Plan, preprocessing: str) -> tf.Tensor:

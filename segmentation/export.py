@@ -9,13 +9,20 @@ that an export serves wherever a model directory does, without its weights being
 ==============  ======================================================  =================================================
 on disk         a folder: saved_model.pb, assets.extra/model.json       one file
 precision       "float32" or "bfloat16"                                 "float32"
-called with     images; `sizes` is a placeholder with a default         images, and `sizes`, an input with a default
+runs in         every TensorFlow, or (`onednn`) with oneDNN alone       every runtime; those without optional inputs: below
+called with     images (signature "serving_default"), or images and     images and `sizes`, which may be left out where any
+                `sizes` (signature "sized")                             canvas is taken, unless `require_sizes`
 description     assets.extra/model.json                                 metadata, under ``dense_resnet``
 its sha256 is   of graph and description, in the description            of all bytes before it, in the last entry
 ==============  ======================================================  =================================================
 
+`sizes` says what of each canvas is image. No input of an ONNX file is an initializer, of which ONNX Runtime would warn and
+which OpenVINO would hide. ONNX has one other way to say that an input may be left out: its type is "optional". ONNX Runtime
+knows it, most others do not; for them there is `require_sizes`, and files of one canvas are always so.
+
 Nothing takes the target's place before it has been read back and has given the exact model's features and labels on
-photographs (:func:`compare`). (``tests/test_export.py``)
+photographs (:func:`compare`), and the same again without this package, in fresh processes with TensorFlow's own settings
+(:mod:`segmentation.foreign_run`). (``tests/test_export.py``)
 """
 
 from __future__ import annotations
@@ -59,17 +66,19 @@ from dense_resnet.runner import (
     SessionRunner,
 )
 from segmentation import model_directory
+from segmentation.foreign_run import ALONE, ONEDNN, ONNX, SAVED_MODEL, SIZED, ForeignRunError, run_in_fresh_process
+from segmentation.fused import takes_rates
 from segmentation.heads import IMAGE, SKIP_STRIDE, HeadPlan, plan_head
 from segmentation.labels import LabelSpace
 from segmentation.model import SegmentationModel
 
-FORMATS = SAVED_MODEL, ONNX = "savedmodel", "onnx"
+FORMATS = SAVED_MODEL, ONNX
 GRAPH, DESCRIPTION = "saved_model.pb", Path("assets.extra") / "model.json"  # of a SavedModel
-SIGNATURE = "serving_default"
 SUFFIX = ".onnx"
 KEY, SEAL = "dense_resnet", "dense_resnet_sha256"  # of ONNX's metadata
 OPSET = 17  # of ONNX's operators: read by every onnxruntime since 1.12
 LARGEST_CANVAS = 513  # pixels: of the comparison, where an export takes any size
+SMALL_CANVAS = 129  # pixels: of that in fresh processes, which only has to see that the file runs the same there
 WHITE = 255  # lies beyond an image whose size is told, so that reading it would show
 
 
@@ -92,11 +101,20 @@ ADVICE = {
 
 # What the graphs are made of. None of it reads or writes files, calls other code, or keeps anything.
 OPS = frozenset(
-    """AddV2 AvgPool BatchToSpaceND BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative FloorDiv FloorMod
-    FusedBatchNormV3 Identity Less LogicalAnd MaxPool Maximum Mean Minimum Mul Pack Pad PadV2 Placeholder
-    PlaceholderWithDefault Range RealDiv Relu ResizeBilinear SelectV2 Shape Softmax SpaceToBatchND StridedSlice Sub Sum TopKV2
-    Unpack ZerosLike""".split()
+    """AddV2 AvgPool BatchToSpaceND BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative FloorDiv FloorMod FusedBatchNormV3
+    GatherV2 Identity Less LogicalAnd MaxPool Mean Mul Pack Pad PadV2 Placeholder PlaceholderWithDefault Range RealDiv Relu
+    ResizeBilinear SelectV2 Shape Softmax SpaceToBatchND StridedSlice Sub Sum TopKV2 Unpack ZerosLike""".split()
 )
+
+DOCUMENTED = {  # inputs and outputs of ONNX, for whoever opens a file
+    IMAGES: "RGB pixels as they are decoded, 0 to 255: each image in the top left corner of its canvas.",
+    SIZES: "(height, width) of each image in pixels, in this order: what of its canvas is image. At most the canvas's own.",
+    FEATURES: "The backbone's features, one vector for each cell of output_stride pixels.",
+    CELLS: "Logits of the classes, before they are enlarged to pixels.",
+    LABELS: "The class of each pixel of the canvas; those beyond the image mean nothing.",
+    PROBABILITIES: "The probability of each class, of each pixel of the canvas; those beyond the image mean nothing.",
+}
+OPTIONAL, REQUIRED = "optional", "required"  # whether `sizes` may be left out
 
 v1 = tf.compat.v1
 
@@ -153,9 +171,18 @@ class Exported:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Types and shapes by name, for people; `sizes` may be left out."""
+        """Types and shapes by name, for people."""
         batch, height, width, channels = _shapes(self.plan, self.head, self.network.side)[IMAGES]
-        return {IMAGES: f"uint8 [{batch}, {height}, {width}, {channels}]", SIZES: "int32 [batch, 2], (height, width) of each"}
+        needed = "" if self.description.get("sizes") == REQUIRED else "; may be left out"
+        return {
+            IMAGES: f"uint8 [{batch}, {height}, {width}, {channels}]",
+            SIZES: f"int32 [batch, 2], (height, width) of each image{needed}",
+        }
+
+    @property
+    def least_canvas(self) -> int:
+        """Pixels along each side of the smallest canvas that it takes."""
+        return self.network.side or _least_canvas(self.plan, self.head)
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -187,6 +214,8 @@ def export(
     to: str = SAVED_MODEL,
     precision: str = AUTO,
     side: int | None = None,
+    onednn: bool = False,
+    require_sizes: bool = False,
     space: LabelSpace | None = None,
     origin: Origin | None = None,
     training: Mapping[str, Any] | None = None,
@@ -201,6 +230,10 @@ def export(
         to: "savedmodel" or "onnx".
         precision: "float32", "bfloat16", or "auto": what this processor is fast in; for "onnx" float32.
         side: of the only canvas that it will take; None takes any size.
+        onednn: lets a SavedModel have operators that TensorFlow runs with oneDNN alone: one for each atrous depthwise
+            convolution, where every TensorFlow needs three. Off x86, and with TF_ENABLE_ONEDNN_OPTS=0, it does not run then.
+        require_sizes: makes `sizes` of an ONNX file that takes any canvas an input that must be given, for runtimes without
+            optional inputs, such as OpenVINO and TensorRT.
         space: the classes of a segmentation model.
         origin, training: for the record, as :func:`segmentation.model_directory.save_model`.
 
@@ -209,26 +242,33 @@ def export(
 
     Raises:
         InputError: an argument does not fit, a package is missing, something else stands at `path`, the folder cannot be
-            written to, or the export differs from the model by more than TOLERANCES; then nothing has changed.
+            written to, or the export differs from the model by more than TOLERANCES, here or in a fresh process, or does not
+            run there; then nothing has changed.
     """
     path = Path(path)
     plan = _plan_of(network)
-    precision = check_request(plan, path, to, precision, side)
+    precision = check_request(plan, path, to, precision, side, onednn=onednn, require_sizes=require_sizes)
     is_model = isinstance(network, SegmentationModel)
     if is_model and (space is None or space.num_classes != network.head.num_classes):
         raise InputError(f"space must name the {network.head.num_classes} classes of the model.")
-    if side and side < (least := _least_canvas(network)):
+    head = network.head if is_model else None
+    if side and side < (least := _least_canvas(plan, head)):
         raise InputError(f"size must be at least {least}: the head takes the image's mean over windows of that many pixels.")
     weights = network.weights
     files.probe_folder(path.parent, sum(value.nbytes for value in weights.values()))
-    known = {"weights_sha256": checkpoints.fingerprint(weights)} if is_model else {}  # a backbone's runner takes it itself
+    known: dict[str, Any] = {}  # a backbone's runner takes the fingerprint itself, and needs oneDNN for nothing
+    if is_model:
+        known = {"weights_sha256": checkpoints.fingerprint(weights), "onednn": onednn}
     del weights
     compiled = network.runner(precision, side=side, plain=True, **known)
+    required = to == ONNX and (require_sizes or side is not None)
     description = model_directory.description_of(network, space, origin=origin, training=training) | {
         "export": to,
         "weights_sha256": compiled.weights_sha256,
         "precision": precision,
         "side": side,
+        "onednn": onednn,
+        "sizes": REQUIRED if required else OPTIONAL,
         "outputs": compiled.names,
         "versions": _versions(to),
     }
@@ -242,6 +282,7 @@ def export(
                 f"{path}: not written, because the export is not the model: {agreement}. At most {tolerance.feature_error:g} "
                 f"of their std and at least {tolerance.label_agreement:.1%} are right in {precision}. {ADVICE[precision]}"
             )
+        _check_elsewhere(written, path, opened, next(_cases(images, plan, side, opened.least_canvas, SMALL_CANVAS)))
         _check_replaceable(path, to)  # once more: that took a while
         checked.append((dataclasses.replace(opened, path=path), agreement))
 
@@ -251,11 +292,20 @@ def export(
             check(folder)
     else:
         with files.replacing(path, check) as temporary:
-            _write_onnx(temporary, compiled, description, _shapes(plan, network.head if is_model else None, side))
+            _write_onnx(temporary, compiled, description, _shapes(plan, head, side))
     return checked[0]
 
 
-def check_request(plan: Plan, path: str | os.PathLike[str], to: str, precision: str, side: int | None) -> str:
+def check_request(
+    plan: Plan,
+    path: str | os.PathLike[str],
+    to: str,
+    precision: str,
+    side: int | None,
+    *,
+    onednn: bool = False,
+    require_sizes: bool = False,
+) -> str:
     """What :func:`export` refuses before any work; gives the precision that it will have.
 
     Raises:
@@ -267,8 +317,14 @@ def check_request(plan: Plan, path: str | os.PathLike[str], to: str, precision: 
     if to == ONNX:
         if precision == BFLOAT16:
             raise InputError("ONNX Runtime has no bfloat16 convolutions on processors: export to onnx in float32.")
+        if onednn:
+            raise InputError("onednn is for a SavedModel: an ONNX file leaves the kernels to its runtime.")
         precision = FLOAT32 if precision == AUTO else precision
         _require("tf2onnx", "onnx", "onnxruntime")
+    elif require_sizes:
+        raise InputError("require_sizes is for ONNX: a SavedModel has a signature with sizes and one without.")
+    elif onednn and not takes_rates(tf.float32):
+        raise InputError(f"onednn: this TensorFlow runs without oneDNN. Where the processor is an x86, set {ONEDNN}=1.")
     if (path.suffix == SUFFIX) != (to == ONNX):
         raise InputError(f"{path}: the name must {'' if to == ONNX else 'not '}end in {SUFFIX} for {to!r}.")
     if side is not None:
@@ -326,7 +382,8 @@ def compare(runner: Runner, network: Backbone | SegmentationModel, images: Seque
     """
     plan, errors, equal, pixels = _plan_of(network), [], 0, 0
     backbone = network.backbone if isinstance(network, SegmentationModel) else network
-    for canvases, sizes in _cases(images, plan, runner.side, _least_canvas(network)):
+    head = network.head if isinstance(network, SegmentationModel) else None
+    for canvases, sizes in _cases(images, plan, runner.side, _least_canvas(plan, head)):
         names = [FEATURES, LABELS][: 1 + isinstance(network, SegmentationModel)]
         found = runner(canvases, sizes, names)
         whole = [canvases.shape[1:3]] * len(canvases)
@@ -351,19 +408,55 @@ def _ends_with_image(network: Backbone | SegmentationModel) -> bool:
     return isinstance(network, SegmentationModel) and network.head.canvas == IMAGE
 
 
-def _least_canvas(network: Backbone | SegmentationModel) -> int:
-    """Side of the smallest canvas that the network takes: a head may pool over windows as large as its training crops."""
-    pooled = network.head.image_pooling if isinstance(network, SegmentationModel) else None
-    return (max(pooled) - 1) * _plan_of(network).output_stride + 1 if pooled else 1
+def _least_canvas(plan: Plan, head: HeadPlan | None) -> int:
+    """Side of the smallest canvas that a network takes: a head may pool over windows as large as its training crops."""
+    pooled = head.image_pooling if head else None
+    return (max(pooled) - 1) * plan.output_stride + 1 if pooled else 1
+
+
+def _check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.ndarray, np.ndarray]) -> None:
+    """Whether the file gives the same without this package and its settings.
+
+    Args:
+        written: the file.
+        path: its name in messages.
+        opened: what it is, open here.
+        case: canvases and sizes to run.
+
+    Raises:
+        InputError: it does not run there, or gives something else.
+    """
+    network, tolerance = opened.network, TOLERANCES[opened.network.precision]
+    names = [FEATURES, LABELS][: 1 + (opened.head is not None)]
+    canvases, sizes = (values[:1] for values in case)
+    calls = [{IMAGES: canvases, SIZES: sizes}, {IMAGES: canvases}][: 2 - (opened.description["sizes"] == REQUIRED)]
+    expected = [network(call[IMAGES], call.get(SIZES), names) for call in calls]
+    environments: list[dict[str, str]] = [{}]  # ONNX Runtime heeds none
+    if opened.kind == SAVED_MODEL:
+        environments = [{ONEDNN: "1"}] if opened.description["onednn"] else [{ONEDNN: "0"}, {}]
+    program = "ONNX Runtime" if opened.kind == ONNX else "TensorFlow"
+    for environment in environments:
+        setting = " and ".join(f"{name}={value}" for name, value in environment.items()) or "no setting of ours"
+        start = f"{path}: not written, because in a fresh process with {program} alone and {setting} the export"
+        try:
+            found = run_in_fresh_process(opened.kind, written, calls, names, environment)
+        except ForeignRunError as error:
+            raise InputError(f"{start} does not run: {error}") from error
+        agreement = Agreement(
+            max(float(relative_error(a[FEATURES], b[FEATURES])) for a, b in zip(found, expected, strict=True)),
+            min(float(np.mean(a[LABELS] == b[LABELS])) for a, b in zip(found, expected, strict=True)) if opened.head else None,
+        )
+        if not agreement.within(tolerance):
+            raise InputError(f"{start} gives something else than here: {agreement}. {ADVICE[network.precision]}")
 
 
 def _cases(
-    images: Sequence[np.ndarray], plan: Plan, side: int | None, least: int
+    images: Sequence[np.ndarray], plan: Plan, side: int | None, least: int, largest: int = LARGEST_CANVAS
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """(canvases, sizes) as a runner takes them, of `side`, or each at least `least`."""
+    """(canvases, sizes) as a runner takes them: of `side`, or of at most `largest`, but at least `least`."""
     for image in images:
         channels = np.arange(plan.in_channels) % image.shape[2]
-        canvas = side or plan.aligned_size(max(least, min(max(image.shape[:2]), LARGEST_CANVAS)))[0]
+        canvas = side or plan.aligned_size(max(least, min(max(image.shape[:2]), largest)))[0]
         whole = resize(np.ascontiguousarray(image[..., channels]), placement(image.shape[:2], canvas).size)
         lying = whole[: whole.shape[0] // 2 | 1, : whole.shape[1] * 2 // 3 | 1]
         upright = lying.swapaxes(0, 1)
@@ -392,15 +485,15 @@ class _SavedModelRunner(SessionRunner):
 
 def _write_saved_model(folder: Path, compiled: CompiledRunner, description: Mapping[str, Any]) -> None:
     with compiled.graph.as_default() as graph:
-        outputs = [name for name in compiled.names if name != CELLS]
-        signature = v1.saved_model.predict_signature_def(
-            {IMAGES: graph.get_tensor_by_name(f"{IMAGES}:0")}, {name: graph.get_tensor_by_name(f"{name}:0") for name in outputs}
-        )
+        tensors = {name: graph.get_tensor_by_name(f"{name}:0") for name in (IMAGES, SIZES, *compiled.names)}
+        outputs = {name: tensors[name] for name in compiled.names if name != CELLS}
+        signatures = {
+            signature: v1.saved_model.predict_signature_def({name: tensors[name] for name in inputs}, outputs)
+            for signature, inputs in ((ALONE, (IMAGES,)), (SIZED, (IMAGES, SIZES)))
+        }
         try:
             builder = v1.saved_model.Builder(os.fspath(folder))
-            builder.add_meta_graph_and_variables(
-                compiled.session, [v1.saved_model.tag_constants.SERVING], {SIGNATURE: signature}
-            )
+            builder.add_meta_graph_and_variables(compiled.session, [v1.saved_model.tag_constants.SERVING], signatures)
             builder.save()
         except tf.errors.OpError as error:
             raise OSError(error.message) from error
@@ -439,6 +532,11 @@ def _opened_saved_model(folder: Path) -> Exported:
                 f"{folder / GRAPH}: has operations that no export has ({', '.join(sorted(others)) or 'functions'}), "
                 "and is not run."
             )
+        if any(map(_needs_onednn, meta.graph_def.node)) and not takes_rates(tf.as_dtype(description["precision"])):
+            raise InputError(
+                f"{folder}: has operators that TensorFlow runs with oneDNN alone, and it is off here. Where the processor is "
+                f"an x86, set {ONEDNN}=1 before Python starts; else export the model again."
+            )
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(meta.graph_def, name="")
     except InputError:
@@ -449,6 +547,11 @@ def _opened_saved_model(folder: Path) -> Exported:
             f"{description.get('versions')}."
         ) from error
     return _opened(folder, SAVED_MODEL, description, lambda *of_network: _SavedModelRunner(graph, *of_network))
+
+
+def _needs_onednn(node: Any) -> bool:
+    """Whether it is an atrous depthwise convolution; all exports had some until `onednn` was an option."""
+    return node.op == "DepthwiseConv2dNative" and any(rate > 1 for rate in node.attr["dilations"].list.i)
 
 
 # -- ONNX --------------------------------------------------------------------------------------------------------------
@@ -477,7 +580,7 @@ def _write_onnx(
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    graph, kernels = _kernels_apart(compiled.graph.as_graph_def())
+    graph, kernels = _kernels_apart(_with_sizes_given(compiled.graph.as_graph_def()))
     names = (IMAGES, SIZES, *compiled.names)
     model, _ = tf2onnx.convert.from_graph_def(
         graph,
@@ -495,6 +598,9 @@ def _write_onnx(
         for dimension, size in zip(info.type.tensor_type.shape.dim, shapes[info.name], strict=True):
             dimension.Clear()
             setattr(dimension, "dim_param" if isinstance(size, str) else "dim_value", size)
+        info.doc_string = DOCUMENTED[info.name]
+    if description["sizes"] == OPTIONAL:
+        _let_sizes_be_left_out(model.graph)
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
     data = model.SerializeToString()
     del model
@@ -502,6 +608,42 @@ def _write_onnx(
     with open(path, "wb") as file:
         file.write(data)
         file.write(_seal(data))
+
+
+def _with_sizes_given(graph: Any) -> Any:
+    """`graph` with `sizes` as an input that has no default, which would be an initializer in ONNX."""
+    (node,) = (node for node in graph.node if node.name == SIZES)
+    node.op = "Placeholder"
+    del node.input[:]
+    return graph
+
+
+def _let_sizes_be_left_out(graph: Any) -> None:
+    """Makes the type of an ONNX graph's `sizes` "optional"; images for which they are left out fill their canvases."""
+    import onnx
+    from onnx.helper import make_graph, make_node, make_optional_type_proto, make_value_info
+
+    (info,) = (info for info in graph.input if info.name == SIZES)
+    for node in graph.node:
+        node.input[:] = [f"{SIZES}_or_canvas" if name == SIZES else name for name in node.input]
+    known = make_value_info(f"{SIZES}_known", info.type)
+    whole = make_value_info(f"{SIZES}_whole", info.type)
+    branches = {
+        "then_branch": make_graph([make_node("OptionalGetElement", [SIZES], [known.name])], "given", [], [known]),
+        "else_branch": make_graph([make_node("Identity", ["canvas_size"], [whole.name])], "left_out", [], [whole]),
+    }
+    first = [
+        make_node("OptionalHasElement", [SIZES], [f"{SIZES}_given"]),
+        make_node("Shape", [IMAGES], ["canvas_height_width"], start=1, end=3),
+        make_node("Cast", ["canvas_height_width"], ["canvas_size_of_all"], to=onnx.TensorProto.INT32),
+        make_node("Unsqueeze", ["canvas_size_of_all", "canvas_axis"], ["canvas_size"]),
+        make_node("If", [f"{SIZES}_given"], [f"{SIZES}_or_canvas"], **branches),
+    ]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "canvas_axis"))
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*first, *rest])
+    info.type.CopyFrom(make_optional_type_proto(info.type))
 
 
 def _kernels_apart(graph: Any) -> tuple[Any, dict[str, np.ndarray]]:
@@ -589,7 +731,7 @@ def _opened_onnx(path: Path) -> Exported:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = machine.cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors: it warns of every input that has a default
+    options.log_severity_level = 3  # errors: earlier exports have an input with a default, of which it warns
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         description = strict_json.loads(session.get_modelmeta().custom_metadata_map[KEY])

@@ -50,13 +50,13 @@ def _stack(layers: Layers, net: tf.Tensor, stack: tuple[Layer, ...], inside: tf.
 def _depthwise(layers: Layers, net: tf.Tensor, layer: DepthwiseConv) -> tf.Tensor:
     scale, shift = layers.affine(layer.norm)
     kernel = np.float64(layers.weights[f"{layer.scope}/depthwise_weights"]) * scale[:, None]
-    net = _convolved(net, layers.constant(kernel), layer.rate)
+    net = _convolved(layers, net, layers.constant(kernel), layer.rate)
     return tf.nn.relu(tf.nn.bias_add(net, layers.constant(shift)))
 
 
-def _convolved(net: tf.Tensor, kernel: tf.Tensor, rate: int) -> tf.Tensor:
+def _convolved(layers: Layers, net: tf.Tensor, kernel: tf.Tensor, rate: int) -> tf.Tensor:
     ones = [1, 1, 1, 1]
-    if rate > 1 and not _takes_rates(net.dtype):
+    if rate > 1 and not (layers.onednn and takes_rates(layers.dtype)):
         return tf.nn.depthwise_conv2d(net, kernel, ones, "SAME", dilations=[rate, rate])
     return tf.raw_ops.DepthwiseConv2dNative(
         input=net, filter=kernel, strides=ones, padding="SAME", dilations=[1, rate, rate, 1]
@@ -64,7 +64,7 @@ def _convolved(net: tf.Tensor, kernel: tf.Tensor, rate: int) -> tf.Tensor:
 
 
 @functools.cache
-def _takes_rates(dtype: tf.DType) -> bool:
+def takes_rates(dtype: tf.DType) -> bool:
     """Whether one op is a depthwise convolution with a rate: oneDNN's is, TensorFlow's own needs several.
 
     Which of them runs depends on the processor and on what stands in the environment, for each type apart.

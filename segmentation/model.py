@@ -122,6 +122,7 @@ class SegmentationModel(SlimModule):
         weights_sha256: str = "",
         side: int | None = None,
         plain: bool = False,
+        onednn: bool = False,
     ) -> ExactRunner | CompiledRunner:
         """The model for images as they are decoded, with the weights that it has now: what `evaluate` and `predict` run.
 
@@ -132,6 +133,7 @@ class SegmentationModel(SlimModule):
             weights_sha256: for the record, where it is known.
             side: of the only canvas that a compiled one takes; None takes any.
             plain: whether a compiled one's graph is to be written to a file.
+            onednn: whether such a file may need oneDNN: see :func:`dense_resnet.fused.frozen`.
 
         Raises:
             InputError: there is no such precision.
@@ -140,7 +142,7 @@ class SegmentationModel(SlimModule):
         scheme = preprocessing or plan.preprocessing
         if precision == EXACT:
 
-            def exact(canvases: tf.Tensor, sizes: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
+            def exact(canvases: tf.Tensor, sizes: np.ndarray, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
                 return {CELLS: self._cells_of_images(canvases, sizes)}
 
             return ExactRunner(exact, plan, scheme, weights_sha256, (CELLS,))
@@ -160,7 +162,7 @@ class SegmentationModel(SlimModule):
                 PROBABILITIES: tf.nn.softmax(logits),
             }
 
-        return CompiledRunner(build, self.weights, plan, scheme, precision, weights_sha256, side, plain)
+        return CompiledRunner(build, self.weights, plan, scheme, precision, weights_sha256, side, plain, onednn)
 
     @tf.autograph.experimental.do_not_convert  # as SlimModule._ops
     def training_logits(
@@ -225,7 +227,7 @@ class SegmentationModel(SlimModule):
         below, right = (_aligned(side, stride) - side for side in (height, width))
         return tf.pad(images, [[0, 0], [0, below], [0, right], [0, 0]]), boxes_of(tf.stack([[height, width]]))
 
-    def _cells_of_images(self, canvases: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+    def _cells_of_images(self, canvases: tf.Tensor, sizes: np.ndarray) -> tf.Tensor:
         """Logits of cells by the slim graph, for images of those sizes in the top left corners of canvases.
 
         Each image runs on the canvas that it needs; cells beyond are 0.

@@ -32,7 +32,7 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
     ["benchmark"],
 ]
 SEGMENTATION = [
-    ["confusion", "metrics", "calibration", "heads", "labels", "losses", "transforms", "records"],
+    ["confusion", "metrics", "calibration", "heads", "labels", "losses", "transforms", "records", "foreign_run"],
     ["boundaries", "intervals", "numbering", "presets", "scenes", "samples", "fused"],
     ["model"],
     ["inspection", "model_directory", "prediction", "report", "results"],
