@@ -28,6 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", default=DYNAMIC, metavar="N", help="of the only canvas it takes, 32n+1 (default dynamic: any)"
     )
+    parser.add_argument(
+        "--onednn", action="store_true", help="savedmodel: faster atrous convolutions, which TensorFlow runs with oneDNN alone"
+    )
+    parser.add_argument(
+        "--require-sizes",
+        action="store_true",
+        help="onnx: sizes cannot be left out; for runtimes without optional inputs, such as OpenVINO (always so with --size N)",
+    )
     add_weights_options(parser)
     add_plan_options(parser)
 
@@ -42,20 +50,27 @@ def main(args: argparse.Namespace) -> int:
     if args.size != DYNAMIC and not args.size.isdecimal():
         raise InputError(f"--size must be {DYNAMIC} or a number of pixels, 32n+1, such as 513 (not {args.size!r}).")
     side = None if args.size == DYNAMIC else int(args.size)
+    if args.onednn and args.to != "savedmodel":
+        raise InputError("--onednn is for --to savedmodel: an ONNX file leaves the kernels to its runtime.")
+    if args.require_sizes and args.to != "onnx":
+        raise InputError("--require-sizes is for --to onnx: a SavedModel has a signature with sizes and one without.")
     if args.output_stride is None and not is_folder(args.model):
         args.output_stride = USUAL_STRIDE
     planned = asked_plan(args, args.model)
     start_tensorflow()
     from segmentation import export
 
-    export.check_request(planned, args.out, args.to, args.precision, side)
+    forms = {"onednn": args.onednn, "require_sizes": args.require_sizes}
+    export.check_request(planned, args.out, args.to, args.precision, side, **forms)
     network, options = _loaded(args, planned)
     photograph = decode_image(PHOTOGRAPH, read_file(PHOTOGRAPH))
     exported, agreement = export.export(
-        network, args.out, [photograph], to=args.to, precision=args.precision, side=side, **options
+        network, args.out, [photograph], to=args.to, precision=args.precision, side=side, **forms, **options
     )
     _print(exported)
     print(f"Read back, and compared with the exact model on {PHOTOGRAPH.name}: {agreement}.")
+    program = "ONNX Runtime" if exported.kind == "onnx" else "TensorFlow"
+    print(f"Run again in a fresh process, by {program} alone and without this tool's settings: the same.")
     print("\n".join(["To run it:", *_snippet(exported)]))
     return 0
 
@@ -88,14 +103,15 @@ def _print(exported: Exported) -> None:
     runner, path = exported.network, exported.path
 
     def named(way: str, name: str) -> str:
-        hidden = exported.kind == "savedmodel" and name in ("sizes", "cells")
-        return f"{way}: {name}" + (", a tensor outside the signature" if hidden else "")
+        notes = {"sizes": ", in the signature 'sized'", "cells": ", a tensor outside the signatures"}
+        return f"{way}: {name}" + (notes.get(name, "") if exported.kind == "savedmodel" else "")
 
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     rows = [
         ("format", exported.kind),
         ("precision", runner.precision),
         ("size", f"{runner.side}x{runner.side}" if runner.side else "any"),
+        *([("runs in", "TensorFlow with oneDNN alone")] if exported.description.get("onednn") else []),
         ("on disk", f"{sum(file.stat().st_size for file in files) / 2**20:,.1f} MiB"),
         *((named("in", name), shape) for name, shape in exported.inputs.items()),
         *((named("out", name), shape) for name, shape in exported.outputs.items()),
@@ -108,19 +124,29 @@ def _print(exported: Exported) -> None:
 
 
 def _snippet(exported: Exported) -> list[str]:
-    """How another program calls it."""
-    path, wanted = str(exported.path), "labels" if exported.head else "features"
-    if exported.kind == "onnx":
-        return [
-            "  import onnxruntime",
-            f"  session = onnxruntime.InferenceSession({path!r})",
-            f'  ({wanted},) = session.run(["{wanted}"], {{"images": images}})',
-        ]
-    return [
-        "  import tensorflow as tf",
-        f'  run = tf.saved_model.load({path!r}).signatures["serving_default"]',
-        f'  {wanted} = run(images=tf.constant(images))["{wanted}"]',
+    """How another program calls it: for `images`, uint8 [batch, height, width, channels], all of one size."""
+    wanted, side, least = "labels" if exported.head else "features", exported.network.side, exported.least_canvas
+    onnx = exported.kind == "onnx"
+    lines = [
+        f"import numpy as np, {'onnxruntime' if onnx else 'tensorflow as tf'}",
+        f"session = onnxruntime.InferenceSession({str(exported.path)!r})"
+        if onnx
+        else f'run = tf.saved_model.load({str(exported.path)!r}).signatures["sized"]',
+        "batch, height, width, channels = images.shape  # uint8" + (f", at most {side}x{side}" if side else ""),
+        "sizes = np.full((batch, 2), (height, width), np.int32)  # of each image",
     ]
+    padded = side or least > 1
+    if padded:
+        canvas = f"{side}, {side}" if side else f"max(height, {least}), max(width, {least})"
+        lines += [f"canvases = np.zeros((batch, {canvas}, channels), np.uint8)", "canvases[:, :height, :width] = images"]
+    given = "canvases" if padded else "images"
+    if onnx:
+        lines.append(f'({wanted},) = session.run(["{wanted}"], {{"images": {given}, "sizes": sizes}})')
+    else:
+        lines.append(f'{wanted} = run(images=tf.constant({given}), sizes=tf.constant(sizes))["{wanted}"]')
+    if padded and exported.head:
+        lines.append(f"{wanted} = {wanted}[:, :height, :width]")
+    return [f"  {line}" for line in lines]
 
 
 if __name__ == "__main__":
