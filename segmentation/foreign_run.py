@@ -109,7 +109,8 @@ def main(arguments: Sequence[str], given: IO[bytes], answers: IO[bytes]) -> None
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # this file's folder, whose names are not those of installed packages
+    own = os.path.realpath(os.path.dirname(__file__))  # where files have names that installed packages may have too
+    sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != own]
     with os.fdopen(os.dup(1), "wb") as results:
         os.dup2(2, 1)  # what a framework prints is no answer
         main(sys.argv[1:], sys.stdin.buffer, results)

@@ -112,6 +112,20 @@ def test_images_of_another_kind(backbone, precision):
             runner(images)
 
 
+@pytest.mark.parametrize("precision", ["exact", "float32"])
+@pytest.mark.parametrize("sizes", [[(65, 33)], [(33, 66)], [(-1, 65)], [(33, 65), (33, 65)], [33, 65]])
+def test_sizes_that_a_canvas_does_not_hold(backbone, precision, sizes):
+    with pytest.raises(InputError, match=r"sizes must be the \(height, width\) of each of the 1 images, within .*\(33, 65\)"):
+        backbone.runner(precision)(pixels_of(33, 65), sizes)
+
+
+@pytest.mark.parametrize("sizes", [(65, 33), (33, 66), (-1, 65)])
+def test_graphs_refuse_such_sizes_themselves(backbone, sizes):
+    runner = backbone.runner("float32")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="(?s)(height|width)_within_the_canvas"):
+        runner._run(pixels_of(33, 65), np.array([sizes], np.int32), ("features",))
+
+
 def test_another_canvas_than_the_only_one(backbone):
     with pytest.raises(InputError, match=r"canvases of 33x33 pixels \(these are 65x33\)"):
         backbone.runner("float32", side=33)(pixels_of(33, 65))

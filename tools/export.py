@@ -71,6 +71,8 @@ def main(args: argparse.Namespace) -> int:
     print(f"Read back, and compared with the exact model on {PHOTOGRAPH.name}: {agreement}.")
     program = "ONNX Runtime" if exported.kind == "onnx" else "TensorFlow"
     print(f"Run again in a fresh process, by {program} alone and without this tool's settings: the same.")
+    if exported.kind == "onnx" and exported.description["sizes"] == export.OPTIONAL:
+        print("For runtimes without optional inputs, such as OpenVINO: export with --require-sizes.")
     print("\n".join(["To run it:", *_snippet(exported)]))
     return 0
 
