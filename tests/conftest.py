@@ -35,7 +35,16 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(items):
     """Files with tests of half a minute first: at the end one would keep a process busy while the other is idle."""
-    long = {"test_benchmark", "test_extraction", "test_journey", "test_laws", "test_slim_face", "test_tools", "test_training"}
+    long = {
+        "test_benchmark",
+        "test_export",
+        "test_extraction",
+        "test_journey",
+        "test_laws",
+        "test_slim_face",
+        "test_tools",
+        "test_training",
+    }
     items.sort(key=lambda item: item.path.stem not in long)
 
 
