@@ -29,6 +29,7 @@ TORCH_MEAN = (0.485, 0.456, 0.406)
 TORCH_STD = (0.229, 0.224, 0.225)
 
 
+LOOKS = 20  # calls of a network whose inputs are looked at
 SLACK = 16  # times the values that a scheme can give: what augmentation, noise or another norm may add
 
 
@@ -132,18 +133,18 @@ def preprocessing_doubt(images: Any, scheme: str) -> str | None:
 
 
 class Look:
-    """Looks at a network's inputs until their scale shows, and warns where :func:`preprocessing_doubt` does.
+    """Looks at a network's inputs, and warns once where :func:`preprocessing_doubt` does.
 
-    Images without a negative value, such as black ones, may still be raw.
+    Images may be right in one call and raw in the next, so each of the first calls is looked at.
     """
 
     def __init__(self, scheme: str) -> None:
-        self._scheme, self._decided = scheme, scheme not in SCHEMES
+        self._scheme, self._left = scheme, LOOKS if scheme in SCHEMES else 0
 
     def __call__(self, images: Any, stacklevel: int) -> None:
-        if self._decided:
+        if self._left <= 0:
             return
-        doubt = preprocessing_doubt(images, self._scheme)
-        self._decided = doubt is not None or bool(np.min(images, initial=0) < 0)
-        if doubt:
+        self._left -= 1
+        if doubt := preprocessing_doubt(images, self._scheme):
+            self._left = 0
             warnings.warn(doubt, stacklevel=stacklevel)
