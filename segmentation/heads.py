@@ -290,6 +290,6 @@ def image_mean(head: HeadPlan, features: tf.Tensor, inside: tf.Tensor | None) ->
     return tf.nn.avg_pool2d(features, head.image_pooling, 1, "VALID")
 
 
-def enlarged(values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def enlarged(values: tf.Tensor, size: Any) -> tf.Tensor:
     """`values` on another grid of cells, corner on corner."""
-    return tf.compat.v1.image.resize_bilinear(values, size, align_corners=True)
+    return tf.raw_ops.ResizeBilinear(images=values, size=size, align_corners=True)  # tf.image.resize has no align_corners

@@ -23,7 +23,7 @@ from dense_resnet.plan import Variable
 from dense_resnet.runner import CELLS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
 from dense_resnet.slim_module import SlimModule
 from segmentation.fused import head_cells
-from segmentation.heads import BATCH_NORM_DECAY, IMAGE, PADDED, SKIP_STRIDE, Uniform, build_head, plan_head
+from segmentation.heads import BATCH_NORM_DECAY, IMAGE, PADDED, SKIP_STRIDE, Uniform, build_head, enlarged, plan_head
 
 PIXELS = "pixels"  # logits on the pixels of the image, where CELLS are those before they are enlarged
 IMAGE_CELLS = "image_cells"  # of images that are padded to the next aligned size
@@ -152,7 +152,7 @@ class SegmentationModel(SlimModule):
             if self.head.canvas == IMAGE:
                 ends = ImageEnds(boxes_of(_aligned(sizes, plan.nominal_stride)))
             features, cells = self._folded(layers, canvases, boxes_of(sizes), ends)
-            pixels = tf.compat.v1.image.resize_bilinear(cells, tf.shape(canvases)[1:3], align_corners=True)
+            pixels = enlarged(cells, tf.shape(canvases)[1:3])
             logits = pixels[:, : size[0], : size[1]]
             labels = tf.math.top_k(logits, 1).indices[..., 0]  # the lowest class on ties
             return {
@@ -290,8 +290,8 @@ def check_weights(variables: Iterable[Variable], weights: Mapping[str, np.ndarra
 
 def _on_pixels(cells: tf.Tensor, canvas: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
     """Logits of cells on the pixels of `images`, which lie on `canvas`: enlarged there, cropped back."""
-    enlarged = tf.compat.v1.image.resize_bilinear(cells, [_size(canvas, axis) for axis in (1, 2)], align_corners=True)
-    return enlarged[:, : _size(images, 1), : _size(images, 2)]
+    pixels = enlarged(cells, [_size(canvas, axis) for axis in (1, 2)])
+    return pixels[:, : _size(images, 1), : _size(images, 2)]
 
 
 def _size(images: tf.Tensor, axis: int) -> Any:

@@ -281,7 +281,7 @@ class Predictor:
             pixels = tf.image.resize(cells, canvas)
         else:
             exact = self.inference.upsample == "align_corners"
-            pixels = tf.compat.v1.image.resize_bilinear(cells[None], canvas, align_corners=exact)[0]
+            pixels = tf.raw_ops.ResizeBilinear(images=cells[None], size=canvas, align_corners=exact)[0]
         return pixels[: kept[0], : kept[1]]
 
     def _highest_of(self, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

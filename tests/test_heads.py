@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,29 @@ def test_errors(call, message):
 def test_a_model_takes_a_backbone_and_not_its_name(backbone):
     with pytest.raises(InputError, match=r"backbone must be a dense_resnet\.Backbone \(not "):
         SegmentationModel(backbone, num_classes=2)
+
+
+def test_nothing_is_deprecated(monkeypatch):
+    """TensorFlow says so once a process: here as in a fresh one."""
+    from tensorflow.python.util import deprecation
+
+    told = []
+    handler = logging.Handler()
+    handler.emit = told.append
+    monkeypatch.setattr(deprecation, "_PRINTED_WARNING", {})
+    tf.get_logger().addHandler(handler)
+    try:
+        for head in HEADS:
+            small_model(head)(images_of((40, 70)))
+            small_model(head).compile("float32")
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert [record.getMessage() for record in told if "deprecated" in record.getMessage()] == []
+
+
+def test_a_model_takes_no_weights_where_nothing_would_be_assigned():
+    model = small_model("fcn")
+    weights = model.weights
+    with tf.Graph().as_default():
+        with pytest.raises(InputError, match="loading weights needs eager execution"):
+            SegmentationModel(Backbone(model.backbone.plan), model.head.num_classes, "fcn").assign(weights)
