@@ -20,7 +20,7 @@ from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, Plan
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY, Block, resnet_arg_scope
-from dense_resnet.slim_module import SlimModule
+from dense_resnet.slim_module import SlimModule, check_eager
 
 OUTPUTS = FEATURES, PYRAMID, LOGITS = "features", "pyramid", "logits"  # what a backbone computes
 UNIT_FUNCTIONS = {
@@ -213,8 +213,10 @@ class Backbone(SlimModule):
             shows it as a table.
 
         Raises:
-            InputError: (a ValueError) the file is missing, damaged, or does not fit; then the message is the report.
+            InputError: (a ValueError) the file is missing, damaged, or does not fit, and then the message is the report; or
+                eager execution is off.
         """
+        check_eager("loading weights")
         opened = checkpoints.open_source(source)
         outcome = self.assign(opened.weights, opened.name, strict=strict, first_convolution=first_convolution)
         return outcome.told(opened.origin, self.plan)
@@ -229,8 +231,7 @@ class Backbone(SlimModule):
     ) -> report.LoadReport:
         """Takes weights under canonical names. Arguments, result and errors as :meth:`load`."""
         match = report.match(self.plan, weights, source, strict=strict, first_convolution=first_convolution)
-        for name, value in match.weights.items():
-            self._by_name[name].assign(value)
+        self._assign(match.weights)
         return match.report
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -27,6 +27,7 @@ from dense_resnet.checkpoints.keras import VARIABLES
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit, Variable
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY
+from dense_resnet.slim_module import check_eager
 
 UNIT = re.compile(r"(.+)/[^/]+/unit_\d+/")  # the scope, in the name of a unit's variable
 CHANNELS_LAST = {"data_format": "channels_last"}  # whatever the user's Keras is configured to
@@ -227,6 +228,7 @@ def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
     Raises:
         InputError: there is no network of ours in the model, or more than one.
     """
+    _check_eager("reading weights")
     return {name: variable.numpy().astype(np.float32) for name, variable in _variables(model).items()}
 
 
@@ -255,12 +257,18 @@ def assign(
     model: keras.Model, weights: Mapping[str, np.ndarray], source: str = "weights", *, strict: bool = True
 ) -> report.LoadReport:
     """Takes weights under canonical names. Arguments, result and errors as :func:`load`."""
+    _check_eager("loading weights")
     variables = _variables(model)
     wanted = tuple(Variable(name, tuple(variable.shape), variable.trainable) for name, variable in variables.items())
     match = report.match(report.Network(model.name, _scope(variables), wanted), weights, source, strict=strict)
     for name, value in match.weights.items():
         variables[name].assign(value)
     return match.report
+
+
+def _check_eager(what: str) -> None:
+    if keras.backend.backend() == "tensorflow":
+        check_eager(what)
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:

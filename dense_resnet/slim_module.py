@@ -11,7 +11,7 @@ import contextlib
 import math
 import operator
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,12 +78,19 @@ class SlimModule(tf.Module):
     @property
     def weights(self) -> dict[str, np.ndarray]:
         """All variables' values, float32, under their canonical names."""
+        check_eager("reading weights")
         return {name: variable.numpy() for name, variable in self._by_name.items()}
 
     @property
     def trainable(self) -> dict[str, tf.Variable]:
         """The variables that training changes by gradients, under their canonical names."""
         return {name: variable for name, variable in self._by_name.items() if variable.trainable}
+
+    def _assign(self, values: Mapping[str, np.ndarray]) -> None:
+        """Gives the variables of these names their values."""
+        check_eager("loading weights")
+        for name, value in values.items():
+            self._by_name[name].assign(value)
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
         """The ops of one of the module's outputs."""
@@ -154,6 +161,20 @@ class _Traced:
             signature = tf.TensorSpec([None, None, None, module._in_channels], tf.float32, name="images")
             self._functions[key] = tf.function(run, input_signature=[signature], autograph=False)
         return self._functions[key]
+
+
+def check_eager(what: str) -> None:
+    """Refuses where TensorFlow would only note an assignment in a graph, and never run it.
+
+    Raises:
+        InputError: eager execution is off.
+    """
+    if not tf.executing_eagerly():
+        raise InputError(
+            f"{what} needs eager execution, which is off here: inside a tf.Graph or a tf.function, or after "
+            "tf.compat.v1.disable_eager_execution(). Nothing was read or assigned. Do it outside of them; programs of "
+            "TensorFlow 1 build with dense_resnet.resnet_v1 and resnet_v2, and restore with tf.compat.v1.train.Saver."
+        )
 
 
 def checked_seed(seed: Any) -> int:

@@ -209,8 +209,8 @@ class SegmentationModel(SlimModule):
             InputError: a variable is missing or has another shape; then none has changed.
         """
         check_weights((*self.backbone.plan.variables, *self.head.variables), weights, source)
-        for name, variable in (self.backbone._by_name | self._by_name).items():
-            variable.assign(weights[name])
+        for part in (self.backbone, self):
+            part._assign({name: weights[name] for name in part._by_name})
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> tf.Tensor:
         dropout = tf.random.uniform if training else None

@@ -17,6 +17,7 @@ from test_laws import small_plan
 import dense_resnet as dr
 from dense_resnet import laws
 from dense_resnet.backbone import write_graph
+from dense_resnet.errors import InputError
 
 BLOCKS = [("block1", [(8, 4, 1), (8, 4, 2)]), ("block2", [(12, 4, 1), (12, 4, 2)]), ("block3", [(16, 4, 1), (16, 4, 1)])]
 
@@ -282,3 +283,30 @@ def test_first_calls_from_several_threads():
     with ThreadPoolExecutor(len(plans)) as pool:
         for number, values in enumerate(pool.map(call, range(len(plans)))):
             np.testing.assert_array_equal(values, expected[number % 2])
+
+
+@pytest.mark.parametrize("off", [lambda: tf.Graph().as_default(), lambda: tf.init_scope()], ids=["graph", "eager"])
+def test_a_load_where_nothing_would_be_assigned_is_an_error(off, tmp_path):
+    """A graph's assignments are ops that nobody runs."""
+    plan = dr.plan(BLOCKS, scope="tiny")
+    laws.loaded(plan, weights_of(plan)).save(tmp_path / "a.safetensors")
+    made = dr.Backbone(plan)
+    with off():
+        eager = tf.executing_eagerly()
+        loads = [
+            lambda: dr.Backbone(plan).load(tmp_path / "a.safetensors"),
+            lambda: dr.Backbone(plan).assign(weights_of(plan)),
+            lambda: made.load(tmp_path / "a.safetensors"),
+            lambda: made.weights,
+            lambda: made.save(tmp_path / "b.safetensors"),
+            lambda: made.compile("float32"),
+        ]
+        for load in loads:
+            if eager:
+                load()
+                continue
+            with pytest.raises(InputError, match="needs eager execution, which is off here.*Nothing was read or assigned"):
+                load()
+    traced = tf.function(lambda: made.load(tmp_path / "a.safetensors"), autograph=False)
+    with pytest.raises(InputError, match="loading weights needs eager execution"):
+        traced()
