@@ -99,6 +99,17 @@ def test_a_wrong_variant_is_named_and_nothing_is_loaded():
     assert all(np.array_equal(value, before[name]) for name, value in backbone.weights.items())
 
 
+def test_a_refusal_is_short_and_claims_no_initial_values():
+    """Nothing was loaded, so nothing was left at anything."""
+    with pytest.raises(ValueError, match="nothing was loaded") as error:
+        dr.Backbone("resnet_v1_18", seed=0).assign(weights_of(dr.plan("resnet_v1_34")), "file.ckpt")
+    lines = str(error.value).splitlines()
+    assert "initial values" not in str(error.value)
+    assert len(lines) <= 7
+    assert sum(line.count("resnet_v1_18/") for line in lines) <= 2
+    assert re.search(r"missing +100  resnet_v1_18/conv1/weights, .*, …", str(error.value))
+
+
 def test_beta_and_plain_are_told_apart_although_their_scope_is_the_same():
     weights = weights_of(dr.plan("resnet_v1_50_beta"))
     assert origin.fitting_variants(weights) == ("resnet_v1_50_beta",)

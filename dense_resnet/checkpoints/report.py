@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from dense_resnet.plan import Plan, Variable
 
 ADAPT, LEAVE_OUT = "adapt", "leave_out"
 SHOWN = 8  # names listed under each heading
+FEW = 2  # where nothing was loaded
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,26 @@ class LoadReport:
         """Whether the network's own variables all came from the file."""
         return not (self.missing or self.mismatched)
 
-    def told(self, origin: Origin, plan: Plan | None = None) -> LoadReport:
-        """The same, with where the weights come from and what that means for `plan`."""
-        return dataclasses.replace(self, origin=origin, notes=origin.notes(plan))
+    def told(self, origin: Origin, plan: Plan | None = None, notes: Sequence[str] = ()) -> LoadReport:
+        """The same, with where the weights come from and what that means for `plan`, and other `notes` on them."""
+        return dataclasses.replace(self, origin=origin, notes=(*origin.notes(plan), *notes))
+
+    def refused(self) -> str:
+        """The table where nothing was loaded: what does not fit, by a few names."""
+        shapes = [f"{name} (network {list(own)}, file {list(other)})" for name, own, other in self.mismatched]
+        lines = [self.source]
+        for heading, names in (
+            ("fitting", [*self.matched, *self.adapted]),
+            ("missing", self.missing),
+            ("shape mismatch", shapes),
+            ("unexpected", self.unexpected),
+        ):
+            more = ", …" * (len(names) > FEW)
+            listed = f"  {', '.join(names[:FEW])}{more}" if names and heading != "fitting" else ""
+            lines.append(f"  {heading:<15}{len(names):>5}{listed}")
+        if self.fitting:
+            lines.append(f"  These weights fit: {', '.join(self.fitting)}")
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         shapes = [f"{name}: network {list(own)}, file {list(other)}" for name, own, other in self.mismatched]
@@ -148,7 +166,7 @@ def match(
     )
     if strict and not report.complete:
         hint = "" if report.fitting else " No variant fits them."
-        raise InputError(f"the weights do not fit {network.name}; nothing was loaded.{hint}\n{report}")
+        raise InputError(f"the weights do not fit {network.name}; nothing was loaded.{hint}\n{report.refused()}")
     for name, value in taken.items():
         if not np.isfinite(value).all():
             raise InputError(f"{source}: {name} has values that are not finite; nothing was loaded. The file is damaged.")
