@@ -217,9 +217,9 @@ class Backbone(SlimModule):
                 eager execution is off.
         """
         check_eager("loading weights")
-        opened = checkpoints.open_source(source)
+        opened = checkpoints.open_source(source).under(self.plan.scope)
         outcome = self.assign(opened.weights, opened.name, strict=strict, first_convolution=first_convolution)
-        return outcome.told(opened.origin, self.plan)
+        return outcome.told(opened.origin, self.plan, opened.notes)
 
     def assign(
         self,

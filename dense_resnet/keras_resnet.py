@@ -249,8 +249,8 @@ def load(model: keras.Model, source: Any, *, strict: bool = True) -> report.Load
     Raises:
         InputError: (a ValueError) the file is missing, damaged, or does not fit; then the message is the report.
     """
-    opened = checkpoints.open_source(source)
-    return assign(model, opened.weights, opened.name, strict=strict).told(opened.origin)
+    opened = checkpoints.open_source(source).under(_scope(_variables(model)))
+    return assign(model, opened.weights, opened.name, strict=strict).told(opened.origin, notes=opened.notes)
 
 
 def assign(

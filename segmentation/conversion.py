@@ -82,6 +82,8 @@ def open_network(
         InputError: the source cannot be read, no variant fits it, or it lacks a variable; nothing is half taken.
     """
     opened = checkpoints.open_source(source)
+    if variant and not is_model_directory(source):
+        opened = opened.under(variants.from_description(variant).scope)
     weights = opened.weights
     if not classifier:
         weights = {name: value for name, value in weights.items() if "/logits/" not in name or name.startswith("logits/")}
@@ -148,7 +150,7 @@ def _network(plan: Plan, weights: checkpoints.Weights, opened: checkpoints.Sourc
             own[name] = weights[name]
         unexpected = tuple(name for name in unexpected if name not in own)
     report = dataclasses.replace(taken.report, matched=tuple(own), unexpected=unexpected)
-    return Network(plan, own, report.told(opened.origin, plan), head)
+    return Network(plan, own, report.told(opened.origin, plan, opened.notes), head)
 
 
 def label_space(count: int, named: LabelSpace | str | None) -> LabelSpace:

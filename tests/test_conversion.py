@@ -10,6 +10,7 @@ import pytest
 from conftest import images_of, weights_of
 from test_heads import BLOCKS, small_model
 from test_model_directory import SPACE
+from test_sources import of_caffe
 from test_tools import run
 
 import dense_resnet as dr
@@ -143,6 +144,12 @@ def test_what_training_left_beside_the_weights_stays_behind(tmp_path):
     network = conversion.open_network(extra)
     assert network.report.unexpected == ("resnet_v1_5_18/conv1/weights/Momentum",)
     assert equal(network.weights, WEIGHTS)
+
+
+def test_a_conversion_warns_of_caffes_weights():
+    told = conversion.open_network(state_dict(PLAN, of_caffe(WEIGHTS))).report
+    assert told.origin.preprocessing == "caffe"
+    assert told.notes[-1].startswith("WARNING: all moving means are 0 and all variances 1")
 
 
 def test_weights_that_lack_a_variable():

@@ -19,7 +19,7 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
     ["preprocessing", "images", "compat", "journal", "pace", "canvas"],
     ["resnet_utils", "fused"],
     ["resnet_v1", "resnet_v2", "slim_module", "runner"],
-    ["checkpoints.hdf5_file", "checkpoints.table"],
+    ["checkpoints.averages", "checkpoints.hdf5_file", "checkpoints.table"],
     ["checkpoints.safetensors", "checkpoints.slim", "checkpoints.hdf5", "checkpoints.pickled", "checkpoints.origin"],
     ["checkpoints.report", "checkpoints.keras", "checkpoints.torchvision"],
     ["checkpoints"],

@@ -8,17 +8,18 @@ dictionary, and what is missing, is :func:`dense_resnet.checkpoints.report.match
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dense_resnet import kinds
-from dense_resnet.checkpoints import hdf5, keras, origin, pickled, safetensors, slim, torchvision
+from dense_resnet import kinds, variants
+from dense_resnet.checkpoints import averages, hdf5, keras, origin, pickled, safetensors, slim, torchvision
 from dense_resnet.checkpoints.hdf5_file import SIGNATURE
 from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.errors import InputError
@@ -38,6 +39,25 @@ class Source:
     name: str  # of the file, for messages
     weights: Weights = field(repr=False)  # under canonical names
     origin: Origin
+    averages: tuple[str, ...] = ()  # which of weights and their averages were read, where there are averages
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known of these weights beyond their origin, a sentence each."""
+        return *self.averages, *origin.doubts(self.weights, self.origin)
+
+    def under(self, scope: str) -> Source:
+        """The same for a network of that scope: weights that may be Caffe's also fit the variant with Caffe's strides."""
+        name, own = origin.caffe_variant(self.origin), self.origin.variant
+        fits = name is not None and own is not None and own != name and scope == variants.VARIANTS[name].scope
+        if not fits or not origin.has_untouched_statistics(self.weights, self.origin):
+            return self
+        old = variants.VARIANTS[own].scope
+        weights = {
+            scope + key.removeprefix(old) if key.startswith(f"{old}/") else key: value for key, value in self.weights.items()
+        }
+        known = {"framework": origin.CAFFE, "variant": name, "preprocessing": origin.CAFFE_SCHEME, "root": None}
+        return dataclasses.replace(self, weights=weights, origin=dataclasses.replace(self.origin, **known))
 
 
 def read(source: Any) -> Weights:
@@ -58,18 +78,23 @@ def open_source(source: Any) -> Source:
     Raises:
         InputError: there is no such file, or it is damaged, or of another kind.
     """
-    arrays, packed, described = _arrays(source)
+    notes: list[str] = []
+    arrays, packed, described = _arrays(source, notes.append)
+    arrays, found = averages.without_suffix(arrays)
+    notes += found
     name = source if isinstance(source, str | os.PathLike) else f"a {type(source).__name__} in memory"
     if packed in (hdf5, keras) or keras.recognises(arrays):
         framework, weights = origin.KERAS, keras.canonical(arrays, str(name))
+        notes += averages.beside_prefix(arrays, keras.network_prefix(arrays))
         if any("." in array for array in arrays):  # our own Keras face, whose layers have slim's scopes
             framework = origin.OWN
     elif torchvision.recognises(arrays):
         framework, weights = origin.TORCH, torchvision.canonical(arrays, str(name))
+        notes += averages.beside_prefix(arrays, torchvision.network_prefix(arrays, str(name)))
     else:
         framework, weights = (origin.SLIM if packed is slim else origin.OWN), arrays
     known = origin.from_json(described.get(origin.ENTRY)) or origin.origin_of(framework, weights)
-    return Source(str(name), weights, known)
+    return Source(str(name), weights, known, tuple(notes))
 
 
 def raw(source: Any) -> Weights:
@@ -77,14 +102,16 @@ def raw(source: Any) -> Weights:
     return _arrays(source)[0]
 
 
-def _arrays(source: Any) -> tuple[Weights, Any, Mapping[str, Any]]:
+def _arrays(source: Any, note: Callable[[str], object] = lambda sentence: None) -> tuple[Weights, Any, Mapping[str, Any]]:
     """Arrays under their own names, what they were packed in, and what the file is described with."""
     if isinstance(source, Mapping):
         arrays = {name: _array(value) for name, value in source.items()}
         floating = {name: value for name, value in arrays.items() if np.issubdtype(value.dtype, np.floating)}
+        if averages.COUNTER in arrays:
+            note(averages.COUNTED)
         return {name: value.astype(np.float32, copy=False) for name, value in floating.items()}, None, {}
     if hasattr(source, "state_dict"):
-        return _arrays(source.state_dict())
+        return _arrays(source.state_dict(), note)
     if hasattr(source, "get_layer"):  # as Keras' models have
         return keras.arrays_of(source), keras, {}
     if isinstance(source, str) and source.startswith(APPLICATION):
@@ -98,7 +125,8 @@ def _arrays(source: Any) -> tuple[Weights, Any, Mapping[str, Any]]:
     if (path / MODEL_WEIGHTS).is_file():
         path /= MODEL_WEIGHTS
     packed = _packed_in(path)
-    return packed.read(path), packed, safetensors.metadata(path) if packed is safetensors else {}
+    arrays = pickled.read(path, note) if packed is pickled else packed.read(path)
+    return arrays, packed, safetensors.metadata(path) if packed is safetensors else {}
 
 
 def _array(value: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dense_resnet import variants
+from dense_resnet.checkpoints.averages import without_averages
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Unit
 
@@ -150,7 +151,7 @@ def _of_the_keras_face(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
 
 
 def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
-    firsts = sorted({name.rpartition("/")[0] for name in arrays if _layer(name) == FIRST})
+    firsts = _firsts(arrays)
     if len(firsts) > 1:
         raise InputError(f"{source}: two networks are in it ({firsts[0]} and {firsts[1]}); save one by itself.")
     around = firsts[0].removesuffix(FIRST)  # the models that the network lies in
@@ -206,6 +207,17 @@ def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
         weights[kernel.name] = take(CLASSIFIER, "kernel", kernel.shape[2:]).reshape(kernel.shape)
         weights[biases.name] = take(CLASSIFIER, "bias", biases.shape)
     return weights | rest
+
+
+def network_prefix(arrays: Arrays) -> str | None:
+    """The models, by name, that Keras Applications' network lies in; None where there is none."""
+    firsts = _firsts(arrays)
+    return firsts[0].removesuffix(FIRST) if firsts else None
+
+
+def _firsts(arrays: Arrays) -> list[str]:
+    """The first layers of the networks; not of averages, where they lie beside the weights themselves."""
+    return without_averages(sorted({name.rpartition("/")[0] for name in arrays if _layer(name) == FIRST}))
 
 
 def _plan(arrays: Arrays, around: str, source: str) -> Plan:

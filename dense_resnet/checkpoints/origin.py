@@ -18,13 +18,16 @@ from dense_resnet import variants
 from dense_resnet.plan import Plan
 
 OWN, SLIM, DEEPLAB = "dense_resnet", "TF-Slim", "DeepLab"
-KERAS, TORCH = "Keras Applications", "torchvision / timm"
+KERAS, TORCH, CAFFE = "Keras Applications", "torchvision / timm", "Caffe / Detectron"
 
 ENTRY = "origin"  # in the description of a safetensors file
 LABEL_ORDERS = {  # of published ImageNet classifiers, by their number of classes
     1000: "ILSVRC 2012, in the order of the WordNet ids",
     1001: "0 is the background, then ILSVRC 2012 in the order of the WordNet ids",
 }
+UNTOUCHED = 1e-4  # how near to 0 and 1 statistics are that no image has changed; Detectron's variances are 1 - epsilon
+CAFFE_SCHEME = "caffe"
+ORIGINAL = "resnet_v1_{}_original"  # the family with Caffe's strides
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,73 @@ def origin_of(framework: str, weights: Mapping[str, np.ndarray]) -> Origin:
     if not fitting:
         return Origin(framework)
     variant = variants.VARIANTS[fitting[0]]
+    preprocessing = variant.family.preprocessing
+    if framework == TORCH and has_untouched_statistics(weights):  # PyTorch updates them in any training
+        framework, preprocessing = CAFFE, CAFFE_SCHEME
     logits = weights.get(f"{variant.scope}/logits/biases")
     class_count = logits.shape[0] if logits is not None and logits.ndim == 1 else None
     return Origin(
         framework=DEEPLAB if framework == SLIM and "logits/semantic/weights" in weights else framework,
         variant=variant.name,
-        preprocessing=variant.family.preprocessing,
+        preprocessing=preprocessing,
         root="keras" if framework == KERAS and variant.family.preactivation else None,
         class_count=class_count,
         label_order=LABEL_ORDERS.get(class_count) if class_count else None,
+    )
+
+
+def has_untouched_statistics(weights: Mapping[str, np.ndarray], known: Origin | None = None) -> bool:
+    """Whether all moving means are 0 and all variances 1, though the offsets, which begin at 0, were trained.
+
+    So it is in weights of Caffe and Detectron, which fold the statistics into scales and offsets, and where training never
+    updated them. Where the variant is known, the statistics of heads do not count.
+    """
+    within = f"{variants.VARIANTS[known.variant].scope}/" if known and known.variant in variants.VARIANTS else ""
+
+    def differs(leaf: str, initial: float) -> list[bool]:
+        return [
+            not np.all(np.abs(value - initial) <= UNTOUCHED)
+            for name, value in weights.items()
+            if name.startswith(within) and name.endswith(f"/{leaf}")
+        ]
+
+    statistics = differs("moving_mean", 0), differs("moving_variance", 1)
+    return all(found and not any(found) for found in statistics) and any(differs("beta", 0))
+
+
+def caffe_variant(known: Origin) -> str | None:
+    """The variant with the variables of `known.variant` and Caffe's strides, where there is one."""
+
+    def variables(name: str) -> set[tuple[str, tuple[int, ...]]]:
+        plan = variants.plan(name)
+        return {(variable.name.removeprefix(plan.scope), variable.shape) for variable in plan.variables}
+
+    if known.variant not in variants.VARIANTS:
+        return None
+    own = variables(known.variant)
+    return next(
+        (name for name, other in variants.VARIANTS.items() if other.family.name == ORIGINAL and variables(name) == own), None
+    )
+
+
+def doubts(weights: Mapping[str, np.ndarray], known: Origin) -> tuple[str, ...]:
+    """What batch norm's statistics have against what is `known` of the weights, a sentence each."""
+    if not has_untouched_statistics(weights, known):
+        return ()
+    original = caffe_variant(known)
+    if known.framework == CAFFE and known.variant == original:
+        return ()
+    strides = (
+        f" and a stride in each block's first 1x1 convolution, as {original} has, which takes them too" if original else ""
+    )
+    caffe = f"dr.preprocess(images, {CAFFE_SCHEME!r}) (BGR, 0..255 minus means){strides}"
+    if known.framework == CAFFE:
+        return (
+            f"WARNING: all moving means are 0 and all variances 1, as in weights of Caffe and Detectron: they need {caffe}.",
+        )
+    return (
+        f"WARNING: all moving means are 0 and all variances 1. Either the weights are of Caffe or Detectron and need {caffe}; "
+        "or training did not run the updates of the moving averages (UPDATE_OPS), and features in inference are wrong.",
     )
 
 

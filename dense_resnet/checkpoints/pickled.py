@@ -29,13 +29,14 @@ from typing import Any
 import numpy as np
 
 from dense_resnet import kinds
+from dense_resnet.checkpoints.averages import COUNTED, COUNTER, beside_entry, is_average
 from dense_resnet.errors import InputError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".tar")  # the last as in model_best.pth.tar, which is no tar archive
 STARTS = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))  # of a pickle
 ZIP_START = b"PK\x03\x04"
 
-WRAPPED_IN = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")  # the first that holds tensors is read
+WRAPPED_IN = ("state_dict", "model", "model_state_dict")  # the first that holds tensors is read, then averages
 
 MAGIC_NUMBER, PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001  # what a legacy file begins with, a pickle each
 
@@ -147,6 +148,7 @@ class _Beside:
 
 
 IGNORED = _Beside()
+Note = Callable[[str], object]
 Key = str | int | None  # of dictionaries; others, and large numbers, could be made to cost any time to hash or compare
 
 
@@ -387,14 +389,15 @@ def _tensor(kind: str, storage: Any, offset: Any, size: Any, stride: Any, metada
 # The files
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path, note: Note = lambda sentence: None) -> dict[str, np.ndarray]:
     """The floating-point tensors of a PyTorch state dict as float32 arrays; integer ones, which count steps, are left out.
 
-    The file holds the state dict itself, or a dictionary with it under one of :data:`WRAPPED_IN`; whatever else stands there
-    (an epoch, an optimizer's state) is ignored.
+    The file holds the state dict itself, or a dictionary with it under one of :data:`WRAPPED_IN`, or averages under a name
+    that says so; whatever else stands there (an epoch, an optimizer's state) is ignored.
 
     Args:
         path: a file of ``torch.save(model.state_dict(), path)``, of either container.
+        note: called with a sentence where the file has averages: which of them and the weights is read.
 
     Raises:
         InputError: the file is missing, damaged or of another kind, or has anything in it that is no tensor or plain value.
@@ -405,9 +408,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             start = file.read(512)
         if start.startswith(ZIP_START):
-            return _read_archive(path)
+            return _read_archive(path, note)
         if start[:2] in STARTS:
-            return _read_legacy(path)
+            return _read_legacy(path, note)
         kind = _kind_of(start, path.stat().st_size)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
@@ -436,7 +439,7 @@ class _Sparing(io.FileIO):
         return super().read(-1 if size is None else size)
 
 
-def _read_archive(path: Path) -> dict[str, np.ndarray]:
+def _read_archive(path: Path, note: Note) -> dict[str, np.ndarray]:
     try:
         with _Sparing(path) as file, zipfile.ZipFile(file) as archive:
             members = _checked_members(path, archive)
@@ -447,7 +450,7 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
             if program.file_size > PICKLE_LIMIT:
                 raise InputError(f"{path}: its data.pkl has {program.file_size} bytes; at most {PICKLE_LIMIT} are read.")
             machine = _Machine(_content(archive, program), f"{path}: data.pkl")
-            wanted = _Wanted(path, machine.follow())
+            wanted = _Wanted(path, machine.follow(), note)
             for storage in machine.storages.values():
                 member = members.get(f"{top}data/{storage.key}")
                 if member is None or member.file_size != storage.nbytes:
@@ -519,7 +522,7 @@ def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     return content
 
 
-def _read_legacy(path: Path) -> dict[str, np.ndarray]:
+def _read_legacy(path: Path, note: Note) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         machine = _Machine(file.read(PICKLE_LIMIT), str(path))
         if not _is(MAGIC_NUMBER, machine.follow()):
@@ -529,7 +532,7 @@ def _read_legacy(path: Path) -> dict[str, np.ndarray]:
         system = machine.follow()
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise InputError(f"{path}: it was saved on a big-endian machine, or is damaged. Save it again elsewhere.")
-        wanted = _Wanted(path, machine.follow())
+        wanted = _Wanted(path, machine.follow(), note)
         keys = machine.follow()
         if (
             not isinstance(keys, list)
@@ -561,8 +564,8 @@ def _is(number: int, value: Any) -> bool:
 class _Wanted:
     """The state dict's tensors, to be filled storage by storage."""
 
-    def __init__(self, path: Path, value: Any) -> None:
-        tensors = dict(_state_dict(path, value))
+    def __init__(self, path: Path, value: Any, note: Note) -> None:
+        tensors = dict(_state_dict(path, value, note))
         total = sum(4 * math.prod(tensor.size) for tensor in tensors.values())
         if total > EXPANSION * path.stat().st_size + ALLOWANCE:
             raise InputError(
@@ -588,19 +591,38 @@ class _Wanted:
                 self.arrays[name] = values.astype(np.float32, order="C")
 
 
-def _state_dict(path: Path, value: Any) -> Iterator[tuple[str, _Tensor]]:
+def _state_dict(path: Path, value: Any, note: Note) -> Iterator[tuple[str, _Tensor]]:
     """The names and tensors of floating-point numbers in what the file makes."""
     if not isinstance(value, dict):
         raise InputError(f"{path}: it holds no state dict. {HINT}")
-    inner = [value[name] for name in WRAPPED_IN if isinstance(value.get(name), dict)]
-    found = next(
-        (entries for entries in (*inner, value) if any(isinstance(entry, _Tensor) for entry in entries.values())), None
-    )
-    if found is None:
-        entries = ", ".join(ascii(str(name)[:40]) for name in list(value)[:8]) or "nothing"
-        raise InputError(f"{path}: no tensors, also not under {', '.join(WRAPPED_IN)}; it has {entries}. {HINT}")
+    wrapped = {f"[{name!r}]": value[name] for name in WRAPPED_IN if _tensors_in(value.get(name))}
+    averaged = dict(_averages(value))
+    own = {"": value} if _tensors_in(value) else {}  # a tensor or two beside averages are figures of the training
+    most = max(map(_tensors_in, averaged.values()), default=0)
+    entries = wrapped | (own if _tensors_in(value) >= most else {}) | averaged | own
+    if not entries:
+        held = ", ".join(ascii(str(name)[:40]) for name in list(value)[:8]) or "nothing"
+        raise InputError(f"{path}: no tensors, also not under {', '.join(WRAPPED_IN)}; it has {held}. {HINT}")
+    chosen, found = next(iter(entries.items()))
+    for sentence in beside_entry(chosen, averaged):
+        note(sentence)
+    if COUNTER in found and not is_average(chosen):
+        note(COUNTED)
     for name, tensor in found.items():
         if isinstance(tensor, _Tensor) and tensor.kind in FLOATS:
             if not isinstance(name, str):
                 raise InputError(f"{path}: a tensor's name is {ascii(name)[:40]}, no text. {HINT}")
             yield name, tensor
+
+
+def _tensors_in(value: Any) -> int:
+    """How many tensors a dictionary has, not counting those further in."""
+    return sum(isinstance(entry, _Tensor) for entry in value.values()) if isinstance(value, dict) else 0
+
+
+def _averages(value: dict[Key, Any]) -> Iterator[tuple[str, dict[Key, Any]]]:
+    """(indices, dictionary) of the averages in what a file makes: with their decay or a count of updates, they lie deeper."""
+    for name, entry in value.items():
+        if is_average(name) and isinstance(entry, dict):
+            inner = {"": entry} | {f"[{key!r}]": within for key, within in entry.items()}
+            yield from ((f"[{name!r}]{index}", found) for index, found in inner.items() if _tensors_in(found))

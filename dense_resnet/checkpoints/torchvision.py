@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from dense_resnet import variants
+from dense_resnet.checkpoints.averages import without_averages
 from dense_resnet.errors import InputError
 from dense_resnet.plan import Conv, Plan
 from dense_resnet.variants import BASE_DEPTHS, VARIANTS
@@ -75,15 +76,7 @@ def canonical(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.nda
     Raises:
         InputError: this is no plain ResNet, or there are several.
     """
-    prefixes = _prefixes(arrays, FIRST)
-    if not prefixes:
-        raise InputError(f"{source}: this is a pre-activation ResNet of timm (resnetv2, BiT), which is not read. {READ}")
-    if len(prefixes) > 1:
-        raise InputError(
-            f"{source}: there are {len(prefixes)} networks in it, under {', '.join(map(repr, prefixes[:8]))}. "
-            "Save one of them alone."
-        )
-    prefix = prefixes[0]
+    prefix = network_prefix(arrays, source)
     own = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
     plan = _plan_of(own, source)
     shapes = {variable.name: variable.shape for variable in plan.variables}
@@ -104,6 +97,23 @@ def canonical(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.nda
             expected, found = list(shapes[ours]), list(weights[ours].shape)
             raise _refused(source, f"has {name} as {found} where {plan.name} has {expected}, in TensorFlow's order")
     return weights
+
+
+def network_prefix(arrays: Mapping[str, np.ndarray], source: str) -> str:
+    """What the names of the network that is read begin with: not averages, where they lie beside the weights themselves.
+
+    Raises:
+        InputError: as :func:`canonical`.
+    """
+    prefixes = without_averages(_prefixes(arrays, FIRST))
+    if not prefixes:
+        raise InputError(f"{source}: this is a pre-activation ResNet of timm (resnetv2, BiT), which is not read. {READ}")
+    if len(prefixes) > 1:
+        raise InputError(
+            f"{source}: there are {len(prefixes)} networks in it, under {', '.join(map(repr, prefixes[:8]))}. "
+            "Save one of them alone."
+        )
+    return prefixes[0]
 
 
 def _prefixes(arrays: Mapping[str, np.ndarray], first: str) -> list[str]:
