@@ -13,21 +13,23 @@ averages the biased variance and slim the unbiased one (``tests/test_keras_resne
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers
 
 from dense_resnet import checkpoints, geometry, variants
 from dense_resnet.checkpoints import report
-from dense_resnet.checkpoints.keras import VARIABLES
+from dense_resnet.checkpoints.keras import VARIABLES, import_keras
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit, Variable
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY
 from dense_resnet.slim_module import check_eager
+
+keras = import_keras()
+layers = keras.layers
 
 UNIT = re.compile(r"(.+)/[^/]+/unit_\d+/")  # the scope, in the name of a unit's variable
 CHANNELS_LAST = {"data_format": "channels_last"}  # whatever the user's Keras is configured to
@@ -57,7 +59,8 @@ def build(
         batch_norm_decay: of the moving averages in training.
 
     Returns:
-        A model named as the plan, whose output is
+        A model named as the plan, of float32 variables whatever Keras' floatx; under a global policy of mixed precision it
+        computes in that. Its output is
 
         * the features, ``[batch, rows, columns, depth]``, with ``(rows, columns) == plan.feature_size((height, width))``;
         * with classes, their logits ``[batch, num_classes]``, averaged over the image: no softmax, so a loss takes
@@ -88,6 +91,21 @@ def build(
         if "." in scope:
             raise InputError(f"a scope must have no dot, which stands for a slash in names of layers (not {scope!r}).")
 
+    if keras.backend.backend() == "torch":
+        raise InputError(
+            "the Keras face names its layers by slim's scopes, with dots, which Keras' PyTorch backend refuses. Set "
+            "KERAS_BACKEND=tensorflow, or the backend in ~/.keras/keras.json, before Keras is imported."
+        )
+    with _float32_variables():
+        model = _model(plan, input_shape, pyramid, batch_norm_decay)
+    if isinstance(weights, Mapping):
+        assign(model, weights)
+    elif weights is not None:
+        load(model, weights)
+    return model
+
+
+def _model(plan: Plan, input_shape: tuple[int | None, int | None, int], pyramid: bool, batch_norm_decay: float) -> keras.Model:
     images = keras.Input(input_shape, name="images")
     net = _root(images, plan.root, batch_norm_decay)
     outputs = {}  # by stride
@@ -108,12 +126,24 @@ def build(
         net = _convolve(net, plan.logits, batch_norm_decay)
         net = layers.Flatten(**CHANNELS_LAST, name=_layer_name(f"{plan.scope}/spatial_squeeze"))(net)
 
-    model = keras.Model(images, net, name=_layer_name(plan.name))
-    if isinstance(weights, Mapping):
-        assign(model, weights)
-    elif weights is not None:
-        load(model, weights)
-    return model
+    return keras.Model(images, net, name=_layer_name(plan.name))
+
+
+@contextlib.contextmanager
+def _float32_variables() -> Iterator[None]:
+    """Makes layers with float32 variables, as the weights are, whatever Keras' floatx and policy; a mixed policy has them."""
+    floatx = keras.config.floatx()
+    keras.config.set_floatx("float32")  # which a policy that nobody set follows
+    policy = keras.config.dtype_policy()
+    other = policy.variable_dtype != "float32"
+    if other:
+        keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        if other:
+            keras.config.set_dtype_policy(policy)
 
 
 def _channels(input_shape: object) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet import checkpoints, files, keras_resnet, laws, variants
+from dense_resnet import checkpoints, files, laws, variants
 from dense_resnet.checkpoints import hdf5, keras
 from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.checkpoints.report import LoadReport, match
@@ -202,6 +202,8 @@ def write(network: Network, to: str, out: str | os.PathLike[str], *, space: Labe
 
 
 def _write_keras(network: Network, out: Path) -> tuple[str, ...]:
+    from dense_resnet import keras_resnet  # whose backend may be one that is not installed
+
     if out.suffix != ".keras":
         raise InputError(f"{out}: the name of a Keras model must end in .keras.")
     files.probe_folder(out.parent, sum(value.nbytes for value in network.weights.values()))

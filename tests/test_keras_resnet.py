@@ -7,11 +7,14 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import images_of, weights_of
 from test_laws import PLACEMENTS, small_plan
 
 import dense_resnet as dr
 from dense_resnet import keras_resnet, laws, variants
+from dense_resnet.checkpoints import keras as keras_weights
+from dense_resnet.errors import InputError
 from dense_resnet.plan import make_plan
 
 TOLERANCE = 1e-4
@@ -422,3 +425,57 @@ def test_the_names_arguments_are_the_plans():
     for unit in plan.units:
         for conv in unit.convolutions:
             assert model.get_layer(conv.scope.replace("/", ".")).dilation_rate == (conv.rate, conv.rate)
+
+
+# -- Keras configured otherwise -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [None, "float16"])
+def test_floatx_and_policies_leave_the_variables_float32(policy):
+    """As keras.json of another life sets floatx: rounded weights would have been loaded without a word."""
+    before = keras.config.dtype_policy()
+    keras.config.set_floatx("float16")
+    keras.config.set_dtype_policy(policy or "float16")
+    try:
+        model = tiny_model()
+        assert keras.config.floatx() == "float16"
+        assert keras.config.dtype_policy().name == "float16"
+        values = model(images_of(33))
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy(before)
+    assert {variable.dtype for variable in model.variables} == {"float32"}
+    weights = weights_of(tiny_plan())
+    assert all(np.array_equal(value, weights[name]) for name, value in keras_resnet.weights_of(model).items())
+    assert values.dtype == "float32"
+    assert np.array_equal(values, tiny_model()(images_of(33)))
+
+
+def test_the_backend_of_pytorch_is_named(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(InputError, match="Keras' PyTorch backend refuses. Set KERAS_BACKEND=tensorflow"):
+        keras_resnet.build(tiny_plan())
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'jax'"), ValueError("Unable to import backend : x")])
+def test_a_backend_that_is_not_there_is_named(error, monkeypatch):
+    def import_module(name):
+        raise error
+
+    monkeypatch.setattr(keras_weights.importlib, "import_module", import_module)
+    with pytest.raises(ImportError, match="Keras cannot be imported: .*KERAS_BACKEND") as told:
+        keras_weights.import_keras()
+    assert str(error) in str(told.value)
+
+
+def test_a_load_where_nothing_would_be_assigned_is_an_error():
+    model, weights = tiny_model(), weights_of(tiny_plan())
+    with tf.Graph().as_default():
+        for load in (
+            lambda: keras_resnet.build(tiny_plan(), weights=weights),
+            lambda: keras_resnet.load(model, weights),
+            lambda: keras_resnet.assign(model, weights),
+            lambda: keras_resnet.weights_of(model),
+        ):
+            with pytest.raises(InputError, match="needs eager execution, which is off here"):
+                load()

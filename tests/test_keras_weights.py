@@ -354,6 +354,12 @@ def test_fetch_knows_the_resnets_only():
         keras_weights.fetch("VGG16")
 
 
+def test_fetch_refuses_to_round(monkeypatch):
+    monkeypatch.setattr(keras.config, "dtype_policy", lambda: keras.DTypePolicy("float16"))
+    with pytest.raises(InputError, match="keras:ResNet50: Keras would round the weights to float16, as its floatx"):
+        keras_weights.fetch("ResNet50")
+
+
 def test_arrays_of_takes_models_only():
     with pytest.raises(InputError, match="not dict"):
         keras_weights.arrays_of({})

@@ -12,8 +12,10 @@ the two convolutions that a batch norm follows; its root pools zeros in, which `
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -117,8 +119,12 @@ def fetch(name: str) -> dict[str, np.ndarray]:
     """
     if name not in APPLICATIONS:
         raise InputError(f"keras:{name}: must be one of {', '.join(APPLICATIONS)}.")
-    import keras
-
+    keras = import_keras()
+    if (kind := keras.config.dtype_policy().variable_dtype) != "float32":
+        raise InputError(
+            f"keras:{name}: Keras would round the weights to {kind}, as its floatx or policy asks (keras.json may set it). "
+            "Set it to float32 first: keras.config.set_floatx('float32')."
+        )
     try:
         model = getattr(keras.applications, name)(weights="imagenet")
     except Exception as error:  # Keras raises bare Exceptions where a download fails
@@ -127,6 +133,17 @@ def fetch(name: str) -> dict[str, np.ndarray]:
             "that Keras downloads elsewhere to ~/.keras/models is read."
         ) from error
     return arrays_of(model)
+
+
+def import_keras() -> ModuleType:
+    """Keras itself; an ``ImportError`` names its backend, where this keeps it from running."""
+    try:
+        return importlib.import_module("keras")
+    except (ImportError, ValueError) as error:  # the second where there is no such backend
+        raise ImportError(
+            f"Keras cannot be imported: {error}. The likely cause is its backend, which KERAS_BACKEND or ~/.keras/keras.json "
+            "names: set KERAS_BACKEND=tensorflow."
+        ) from None
 
 
 # --------------------------------------------------------------------------------------------------------------------
