@@ -70,7 +70,8 @@ def main(args: argparse.Namespace) -> int:
     _print(exported)
     print(f"Read back, and compared with the exact model on {PHOTOGRAPH.name}: {agreement}.")
     program = "ONNX Runtime" if exported.kind == "onnx" else "TensorFlow"
-    print(f"Run again in a fresh process, by {program} alone and without this tool's settings: the same.")
+    settings = "with oneDNN" if args.onednn else "without this tool's settings"
+    print(f"Run again in a fresh process, by {program} alone and {settings}: the same answers.")
     if exported.kind == "onnx" and exported.description["sizes"] == export.OPTIONAL:
         print("For runtimes without optional inputs, such as OpenVINO: export with --require-sizes.")
     print("\n".join(["To run it:", *_snippet(exported)]))
