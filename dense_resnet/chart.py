@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dense_resnet.competitors import OWN, PRECISIONS
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, counted
 
 WIDTH, ROW, MARGIN = 9.0, 0.32, 1.35  # inches: of the picture, of a bar, above and below all bars
 DOTS = 150  # per inch
@@ -86,7 +86,7 @@ def draw(figures: Mapping[str, Any]) -> bytes:
         axes.spines[side].set_visible(False)
     axes.set_xlabel("seconds an image, median (less is better); x: times as long as ours", color=MUTED, size=9)
     machine = figures["machine"]
-    what = f"logits of {figures['classes']} classes" if figures["classes"] else "features"
+    what = f"logits of {counted(figures['classes'], 'class')}" if figures["classes"] else "features"
     picture.text(
         0.02,
         1 - 0.3 / height,
@@ -99,7 +99,8 @@ def draw(figures: Mapping[str, Any]) -> bytes:
     picture.text(
         0.02,
         1 - 0.53 / height,
-        f"{machine['processor']}, {machine['cores']} cores, {figures['date'][:10]}, {figures['rounds']} rounds",
+        f"{machine['processor']}, {counted(machine['cores'], 'core')}, {figures['date'][:10]}, "
+        f"{counted(figures['rounds'], 'round')}",
         color=MUTED,
         size=9,
     )

@@ -25,10 +25,11 @@ class UnreadableError(InputError):
 def counted(number: int, thing: str) -> str:
     """How many there are, for messages.
 
-    >>> counted(1, "image"), counted(2000, "bad line")
-    ('1 image', '2,000 bad lines')
+    >>> counted(1, "image"), counted(2000, "bad line"), counted(2, "class")
+    ('1 image', '2,000 bad lines', '2 classes')
     """
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+    plural = "es" if thing.endswith("s") else "s"
+    return f"{number:,} {thing}" + ("" if number == 1 else plural)
 
 
 def grouped(messages: Iterable[str]) -> list[str]:

@@ -20,55 +20,20 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet import checkpoints, features, files, geometry, images, journal, pace
-from dense_resnet.errors import InputError, UnreadableError
+from dense_resnet.errors import InputError, UnreadableError, counted
 from dense_resnet.images import Found, Placement
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from dense_resnet.picture import alignment_picture, write_picture
-from dense_resnet.plan import Plan
-from dense_resnet.preprocessing import preprocess
 from dense_resnet.runner import FEATURES, Runner, at_stride
+from dense_resnet.settings import PROTOCOL, Settings
 
 MANIFEST = "manifest"
-PROTOCOL = "extraction.json"
 FORMAT = 1
 DECODERS = 2
 BATCHES_AHEAD = 2  # decoded or waiting to be written: what bounds the memory
 PICTURE = ".alignment.png"
 
 Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How features are extracted. All of it is recorded, and a run goes on only under the same."""
-
-    size: int = 513  # side of the canvas in pixels, 32n+1
-    layers: tuple[int, ...] = ()  # strides; () is the network's own output
-    dtype: str = "float32"
-    batch: int = 1
-
-    def strides(self, plan: Plan) -> tuple[int, ...]:
-        """The layers, those of `plan` where none are named."""
-        return tuple(sorted(set(self.layers or (plan.output_stride,))))
-
-    def check(self, plan: Plan) -> None:
-        """Raises an :class:`InputError` for what does not fit `plan`."""
-        step = plan.nominal_stride
-        size = geometry.positive_integer("size", self.size)
-        aligned = plan.aligned_size(max(size, step + 1))[0]
-        if size != aligned:
-            nearest = f"{aligned - step} and {aligned}" if aligned > step + 1 else f"{aligned}"
-            raise InputError(
-                f"size must be {step}n+1 pixels, so that cells sit exactly on pixels (not {size}); next: {nearest}."
-            )
-        if unknown := sorted(set(self.layers) - set(plan.pyramid)):
-            raise InputError(f"layers must be among {', '.join(map(str, plan.pyramid))} (not {unknown[0]}).")
-        if self.dtype not in features.DTYPES:
-            raise InputError(f"dtype must be one of {', '.join(features.DTYPES)} (not {self.dtype!r}).")
-        geometry.positive_integer("batch", self.batch)
-        if plan.in_channels not in (1, 3):
-            raise InputError(f"images have 1 or 3 channels, this network takes {plan.in_channels}.")
-        preprocess(np.zeros((1, 1, plan.in_channels)), plan.preprocessing)  # refuses a scheme for other channels
 
 
 @dataclass(frozen=True)
@@ -118,12 +83,10 @@ class Extraction:
         threads: int = 1,
     ) -> None:
         plan = runner.plan
-        settings.check(plan)
+        settings.check(plan, runner.side)
         index, count = shard
         if not 0 <= index < count:
             raise InputError(f"shard must be (i, n) with 0 <= i < n (not {shard}).")
-        if runner.side not in (None, settings.size):
-            raise InputError(f"this network was exported for canvases of {runner.side} pixels: size cannot be {settings.size}.")
         self.runner, self.out, self.settings = runner, Path(out), settings
         self.layers = settings.strides(plan)
         self._names = {stride: FEATURES if stride == plan.output_stride else at_stride(stride) for stride in self.layers}
@@ -169,6 +132,7 @@ class Extraction:
             InputError: a bad image under "fail", an unusable folder, another protocol in it, or another run at work on it.
         """
         journal.check_on_error(on_error)
+        images.check_apart(found, self.out)
         index, count = self.shard
         found = list(found)[index::count]
         bad: dict[str, InputError] = {}
@@ -181,7 +145,7 @@ class Extraction:
         if bad and on_error == FAIL:
             listed = "\n".join(f"  {error}" for error in list(bad.values())[:20])
             raise InputError(
-                f"{len(bad)} of {len(found)} images cannot be used; nothing was computed. "
+                f"{len(bad):,} of {counted(len(found), 'image')} cannot be used; nothing was computed. "
                 f"--on-error skip leaves them out.\n{listed}"
             )
         files.probe_folder(self.out)
@@ -352,8 +316,6 @@ class Extraction:
 
     def _refusal(self, image: Found) -> InputError | None:
         """Why `image` cannot be used, as far as its name and header say."""
-        if files.lies_in(image.path, self.out):
-            raise InputError(f"{self.out}: holds the images themselves ({image.path}). Choose an --out of its own.")
         if not files.name_fits(self.path_of(image)):
             return InputError(
                 f"{image.path}: the name is too long for a file name with {checkpoints.safetensors.SUFFIX} behind it."

@@ -149,6 +149,16 @@ def replacing_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Itera
                 os.rename(old, folder)
 
 
+def check_there(path: Path) -> None:
+    """Refuses what is not a file to read.
+
+    Raises:
+        InputError: nothing is at `path`, or a folder.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}.")
+
+
 def check_target(path: Path) -> None:
     """Refuses what no new file can take the place of.
 
@@ -177,6 +187,23 @@ def probe_file(path: str | os.PathLike[str]) -> None:
     probe_folder(Path(path).parent)
 
 
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuses, and makes nothing, where no folder can be.
+
+    Raises:
+        InputError: `folder`, or one that it would be in, is a file, or may not be written to.
+    """
+    folder = Path(folder)
+    there = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder)
+    if not there.is_dir():
+        reason = "it is a file" if there == folder else f"{there} is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EACCES)
+    else:
+        return
+    raise InputError(f"{folder}: cannot be written to: {reason}. Choose a folder that you may write to.")
+
+
 def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
     """Makes `folder` and finds out, before any work, that it can be written to and has room.
 
@@ -184,14 +211,16 @@ def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
         InputError: it is a file, is read-only, or has less than `needed_bytes` free.
     """
     folder = Path(folder)
+    check_folder(folder)
     try:
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"probe")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror or error
-        raise InputError(f"{folder}: cannot be written to: {reason}. Choose a folder that you may write to.") from error
+        raise InputError(
+            f"{folder}: cannot be written to: {error.strerror or error}. Choose a folder that you may write to."
+        ) from error
     if free < needed_bytes:
         raise InputError(
             f"{folder}: {needed_bytes / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} MiB are free. "

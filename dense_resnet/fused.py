@@ -23,16 +23,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import geometry, machine
+from dense_resnet import geometry
 from dense_resnet.canvas import ImageEnds, masked
 from dense_resnet.compat import CPU, Assignment, fused_graph, stand_in
 from dense_resnet.errors import InputError
 from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit
+from dense_resnet.precision import AUTO, BFLOAT16, FLOAT32, chosen_precision  # noqa: F401 - some for those who look here
 from dense_resnet.preprocessing import Look
-
-AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
-PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
-FAST_IN_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # as Linux calls what multiplies such numbers
 
 NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
     "arithmetic_optimization", "auto_mixed_precision", "common_subgraph_elimination", "constant_folding", "debug_stripper",
@@ -42,15 +39,6 @@ NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
 
 v1 = tf.compat.v1
 Weights = Mapping[str, np.ndarray]
-
-
-def chosen_precision(asked: str) -> str:
-    """What was asked for, "float32" or "bfloat16"; with "auto" what this processor is fast in."""
-    if asked not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(map(repr, PRECISIONS))} (not {asked!r}).")
-    if asked != AUTO:
-        return asked
-    return BFLOAT16 if FAST_IN_BFLOAT16.intersection(machine.flags()) else FLOAT32
 
 
 class Layers:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from dense_resnet.errors import InputError
 
 NOMINAL_STRIDE = 32  # of every standard ResNet with its root block: the 32 of "32n+1"
+LARGEST_SEED = 2**31  # TensorFlow's are int32
 
 SYMMETRIC = "symmetric"  # half the effective kernel on both sides: conv2d_same, PyTorch
 SAME = "SAME"  # TensorFlow's padding, which depends on the size
@@ -33,6 +34,17 @@ def positive_integer(name: str, value: object) -> int:
         number = 0
     if number < 1 or isinstance(value, bool):
         raise InputError(f"{name} must be a positive integer (not {value!r}).")
+    return number
+
+
+def checked_seed(seed: object) -> int:
+    """`seed` as an ``int``, or an :class:`InputError`."""
+    try:
+        number = operator.index(seed)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not 0 <= number < LARGEST_SEED:
+        raise InputError(f"seed must be at least 0 and below {LARGEST_SEED} (not {seed!r:.80}).")
     return number
 
 

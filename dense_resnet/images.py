@@ -127,6 +127,13 @@ def find_images(
     return [by_name[name] for name in sorted(by_name)]
 
 
+def check_apart(found: Sequence[Found], out: Path) -> None:
+    """Raises an :class:`InputError` where the folder `out`, which results go to, holds an image."""
+    for image in found:
+        if files.lies_in(image.path, out):
+            raise InputError(f"{out}: holds the images themselves ({image.path}). Choose an --out of its own.")
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of that name is a program's own, such as ``.ipynb_checkpoints`` or a Mac's ``._a.jpg``."""
     return name.startswith(".") or name in KEPT_ASIDE
@@ -353,7 +360,7 @@ def opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
     try:
         image = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{path}: more than {max_pixels:,} pixels. If that is right, raise --max-pixels.") from None
+        raise InputError(f"{path}: more than {counted(max_pixels, 'pixel')}. If that is right, raise --max-pixels.") from None
     except Exception as error:
         if start == PNG_START or start.startswith(JPEG_START):
             raise InputError(
@@ -365,7 +372,9 @@ def opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
         raise InputError(f"{path}: not a PNG or JPEG image ({what}). Convert it, or leave it out of the folder.") from error
     width, height = image.size
     if width * height > max_pixels:
-        raise InputError(f"{path}: {width}x{height} is more than {max_pixels:,} pixels. If that is right, raise --max-pixels.")
+        raise InputError(
+            f"{path}: {width}x{height} is more than {counted(max_pixels, 'pixel')}. If that is right, raise --max-pixels."
+        )
     return image
 
 

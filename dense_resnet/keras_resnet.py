@@ -23,7 +23,7 @@ import numpy as np
 from dense_resnet import checkpoints, geometry, variants
 from dense_resnet.checkpoints import report
 from dense_resnet.checkpoints.keras import VARIABLES, import_keras
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, counted
 from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit, Variable
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY
 from dense_resnet.slim_module import check_eager
@@ -84,7 +84,9 @@ def build(
     elif (output_stride, multi_grid, num_classes, root) != (None, None, None, None):
         raise InputError("a Plan has its own output_stride, multi_grid, num_classes and root: give them to dr.plan.")
     if plan.in_channels != channels:
-        raise InputError(f"input_shape must end in the plan's {plan.in_channels} channels (not {tuple(input_shape)!r}).")
+        raise InputError(
+            f"input_shape must end in the plan's {counted(plan.in_channels, 'channel')} (not {tuple(input_shape)!r})."
+        )
     if pyramid and plan.logits:
         raise InputError(f"a pyramid has no classifier: leave out num_classes={plan.num_classes} or pyramid=True.")
     for scope in (plan.scope, *(block.scope for block in plan.blocks)):

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from dense_resnet import analysis, geometry
-from dense_resnet.errors import InputError
+from dense_resnet.errors import InputError, counted
 from dense_resnet.geometry import Grid, Window, positive_integer
 
 BOTTLENECK_V1, BASIC_V1, BOTTLENECK_V2 = "bottleneck_v1", "lite_bottleneck_v1", "bottleneck_v2"
@@ -441,10 +441,15 @@ ROOTS: Mapping[str, tuple[tuple[tuple[str, int, int, int], ...], str, bool]] = {
 }
 
 
-def root_layers(root: str, in_channels: int, preactivation: bool, prefix: str = "") -> tuple[Conv | Pool, ...]:
-    """The root block's layers, of stride 4 in all. A v2 network normalizes in its first unit: its root only convolves."""
+def check_root(root: str) -> None:
+    """Raises an :class:`InputError` for what is none of ROOTS."""
     if root not in ROOTS:
         raise InputError(f"root must be one of {', '.join(map(repr, ROOTS))} (not {root!r}).")
+
+
+def root_layers(root: str, in_channels: int, preactivation: bool, prefix: str = "") -> tuple[Conv | Pool, ...]:
+    """The root block's layers, of stride 4 in all. A v2 network normalizes in its first unit: its root only convolves."""
+    check_root(root)
     convolutions, padding, zeros = ROOTS[root]
     layers: list[Conv | Pool] = []
     depth_in = in_channels
@@ -515,7 +520,7 @@ def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = No
     last = listed[-1].units
     if not isinstance(multi_grid, (tuple, list)) or len(multi_grid) != len(last):
         raise InputError(
-            f"multi_grid must have one factor for each of the {len(last)} units of the last block, "
+            f"multi_grid must have one factor for each of the {counted(len(last), 'unit')} of the last block, "
             f"such as {tuple(2**i for i in range(len(last)))!r} (not {multi_grid!r})."
         )
     for unit, factor in zip(last, multi_grid, strict=True):

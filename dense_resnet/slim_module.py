@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import tensorflow as tf
 
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
+from dense_resnet.geometry import LARGEST_SEED, checked_seed
 from dense_resnet.plan import Variable
 from dense_resnet.preprocessing import Look
 
@@ -30,7 +30,6 @@ MOVING_AVERAGE = {
     "aggregation": tf.VariableAggregation.MEAN,
 }
 TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal cut at 2
-LARGEST_SEED = 2**31  # TensorFlow's are int32
 BUILDING = threading.RLock()
 
 
@@ -175,17 +174,6 @@ def check_eager(what: str) -> None:
             "tf.compat.v1.disable_eager_execution(). Nothing was read or assigned. Do it outside of them; programs of "
             "TensorFlow 1 build with dense_resnet.resnet_v1 and resnet_v2, and restore with tf.compat.v1.train.Saver."
         )
-
-
-def checked_seed(seed: Any) -> int:
-    """`seed` as an ``int``, or an :class:`InputError`."""
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if not 0 <= number < LARGEST_SEED:
-        raise InputError(f"seed must be at least 0 and below {LARGEST_SEED} (not {seed!r:.80}).")
-    return number
 
 
 def _initial_values(variables: Sequence[Variable], seed: int | None) -> Iterator[tuple[Variable, tf.Tensor]]:

@@ -174,6 +174,12 @@ def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[T
 # Training against Keras
 
 
+def check_training(plan: Plan) -> None:
+    """Raises an :class:`InputError` where :func:`training_timings` has nothing to compare `plan` with."""
+    if any(unit.kind != BOTTLENECK_V2 for unit in plan.units):
+        raise InputError(f"training is compared on v2 bottlenecks, such as resnet_v2_50 (not {plan.name}).")
+
+
 def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -> tuple[Timing, ...]:
     """Our steps in float32 and bfloat16, and those of the same network written plainly in Keras and run by ``fit``.
 
@@ -184,8 +190,7 @@ def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -
         steps: a run.
         runs: timed ones of each.
     """
-    if any(unit.kind != BOTTLENECK_V2 for unit in plan.units):
-        raise InputError(f"training is compared on v2 bottlenecks, such as resnet_v2_50 (not {plan.name}).")
+    check_training(plan)
     classes = 21
     generator = np.random.default_rng(0)
     pixels = generator.standard_normal((batch, crop, crop, 3)).astype(np.float32)

@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet import checkpoints, files, laws, variants
-from dense_resnet.checkpoints import hdf5, keras
+from dense_resnet import checkpoints, files, variants
+from dense_resnet.checkpoints import hdf5, keras, safetensors
 from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.checkpoints.report import LoadReport, match
-from dense_resnet.errors import InputError
-from dense_resnet.plan import Plan
+from dense_resnet.errors import InputError, counted
+from dense_resnet.plan import Plan, check_root
 from segmentation import heads, labels
 from segmentation.heads import HeadOptions
 from segmentation.labels import LabelClass, LabelSpace
-from segmentation.model import SegmentationModel
 from segmentation.model_directory import (
     WEIGHTS,
     is_model_directory,
@@ -38,6 +37,7 @@ from segmentation.model_directory import (
 
 SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY = "slim", "safetensors", "keras", "model-dir"
 FORMATS = (SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY)
+KERAS_SUFFIX, CHECKPOINT = ".keras", ".ckpt"  # of files' names; behind the latter there may be more
 KNOWN_SPACES = {"voc": labels.VOC, "cityscapes": labels.CITYSCAPES, "ade20k": labels.ADE20K}
 
 
@@ -81,6 +81,7 @@ def open_network(
     Raises:
         InputError: the source cannot be read, no variant fits it, or it lacks a variable; nothing is half taken.
     """
+    check_request(source, variant, output_stride, multi_grid=multi_grid, root=root)
     opened = checkpoints.open_source(source)
     if variant and not is_model_directory(source):
         opened = opened.under(variants.from_description(variant).scope)
@@ -88,7 +89,7 @@ def open_network(
     if not classifier:
         weights = {name: value for name, value in weights.items() if "/logits/" not in name or name.startswith("logits/")}
     if is_model_directory(source):
-        return _of_model_directory(Path(source), opened, weights, output_stride, multi_grid, variant, root)
+        return _of_model_directory(Path(source), opened, weights, output_stride, multi_grid)
     described = variant or opened.origin.variant
     if described is None:
         raise InputError(
@@ -109,17 +110,38 @@ def open_network(
     return _network(plan, weights, opened, heads.options_of(weights))
 
 
+def check_request(
+    source: Any,
+    variant: str | dict[str, Any] | None = None,
+    output_stride: int | None = None,
+    *,
+    multi_grid: Sequence[int] | None = None,
+    root: str | None = None,
+) -> None:
+    """What :func:`open_network` refuses without TensorFlow and before weights are read; arguments as there.
+
+    Raises:
+        InputError: there is no such source, or the network cannot be as asked.
+    """
+    if isinstance(source, str | os.PathLike):
+        checkpoints.check_source(os.fspath(source))
+    if root is not None:
+        check_root(root)
+    if is_model_directory(source):
+        if variant or root:
+            raise InputError(f"{source}: a model directory says what its network is: leave --model and --root out.")
+        saved_plan(source, output_stride, multi_grid=multi_grid)
+    elif variant:
+        variants.from_description(variant, output_stride, multi_grid, root=root)
+
+
 def _of_model_directory(
     folder: Path,
     opened: checkpoints.Source,
     weights: checkpoints.Weights,
     output_stride: int | None,
     multi_grid: Sequence[int] | None,
-    variant: Any,
-    root: str | None,
 ) -> Network:
-    if variant or root:
-        raise InputError(f"{folder}: a model directory says what its network is: leave --model and --root out.")
     plan = saved_plan(folder, output_stride, multi_grid=multi_grid)
     if plan.num_classes and f"{plan.scope}/logits/biases" not in weights:
         plan = dataclasses.replace(plan, logits=None)
@@ -153,6 +175,13 @@ def _network(plan: Plan, weights: checkpoints.Weights, opened: checkpoints.Sourc
     return Network(plan, own, report.told(opened.origin, plan, opened.notes), head)
 
 
+def known_space(name: str) -> LabelSpace:
+    """The classes of that name: "voc", "cityscapes" or "ade20k"."""
+    if name not in KNOWN_SPACES:
+        raise InputError(f"classes must be one of {', '.join(KNOWN_SPACES)}, or a .json file (not {name!r}).")
+    return KNOWN_SPACES[name]
+
+
 def label_space(count: int, named: LabelSpace | str | None) -> LabelSpace:
     """The classes of a head: given, named ("voc", "cityscapes", "ade20k"), or numbered.
 
@@ -160,17 +189,38 @@ def label_space(count: int, named: LabelSpace | str | None) -> LabelSpace:
     (('class_0', 'class_1'), ('background', 'aeroplane'))
     """
     if isinstance(named, str):
-        if named not in KNOWN_SPACES:
-            raise InputError(f"classes must be one of {', '.join(KNOWN_SPACES)}, or a .json file (not {named!r}).")
-        named = KNOWN_SPACES[named]
+        named = known_space(named)
     if named is None:
         colors = labels.voc_palette(count).tolist()
         named = LabelSpace(tuple(LabelClass(f"class_{i}", tuple(color)) for i, color in enumerate(colors)))
     if named.num_classes != count:
         raise InputError(
-            f"the head has {count} classes, the label space {named.num_classes} ({', '.join(named.names[:5])}, …)."
+            f"the head has {counted(count, 'class')}, the label space {named.num_classes} ({', '.join(named.names[:5])}, …)."
         )
     return named
+
+
+def check_out(to: str, out: str | os.PathLike[str]) -> None:
+    """What :func:`write` refuses of a target, without TensorFlow and before weights are read.
+
+    Raises:
+        InputError: it has the ending of another format, cannot be made, or is a folder of something else.
+    """
+    out = Path(out)
+    if to == MODEL_DIRECTORY:
+        files.check_folder(out)
+        if out.is_dir() and not is_model_directory(out):
+            own = (WEIGHTS, *(entry.name for entry in out.glob(".*")))  # what a kill leaves
+            if others := sorted(entry.name for entry in out.iterdir() if entry.name not in own):
+                raise InputError(f"{out}: is no model directory, and holds {others[0]}. Choose an --out of its own.")
+        return
+    if to == KERAS and out.suffix != KERAS_SUFFIX:
+        raise InputError(f"{out}: the name of a Keras model must end in {KERAS_SUFFIX}.")
+    if to == SAFETENSORS and out.suffix != safetensors.SUFFIX:
+        raise InputError(f"{out}: the name of a safetensors file must end in {safetensors.SUFFIX}.")
+    if to == SLIM and CHECKPOINT not in out.name:
+        raise InputError(f"{out}: the name of a slim checkpoint must have {CHECKPOINT} in it.")
+    files.check_folder(out.parent)
 
 
 def write(network: Network, to: str, out: str | os.PathLike[str], *, space: LabelSpace | str | None = None) -> tuple[str, ...]:
@@ -189,13 +239,11 @@ def write(network: Network, to: str, out: str | os.PathLike[str], *, space: Labe
         InputError: `out` cannot be written, or has another ending.
     """
     out = Path(out)
+    check_out(to, out)
     if to == KERAS:
         return _write_keras(network, out)
     if to == MODEL_DIRECTORY:
         return _write_model_directory(network, out, space)
-    ending = ".safetensors" if to == SAFETENSORS else ".ckpt"
-    if ending not in out.name:
-        raise InputError(f"{out}: the name of a {to} file must {'end in' if to == SAFETENSORS else 'have'} {ending}.")
     files.probe_folder(out.parent, sum(value.nbytes for value in network.weights.values()))
     checkpoints.write(out, network.weights, network.origin)
     return ("A slim checkpoint has no place for where its weights come from: keep the lines above.",) if to == SLIM else ()
@@ -204,8 +252,6 @@ def write(network: Network, to: str, out: str | os.PathLike[str], *, space: Labe
 def _write_keras(network: Network, out: Path) -> tuple[str, ...]:
     from dense_resnet import keras_resnet  # whose backend may be one that is not installed
 
-    if out.suffix != ".keras":
-        raise InputError(f"{out}: the name of a Keras model must end in .keras.")
     files.probe_folder(out.parent, sum(value.nbytes for value in network.weights.values()))
     plan = network.plan
     backbone = {variable.name: network.weights[variable.name] for variable in plan.variables}
@@ -224,10 +270,9 @@ def _write_keras(network: Network, out: Path) -> tuple[str, ...]:
 
 
 def _write_model_directory(network: Network, out: Path, space: LabelSpace | str | None) -> tuple[str, ...]:
-    if out.is_dir() and not is_model_directory(out):
-        own = (WEIGHTS, *(entry.name for entry in out.glob(".*")))  # what a kill leaves
-        if others := sorted(entry.name for entry in out.iterdir() if entry.name not in own):
-            raise InputError(f"{out}: is no model directory, and holds {others[0]}. Choose an --out of its own.")
+    from dense_resnet import laws
+    from segmentation.model import SegmentationModel
+
     backbone = laws.loaded(network.plan, network.weights)
     if network.head is None:
         save_backbone(out, backbone, network.origin)

@@ -31,12 +31,11 @@ from dense_resnet.errors import InputError, counted
 from dense_resnet.geometry import positive_integer
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from dense_resnet.pace import OneByOne, in_order
-from dense_resnet.runner import Runner
 from segmentation import boundaries, calibration
+from segmentation.inference import INPUT, NATIVE, Inference
 from segmentation.inspection import LabelCounts, check_pair, compare_sizes, judge, listed
 from segmentation.labels import LabelSpace, decode_label, decode_prediction
 from segmentation.numbering import outside_cause
-from segmentation.prediction import INPUT, NATIVE, Inference, Predictor
 from segmentation.presets import Switches
 from segmentation.records import without_suffix
 from segmentation.report import Example, write_page
@@ -44,6 +43,7 @@ from segmentation.results import FORMAT, LOG, PREDICTIONS, RESULT, ImageCounts, 
 from segmentation.samples import IMAGE_ENDING, Dataset, Sample
 
 if TYPE_CHECKING:
+    from dense_resnet.runner import Runner
     from segmentation.export import Exported
     from segmentation.model_directory import SavedModel
 
@@ -80,6 +80,8 @@ class ModelSystem:
     def __init__(self, saved: SavedModel | Exported, runner: Runner, inference: Inference, batch: int = 1) -> None:
         if saved.space is None or saved.head is None:
             raise InputError(f"{saved.path}: this is a backbone without a segmentation head: `extract` takes it.")
+        from segmentation.prediction import Predictor  # and TensorFlow, which a folder of predictions does not need
+
         self._predictor = Predictor(runner, saved.head, inference, batch)
         self.space, self.seams, self.batch = saved.space, self._predictor.seams, batch
         self.described = {**saved.described, "precision": runner.precision, "batch": batch, "seams": self.seams}
@@ -218,6 +220,15 @@ class Outcome:
     stopped: bool
 
 
+def check_classes(space: LabelSpace, dataset: Dataset) -> None:
+    """Raises an :class:`InputError` where a model's classes are not the dataset's."""
+    if space.names != dataset.space.names:
+        raise InputError(
+            f"the model has {_named(space)}, {dataset.name} has {_named(dataset.space)}: they must be the same, in "
+            "the same order. See --classes and --label-map."
+        )
+
+
 @dataclass(frozen=True)
 class _Pair:
     """An image and its label, decoded."""
@@ -254,11 +265,7 @@ class Evaluation:
         max_pixels: int = images.MAX_PIXELS,
         threads: int = 1,
     ) -> None:
-        if system.space.names != dataset.space.names:
-            raise InputError(
-                f"the model has {_named(system.space)}, {dataset.name} has {_named(dataset.space)}: they must be the same, in "
-                "the same order. See --classes and --label-map."
-            )
+        check_classes(system.space, dataset)
         dataset.check_apart(Path(out))
         if system.size != switches.size:
             raise InputError(f"size {switches.size!r} is to be scored, and the predictions are of size {system.size!r}.")

@@ -27,11 +27,9 @@ photographs (:func:`compare`), and the same again without this package, in fresh
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,11 +45,11 @@ import dense_resnet
 from dense_resnet import checkpoints, files, fused, geometry, machine, strict_json
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints.origin import Origin
-from dense_resnet.errors import InputError
-from dense_resnet.fused import AUTO, BFLOAT16, FLOAT32
+from dense_resnet.errors import InputError, counted
 from dense_resnet.images import placement, resize
 from dense_resnet.laws import TOLERANCE, relative_error
 from dense_resnet.plan import Plan
+from dense_resnet.precision import AUTO, BFLOAT16, FLOAT32
 from dense_resnet.preprocessing import preprocess
 from dense_resnet.runner import (
     CELLS,
@@ -66,16 +64,29 @@ from dense_resnet.runner import (
     SessionRunner,
 )
 from segmentation import model_directory
-from segmentation.foreign_run import ALONE, ONEDNN, ONNX, SAVED_MODEL, SIZED, ForeignRunError, run_in_fresh_process
+from segmentation.export_files import (  # noqa: F401 - some for those who look here
+    DESCRIPTION,
+    FORMATS,
+    GRAPH,
+    ONNX,
+    SAVED_MODEL,
+    SEAL_SIZE,
+    SUFFIX,
+    check_replaceable,
+    check_request,
+    is_exported,
+    may_be_replaced,
+    read_description,
+)
+from segmentation.export_files import require as _require
+from segmentation.export_files import seal as _seal
+from segmentation.foreign_run import ALONE, ONEDNN, SIZED, ForeignRunError, run_in_fresh_process
 from segmentation.fused import takes_rates
 from segmentation.heads import IMAGE, SKIP_STRIDE, HeadPlan, plan_head
 from segmentation.labels import LabelSpace
 from segmentation.model import SegmentationModel
 
-FORMATS = SAVED_MODEL, ONNX
-GRAPH, DESCRIPTION = "saved_model.pb", Path("assets.extra") / "model.json"  # of a SavedModel
-SUFFIX = ".onnx"
-KEY, SEAL = "dense_resnet", "dense_resnet_sha256"  # of ONNX's metadata
+KEY = "dense_resnet"  # of ONNX's metadata
 OPSET = 17  # of ONNX's operators: read by every onnxruntime since 1.12
 LARGEST_CANVAS = 513  # pixels: of the comparison, where an export takes any size
 SMALL_CANVAS = 129  # pixels: of that in fresh processes, which only has to see that the file runs the same there
@@ -148,6 +159,11 @@ class Exported:
     space: LabelSpace | None  # likewise
     description: Mapping[str, Any]  # as it stands in the file
     network: Runner
+
+    @property
+    def side(self) -> int | None:
+        """Of the only canvas that it takes."""
+        return self.network.side
 
     @property
     def preprocessing(self) -> str:
@@ -248,9 +264,11 @@ def export(
     path = Path(path)
     plan = _plan_of(network)
     precision = check_request(plan, path, to, precision, side, onednn=onednn, require_sizes=require_sizes)
+    if onednn and not takes_rates(tf.float32):
+        raise InputError(f"onednn: this TensorFlow runs without oneDNN. Where the processor is an x86, set {ONEDNN}=1.")
     is_model = isinstance(network, SegmentationModel)
     if is_model and (space is None or space.num_classes != network.head.num_classes):
-        raise InputError(f"space must name the {network.head.num_classes} classes of the model.")
+        raise InputError(f"space must name the {counted(network.head.num_classes, 'class')} of the model.")
     head = network.head if is_model else None
     if side and side < (least := _least_canvas(plan, head)):
         raise InputError(f"size must be at least {least}: the head takes the image's mean over windows of that many pixels.")
@@ -283,69 +301,17 @@ def export(
                 f"of their std and at least {tolerance.label_agreement:.1%} are right in {precision}. {ADVICE[precision]}"
             )
         _check_elsewhere(written, path, opened, next(_cases(images, plan, side, opened.least_canvas, SMALL_CANVAS)))
-        _check_replaceable(path, to)  # once more: that took a while
+        check_replaceable(path, to)  # once more: that took a while
         checked.append((dataclasses.replace(opened, path=path), agreement))
 
     if to == SAVED_MODEL:
-        with files.replacing_folder(path, lambda there: _may_be_replaced(there, to)) as folder:
+        with files.replacing_folder(path, lambda there: may_be_replaced(there, to)) as folder:
             _write_saved_model(folder, compiled, description)
             check(folder)
     else:
         with files.replacing(path, check) as temporary:
             _write_onnx(temporary, compiled, description, _shapes(plan, head, side))
     return checked[0]
-
-
-def check_request(
-    plan: Plan,
-    path: str | os.PathLike[str],
-    to: str,
-    precision: str,
-    side: int | None,
-    *,
-    onednn: bool = False,
-    require_sizes: bool = False,
-) -> str:
-    """What :func:`export` refuses before any work; gives the precision that it will have.
-
-    Raises:
-        InputError: as there.
-    """
-    path = Path(path)
-    if to not in FORMATS:
-        raise InputError(f"to must be one of {', '.join(map(repr, FORMATS))} (not {to!r}).")
-    if to == ONNX:
-        if precision == BFLOAT16:
-            raise InputError("ONNX Runtime has no bfloat16 convolutions on processors: export to onnx in float32.")
-        if onednn:
-            raise InputError("onednn is for a SavedModel: an ONNX file leaves the kernels to its runtime.")
-        precision = FLOAT32 if precision == AUTO else precision
-        _require("tf2onnx", "onnx", "onnxruntime")
-    elif require_sizes:
-        raise InputError("require_sizes is for ONNX: a SavedModel has a signature with sizes and one without.")
-    elif onednn and not takes_rates(tf.float32):
-        raise InputError(f"onednn: this TensorFlow runs without oneDNN. Where the processor is an x86, set {ONEDNN}=1.")
-    if (path.suffix == SUFFIX) != (to == ONNX):
-        raise InputError(f"{path}: the name must {'' if to == ONNX else 'not '}end in {SUFFIX} for {to!r}.")
-    if side is not None:
-        nearest = plan.aligned_size(max(2, geometry.positive_integer("size", side)))[0]
-        if side != nearest:
-            raise InputError(f"size must be {plan.nominal_stride}n+1 pixels (not {side}); next: {nearest}.")
-    _check_replaceable(path, to)
-    return fused.chosen_precision(precision)
-
-
-def _check_replaceable(path: Path, to: str) -> None:
-    if os.path.lexists(path) and not _may_be_replaced(path, to):
-        raise InputError(f"{path}: exists, and is not an export of the same format. Move it away, or choose another name.")
-
-
-def is_exported(path: object) -> bool:
-    """Whether `path` is that of a SavedModel's folder or an .onnx file, of whomever."""
-    if not isinstance(path, str | os.PathLike):
-        return False
-    path = Path(path)
-    return (path / GRAPH).is_file() or (path.suffix == SUFFIX and path.is_file())
 
 
 def open_exported(path: str | os.PathLike[str]) -> Exported:
@@ -510,11 +476,9 @@ def _digest(graph: bytes, description: Mapping[str, Any]) -> str:
 
 
 def _opened_saved_model(folder: Path) -> Exported:
-    if not (folder / DESCRIPTION).is_file():
-        raise InputError(f"{folder}: has no {DESCRIPTION}, so it is no SavedModel of `export`, and is not run.")
+    description = read_description(folder)
     data = (folder / GRAPH).read_bytes()
     try:
-        description = strict_json.loads((folder / DESCRIPTION).read_bytes())
         fits = description["sha256"] == _digest(data, description)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / DESCRIPTION}: damaged, or not written by `export`: {error!r}.") from error
@@ -702,22 +666,6 @@ def _pad_explicitly(node: Any) -> None:
     node.attribute.extend([*kept, onnx.helper.make_attribute("pads", [*before, *after])])
 
 
-def _seal(data: bytes | memoryview) -> bytes:
-    """The digest of `data` as the last bytes of an ONNX file.
-
-    Protocol buffers may be written one behind the other, and are then read as one: these bytes are a model that has
-    nothing but an entry of metadata (field 14, an entry's key and value its fields 1 and 2).
-    """
-    entry = b"".join(
-        bytes([tag, len(text)]) + text
-        for tag, text in ((0x0A, SEAL.encode()), (0x12, hashlib.sha256(data).hexdigest().encode()))
-    )
-    return bytes([0x72, len(entry)]) + entry
-
-
-SEAL_SIZE = len(_seal(b""))
-
-
 def _opened_onnx(path: Path) -> Exported:
     data = path.read_bytes()
     if data[-SEAL_SIZE:] != _seal(memoryview(data)[:-SEAL_SIZE]):
@@ -793,22 +741,3 @@ def _versions(to: str) -> dict[str, str]:
     """Of what writes the file."""
     used = ("tensorflow", "tf2onnx", "onnx") if to == ONNX else ("tensorflow",)
     return {"dense_resnet": dense_resnet.__version__, **{name: importlib.metadata.version(name) for name in used}}
-
-
-def _require(*modules: str) -> None:
-    if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
-        raise InputError(f"for ONNX, {' and '.join(missing)} must be installed: pip install dense-resnet[onnx]")
-
-
-def _may_be_replaced(path: Path, to: str) -> bool:
-    """Whether an export of that format stands there, and nothing else, or an empty folder."""
-    if to == ONNX:
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            file.seek(-min(SEAL_SIZE, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            return file.read().startswith(_seal(b"")[: -len(hashlib.sha256().hexdigest())])
-        return False
-    if not path.is_dir():
-        return False
-    inside = {file.relative_to(path) for file in path.rglob("*")}
-    written = {Path(GRAPH), DESCRIPTION.parent, DESCRIPTION}
-    return not inside or inside - {Path("variables")} == written  # TensorFlow leaves that folder empty

@@ -17,7 +17,7 @@ image does. Under "padded" the head reads the whole canvas, as the original code
 and answer otherwise on a canvas of another size (``tests/test_canvases.py``).
 
 Variables have the names of the original DeepLab code, so that its checkpoints load
-(``tests/test_heads.py`` compares names and numbers with that code's).
+(``tests/test_heads.py`` compares names and numbers with that code's). Planning takes no TensorFlow.
 
 Sources: "Rethinking Atrous Convolution", https://arxiv.org/abs/1706.05587 (aspp); "Encoder-Decoder with Atrous Separable
 Convolution", https://arxiv.org/abs/1802.02611 (decoder, separable).
@@ -27,17 +27,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from dense_resnet import geometry
-from dense_resnet.canvas import covered, masked
-from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.plan import Conv, Norm, Plan, Unit, Variable
-from dense_resnet.resnet_utils import convolve, resnet_arg_scope
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 HEADS = ("fcn", "aspp", "decoder")
 ATROUS_PIXELS = (96, 192, 288)  # between the taps of the atrous branches: rates 6, 12, 18 at stride 16
@@ -69,7 +68,7 @@ class DepthwiseConv:
 
 
 Layer = Conv | DepthwiseConv
-Uniform = Callable[..., tf.Tensor]  # of a shape and a dtype: numbers in [0, 1)
+Uniform = Callable[..., "tf.Tensor"]  # of a shape and a dtype: numbers in [0, 1)
 
 
 @dataclass(frozen=True)
@@ -246,6 +245,12 @@ def build_head(
     Returns:
         Logits ``[batch, rows, columns, num_classes]``, of the features' size, or of the skip's under the decoder.
     """
+    import tensorflow as tf
+
+    from dense_resnet.canvas import covered, masked
+    from dense_resnet.compat import slim
+    from dense_resnet.resnet_utils import convolve, resnet_arg_scope
+
     with (
         slim.arg_scope(resnet_arg_scope(0.0, batch_norm_decay, is_training=is_training)),
         slim.arg_scope([slim.separable_conv2d], activation_fn=tf.nn.relu, normalizer_fn=slim.batch_norm),
@@ -271,6 +276,10 @@ def build_head(
 
 
 def _stack(net: tf.Tensor, layers: tuple[Layer, ...], inside: tf.Tensor | None) -> tf.Tensor:
+    from dense_resnet.canvas import masked
+    from dense_resnet.compat import slim
+    from dense_resnet.resnet_utils import convolve
+
     for layer in layers:
         net = masked(net, inside) if layer.kernel > 1 else net
         if isinstance(layer, DepthwiseConv):
@@ -282,6 +291,8 @@ def _stack(net: tf.Tensor, layers: tuple[Layer, ...], inside: tf.Tensor | None) 
 
 def image_mean(head: HeadPlan, features: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
     """The mean over the cells `inside`, of `features` that are 0 elsewhere, or over every window of the head's crop."""
+    import tensorflow as tf
+
     if inside is not None:
         cells = tf.reduce_sum(tf.cast(inside, features.dtype), [1, 2], keepdims=True)
         return tf.reduce_sum(features, [1, 2], keepdims=True) / cells
@@ -292,4 +303,6 @@ def image_mean(head: HeadPlan, features: tf.Tensor, inside: tf.Tensor | None) ->
 
 def enlarged(values: tf.Tensor, size: Any) -> tf.Tensor:
     """`values` on another grid of cells, corner on corner."""
+    import tensorflow as tf
+
     return tf.raw_ops.ResizeBilinear(images=values, size=size, align_corners=True)  # tf.image.resize has no align_corners

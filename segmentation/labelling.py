@@ -26,19 +26,20 @@ from PIL import Image
 
 from dense_resnet import files, images, journal
 from dense_resnet.checkpoints import safetensors
-from dense_resnet.errors import InputError, UnreadableError
+from dense_resnet.errors import InputError, UnreadableError, counted
 from dense_resnet.geometry import positive_integer
 from dense_resnet.images import Found
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from dense_resnet.pace import in_order
-from dense_resnet.runner import Runner
+from segmentation.inference import Inference
 from segmentation.labels import encode_label
-from segmentation.prediction import Inference, Prediction, Predictor
 from segmentation.records import without_suffix
 
 if TYPE_CHECKING:
+    from dense_resnet.runner import Runner
     from segmentation.export import Exported
     from segmentation.model_directory import SavedModel
+    from segmentation.prediction import Prediction
 
 FORMAT = 1
 LOG, PROTOCOL = "predictions", "protocol.json"
@@ -101,6 +102,8 @@ class Labelling:
     ) -> None:
         if saved.space is None or saved.head is None:
             raise InputError(f"{saved.path}: this is a backbone without a segmentation head: `extract` takes it.")
+        from segmentation.prediction import Predictor  # and TensorFlow
+
         self._predictor = Predictor(runner, saved.head, inference, batch)
         self._batch, self._threads = batch, positive_integer("threads", threads)
         self.space, self.out, self.shard, self.max_pixels = saved.space, Path(out), shard, max_pixels
@@ -115,7 +118,7 @@ class Labelling:
 
     def path_of(self, image: Found, kind: str = LABELS) -> Path:
         """Where the labels of `image` go, or its OVERLAY or PROBABILITIES."""
-        return self.out / f"{without_suffix(image.relative)}{kind}"
+        return target_of(image, self.out, kind)
 
     def run(
         self,
@@ -137,7 +140,7 @@ class Labelling:
                 that are not finite.
         """
         journal.check_on_error(on_error)
-        self._check_names(found)
+        check_targets(found, self.out)
         index, count = self.shard
         found = list(found)[index::count]
         if on_error == FAIL:
@@ -153,7 +156,7 @@ class Labelling:
             if bad:
                 listed = "\n".join(bad[:MOST_SHOWN])
                 raise InputError(
-                    f"{len(bad)} of {len(found)} images cannot be used; nothing was computed. "
+                    f"{len(bad):,} of {counted(len(found), 'image')} cannot be used; nothing was computed. "
                     f"--on-error skip leaves them out.\n{listed}"
                 )
         files.probe_folder(self.out)
@@ -268,18 +271,27 @@ class Labelling:
             self.path_of(image, kind).unlink(missing_ok=True)
         log.add({"path": image.relative, "status": ERROR, "error": str(error)})
 
-    def _check_names(self, found: Sequence[Found]) -> None:
-        owners: dict[Path, Found] = {}
-        for image in found:
-            other = owners.setdefault(self.path_of(image), image)
-            if other is not image:
-                raise InputError(
-                    f"the labels of {other.path} and {image.path} would both be {self.path_of(image)}. Rename one."
-                )
-            if files.lies_in(image.path, self.out):
-                raise InputError(f"{self.out}: holds the images themselves ({image.path}). Choose an --out of its own.")
-            if not files.name_fits(self.path_of(image, PROBABILITIES)):
-                raise InputError(f"{image.path}: the name is too long for a file name with {PROBABILITIES} behind it.")
+
+def target_of(image: Found, out: Path, kind: str = LABELS) -> Path:
+    """Where the labels of `image` go in the folder `out`, or its OVERLAY or PROBABILITIES."""
+    return out / f"{without_suffix(image.relative)}{kind}"
+
+
+def check_targets(found: Sequence[Found], out: Path) -> None:
+    """Refuses, before any work and without TensorFlow, a folder that the labels of some images cannot go to.
+
+    Raises:
+        InputError: it is no folder or holds the images, two images would have labels of one name, or a name is too long.
+    """
+    files.check_folder(out)
+    images.check_apart(found, out)
+    owners: dict[Path, Found] = {}
+    for image in found:
+        other = owners.setdefault(target_of(image, out), image)
+        if other is not image:
+            raise InputError(f"the labels of {other.path} and {image.path} would both be {target_of(image, out)}. Rename one.")
+        if not files.name_fits(target_of(image, out, PROBABILITIES)):
+            raise InputError(f"{image.path}: the name is too long for a file name with {PROBABILITIES} behind it.")
 
 
 def _sha256(data: bytes) -> str:

@@ -24,28 +24,47 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
-from dense_resnet import checkpoints, files, journal, strict_json, variants
-from dense_resnet.backbone import Backbone
+from dense_resnet import checkpoints, files, journal, kinds, strict_json, variants
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.checkpoints.origin import Origin
-from dense_resnet.errors import InputError
-from dense_resnet.fused import AUTO
+from dense_resnet.errors import InputError, counted
 from dense_resnet.plan import Plan
+from dense_resnet.precision import AUTO
 from dense_resnet.preprocessing import SCHEMES
-from dense_resnet.resnet_utils import BATCH_NORM_DECAY
-from dense_resnet.runner import Runner
 from segmentation import heads
 from segmentation.labels import LabelSpace
-from segmentation.model import SegmentationModel, check_weights
+
+if TYPE_CHECKING:
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.runner import Runner
+    from segmentation.model import SegmentationModel
 
 FORMAT = 1
 DESCRIPTION, WEIGHTS = "model.json", checkpoints.MODEL_WEIGHTS
 COPY = "model"  # the description's key in the weights' metadata
+MOST_NAMED = 5  # of a folder's files, in a message
 EDITABLE = ("classes", "ignore_label", "origin", "training")  # what of the description people may change
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a network without its weights."""
+
+    plan: Plan  # the backbone's
+    head: heads.HeadPlan | None = None  # of a segmentation model
+    space: LabelSpace | None = None  # its classes
+    side: int | None = None  # of the only canvas that it takes, where it was exported for one
+    validation_size: int | None = None  # side of the canvas that it was validated on, where it was
+
+    @property
+    def size(self) -> int | None:
+        """Side of the canvas that images are run on where no other is asked for."""
+        return self.side or self.validation_size
 
 
 @dataclass(frozen=True)
@@ -151,24 +170,23 @@ def load_model(
     Raises:
         InputError: a file is missing or damaged, the two do not belong together, or the output_stride cannot be.
     """
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.resnet_utils import BATCH_NORM_DECAY
+    from segmentation.model import SegmentationModel, check_weights
+
     folder = Path(folder)
     weights, sha256, described = _read(folder)
     backbone_decay, head_decay = batch_norm_decays or (BATCH_NORM_DECAY, heads.BATCH_NORM_DECAY)
-    with _explained(folder):
-        plan = plan_from(described, output_stride)
-        if described["head"] is None:
-            raise InputError(
-                "this is a backbone without a segmentation head: `extract` takes it, and `train --weights` starts from it."
-            )
-        head = heads.plan_head(plan, **head_options(described))
-        space = space_from(described)
+    with explained(folder / DESCRIPTION):
+        outline = outline_from(described, output_stride)
+        check_head(outline)
         training = dict(described["training"])
-    _compare_with_copy(folder, described, space)
-    check_weights((*plan.variables, *head.variables), weights, str(folder / WEIGHTS))
-    backbone = Backbone(plan, seed=0, batch_norm_decay=backbone_decay)
+    _compare_with_copy(folder, described, outline.space)
+    check_weights((*outline.plan.variables, *outline.head.variables), weights, str(folder / WEIGHTS))
+    backbone = Backbone(outline.plan, seed=0, batch_norm_decay=backbone_decay)
     model = SegmentationModel(backbone, **head_options(described), seed=0, batch_norm_decay=head_decay)
     model.assign(weights, str(folder / WEIGHTS))
-    return SavedModel(model, space, described["preprocessing"], training, sha256, folder)
+    return SavedModel(model, outline.space, described["preprocessing"], training, sha256, folder)
 
 
 def load_backbone(
@@ -183,9 +201,12 @@ def load_backbone(
     Raises:
         InputError: as :func:`load_model`.
     """
+    from dense_resnet.backbone import Backbone
+    from segmentation.model import check_weights
+
     folder = Path(folder)
     weights, _, described = _read(folder)
-    with _explained(folder):
+    with explained(folder / DESCRIPTION):
         plan = plan_from(described, output_stride, multi_grid)
     _compare_with_copy(folder, described)
     check_weights(plan.variables, weights, str(folder / WEIGHTS))
@@ -197,41 +218,107 @@ def load_backbone(
 def saved_plan(
     folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
 ) -> Plan:
-    """The plan of :func:`load_backbone`, from ``model.json`` alone; whether the weights belong to it is not looked at.
+    """The plan of :func:`load_backbone`, from :func:`read_description` alone.
 
     Raises:
-        InputError: the file is missing or damaged, or the output_stride cannot be.
+        InputError: the description is missing or damaged, or the output_stride cannot be.
     """
     folder = Path(folder)
+    described = read_description(folder)
+    with explained(folder / DESCRIPTION):
+        return plan_from(described, output_stride, multi_grid)
+
+
+def saved_outline(folder: str | os.PathLike[str], output_stride: int | None = None) -> Outline:
+    """The outline of :func:`load_model`, from :func:`read_description` alone.
+
+    Raises:
+        InputError: the description is missing or damaged, or the output_stride cannot be.
+    """
+    folder = Path(folder)
+    described = read_description(folder)
+    with explained(folder / DESCRIPTION):
+        return outline_from(described, output_stride)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What a model directory says of itself: ``model.json``, or the weights' copy where a kill fell between the two files.
+
+    TensorFlow is not needed for it. Whether the weights' values belong to it is not looked at: loading does that.
+
+    Raises:
+        InputError: it is not a model directory, or what it says is damaged.
+    """
+    check_model_directory(folder)
+    copy = None
+    with contextlib.suppress(SafetensorError, ValueError, OSError):  # loading says what is wrong with it
+        copy = safetensors.metadata(folder / WEIGHTS).get(COPY)
     path = folder / DESCRIPTION
-    if not path.is_file():
-        raise InputError(f"{folder}: no model directory: it has no {DESCRIPTION}. `train` and `convert` write one.")
-    with _explained(folder):
-        return plan_from(strict_json.loads(path.read_bytes()), output_stride, multi_grid)
+    with explained(path):
+        described = dict(strict_json.loads(path.read_bytes())) if path.is_file() else {}
+    if isinstance(copy, dict) and copy.get("weights_sha256") != described.get("weights_sha256"):
+        return copy
+    if not described:
+        raise InputError(f"{folder}: has no {DESCRIPTION}, and {WEIGHTS} does not say either which network it is of.")
+    return described
+
+
+def check_model_directory(path: str | os.PathLike[str]) -> None:
+    """Refuses what is not a model directory, and says what it is.
+
+    Raises:
+        InputError: nothing is at `path`, or something else.
+    """
+    path = Path(path)
+    if (path / DESCRIPTION).is_file() or (path / WEIGHTS).is_file():
+        return
+    written = "`train` and `convert --to model-dir` write model directories"
+    if path.name in (DESCRIPTION, WEIGHTS) and path.is_file():
+        raise InputError(f"{path}: this is one file of a model directory: give the folder, {path.parent}.")
+    if path.exists() or path.with_name(f"{path.name}{checkpoints.slim.INDEX}").exists():
+        raise InputError(f"{path}: this is {_kind_of(path)}, not a model directory. {written}.")
+    if str(path) in variants.VARIANTS:
+        raise InputError(f"{path}: this is the name of a variant, which has no weights, and a model is expected. {written}.")
+    raise InputError(f"{path}: no such folder. A model directory is expected: {written}.")
+
+
+def _kind_of(path: Path) -> str:
+    """What `path` is instead of a model directory."""
+    if path.is_dir():
+        inside = sorted(entry.name for entry in path.iterdir())
+        if "saved_model.pb" in inside:
+            return "a SavedModel"
+        if models := [name for name in inside if is_model_directory(path / name)]:
+            return f"a folder with model directories in it ({', '.join(models[:MOST_NAMED])})"
+        if checkpoints.slim.STATE in inside or any(name.endswith(checkpoints.slim.INDEX) for name in inside):
+            return "a folder of TensorFlow checkpoints"
+        return f"a folder of other files ({', '.join(inside[:MOST_NAMED])})" if inside else "an empty folder"
+    kind = None
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        kind = kinds.kind_of(file.read(kinds.LENGTH))
+    holds_weights = ".ckpt" in path.name or path.suffix in checkpoints.SUFFIXES or not path.exists()
+    return kind or ("a file of weights" if holds_weights else "a file")
 
 
 def _read(folder: Path) -> tuple[checkpoints.Weights, str, dict[str, Any]]:
     """The weights, their fingerprint, and the description that belongs to them."""
-    if not (folder / DESCRIPTION).is_file() and not (folder / WEIGHTS).is_file():
-        raise InputError(
-            f"{folder}: no model directory: it has neither {DESCRIPTION} nor {WEIGHTS}. `train` and `convert` write one."
-        )
+    check_model_directory(folder)
     weights = safetensors.read(folder / WEIGHTS)
     sha256 = checkpoints.fingerprint(weights)
     return weights, sha256, _description(folder, sha256)
 
 
 @contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Says of whatever is wrong with the description that it is."""
+def explained(path: Path) -> Iterator[None]:
+    """Names the description at `path` in the error of whatever is wrong with it."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{folder / DESCRIPTION}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     except OSError as error:  # of reading, which does not know the file's name
-        raise InputError(f"{folder / DESCRIPTION}: cannot be read: {error.strerror or error}.") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder / DESCRIPTION}: damaged, or edited by mistake: {error!r}.") from error
+        raise InputError(f"{path}: damaged, or edited by mistake: {error!r}.") from error
 
 
 def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
@@ -268,8 +355,9 @@ def _compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelS
     classes = copy.get("classes")
     if space is not None and (not isinstance(classes, list) or space.num_classes != len(classes)):
         raise InputError(
-            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {space.num_classes} classes, and {WEIGHTS} are "
-            f"of {len(classes) if isinstance(classes, list) else 'none'}. Classes may be renamed, not added or left out."
+            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {counted(space.num_classes, 'class')}, and "
+            f"{WEIGHTS} are of {len(classes) if isinstance(classes, list) else 'none'}. Classes may be renamed, not added or "
+            "left out."
         )
 
 
@@ -285,6 +373,8 @@ def description_of(
     training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a network is, for JSON: all but its weights. A backbone alone has no `space`; see :func:`save_model`."""
+    from segmentation.model import SegmentationModel
+
     backbone = network.backbone if isinstance(network, SegmentationModel) else network
     plan = backbone.plan
     description = {
@@ -341,6 +431,23 @@ def plan_from(
         num_classes=description.get("num_classes"),
     )
     return dataclasses.replace(plan, preprocessing=description["preprocessing"])
+
+
+def outline_from(description: Mapping[str, Any], output_stride: int | None = None) -> Outline:
+    """The network that a description is of. Errors as :func:`plan_from`."""
+    plan, head, space = plan_from(description, output_stride), None, None
+    if description["head"] is not None:
+        head = heads.plan_head(plan, **head_options(description))
+        space = space_from(description)
+    return Outline(plan, head, space, description.get("side"), validation_size(description["training"]))
+
+
+def check_head(outline: Outline) -> None:
+    """Raises an :class:`InputError` for a backbone alone."""
+    if outline.head is None:
+        raise InputError(
+            "this is a backbone without a segmentation head: `extract` takes it, and `train --weights` starts from it."
+        )
 
 
 def head_options(description: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,47 +28,10 @@ from dense_resnet import geometry
 from dense_resnet.errors import InputError
 from dense_resnet.runner import CELLS, Runner
 from segmentation.heads import PADDED, SKIP_STRIDE, HeadPlan
-from segmentation.presets import SIZES, UPSAMPLES
+from segmentation.inference import INPUT, NATIVE, SIZE, USUAL, Inference  # noqa: F401 - some for those who look here
 
-SIZE = 513  # pixels, the field's canvas
-NATIVE, INPUT = SIZES
-FACTORS = (0.1, 10.0)  # the least and the greatest scale
 OVERLAP = 1 / 3  # of a window with the next, at least
 LEAST_FILLED = 0.5  # share of its canvas that an image fills, where the head reads all of it
-
-
-@dataclass(frozen=True)
-class Inference:
-    """How a model is run on an image."""
-
-    size: int = SIZE  # side of the canvas, 32n+1
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False  # each scale also mirrored left to right
-    tile: int | None = None  # side of sliding windows, 32n+1; None runs the image whole
-    upsample: str = UPSAMPLES[0]
-    score: str = NATIVE  # "input" keeps the padding, for evaluators that score the canvas
-
-    def check(self, nominal_stride: int) -> None:
-        """Raises an :class:`InputError` for values that cannot be."""
-        for name, side in (("size", self.size), ("tile", self.tile)):
-            if side is None:
-                continue
-            nearest = geometry.aligned_size(max(2, geometry.positive_integer(name, side)), nominal_stride)
-            if side != nearest:
-                raise InputError(f"{name} must be {nominal_stride}n+1 pixels (not {side}); next: {nearest}.")
-        least, greatest = FACTORS
-        if not self.scales or not all(least <= scale <= greatest for scale in self.scales):
-            raise InputError(f"scales must be factors from {least} to {greatest} (not {self.scales}).")
-        for name, value, allowed in (("upsample", self.upsample, UPSAMPLES), ("score", self.score, SIZES)):
-            if value not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)} (not {value!r}).")
-        if self.score == INPUT and (self.averages or self.tile):
-            raise InputError("scoring the input canvas has no meaning for several scales, mirror images or sliding windows.")
-
-    @property
-    def averages(self) -> bool:
-        """Whether several runs make one answer, or one was scaled."""
-        return self.flip or self.scales != (1.0,)
 
 
 @dataclass(frozen=True)
@@ -100,7 +63,7 @@ class Predictor:
     (40, 60)
     """
 
-    def __init__(self, runner: Runner, head: HeadPlan, inference: Inference = Inference(), batch: int = 1) -> None:
+    def __init__(self, runner: Runner, head: HeadPlan, inference: Inference = USUAL, batch: int = 1) -> None:
         self.plan, self.head, self.inference = runner.plan, head, inference
         self.batch = geometry.positive_integer("batch", batch)
         inference.check(self.plan.nominal_stride)

@@ -34,7 +34,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,17 @@ from dense_resnet.errors import InputError, counted
 from dense_resnet.plan import Plan
 from dense_resnet.preprocessing import preprocess
 from dense_resnet.runner import EXACT
-from dense_resnet.slim_module import checked_seed
 from segmentation import losses, metrics
 from segmentation.confusion import ConfusionMatrix
 from segmentation.heads import HeadPlan
+from segmentation.inference import Inference
 from segmentation.inspection import Checked, check_splits
 from segmentation.model import SegmentationModel
 from segmentation.model_directory import DESCRIPTION, WEIGHTS, save_model
-from segmentation.prediction import Inference, Predictor
+from segmentation.prediction import Predictor
+from segmentation.recipe import BFLOAT16, FLOAT32, SMALLEST_BATCH, Recipe, batch_norm_decay  # noqa: F401 - some for those who look here
 from segmentation.samples import Dataset, Sample
-from segmentation.transforms import Augmentation, augment, placed
+from segmentation.transforms import augment, placed
 
 FORMAT = 1
 FOLDER, LAST = "training", "last"
@@ -67,7 +68,6 @@ STATE, LOG, CURVES = "state.safetensors", "log.jsonl", "tensorboard"
 MOMENTUM = "momentum/"  # before a variable's name
 EXIF = "exif"  # a dataset's
 PADDING = -1  # label around a view of a dataset without an ignore label: no file holds it, and it is ignored
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
 MIXED = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's own rewriting of float32 graphs
 READERS = 2  # threads
 BATCHES_AHEAD = 3  # of the step, being read
@@ -75,7 +75,6 @@ CURVE_EVERY = 10  # steps between points of the curves
 PICTURES = 4  # validation images that are shown
 COLLAPSED = 0.99  # share of the predicted pixels in one class
 FAR_APART = 0.3  # half the sum of differences between two label histograms
-SMALLEST_BATCH = 12  # images below which batch statistics do harm: DeepLab's advice
 LOST = (  # what TensorFlow raises where another worker does not answer
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -89,76 +88,6 @@ Progress = Callable[[str, int, int, str], None]  # (what is being done, images d
 
 def quiet(what: str, done: int, total: int, note: str) -> None:
     """No progress."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. All of it is recorded, and a run goes on only under the same."""
-
-    steps: int
-    batch: int = 8  # images a step, of all devices together
-    learning_rate: float = 0.007
-    head_rate: float = 1.0  # factor on the head's learning rate
-    warmup: int = 0  # steps of a rate that grows from 0
-    power: float = 0.9  # of the poly schedule: rate * (1 - step / steps) ** power
-    momentum: float = 0.9
-    weight_decay: float = 0.0001  # L2 of the convolutions' weights, as slim counts it
-    clip: float | None = None  # the gradients' greatest global norm
-    freeze_batch_norm: bool = False
-    class_weights: tuple[float, ...] | None = None
-    hardest: float = 1.0  # share of each image's pixels that count
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    seed: int = 0
-    precision: str = FLOAT32
-    validate_every: int = 500  # steps; and at the end
-    save_every: int = 500
-
-    def check(self, num_classes: int) -> None:
-        """Raises an :class:`InputError` for values that cannot be."""
-        for name in ("steps", "batch", "validate_every", "save_every"):
-            geometry.positive_integer(name, getattr(self, name))
-        for name in ("learning_rate", "head_rate", "power"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be above 0 (not {getattr(self, name)}).")
-        for name in ("momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 0 and below 1 (not {getattr(self, name)}).")
-        if not 0 <= self.warmup < self.steps:
-            raise InputError(f"warmup must be at least 0 and below the {self.steps} steps (not {self.warmup}).")
-        if self.clip is not None and not 0 < self.clip < math.inf:
-            raise InputError(f"clip must be above 0 (not {self.clip}).")
-        if not 0 < self.hardest <= 1:
-            raise InputError(f"hardest must be a share above 0 and up to 1 (not {self.hardest}).")
-        if self.precision not in (FLOAT32, BFLOAT16):
-            raise InputError(f"precision must be {FLOAT32!r} or {BFLOAT16!r} (not {self.precision!r}).")
-        checked_seed(self.seed)
-        weights = self.class_weights
-        if weights is not None and not (
-            len(weights) == num_classes and all(0 <= weight < math.inf for weight in weights) and any(weights)
-        ):
-            raise InputError(
-                f"class_weights must be one number of at least 0 for each of the {num_classes} classes, not all 0 "
-                f"(not {' '.join(f'{weight:g}' for weight in weights):.80})."
-            )
-        self.augmentation.check()
-
-    def rate(self, step: int) -> float:
-        """The backbone's learning rate at `step`.
-
-        >>> Recipe(steps=100, warmup=10, learning_rate=1.0).rate(4), Recipe(steps=4, power=1.0, learning_rate=1.0).rate(3)
-        (0.4..., 0.25)
-        """
-        rate = self.learning_rate * (1 - step / self.steps) ** self.power
-        return rate * min(1.0, (step + 1) / self.warmup) if self.warmup else rate
-
-
-def batch_norm_decay(usual: float, steps: int) -> float:
-    """A moving average's decay that has forgotten its start after `steps` steps.
-
-    >>> batch_norm_decay(0.997, 200), batch_norm_decay(0.997, 30000)
-    (0.95, 0.997)
-    """
-    return min(usual, max(0.0, 1 - 10 / steps))
 
 
 def unreached(plan: Plan, head: HeadPlan, crop: tuple[int, int]) -> str | None:
@@ -247,7 +176,7 @@ class Training:
         self._few = own if pools and own < SMALLEST_BATCH else None  # images, of which the pooled features' norm takes none
         space = dataset.space
         if space.num_classes != model.head.num_classes:
-            raise InputError(f"{dataset.name} has {space.num_classes} classes, the model {model.head.num_classes}.")
+            raise InputError(f"{dataset.name} has {counted(space.num_classes, 'class')}, the model {model.head.num_classes}.")
         if validation is not None and validation.space.names != space.names:
             raise InputError(f"{validation.name}: its classes differ from those of {dataset.name}.")
         self._worker, self._workers = _place(self.strategy)

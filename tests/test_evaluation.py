@@ -1246,7 +1246,7 @@ def test_skipped_images_are_listed_by_the_command(capsys, own_pairs, model_folde
 
 
 MISTAKES = {
-    "no model": (["--model", "{out}/nothing"], "no model directory: it has neither model.json nor weights.safetensors"),
+    "no model": (["--model", "{out}/nothing"], "nothing: no such folder. A model directory is expected"),
     "an aligned size": (["--model", "{model}", "--size", 512], "size must be 16n+1 pixels (not 512); next: 513."),
     "an output stride": (
         ["--model", "{model}", "--output-stride", 5],

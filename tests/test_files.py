@@ -331,3 +331,14 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
     with pytest.raises(InputError, match="file: cannot be written to: it is a file"):
         files.probe_folder(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_that_cannot_be_is_refused_and_none_is_made(tmp_path):
+    (tmp_path / "file").touch()
+    files.check_folder(tmp_path / "new" / "newer")
+    for path, reason in (("file", "it is a file"), ("file/new/newer", f"{tmp_path / 'file'} is a file")):
+        with pytest.raises(InputError, match=f"{path}: cannot be written to: {reason}"):
+            files.check_folder(tmp_path / path)
+        with pytest.raises(InputError, match=f"{path}: cannot be written to: {reason}"):
+            files.probe_folder(tmp_path / path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [  # from the ground up; a file may import from floors before its own
     ["errors"],
     ["geometry", "files", "machine", "processes", "png", "jpeg", "strict_json", "kinds"],
-    ["analysis"],
+    ["analysis", "precision"],
     ["plan"],
     ["variants"],
     ["preprocessing", "images", "compat", "journal", "pace", "canvas"],
@@ -24,7 +24,7 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
     ["checkpoints.report", "checkpoints.keras", "checkpoints.torchvision"],
     ["checkpoints"],
     ["features"],
-    ["backbone", "keras_resnet", "picture"],
+    ["backbone", "keras_resnet", "picture", "settings"],
     ["laws", "extraction"],
     ["parity"],
     ["competitors"],
@@ -34,13 +34,14 @@ FLOORS = [  # from the ground up; a file may import from floors before its own
 SEGMENTATION = [
     ["confusion", "metrics", "calibration", "heads", "labels", "losses", "transforms", "records", "foreign_run"],
     ["boundaries", "intervals", "numbering", "presets", "scenes", "samples", "fused"],
-    ["model"],
+    ["model", "inference", "recipe"],
     ["inspection", "model_directory", "prediction", "report", "results"],
+    ["export_files"],
     ["export", "training"],
     ["evaluation", "labelling", "conversion"],
     ["benchmark"],
 ]
-GROUND = {"errors", "geometry", "files", "machine", "processes", "analysis", "plan", "variants"}
+GROUND = {"errors", "geometry", "files", "machine", "processes", "analysis", "precision", "plan", "variants"}
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 PRIVATE_TO_COMPAT = ("tensorflow.python", "tf_keras")
 
@@ -126,9 +127,19 @@ def test_planning_imports_no_tensorflow():
     assert not loaded & {"tensorflow", "tf_slim", "tf_keras", "keras", "numpy", "cv2", "PIL", "safetensors"}
 
 
+def test_what_checks_requests_imports_no_tensorflow():
+    light = [
+        "dense_resnet.checkpoints", "dense_resnet.settings", "segmentation.conversion", "segmentation.evaluation",
+        "segmentation.export_files", "segmentation.heads", "segmentation.inference", "segmentation.labelling",
+        "segmentation.model_directory", "segmentation.recipe", "segmentation.samples",
+    ]  # fmt: skip
+    assert not loaded_by(f"import {', '.join(light)}") & {"tensorflow", "tf_slim", "tf_keras", "keras"}
+
+
 def test_describe_imports_no_tensorflow():
     loaded = loaded_by("from tools import cli; cli.main(['describe', 'resnet_v2_50'])")
     assert not loaded & {"tensorflow", "numpy", "rich"}
+    assert "tensorflow" not in loaded_by("from tools import cli; assert cli.main(['describe', 'tools/scenes_model']) == 0")
 
 
 def test_the_public_face():

@@ -406,7 +406,7 @@ def test_a_signal_stops_the_command(capsys, model_folder, folder, tmp_path, monk
 
 
 MISTAKES = {
-    "no model": (["{folder}", "--model", "{out}"], "no model directory: it has neither model.json nor weights.safetensors"),
+    "no model": (["{folder}", "--model", "{out}"], "no such folder. A model directory is expected"),
     "a size": (["{folder}", "--model", "{model}", "--size", "512"], "size must be 16n+1 pixels (not 512); next: 513."),
     "a tile": (["{folder}", "--model", "{model}", "--tile", "100"], "tile must be 16n+1 pixels (not 100); next: 113."),
     "no images": (["{model}", "--model", "{model}"], "the folder holds no image"),

@@ -19,7 +19,7 @@ from dense_resnet.errors import InputError
 from segmentation.heads import HEADS
 from segmentation.labels import LabelClass, LabelSpace, reduce_zero_label
 from segmentation.model import SegmentationModel
-from segmentation.model_directory import DESCRIPTION, WEIGHTS, load_backbone, load_model, save_model, saved_plan
+from segmentation.model_directory import DESCRIPTION, WEIGHTS, load_backbone, load_model, save_model, saved_outline, saved_plan
 
 SPACE = LabelSpace.from_json({"classes": ["sky", "road", "car", "tree", "wall"]})
 IMAGES = images_of((40, 70))
@@ -157,10 +157,54 @@ def test_truncated_weights(saved):
         load_model(saved)
 
 
-def test_no_model_directory(tmp_path):
-    for folder in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(InputError, match="no model directory: it has neither model.json nor weights.safetensors"):
-            load_model(folder)
+def other_files(folder):
+    """(what is taken for a model directory, what the message says that it is)."""
+    (folder / "data").mkdir()
+    (folder / "data" / "list.txt").write_text("a.png")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "model.ckpt-7.index").touch()
+    (folder / "exported").mkdir()
+    (folder / "exported" / "saved_model.pb").touch()
+    (folder / "picture").write_bytes(b"\x89PNG\r\n")
+    (folder / "w.pth").write_bytes(bytes(range(128, 256)))
+    (folder / "other").write_bytes(bytes(range(128, 256)))
+    (folder / "empty").mkdir()
+    (folder / "models" / "a").mkdir(parents=True)
+    (folder / "models" / "a" / DESCRIPTION).write_text("{}")
+    yield "nothing", "nothing: no such folder. A model directory is expected"
+    yield "resnet_v1_18", "resnet_v1_18: this is the name of a variant, which has no weights"
+    yield "data", r"data: this is a folder of other files \(list.txt\), not a model directory"
+    yield "checkpoints", "checkpoints: this is a folder of TensorFlow checkpoints, not"
+    yield "checkpoints/model.ckpt-7", "model.ckpt-7: this is a file of weights, not"
+    yield "exported", "exported: this is a SavedModel, not"
+    yield "picture", "picture: this is a PNG picture, not"
+    yield "w.pth", "w.pth: this is a file of weights, not"
+    yield "other", "other: this is a file, not"
+    yield "empty", "empty: this is an empty folder, not"
+    yield "models", r"models: this is a folder with model directories in it \(a\), not"
+    yield "models/a/model.json", "model.json: this is one file of a model directory: give the folder, models/a"
+
+
+def test_what_is_not_a_model_directory_is_called_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, message in other_files(tmp_path):
+        for load in (load_model, load_backbone, saved_plan, saved_outline):
+            with pytest.raises(InputError, match=message):
+                load(path)
+
+
+def test_what_is_known_without_the_weights(saved, model):
+    """From model.json, or from the weights' copy: where there is no model.json, and where a kill left an older one."""
+    expected = load_model(saved)
+    for change in (lambda: None, lambda: edit(saved, weights_sha256="0", output_stride=8), (saved / DESCRIPTION).unlink):
+        change()
+        outline = saved_outline(saved)
+        assert (outline.plan, outline.head, outline.space) == (expected.plan, expected.head, expected.space)
+        assert saved_plan(saved) == expected.plan
+    assert saved_outline(saved, 8).plan.output_stride == 8
+    safetensors.write(saved / WEIGHTS, model.weights)
+    with pytest.raises(InputError, match=r"has no model\.json, and weights\.safetensors does not say either which network"):
+        saved_outline(saved)
 
 
 def test_missing_weights(saved):
@@ -248,7 +292,7 @@ def test_weights_of_another_model(saved, tmp_path):
 def test_nothing_is_made_that_the_weights_do_not_fill(load, changes, message, saved, model, monkeypatch):
     safetensors.write(saved / WEIGHTS, model.weights)  # without a description of their own
     edit(saved, output_stride=8, **changes)
-    monkeypatch.setattr("segmentation.model_directory.Backbone", None)
+    monkeypatch.setattr("dense_resnet.backbone.Backbone", None)
     with pytest.raises(InputError, match=rf"weights\.safetensors: tiny/.*{message}"):
         load(saved)
 

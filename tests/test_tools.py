@@ -160,7 +160,7 @@ MISTAKES = {
     ),
     "a wrong size": (
         ["--model", "resnet_v1_18", "--random-weights", "0", "--size", "512"],
-        "size must be 32n+1 pixels, so that cells sit exactly on pixels (not 512); next: 481 and 513",
+        "size must be 32n+1 pixels (not 512); next: 513",
     ),
     "a missing file": (
         ["--model", "resnet_v1_18", "--weights", "/nowhere/model.ckpt"],
@@ -201,6 +201,210 @@ def test_the_commonest_mistakes(mistake, capsys, small_weights, image_folder, tm
     assert message in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+MODEL, RANDOM = ("--model", "resnet_v1_18"), ("--model", "resnet_v1_18", "--random-weights", "0")
+TO = ("--out", "out")
+EARLY = {  # what needs neither TensorFlow nor a network: a message of its own each, and the command line that gets it
+    "nowhere: no such file or folder.": [
+        ("extract", "nowhere", *RANDOM, *TO), ("predict", "nowhere", "--model", "{model}", *TO), ("doctor", "nowhere"),
+        ("train", "nowhere", *MODEL, *TO), ("evaluate", "nowhere", "--model", "{model}", *TO),
+    ],
+    "nowhere: no such file or folder, and no variant's name": [
+        ("extract", "data", "--model", "nowhere", *TO), ("check", "nowhere"), ("describe", "nowhere"),
+        ("export", "nowhere", "--to", "savedmodel", *TO), ("train", "data", "--model", "nowhere", *TO),
+    ],
+    "nowhere: no such folder. A model directory is expected": [
+        ("predict", "data", "--model", "nowhere", *TO), ("evaluate", "data", "--model", "nowhere", *TO),
+        ("train", "data", "--init", "nowhere", *TO),
+    ],
+    "resnet_v1_18: this is the name of a variant": [
+        ("predict", "data", *MODEL, *TO), ("evaluate", "data", *MODEL, *TO), ("train", "data", "--init", *MODEL[1:], *TO),
+    ],
+    "data/dataset.json: this is text that begins": [
+        ("predict", "data", "--model", "data/dataset.json", *TO), ("evaluate", "data", "--model", "data/dataset.json", *TO),
+    ],
+    "data: this is a folder of other files (dataset.json, images, labels), not a model directory": [
+        ("extract", "data", "--model", "data", *TO), ("predict", "data", "--model", "data", *TO), ("check", "data"),
+        ("describe", "data"), ("export", "data", "--to", "savedmodel", *TO),
+    ],
+    "this is a backbone without a segmentation head": [
+        ("predict", "data", "--model", "backbone", *TO), ("evaluate", "data", "--model", "backbone", *TO),
+        ("train", "data", "--init", "backbone", *TO),
+    ],
+    "unknown variant 'resnet50'. Did you mean": [
+        ("extract", "data", "--model", "resnet50", *TO), ("train", "data", "--model", "resnet50", *TO),
+        ("check", "resnet50"), ("describe", "resnet50"), ("benchmark", "--model", "resnet50"),
+        ("export", "resnet50", "--to", "savedmodel", *TO),
+        ("convert", "weights.ckpt", "--to", "model-dir", "--model", "resnet50", *TO),
+    ],
+    "size must be 32n+1 pixels (not 512); next: 513.": [
+        ("extract", "data", *RANDOM, "--size", "512", *TO), ("predict", "data", "--model", "{model}", "--size", "512", *TO),
+        ("extract", "data", "--model", "{model}", "--size", "512", *TO), ("check", *RANDOM[1:], "--size", "512"),
+        ("evaluate", "scenes", "--model", "{model}", "--size", "512", *TO), ("train", "data", *MODEL, "--size", "512", *TO),
+        ("export", *RANDOM[1:], "--to", "savedmodel", "--size", "512", *TO),
+        ("predict", "data", "--model", "exported", "--size", "512", *TO),
+        ("evaluate", "scenes", "--model", "exported", "--size", "512", *TO),
+        ("benchmark", "--versus", "extract", "--size", "512"),
+    ],
+    "crop must be 32n+1 pixels (not 512); next: 513.": [("train", "data", *MODEL, "--crop", "512", *TO)],
+    "tile must be 32n+1 pixels (not 100); next: 129.": [
+        ("predict", "data", "--model", "{model}", "--tile", "100", *TO),
+        ("evaluate", "scenes", "--model", "{model}", "--tile", "100", *TO),
+    ],
+    "this network was exported for canvases of 129 pixels: size cannot be 257.": [
+        ("extract", "data", "--model", "exported", "--size", "257", *TO),
+    ],
+    "valid: 4, 8, 16, 32 or None.": [
+        ("extract", "data", *RANDOM, "--output-stride", "12", *TO), ("train", "data", *MODEL, "--output-stride", "12", *TO),
+        ("predict", "data", "--model", "{model}", "--output-stride", "12", *TO),
+        ("evaluate", "scenes", "--model", "{model}", "--output-stride", "12", *TO),
+        ("check", "{model}", "--output-stride", "12"), ("describe", "{model}", "--output-stride", "12"),
+        ("export", "{model}", "--to", "savedmodel", "--output-stride", "12", *TO),
+        ("convert", "weights.ckpt", "--to", "model-dir", *MODEL, "--output-stride", "12", *TO),
+        ("convert", "{model}", "--to", "model-dir", "--output-stride", "12", *TO),
+    ],
+    "exported: was exported at output_stride 8.": [
+        ("predict", "data", "--model", "exported", "--output-stride", "16", *TO),
+        ("extract", "data", "--model", "exported", "--output-stride", "16", *TO),
+    ],
+    "layers must be among 4, 8, 16 (not 5).": [("extract", "data", *RANDOM, "--layers", "5", *TO)],
+    "dtype must be one of float32": [("extract", "data", *RANDOM, "--dtype", "half", *TO)],
+    "max_pixels must be a positive integer (not 0).": [
+        ("extract", "data", *RANDOM, "--max-pixels", "0", *TO), ("doctor", "data", "--max-pixels", "0"),
+        ("predict", "data", "--model", "{model}", "--max-pixels", "0", *TO),
+        ("evaluate", "scenes", "--model", "{model}", "--max-pixels", "0", *TO),
+    ],
+    "seed must be at least 0": [
+        ("extract", "data", *MODEL, "--random-weights", "-1", *TO), ("train", "data", *MODEL, "--seed", "-1", *TO),
+    ],
+    "nowhere.ckpt: no such checkpoint": [
+        ("extract", "data", *MODEL, "--weights", "nowhere.ckpt", *TO), ("check", *MODEL[1:], "--weights", "nowhere.ckpt"),
+        ("train", "data", *MODEL, "--weights", "nowhere.ckpt", *TO),
+        ("export", *MODEL[1:], "--weights", "nowhere.ckpt", "--to", "savedmodel", *TO),
+        ("convert", "nowhere.ckpt", "--to", "model-dir", *TO),
+    ],
+    "nowhere.pth: no such file.": [
+        ("extract", "data", *MODEL, "--weights", "nowhere.pth", *TO), ("convert", "nowhere.pth", "--to", "model-dir", *TO),
+    ],
+    "data: the folder has no readable 'checkpoint' file": [("extract", "data", *MODEL, "--weights", "data", *TO)],
+    "a.png: this is a PNG picture, no file of weights.": [("extract", "data", *MODEL, "--weights", "a.png", *TO)],
+    "keras:ResNet51: must be one of ResNet50": [("extract", "data", *MODEL, "--weights", "keras:ResNet51", *TO)],
+    "a.png: cannot be written to: it is a file": [
+        ("extract", "data", *RANDOM, "--out", "a.png"), ("predict", "data", "--model", "{model}", "--out", "a.png"),
+        ("evaluate", "scenes", "--model", "{model}", "--out", "a.png"), ("train", "data", *MODEL, "--out", "a.png"),
+        ("convert", "weights.ckpt", "--to", "model-dir", "--out", "a.png"), ("doctor", "data", "--records", "a.png"),
+        ("export", *RANDOM[1:], "--to", "savedmodel", "--out", "a.png/b"),
+        ("describe", "resnet_v1_18", "--tensorboard", "a.png"),
+    ],
+    "a.png/b: cannot be written to: a.png is a file": [
+        ("extract", "data", *RANDOM, "--out", "a.png/b"), ("train", "data", *MODEL, "--out", "a.png/b"),
+    ],
+    ".: holds the images themselves (a.png)": [
+        ("extract", "a.png", *RANDOM, "--out", "."), ("predict", "a.png", "--model", "{model}", "--out", "."),
+    ],
+    "holds the data themselves": [
+        ("train", "data", *MODEL, "--out", "data"), ("evaluate", "scenes", "--model", "{model}", "--out", "scenes"),
+    ],
+    "the model has 10 classes (ground, bricks, stripes, checks, grass, …), data has 3 classes (a, b, c)": [
+        ("evaluate", "data", "--model", "{model}", *TO), ("evaluate", "data", "--model", "exported", *TO),
+    ],
+    "was trained on other classes": [("train", "data", "--init", "{model}", *TO)],
+    "learning_rate must be above 0 (not -1.0).": [("train", "data", *MODEL, "--lr", "-1", *TO)],
+    "head must be one of 'fcn', 'aspp', 'decoder'": [("train", "data", *MODEL, "--head", "psp", *TO)],
+    "data: exists, and is not an export of the same format.": [
+        ("export", *RANDOM[1:], "--to", "savedmodel", "--out", "data"),
+    ],
+    "out: the name must end in .onnx": [("export", *RANDOM[1:], "--to", "onnx", *TO)],
+    "out.onnx: the name must not end in .onnx": [("export", *RANDOM[1:], "--to", "savedmodel", "--out", "out.onnx")],
+    "out: the name of a slim checkpoint must have .ckpt": [("convert", "weights.ckpt", "--to", "slim", *TO)],
+    "out: the name of a safetensors file must end in .safe": [("convert", "weights.ckpt", "--to", "safetensors", *TO)],
+    "out: the name of a Keras model must end in .keras": [("convert", "weights.ckpt", "--to", "keras", *TO)],
+    "data: is no model directory, and holds dataset.json.": [
+        ("convert", "weights.ckpt", "--to", "model-dir", "--out", "data"),
+    ],
+    "leave --model and --root out.": [("convert", "{model}", "--to", "slim", *MODEL, "--out", "out.ckpt")],
+    "root must be one of 'slim'": [("convert", "weights.ckpt", "--to", "model-dir", "--root", "none", *TO)],
+    "classes must be one of voc": [("convert", "weights.ckpt", "--to", "model-dir", "--classes", "none", *TO)],
+    "nowhere: no such folder of predictions.": [("evaluate", "data", "--predictions", "nowhere", *TO)],
+}  # fmt: skip
+SCORED = ("evaluate", "data", "--predictions", "data/labels/val", "--out", "scored")
+WITHOUT_TENSORFLOW = """
+import contextlib, io, json, sys
+
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "tf_slim", "tf_keras", "keras"):
+            raise SystemExit(f"{name} was imported")
+
+sys.meta_path.insert(0, Refused())
+from tools import cli
+
+answers = []
+for arguments in json.load(sys.stdin):
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            code = cli.main(arguments)
+    except SystemExit as ended:
+        code = ended.code
+    answers.append((code, said.getvalue()))
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def without_tensorflow(tmp_path_factory):
+    """What becomes of every command line of EARLY in a process that cannot import TensorFlow: {it: (exit code, errors)}."""
+    import numpy as np
+    from PIL import Image
+
+    from segmentation.scenes import CLASSES
+
+    root = tmp_path_factory.mktemp("early")
+    for folder, names in (("data", ["a", "b", "c"]), ("scenes", [{"name": name, "color": color} for name, color in CLASSES])):
+        for part in ("images/train", "images/val", "labels/train", "labels/val"):
+            (root / folder / part).mkdir(parents=True)
+            pixels = (
+                np.zeros((65, 65, 3), np.uint8) if "images" in part else np.tile(np.arange(65, dtype=np.uint8) % 3, (65, 1))
+            )
+            Image.fromarray(pixels).save(root / folder / part / "a.png")
+        (root / folder / "dataset.json").write_text(json.dumps({"classes": names}))
+    Image.fromarray(np.zeros((65, 65, 3), np.uint8)).save(root / "a.png")
+    (root / "weights.ckpt").write_bytes(bytes(range(128, 256)))
+    described = json.loads((SCENES_MODEL / "model.json").read_text())
+    (root / "backbone").mkdir()
+    (root / "backbone" / "model.json").write_text(json.dumps({**described, "head": None}))
+    (root / "exported" / "assets.extra").mkdir(parents=True)
+    (root / "exported" / "saved_model.pb").touch()
+    (root / "exported" / "assets.extra" / "model.json").write_text(json.dumps({**described, "side": 129}))
+    commands = [SCORED, *(command for commands in EARLY.values() for command in commands)]
+    asked = [[part.format(model=SCENES_MODEL) for part in command] for command in commands]
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert not (root / "out").exists()
+    return dict(zip(commands, json.loads(result.stdout), strict=True))
+
+
+def test_scoring_a_folder_of_predictions_imports_no_tensorflow(without_tensorflow):
+    assert without_tensorflow[SCORED][0] == 0, without_tensorflow[SCORED]
+
+
+@pytest.mark.parametrize("message", EARLY)
+def test_mistakes_show_before_tensorflow_is_imported(message, without_tensorflow):
+    for command in EARLY[message]:
+        code, errors = without_tensorflow[command]
+        assert code == 1, (command, code)
+        assert errors.startswith("error: "), command
+        assert message in errors, command
 
 
 def test_a_wrong_folder(capsys):
@@ -508,6 +712,7 @@ def test_names_do_not_steer_the_terminal(capsys, tmp_path):
     (folder / f"a{escape}.png").write_bytes(b"no image")
     code, out, err = run(capsys, "extract", folder, "--model", "resnet_v1_18", "--random-weights", 0, "--out", tmp_path / "out")
     assert code == 1
+    assert "1 of 1 image cannot be used" in err
     assert "a\\x1b[31m.png: not a PNG or JPEG image" in err
     assert "\x1b" not in out + err
 

@@ -1059,7 +1059,7 @@ def test_mistakes_on_the_command_line(command, data, tmp_path, trained):
             ("--init", trained[0].out, "--classes", tmp_path / "classes.json"),
             "was trained on other classes (ground, red, green)",
         ),
-        (("--init", tmp_path), "no model directory"),
+        (("--init", tmp_path), "not a model directory"),
     ):
         code, _, errors = command(*options)
         assert code == 1, options

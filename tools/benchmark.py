@@ -54,8 +54,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from dense_resnet import chart, files, machine
     from dense_resnet.errors import InputError
     from dense_resnet.geometry import positive_integer
+    from dense_resnet.settings import Settings
     from dense_resnet.variants import plan
 
     from .cli import progress_bar, start_tensorflow
@@ -65,19 +67,22 @@ def main(args: argparse.Namespace) -> int:
     if args.burn_in < 0:
         raise InputError(f"--burn-in must be at least 0 (not {args.burn_in}).")
     planned = plan(args.model, args.output_stride, multi_grid=args.multi_grid, num_classes=args.classes)
-
-    start_tensorflow()
-    from dense_resnet import benchmark, chart, files, machine
-    from dense_resnet.extraction import Settings
-
-    networks = [name for name in NETWORKS if name in args.versus]
-    benchmark.check(planned, networks)
     if {EXTRACT, EVALUATE} & {*args.versus}:
         Settings(args.size).check(planned)
     if args.chart:
         chart.check()
     for path in filter(None, (args.json, args.chart)):
         files.probe_file(path)
+
+    start_tensorflow()
+    from dense_resnet import benchmark
+
+    networks = [name for name in NETWORKS if name in args.versus]
+    benchmark.check(planned, networks)
+    if TRAIN in args.versus:
+        from segmentation.benchmark import check_training
+
+        check_training(planned)
 
     load = machine.load()
     with progress_bar() as progress:
@@ -117,7 +122,9 @@ def _table(*headings: str, title: str) -> Table:
 
 
 def _print_networks(console: Console, figures: dict[str, Any]) -> None:
-    what = f"logits of {figures['classes']} classes" if figures["classes"] else "features"
+    from dense_resnet.errors import counted
+
+    what = f"logits of {counted(figures['classes'], 'class')}" if figures["classes"] else "features"
     print(
         f"{figures['model']}, {what}, output_stride {figures['output_stride']}, {figures['size']}x{figures['size']}, "
         f"batch {figures['batch']}: {figures['gmac']:.1f} GMAC"

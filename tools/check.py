@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
+    from dense_resnet.geometry import check_aligned
     from dense_resnet.variants import at_output_stride
 
     from .cli import asked_plan, checked_laws, loaded_backbone
@@ -29,8 +30,7 @@ def main(args: argparse.Namespace) -> int:
     nominal = at_output_stride(planned, None)
     if planned == nominal:
         raise InputError(f"--output-stride {planned.output_stride} is the nominal network itself; check a finer one.")
-    if nominal.aligned_size(args.size)[0] != args.size or args.size == 1:
-        raise InputError(f"--size must be 32n+1 (not {args.size}); the next is {nominal.aligned_size(args.size + 1)[0]}.")
+    check_aligned("--size", args.size, nominal.nominal_stride)
     return 0 if checked_laws(loaded_backbone(args, args.variant, planned), nominal, args.size) else 1
 
 

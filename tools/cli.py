@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from dense_resnet.plan import Plan
     from dense_resnet.runner import Runner
     from segmentation.export import Exported
-    from segmentation.model_directory import SavedModel
-    from segmentation.prediction import Inference
+    from segmentation.inference import Inference
+    from segmentation.model_directory import Outline, SavedModel
 
 VERBS = (
     "describe", "check", "convert", "extract", "doctor", "train", "evaluate", "compare", "predict", "export", "benchmark",
@@ -279,9 +279,9 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tile", type=int, metavar="N", help="sliding windows of that side, 32n+1, over large images")
 
 
-def asked_inference(args: argparse.Namespace, model: SavedModel | Exported, **others: str) -> Inference:
+def asked_inference(args: argparse.Namespace, model: Outline | SavedModel | Exported, **others: str) -> Inference:
     """What :func:`add_inference_options` asks for; refuses what `model` cannot."""
-    from segmentation.prediction import Inference
+    from segmentation.inference import Inference
 
     size = model.size if args.size is None else args.size
     asked = {"scales": tuple(args.scales), "flip": args.flip, "tile": args.tile, **others}
@@ -306,13 +306,14 @@ def asked_precision(args: argparse.Namespace) -> str:
     """What :func:`add_speed_options` asks for; refuses before anything is read."""
     from dense_resnet.errors import InputError
     from dense_resnet.geometry import positive_integer
+    from dense_resnet.precision import PRECISIONS
 
     for name in ("batch", "threads"):
         if (value := getattr(args, name)) is not None:
             positive_integer(f"--{name}", value)
     if args.exact:
         return "exact"
-    if args.precision not in ("auto", "float32", "bfloat16"):
+    if args.precision not in PRECISIONS:
         raise InputError(f"--precision must be auto, float32 or bfloat16 (not {args.precision!r}).")
     return str(args.precision)
 
@@ -344,25 +345,54 @@ def chosen_pace(args: argparse.Namespace, runner: Runner, side: int, images: int
     return chosen
 
 
+def outlined_model(args: argparse.Namespace) -> Outline | None:
+    """What is known of the segmentation model that --model names before TensorFlow is imported; None of an ONNX file.
+
+    Refuses what is no model, so that nobody waits for it.
+    """
+    from segmentation.export_files import is_exported
+    from segmentation.model_directory import check_head, explained, saved_outline
+
+    outline = outlined_export(args) if is_exported(args.model) else saved_outline(args.model, args.output_stride)
+    if outline:
+        with explained(Path(args.model)):
+            check_head(outline)
+    return outline
+
+
+def outlined_export(args: argparse.Namespace) -> Outline | None:
+    """What is known of the exported file that --model names before TensorFlow is imported; None of an ONNX file."""
+    from segmentation.export_files import exported_outline
+
+    outline = exported_outline(args.model)
+    if outline:
+        _check_exported_stride(args, outline.plan)
+    return outline
+
+
 def opened_model(args: argparse.Namespace) -> SavedModel | Exported:
     """The model directory, or exported file, that --model names."""
+    from segmentation.export_files import is_exported
     from segmentation.model_directory import load_model
 
-    return opened_export(args) or load_model(args.model, args.output_stride)
+    return opened_export(args) if is_exported(args.model) else load_model(args.model, args.output_stride)
 
 
-def opened_export(args: argparse.Namespace) -> Exported | None:
-    """The exported file that --model names, if it is one."""
-    from dense_resnet.errors import InputError
-    from segmentation.export import is_exported, open_exported
+def opened_export(args: argparse.Namespace) -> Exported:
+    """The exported file that --model names."""
+    from segmentation.export import open_exported
 
-    if not is_exported(args.model):
-        return None
     exported = open_exported(args.model)
-    if args.output_stride not in (None, exported.plan.output_stride):
-        own = exported.plan.output_stride
-        raise InputError(f"{args.model}: was exported at output_stride {own}. `export --output-stride` writes another.")
+    _check_exported_stride(args, exported.plan)
     return exported
+
+
+def _check_exported_stride(args: argparse.Namespace, planned: Plan) -> None:
+    from dense_resnet.errors import InputError
+
+    if args.output_stride not in (None, planned.output_stride):
+        own = planned.output_stride
+        raise InputError(f"{args.model}: was exported at output_stride {own}. `export --output-stride` writes another.")
 
 
 def add_shard_options(parser: argparse.ArgumentParser) -> None:
@@ -370,6 +400,14 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th image from the I-th on")
     parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="at a bad image (default fail)")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
+
+
+def asked_max_pixels(args: argparse.Namespace) -> int:
+    """--max-pixels, or the default."""
+    from dense_resnet.geometry import positive_integer
+    from dense_resnet.images import MAX_PIXELS
+
+    return MAX_PIXELS if args.max_pixels is None else positive_integer("max_pixels", args.max_pixels)
 
 
 def shard_of(text: str) -> tuple[int, int]:
@@ -439,22 +477,28 @@ def is_folder(name: str) -> bool:
 def asked_plan(args: argparse.Namespace, name: str) -> Plan:
     """The plan that --output-stride and --multi-grid ask for, of a variant or of a model directory's backbone.
 
-    Refuses, before anything is read, if no weights are given.
+    Refuses, without TensorFlow and before weights are read, if none are given or none are there.
     """
     from dense_resnet.errors import InputError
+    from dense_resnet.geometry import checked_seed
     from dense_resnet.variants import plan
 
     given = args.weights is not None or args.random_weights is not None
     if is_folder(name):
         if given:
             raise InputError(f"{name}: a model directory has its own weights: leave --weights and --random-weights out.")
-        start_tensorflow()
         from segmentation.model_directory import saved_plan
 
         return saved_plan(name, args.output_stride, multi_grid=args.multi_grid)
     planned = plan(checked_name(name), args.output_stride, multi_grid=args.multi_grid)
     if not given:
         raise InputError("no weights: give --weights PATH, or --random-weights SEED to try things out.")
+    if args.weights is None:
+        checked_seed(args.random_weights)
+    else:
+        from dense_resnet.checkpoints import check_source
+
+        check_source(args.weights)
     return planned
 
 

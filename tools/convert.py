@@ -36,19 +36,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from dense_resnet.errors import counted, spelt
     from dense_resnet.variants import USUAL_STRIDE
+    from segmentation import conversion
+    from segmentation.model_directory import is_model_directory
 
     from .cli import described_network, start_tensorflow
 
     described = described_network(args.model) if args.model else None
-    start_tensorflow()
-    from dense_resnet.errors import spelt
-    from segmentation import conversion
-    from segmentation.model_directory import is_model_directory
-
+    conversion.check_out(args.to, args.out)
+    space = _space(args.classes)
     stride = args.output_stride
     if stride is None and args.to == conversion.MODEL_DIRECTORY and not is_model_directory(args.source):
         stride = USUAL_STRIDE
+    conversion.check_request(args.source, described, stride, multi_grid=args.multi_grid, root=args.root)
+    start_tensorflow()
     network = conversion.open_network(
         args.source,
         described,
@@ -62,15 +64,19 @@ def main(args: argparse.Namespace) -> int:
     if args.check and not _check(args.source, network):
         print(f"{args.out}: not written")
         return 1
-    for sentence in conversion.write(network, args.to, args.out, space=_space(args.classes)):
+    for sentence in conversion.write(network, args.to, args.out, space=space):
         print(sentence)
-    print(f"{args.out}: {len(network.weights)} arrays, read back and equal bit for bit")
+    print(f"{args.out}: {counted(len(network.weights), 'array')}, read back and equal bit for bit")
     return 0
 
 
-def _space(named: str | None) -> LabelSpace | str | None:
-    if named is None or not named.endswith(".json"):
-        return named
+def _space(named: str | None) -> LabelSpace | None:
+    if named is None:
+        return None
+    if not named.endswith(".json"):
+        from segmentation.conversion import known_space
+
+        return known_space(named)
     from segmentation.samples import read_description
 
     return read_description(Path(named)).space
@@ -81,7 +87,7 @@ def _print_network(network: Network) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from dense_resnet.errors import spelt
+    from dense_resnet.errors import counted, spelt
 
     plan, known = network.plan, network.origin
     rows: list[tuple[str, Any]] = [
@@ -90,8 +96,8 @@ def _print_network(network: Network) -> None:
         ("root block", plan.root_name),
         ("output_stride", plan.output_stride),
         ("preprocessing", (known and known.preprocessing) or plan.preprocessing),
-        ("classifier", f"{plan.num_classes} classes" if plan.num_classes else "none"),
-        ("head", f"{network.head.type}, {network.head.num_classes} classes" if network.head else "none"),
+        ("classifier", counted(plan.num_classes, "class") if plan.num_classes else "none"),
+        ("head", f"{network.head.type}, {counted(network.head.num_classes, 'class')}" if network.head else "none"),
         ("values", f"{sum(value.size for value in network.weights.values()):,}"),
     ]
     table = Table(show_header=False)

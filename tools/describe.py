@@ -1,4 +1,4 @@
-"""``dense-resnet describe``: a network's units as a table, a variant's without TensorFlow."""
+"""``dense-resnet describe``: a network's units as a table, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from dense_resnet.files import check_folder
     from dense_resnet.variants import from_description
 
     from .cli import described_network, is_folder, start_tensorflow
 
+    if args.tensorboard:
+        check_folder(args.tensorboard)
     if is_folder(args.variant):
-        start_tensorflow()
         from segmentation.model_directory import saved_plan
 
         planned = saved_plan(args.variant, args.output_stride, multi_grid=args.multi_grid)

@@ -29,21 +29,22 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from dense_resnet.errors import counted, spelt
-    from dense_resnet.files import probe_file, write_bytes
-    from dense_resnet.images import MAX_PIXELS
+    from dense_resnet.files import check_folder, probe_file, write_bytes
     from segmentation.inspection import inspect
     from segmentation.samples import open_layout, recognise
 
-    from .cli import print_note, progress_bar, start_tensorflow
+    from .cli import asked_max_pixels, print_note, progress_bar, start_tensorflow
 
     if args.json:
         probe_file(args.json)
+    if args.records:
+        check_folder(args.records)
+    max_pixels = asked_max_pixels(args)
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
         print_note(note)
     if args.records or layout.is_records:
         start_tensorflow()
-    max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
     with progress_bar() as progress:
         splits = layout.splits if args.split is None else (args.split,)
         datasets = [open_layout(layout, split, exif=args.exif, strict=False) for split in splits]

@@ -47,11 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import counted
-    from dense_resnet.images import MAX_PIXELS
+    from dense_resnet.files import check_folder
+    from segmentation.evaluation import Evaluation, FolderSystem
     from segmentation.samples import VALIDATION, open_layout, recognise, usual_split
 
     from .cli import (
         STOPPED,
+        asked_max_pixels,
         asked_precision,
         print_deep,
         print_note,
@@ -64,7 +66,8 @@ def main(args: argparse.Namespace) -> int:
 
     switches = _switches(args)
     shard, precision = shard_of(args.shard), asked_precision(args)
-    max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+    max_pixels = asked_max_pixels(args)
+    check_folder(args.out)
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
         print_note(note)
@@ -75,11 +78,17 @@ def main(args: argparse.Namespace) -> int:
     for note in dataset.notes:
         print_note(note)
     print_deep((sample.image for sample in dataset.samples[shard[0] :: shard[1]]), max_pixels)
+    dataset.check_apart(Path(args.out))
+    system, threads = None, 1
+    if args.predictions is None:
+        _check_model(args, switches, dataset)
+    else:
+        _check_predictions(args, precision)
+        system = FolderSystem(args.predictions, dataset.space, dataset.samples, max_pixels)  # takes no TensorFlow
     with stop_signals() as stop:
-        start_tensorflow()
-        from segmentation.evaluation import Evaluation
-
-        system, threads = _system(args, switches, dataset, max_pixels, precision)
+        if system is None:
+            start_tensorflow()
+            system, threads = _system(args, switches, dataset, precision)
         evaluation = Evaluation(system, dataset, args.out, switches, shard=shard, max_pixels=max_pixels, threads=threads)
         if system.seams:
             print_note(f"near seams, figures may differ from the images run whole: {system.seams}")
@@ -196,30 +205,41 @@ def _with_ignore_label(dataset: Dataset, asked: str | None) -> Dataset:
     return dataclasses.replace(dataset, space=dataclasses.replace(dataset.space, ignore_label=label, ignore_is_given=True))
 
 
-def _system(
-    args: argparse.Namespace, switches: Switches, dataset: Dataset, max_pixels: int, precision: str
-) -> tuple[System, int]:
-    """What is to be scored, and how many batches of it run at the same time."""
-    from dense_resnet.errors import InputError
-    from dense_resnet.fused import AUTO
-    from segmentation.evaluation import PROTOCOL, FolderSystem, ModelSystem
+def _check_model(args: argparse.Namespace, switches: Switches, dataset: Dataset) -> None:
+    """Refuses what --model cannot, as far as it is known before TensorFlow is imported."""
+    from segmentation.evaluation import check_classes
+
+    from .cli import asked_inference, outlined_model
+
+    if outline := outlined_model(args):
+        asked_inference(args, outline, upsample=switches.upsample, score=switches.size)
+        check_classes(outline.space, dataset)
+
+
+def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, precision: str) -> tuple[System, int]:
+    """The model that is to be scored, and how many batches of it run at the same time."""
+    from segmentation.evaluation import PROTOCOL, ModelSystem
 
     from .cli import asked_inference, chosen_pace, opened_model
 
-    if args.predictions is None:
-        model = opened_model(args)
-        inference = asked_inference(args, model, upsample=switches.upsample, score=switches.size)
-        runner = model.runner(precision)
-        images = 0 if args.merge else len(dataset.samples)
-        pace = chosen_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
-        return ModelSystem(model, runner, inference, pace.batch), pace.threads
+    model = opened_model(args)
+    inference = asked_inference(args, model, upsample=switches.upsample, score=switches.size)
+    runner = model.runner(precision)
+    images = 0 if args.merge else len(dataset.samples)
+    pace = chosen_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
+    return ModelSystem(model, runner, inference, pace.batch), pace.threads
+
+
+def _check_predictions(args: argparse.Namespace, precision: str) -> None:
+    from dense_resnet.errors import InputError
+    from dense_resnet.precision import AUTO
+
     of_speed = (args.size, args.batch, args.threads) != (None, None, None) or precision != AUTO
     if args.output_stride or args.flip or args.tile or args.scales != [1.0] or args.upsample or of_speed:
         raise InputError(
             "--output-stride, --size, --scales, --flip, --tile, --upsample, --precision, --exact, --batch and --threads go "
             "with --model, not with --predictions."
         )
-    return FolderSystem(args.predictions, dataset.space, dataset.samples, max_pixels), 1
 
 
 if __name__ == "__main__":

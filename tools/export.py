@@ -44,6 +44,7 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
     from dense_resnet.images import decode_image, read_file
     from dense_resnet.variants import USUAL_STRIDE
+    from segmentation.export_files import check_request
 
     from .cli import asked_plan, is_folder, start_tensorflow
 
@@ -57,12 +58,13 @@ def main(args: argparse.Namespace) -> int:
     if args.output_stride is None and not is_folder(args.model):
         args.output_stride = USUAL_STRIDE
     planned = asked_plan(args, args.model)
+    forms = {"onednn": args.onednn, "require_sizes": args.require_sizes}
+    check_request(planned, args.out, args.to, args.precision, side, **forms)
+    described = _described(args)
     start_tensorflow()
     from segmentation import export
 
-    forms = {"onednn": args.onednn, "require_sizes": args.require_sizes}
-    export.check_request(planned, args.out, args.to, args.precision, side, **forms)
-    network, options = _loaded(args, planned)
+    network, options = _loaded(args, planned, described)
     photograph = decode_image(PHOTOGRAPH, read_file(PHOTOGRAPH))
     exported, agreement = export.export(
         network, args.out, [photograph], to=args.to, precision=args.precision, side=side, **forms, **options
@@ -78,23 +80,33 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _loaded(args: argparse.Namespace, planned: Plan) -> tuple[Any, dict[str, Any]]:
-    """The network, and what else :func:`segmentation.export.export` is told of it."""
-    from dense_resnet import strict_json
-    from dense_resnet.checkpoints.origin import from_json
+def _described(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What a model directory says of itself; None of a variant."""
     from dense_resnet.errors import InputError
-    from segmentation.model_directory import DESCRIPTION, load_model
+    from segmentation.model_directory import read_description
 
-    from .cli import is_folder, loaded_backbone
+    from .cli import is_folder
 
     if not is_folder(args.model):
+        return None
+    described = read_description(Path(args.model))
+    if described.get("head") is not None and args.multi_grid:
+        raise InputError("a model with a head keeps the multi_grid that it was trained with: leave --multi-grid out.")
+    return described
+
+
+def _loaded(args: argparse.Namespace, planned: Plan, described: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+    """The network, and what else :func:`segmentation.export.export` is told of it."""
+    from dense_resnet.checkpoints.origin import from_json
+    from segmentation.model_directory import load_model
+
+    from .cli import loaded_backbone
+
+    if described is None:
         return loaded_backbone(args, args.model, planned), {}
-    described = strict_json.loads((Path(args.model) / DESCRIPTION).read_bytes())  # which asked_plan has read before
     known = {"origin": from_json(described.get("origin"))}
     if described.get("head") is None:
         return loaded_backbone(args, args.model, planned), known
-    if args.multi_grid:
-        raise InputError("a model with a head keeps the multi_grid that it was trained with: leave --multi-grid out.")
     saved = load_model(args.model, args.output_stride)
     return saved.model, {**known, "space": saved.space, "training": saved.training}
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dense_resnet.plan import Plan
+    from dense_resnet.settings import Settings
 
 HELP = "Extract features of images to disk: one safetensors file an image, and a manifest."
 
@@ -27,18 +31,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from pathlib import Path
+    import dataclasses
 
     from dense_resnet.errors import InputError
-    from dense_resnet.images import MAX_PIXELS, find_images
+    from dense_resnet.files import check_folder
+    from dense_resnet.images import check_apart, find_images
     from dense_resnet.variants import USUAL_STRIDE, VARIANTS
+    from segmentation.export_files import is_exported
 
     from .cli import (
+        asked_max_pixels,
         asked_plan,
         asked_precision,
         chosen_pace,
+        is_folder,
         loaded_backbone,
         opened_export,
+        outlined_export,
         print_deep,
         print_note,
         print_outcome,
@@ -49,30 +58,31 @@ def main(args: argparse.Namespace) -> int:
     )
 
     found = find_images(args.images, without=args.out, note=print_note)
-    shard, precision = shard_of(args.shard), asked_precision(args)
-    max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+    shard, precision, max_pixels = shard_of(args.shard), asked_precision(args), asked_max_pixels(args)
+    check_folder(args.out)
+    check_apart(found, args.out)
     print_deep(found[shard[0] :: shard[1]], max_pixels)
-    exported = None
-    if args.model not in VARIANTS and Path(args.model).exists():
-        start_tensorflow()
-        exported = opened_export(args)
-        if exported and (args.weights is not None or args.random_weights is not None or args.multi_grid):
+    exported = args.model not in VARIANTS and is_exported(args.model)
+    if exported:
+        if args.weights is not None or args.random_weights is not None or args.multi_grid:
             raise InputError(
                 f"{args.model}: an exported file has its own weights: leave --weights, --random-weights and --multi-grid out."
             )
-    elif args.output_stride is None:
-        args.output_stride = USUAL_STRIDE
-    planned = exported.plan if exported else asked_plan(args, args.model)
+        if outline := outlined_export(args):
+            _settings(args, outline.plan, outline.side)  # mistakes show before TensorFlow is imported
+    else:
+        if args.output_stride is None and not is_folder(args.model):
+            args.output_stride = USUAL_STRIDE
+        planned = asked_plan(args, args.model)
+        settings = _settings(args, planned)
     with stop_signals() as stop:
         start_tensorflow()
-        from dense_resnet.extraction import PROTOCOL, Extraction, Settings
+        from dense_resnet.extraction import PROTOCOL, Extraction
 
-        size = {} if args.size is None else {"size": args.size}
-        settings = Settings(**size, layers=tuple(args.layers), dtype=args.dtype)
-        settings.check(planned)
         if exported:
-            runner = exported.runner(precision)
-            settings = dataclasses.replace(settings, size=args.size or runner.side or settings.size)
+            opened = opened_export(args)
+            settings = _settings(args, opened.plan, opened.side)
+            runner = opened.runner(precision)
         else:
             runner = loaded_backbone(args, args.model, planned).runner(precision, settings.strides(planned))
         pace = chosen_pace(args, runner, settings.size, len(found), PROTOCOL)
@@ -81,6 +91,17 @@ def main(args: argparse.Namespace) -> int:
         with progress_bar() as progress:
             outcome = extraction.run(found, on_error=args.on_error, progress=progress, stop=stop, picture=args.picture)
     return print_outcome(outcome, args.out, "features")
+
+
+def _settings(args: argparse.Namespace, planned: Plan, side: int | None = None) -> Settings:
+    """What is asked for, checked; `side` is that of the only canvas that the network takes."""
+    from dense_resnet.settings import Settings
+
+    size = side if args.size is None else args.size
+    asked = {"layers": tuple(args.layers), "dtype": args.dtype}
+    settings = Settings(**asked) if size is None else Settings(size=size, **asked)
+    settings.check(planned, side)
+    return settings
 
 
 if __name__ == "__main__":

@@ -23,13 +23,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.images import MAX_PIXELS, find_images
+    from pathlib import Path
+
+    from dense_resnet.images import find_images
+    from segmentation.labelling import PROTOCOL, Labelling, check_targets
 
     from .cli import (
         asked_inference,
+        asked_max_pixels,
         asked_precision,
         chosen_pace,
         opened_model,
+        outlined_model,
         print_deep,
         print_note,
         print_outcome,
@@ -40,13 +45,13 @@ def main(args: argparse.Namespace) -> int:
     )
 
     found = find_images(args.images, without=args.out, note=print_note)
-    shard, precision = shard_of(args.shard), asked_precision(args)
-    max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+    shard, precision, max_pixels = shard_of(args.shard), asked_precision(args), asked_max_pixels(args)
+    check_targets(found, Path(args.out))
     print_deep(found[shard[0] :: shard[1]], max_pixels)
+    if outline := outlined_model(args):
+        asked_inference(args, outline)  # mistakes show before TensorFlow is imported
     with stop_signals() as stop:
         start_tensorflow()
-        from segmentation.labelling import PROTOCOL, Labelling
-
         model = opened_model(args)
         inference = asked_inference(args, model)
         runner = model.runner(precision)

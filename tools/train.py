@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,12 +12,14 @@ if TYPE_CHECKING:
     from segmentation.inspection import Checked
     from segmentation.labels import LabelSpace
     from segmentation.model import SegmentationModel
+    from segmentation.recipe import Recipe
     from segmentation.samples import Dataset, Layout
-    from segmentation.training import Outcome, Recipe
+    from segmentation.training import Outcome
 
 HELP = "Train a segmentation model on a dataset; the same command resumes it, and larger --steps continue it."
 AUTO, YES, NO = "auto", "yes", "no"
 NONE, BALANCED = "none", "balanced"
+HEAD = "aspp"
 ONE, MIRRORED, WORKERS = "one", "mirrored", "multi-worker"
 
 
@@ -35,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--init", metavar="DIR", help="a model directory to start from instead")
     network.add_argument("--weights", metavar="PATH", help=f"of the backbone: {WEIGHTS_HELP}; else random")
     add_plan_options(network)
-    network.add_argument("--head", metavar="NAME", help="fcn, aspp or decoder (default aspp)")
+    network.add_argument("--head", metavar="NAME", help=f"fcn, aspp or decoder (default {HEAD})")
     network.add_argument("--plain", action="store_true", help="plain 3x3 convolutions in the head, not separable ones")
 
     views = parser.add_argument_group("views of the images")
@@ -78,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
-    from dense_resnet.geometry import check_aligned
+    from dense_resnet.files import check_folder
     from segmentation.samples import recognise
 
     from .cli import STOPPED, is_folder, print_note, progress_bar, start_tensorflow, stop_signals
@@ -89,14 +92,12 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"{args.model}: is a folder, no variant. If it is a model directory: --init {args.model}.")
     if args.init and (args.weights or args.multi_grid or args.head or args.plain):
         raise InputError("--init brings the whole model: --weights, --multi-grid, --head and --plain go with --model.")
+    check_folder(args.out)
     planned = None if args.init else _plan(args)
-    if planned:  # a model directory's is read later
-        check_aligned("crop", args.crop, planned.nominal_stride)
     layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
         print_note(note)
-    datasets = None if layout.is_records else _datasets(args, layout)  # without TensorFlow, mistakes show at once
-    checked = _checked(datasets) if datasets else None
+    prepared = None if layout.is_records else _prepared(args, layout, planned)  # without TensorFlow, mistakes show at once
     with stop_signals() as stop:
         start_tensorflow()
         import tensorflow as tf
@@ -105,10 +106,7 @@ def main(args: argparse.Namespace) -> int:
         tf.config.experimental.enable_op_determinism()
         from segmentation.training import Training
 
-        dataset, validation = datasets or _datasets(args, layout)
-        checked = checked or _checked((dataset, validation))
-        recipe = _recipe(args, checked)
-        recipe.check(dataset.space.num_classes)  # before weights are read
+        dataset, validation, checked, recipe = prepared or _prepared(args, layout, planned)
         with strategy.scope():
             model, preprocessing = _model(args, planned, dataset.space)
         training = Training(
@@ -125,6 +123,47 @@ def main(args: argparse.Namespace) -> int:
         return 0
     print(_result(args.out, outcome, validated=validation is not None))
     return 0
+
+
+def _prepared(
+    args: argparse.Namespace, layout: Layout, planned: Plan | None
+) -> tuple[Dataset, Dataset | None, Checked, Recipe]:
+    """What is trained on, and how: all that can be checked before TensorFlow is imported and weights are read."""
+    from dense_resnet.checkpoints import check_source
+    from dense_resnet.geometry import check_aligned
+    from segmentation.heads import plan_head
+    from segmentation.inference import Inference
+    from segmentation.model_directory import check_head, explained, saved_outline
+
+    dataset, validation = _datasets(args, layout)
+    for split in filter(None, (dataset, validation)):
+        split.check_apart(Path(args.out))
+    if planned is None:
+        outline = saved_outline(args.init, args.output_stride)
+        with explained(Path(args.init)):
+            check_head(outline)
+        _check_classes(args, outline.space, dataset.space)
+        planned = outline.plan
+    else:
+        plan_head(planned, dataset.space.num_classes, args.head or HEAD, separable=not args.plain)
+    if args.weights:
+        check_source(args.weights)
+    check_aligned("crop", args.crop, planned.nominal_stride)
+    Inference(args.size).check(planned.nominal_stride)
+    checked = _checked((dataset, validation))
+    recipe = _recipe(args, checked)
+    recipe.check(dataset.space.num_classes)
+    return dataset, validation, checked, recipe
+
+
+def _check_classes(args: argparse.Namespace, own: LabelSpace, space: LabelSpace) -> None:
+    from dense_resnet.errors import InputError
+
+    if own.names != space.names:
+        raise InputError(
+            f"{args.init}: was trained on other classes ({', '.join(own.names)}). Take its backbone alone: "
+            f"--model … --weights {args.init}/weights.safetensors"
+        )
 
 
 def _result(out: str, outcome: Outcome, *, validated: bool) -> str:
@@ -192,7 +231,7 @@ def _strategy(asked: str) -> Any:
 
 def _recipe(args: argparse.Namespace, checked: Checked) -> Recipe:
     from dense_resnet.errors import counted
-    from segmentation.training import SMALLEST_BATCH, Recipe
+    from segmentation.recipe import SMALLEST_BATCH, Recipe
     from segmentation.transforms import Augmentation
 
     given = bool(args.weights or args.init)
@@ -247,21 +286,17 @@ def _class_weights(asked: list[str], checked: Checked) -> tuple[float, ...] | No
 def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) -> tuple[SegmentationModel, str]:
     """The model with its initial weights, and what they expect of images."""
     from dense_resnet.backbone import Backbone
-    from dense_resnet.errors import InputError, spelt
+    from dense_resnet.errors import spelt
     from dense_resnet.resnet_utils import BATCH_NORM_DECAY
     from segmentation import heads
     from segmentation.model import SegmentationModel
     from segmentation.model_directory import load_model
-    from segmentation.training import batch_norm_decay
+    from segmentation.recipe import batch_norm_decay
 
     own, of_head = (batch_norm_decay(usual, args.steps) for usual in (BATCH_NORM_DECAY, heads.BATCH_NORM_DECAY))
     if planned is None:
         saved = load_model(args.init, args.output_stride, batch_norm_decays=(own, of_head))
-        if saved.space.names != space.names:
-            raise InputError(
-                f"{args.init}: was trained on other classes ({', '.join(saved.space.names)}). Take its backbone alone: "
-                f"--model … --weights {args.init}/weights.safetensors"
-            )
+        _check_classes(args, saved.space, space)
         return saved.model, saved.preprocessing
     backbone = Backbone(planned, seed=args.seed, batch_norm_decay=own)
     preprocessing = planned.preprocessing
@@ -272,7 +307,7 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
     else:
         print(f"{planned.name}: random weights. Weights of ImageNet (--weights) save days.")
     model = SegmentationModel(
-        backbone, space.num_classes, args.head or "aspp", separable=not args.plain, seed=args.seed, batch_norm_decay=of_head
+        backbone, space.num_classes, args.head or HEAD, separable=not args.plain, seed=args.seed, batch_norm_decay=of_head
     )
     return model, preprocessing
 

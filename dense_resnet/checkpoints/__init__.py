@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet import kinds, variants
+from dense_resnet import files, kinds, variants
 from dense_resnet.checkpoints import averages, hdf5, keras, origin, pickled, safetensors, slim, torchvision
 from dense_resnet.checkpoints.hdf5_file import SIGNATURE
 from dense_resnet.checkpoints.origin import Origin
@@ -29,6 +29,7 @@ Weights = dict[str, np.ndarray]
 MODEL_WEIGHTS = "weights.safetensors"  # of a model directory
 APPLICATION = "keras:"  # before the name of a network that Keras Applications fetches
 OTHERS = (".npz", ".npy", ".pb", ".onnx", ".tflite", ".msgpack", ".gguf", ".mat", ".caffemodel", ".params")
+SUFFIXES = (safetensors.SUFFIX, *hdf5.SUFFIXES, *pickled.SUFFIXES)  # of weights, slim checkpoints aside
 READABLE = "slim checkpoints (V1 and V2), .safetensors, Keras' .h5 and .keras, PyTorch's .pth"
 
 
@@ -97,6 +98,23 @@ def open_source(source: Any) -> Source:
     return Source(str(name), weights, known, tuple(notes))
 
 
+def check_source(source: str) -> None:
+    """Finds out without TensorFlow that there are weights to read, as far as names and first bytes say.
+
+    Args:
+        source: a path or ``keras:NAME``, as :func:`open_source` takes them.
+
+    Raises:
+        InputError: there is no such file, or it is of another kind.
+    """
+    if source.startswith(APPLICATION):
+        keras.check_application(source.removeprefix(APPLICATION))
+        return
+    path = _file_of(source)
+    packed = _packed_in(path)
+    (slim if packed is slim else files).check_there(path)
+
+
 def raw(source: Any) -> Weights:
     """The arrays of :func:`open_source` under the names that the source itself gives them."""
     return _arrays(source)[0]
@@ -121,9 +139,7 @@ def _arrays(source: Any, note: Callable[[str], object] = lambda sentence: None) 
         raise InputError(
             f"weights must be a path, a Keras model, a PyTorch module or a dictionary of arrays (not {source!r:.80}).{hint}"
         )
-    path = Path(source)
-    if (path / MODEL_WEIGHTS).is_file():
-        path /= MODEL_WEIGHTS
+    path = _file_of(source)
     packed = _packed_in(path)
     arrays = pickled.read(path, note) if packed is pickled else packed.read(path)
     return arrays, packed, safetensors.metadata(path) if packed is safetensors else {}
@@ -135,6 +151,12 @@ def _array(value: Any) -> np.ndarray:
         value = value.detach().cpu()
         value = value.float() if value.is_floating_point() else value
     return np.asarray(value)
+
+
+def _file_of(source: str | os.PathLike[str]) -> Path:
+    """The path of the weights; a model directory has them in a file of its own."""
+    path = Path(source)
+    return path / MODEL_WEIGHTS if (path / MODEL_WEIGHTS).is_file() else path
 
 
 def _packed_in(path: Path) -> Any:

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dense_resnet import files
 from dense_resnet.checkpoints.hdf5_file import COMPRESSION, LONGEST_NAME, SMALL, Array, File, Node
 from dense_resnet.errors import InputError
 
@@ -59,8 +60,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         InputError: there is no such file, it is damaged, or has what is not read: links, virtual datasets, arrays in
             other files or declared larger than stored. The message names the file and the object.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}.")
+    files.check_there(path)
     try:
         with path.open("rb") as stream:
             if path.suffix == ARCHIVE or stream.read(len(ZIP_START)) == ZIP_START:

@@ -109,6 +109,12 @@ def _variables(model: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{name}/{inside.lstrip('/')}", value
 
 
+def check_application(name: str) -> None:
+    """Raises an :class:`InputError` for what :func:`fetch` does not know."""
+    if name not in APPLICATIONS:
+        raise InputError(f"keras:{name}: must be one of {', '.join(APPLICATIONS)}.")
+
+
 def fetch(name: str) -> dict[str, np.ndarray]:
     """The ImageNet weights of ``keras.applications``, classifier included, as :func:`arrays_of` gives them.
 
@@ -117,8 +123,7 @@ def fetch(name: str) -> dict[str, np.ndarray]:
     Raises:
         InputError: the name is not one of :data:`APPLICATIONS`, or Keras could not get the weights.
     """
-    if name not in APPLICATIONS:
-        raise InputError(f"keras:{name}: must be one of {', '.join(APPLICATIONS)}.")
+    check_application(name)
     keras = import_keras()
     if (kind := keras.config.dtype_policy().variable_dtype) != "float32":
         raise InputError(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dense_resnet import variants
+from dense_resnet.errors import counted
 from dense_resnet.plan import Plan
 
 OWN, SLIM, DEEPLAB = "dense_resnet", "TF-Slim", "DeepLab"
@@ -59,7 +60,7 @@ class Origin:
             notes.append(f"They were trained with root={self.root!r}; with {plan.root_name!r} features near the border differ.")
         if self.class_count:
             order = f": {self.label_order}" if self.label_order else ""
-            notes.append(f"Their classifier has {self.class_count} classes{order}.")
+            notes.append(f"Their classifier has {counted(self.class_count, 'class')}{order}.")
         return tuple(notes)
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet import kinds
+from dense_resnet import files, kinds
 from dense_resnet.checkpoints.averages import COUNTED, COUNTER, beside_entry, is_average
 from dense_resnet.errors import InputError
 
@@ -402,8 +402,7 @@ def read(path: Path, note: Note = lambda sentence: None) -> dict[str, np.ndarray
     Raises:
         InputError: the file is missing, damaged or of another kind, or has anything in it that is no tensor or plain value.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}.")
+    files.check_there(path)
     try:
         with path.open("rb") as file:
             start = file.read(512)

@@ -28,8 +28,7 @@ CHECKSUMS, HEADER = "sha256", "header"
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The floating-point arrays of `path` as float32, their checksums compared where the file has them."""
-    if not path.is_file():
-        raise InputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}.")
+    files.check_there(path)
     try:
         with safe_open(path, framework="numpy") as file:
             about = _described(file)

@@ -14,25 +14,24 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework.tensor_pb2 import TensorProto
-from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
-from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
-from tensorflow.core.util.saved_tensor_slice_pb2 import SavedTensorSlices
 
 from dense_resnet import files
 from dense_resnet.checkpoints.table import entries, masked_checksum
 from dense_resnet.errors import InputError
 
+if TYPE_CHECKING:
+    from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
+
 READABLE = "slim checkpoints (V1 and V2) and .safetensors"
 INDEX, DATA = ".index", ".data-00000-of-00001"
+STATE = "checkpoint"  # the file that names a folder's checkpoints
 SLICE = b"\0"  # what the keys of slices begin with; the variable that they are of has a key as others have
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-LISTS = {tf.float32: ("float_val", "<f4"), tf.float64: ("double_val", "<f8")}  # where a V1 file has its numbers
+LISTS = {"float32": ("float_val", "<f4"), "float64": ("double_val", "<f8")}  # where a V1 file has its numbers
 PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
@@ -54,6 +53,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 def _variables(prefix: Path, index: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(name, value) of the floating-point variables of a V2 checkpoint: each is a range of a data file."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
+
     found = {key.decode(): value for key, value in entries(index) if key[:1] != SLICE}
     if OBJECT_GRAPH in found:
         raise InputError(
@@ -93,6 +95,10 @@ def _variables(prefix: Path, index: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _variables_v1(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(name, value) of the floating-point variables of a V1 checkpoint: the table's first entry lists them."""
+    import tensorflow as tf
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+    from tensorflow.core.util.saved_tensor_slice_pb2 import SavedTensorSlices
+
     expected: dict[str, tuple[tuple[int, ...], str, str]] = {}
     for key, value in entries(path):
         saved = SavedTensorSlices.FromString(value)
@@ -100,9 +106,9 @@ def _variables_v1(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             for meta in saved.meta.tensor:
                 dtype = tf.as_dtype(meta.type)
                 if dtype.is_floating:
-                    if dtype not in LISTS:
+                    if dtype.name not in LISTS:
                         raise ValueError(f"{meta.name} is {dtype.name}, which is not read from the V1 format")
-                    expected[meta.name] = (_shape(meta.name, meta.shape, len(meta.slice)), *LISTS[dtype])
+                    expected[meta.name] = (_shape(meta.name, meta.shape, len(meta.slice)), *LISTS[dtype.name])
         elif saved.data.name in expected:
             name, tensor = saved.data.name, saved.data.data
             shape, field, code = expected.pop(name)
@@ -130,6 +136,8 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
 
     The format is a pair of files that cannot be replaced in one step, so an existing one is never touched.
     """
+    import tensorflow as tf
+
     index, data = path.with_name(path.name + INDEX), path.with_name(path.name + DATA)
     names, claimed = sorted(weights), False
     was_killed = files.temporary_of(index).exists()
@@ -164,13 +172,20 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
         raise
 
 
+def check_there(path: Path) -> None:
+    """Finds out without TensorFlow that `path` means a checkpoint, as far as names say.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not (path / STATE).is_file():  # which TensorFlow reads
+        _prefix(path)
+
+
 def _prefix(path: Path) -> Path:
     """The prefix or V1 file that `path` means."""
     if path.is_dir():
-        try:
-            state = tf.train.get_checkpoint_state(str(path))
-        except (ValueError, tf.errors.OpError):
-            state = None
+        state = _state(path)
         if state is None:
             if (path / "saved_model.pb").is_file():
                 raise InputError(
@@ -193,3 +208,15 @@ def _prefix(path: Path) -> Path:
         f"{path}: no such checkpoint (neither this file nor {path.name}.index). "
         f"In that folder: {', '.join(nearby) or 'no checkpoint'}."
     )
+
+
+def _state(folder: Path) -> Any:
+    """What the folder's list says of its checkpoints; None where there is no readable one."""
+    if not (folder / STATE).is_file():
+        return None
+    import tensorflow as tf
+
+    try:
+        return tf.train.get_checkpoint_state(str(folder))
+    except (ValueError, tf.errors.OpError):
+        return None
