@@ -338,7 +338,8 @@ def _range_of(picture: Encoded, max_pixels: int) -> tuple[int, int]:
         except Exception as error:  # Pillow's decoders raise what they please
             raise InputError(f"{picture.place}: cannot be decoded: {error}.") from error
         if image.mode.startswith("I"):
-            return image.getextrema()
+            low, high = image.getextrema()
+            return int(low), int(high)
         bands = zip(image.getbands(), image.split(), strict=True)
         lows, highs = zip(*(band.getextrema() for name, band in bands if name != "A"), strict=True)
         return min(lows) << 8, (max(highs) << 8) + 255
