@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+MOST_SHOWN = 20  # groups of messages in one
 FEW = 3  # messages that are alike are shown one by one up to here; above, as one with so many names
 VARYING = re.compile(r"'[^']*'|\d+")  # names and numbers
 PLACE = re.compile(r".*?: line \d+|.*?(?=: )|.*", re.DOTALL)  # what a message begins with
@@ -36,7 +37,7 @@ def grouped(messages: Iterable[str]) -> list[str]:
     """Messages that differ in names and numbers alone as one each, with their number and the first names.
 
     >>> grouped(f"labels/{name}.png: label value {name} is outside 0..2." for name in range(3, 10))
-    ['7 alike: labels/3.png: label value 3 is outside 0..2. Likewise labels/4.png, labels/5.png and 4 more.']
+    ['7 alike: labels/3.png: label value 3 is outside 0..2. Also: labels/4.png, labels/5.png and 4 more.']
     """
     groups: dict[str, list[str]] = {}
     for message in messages:
@@ -47,8 +48,15 @@ def grouped(messages: Iterable[str]) -> list[str]:
             lines += own
         else:
             others = ", ".join(place[0] for message in own[1:FEW] if (place := PLACE.match(message)))
-            lines.append(f"{len(own):,} alike: {own[0]} Likewise {others} and {len(own) - FEW:,} more.")
+            lines.append(f"{len(own):,} alike: {own[0]} Also: {others} and {len(own) - FEW:,} more.")
     return lines
+
+
+def listed(messages: Iterable[str]) -> str:
+    """Give each message a line of its own, those that are alike one together, and not too many of them."""
+    lines = grouped(messages)
+    more = len(lines) - MOST_SHOWN
+    return "".join(f"\n  {line}" for line in [*lines[:MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
 
 
 def _cause(message: str) -> str:

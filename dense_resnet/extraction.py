@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet import checkpoints, features, files, geometry, images, journal, pace
-from dense_resnet.errors import InputError, UnreadableError, counted
+from dense_resnet.errors import InputError, UnreadableError, counted, listed
 from dense_resnet.images import Found, Placement
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from dense_resnet.picture import alignment_picture, write_picture
@@ -143,10 +143,9 @@ class Extraction:
             if error := self._refusal(image):
                 bad[image.relative] = error
         if bad and on_error == FAIL:
-            listed = "\n".join(f"  {error}" for error in list(bad.values())[:20])
             raise InputError(
                 f"{len(bad):,} of {counted(len(found), 'image')} cannot be used; nothing was computed. "
-                f"--on-error skip leaves them out.\n{listed}"
+                f"--on-error skip leaves them out.{listed(map(str, bad.values()))}"
             )
         files.probe_folder(self.out)
         with journal.locked(self.out, shared=count > 1):

@@ -290,6 +290,7 @@ class DeepImages:
     count: int
     low: int  # values in the files, of those that were looked at
     high: int
+    looked_at: int
 
     @property
     def are_dark(self) -> bool:
@@ -298,7 +299,7 @@ class DeepImages:
 
     def __str__(self) -> str:
         others = f" and {counted(self.count - 1, 'other image')}" if self.count > 1 else ""
-        seen = f" in the {LOOKED_AT} looked at" if self.count > LOOKED_AT else ""
+        seen = f" in the {self.looked_at} looked at" if self.looked_at < self.count else ""
         text = (
             f"{self.first}{others}: 16-bit, with values {self.low} to {self.high} of {2**DEEP - 1}{seen}; read as value / 256, "
             f"which is {self.low >> 8} to {self.high >> 8} of 255"
@@ -327,7 +328,7 @@ def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> Deep
     if not ranges:
         return None
     lows, highs = zip(*ranges, strict=True)
-    return DeepImages(deep[0].place, len(deep), min(lows), max(highs))
+    return DeepImages(deep[0].place, len(deep), min(lows), max(highs), len(ranges))
 
 
 def _range_of(picture: Encoded, max_pixels: int) -> tuple[int, int]:

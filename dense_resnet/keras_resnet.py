@@ -133,10 +133,9 @@ def _model(plan: Plan, input_shape: tuple[int | None, int | None, int], pyramid:
 
 @contextlib.contextmanager
 def _float32_variables() -> Iterator[None]:
-    """Makes layers with float32 variables, as the weights are, whatever Keras' floatx and policy; a mixed policy has them."""
-    floatx = keras.config.floatx()
-    keras.config.set_floatx("float32")  # which a policy that nobody set follows
-    policy = keras.config.dtype_policy()
+    """Make layers with float32 variables, as the weights are, whatever Keras' floatx and policy; a mixed policy has them."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()  # the policy first: where none is set, it is floatx's
+    keras.config.set_floatx("float32")
     other = policy.variable_dtype != "float32"
     if other:
         keras.config.set_dtype_policy("float32")

@@ -195,6 +195,7 @@ def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -
     generator = np.random.default_rng(0)
     pixels = generator.standard_normal((batch, crop, crop, 3)).astype(np.float32)
     labels = generator.integers(0, classes, (batch, crop, crop)).astype(np.int32)
+    boxes = np.tile(np.array([0, 0, crop, crop], np.int32), (batch, 1))
     sample = Sample("noise", Source(Path("noise")))
     space = LabelSpace(tuple(LabelClass(f"class {i}", (i, i, i)) for i in range(classes)))
     dataset = Dataset("noise", "train", space, (sample,))
@@ -208,7 +209,7 @@ def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -
         def some() -> None:
             with mixed_precision(precision):
                 for step in range(steps):
-                    run.train(step, [sample] * batch, pixels, labels)
+                    run.train(step, [sample] * batch, pixels, labels, boxes)
 
         return some
 

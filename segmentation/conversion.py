@@ -212,7 +212,7 @@ def check_out(to: str, out: str | os.PathLike[str]) -> None:
         if out.is_dir() and not is_model_directory(out):
             own = (WEIGHTS, *(entry.name for entry in out.glob(".*")))  # what a kill leaves
             if others := sorted(entry.name for entry in out.iterdir() if entry.name not in own):
-                raise InputError(f"{out}: is no model directory, and holds {others[0]}. Choose an --out of its own.")
+                raise InputError(f"{out}: is not a model directory, and holds {others[0]}. Choose an --out of its own.")
         return
     if to == KERAS and out.suffix != KERAS_SUFFIX:
         raise InputError(f"{out}: the name of a Keras model must end in {KERAS_SUFFIX}.")

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dense_resnet import files, images, journal
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, counted, listed
 from dense_resnet.geometry import positive_integer
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
 from dense_resnet.pace import OneByOne, in_order
 from segmentation import boundaries, calibration
 from segmentation.inference import INPUT, NATIVE, Inference
-from segmentation.inspection import LabelCounts, check_pair, compare_sizes, judge, listed
+from segmentation.inspection import LabelCounts, check_pair, compare_sizes, judge
 from segmentation.labels import LabelSpace, decode_label, decode_prediction
 from segmentation.numbering import outside_cause
 from segmentation.presets import Switches
@@ -513,8 +513,8 @@ def _size(pixels: np.ndarray) -> str:
 
 
 def _named(space: LabelSpace) -> str:
-    listed = ", ".join(space.names[:5]) + (", …" if space.num_classes > 5 else "")
-    return f"{space.num_classes} {'class' if space.num_classes == 1 else 'classes'} ({listed})"
+    names = ", ".join(space.names[:5]) + (", …" if space.num_classes > 5 else "")
+    return f"{counted(space.num_classes, 'class')} ({names})"
 
 
 def _sha256(data: bytes) -> str:

@@ -264,7 +264,7 @@ def export(
     path = Path(path)
     plan = _plan_of(network)
     precision = check_request(plan, path, to, precision, side, onednn=onednn, require_sizes=require_sizes)
-    if onednn and not takes_rates(tf.float32):
+    if onednn and not takes_rates(tf.as_dtype(precision)):
         raise InputError(f"onednn: this TensorFlow runs without oneDNN. Where the processor is an x86, set {ONEDNN}=1.")
     is_model = isinstance(network, SegmentationModel)
     if is_model and (space is None or space.num_classes != network.head.num_classes):
@@ -279,6 +279,7 @@ def export(
         known = {"weights_sha256": checkpoints.fingerprint(weights), "onednn": onednn}
     del weights
     compiled = network.runner(precision, side=side, plain=True, **known)
+    onednn = onednn and any(map(_needs_onednn, compiled.graph.as_graph_def().node))  # fcn and backbones have no such operator
     required = to == ONNX and (require_sizes or side is not None)
     description = model_directory.description_of(network, space, origin=origin, training=training) | {
         "export": to,

@@ -46,9 +46,9 @@ def check_request(
     if to == ONNX and precision == BFLOAT16:
         raise InputError("ONNX Runtime has no bfloat16 convolutions on processors: export to onnx in float32.")
     if to == ONNX and onednn:
-        raise InputError("onednn is for a SavedModel: an ONNX file leaves the kernels to its runtime.")
+        raise InputError("--onednn is for --to savedmodel: an ONNX file leaves the kernels to its runtime.")
     if to != ONNX and require_sizes:
-        raise InputError("require_sizes is for ONNX: a SavedModel has a signature with sizes and one without.")
+        raise InputError("--require-sizes is for --to onnx: a SavedModel has a signature with sizes and one without.")
     if (path.suffix == SUFFIX) != (to == ONNX):
         raise InputError(f"{path}: the name must {'' if to == ONNX else 'not '}end in {SUFFIX} for {to!r}.")
     if to == ONNX:

@@ -54,6 +54,8 @@ def run_in_fresh_process(
         capture_output=True,
         env=inherited | dict(environment),
     )
+    if done.returncode < 0:
+        raise ForeignRunError(f"signal {-done.returncode} ended it")
     if done.returncode:
         printed = done.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with code {done.returncode}"]
         raise ForeignRunError(printed[-1][:LONGEST])

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet.errors import InputError, counted, grouped
+from dense_resnet.errors import InputError, counted, listed
 from dense_resnet.images import MAX_PIXELS, check_image, find_deep, opened
 from segmentation.labels import (
     IGNORE_LABEL,
@@ -38,7 +38,6 @@ from segmentation.samples import Dataset, Sample
 
 BOTH = "trainval"  # the split that holds others by definition
 MOST_VALUES = 20  # in one message
-MOST_SHOWN = 20  # groups of bad pairs in one message
 OF_EDGES = 0.1  # share of the pixels along edges that interpolated numbers have at least
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
@@ -160,10 +159,6 @@ class LabelCounts:
         self.edges = 0  # pixels near another number
         self.only_masks = True  # each file has 1 bit, or the numbers 0 and 255 alone
         self.size: tuple[int, int] | None = None  # of the last file, whatever its numbers are
-        mapping = space.mapping or {}
-        self._skipped = [raw for raw, label in mapping.items() if label == space.ignore_label]
-        if space.mapping is None and space.ignore_label is not None:
-            self._skipped.append(space.ignore_label)
 
     def read(self, sample: Sample, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """Decode a sample's label, and count it; its numbers even where one of them has no meaning.
@@ -190,8 +185,8 @@ class LabelCounts:
         numbers = _histogram(indices)
         self.numbers += numbers
         self.only_masks &= bilevel or numbers.keys() <= {0, IGNORE_LABEL}
-        if len(numbers.keys() - self._skipped) > 1:
-            between, near = lies_between(indices, self._skipped)
+        if len(numbers.keys() - set(self.space.ignored_numbers)) > 1:
+            between, near = lies_between(indices, self.space.ignored_numbers)
             self.between += _histogram(indices[between])
             self.edges += int(np.count_nonzero(near))
 
@@ -209,7 +204,7 @@ class LabelCounts:
     def meaningless(self) -> list[int]:
         """The numbers that are neither a class nor ignored."""
         mapped = range(self.space.num_classes) if self.space.mapping is None else self.space.mapping
-        return sorted(number for number in self.numbers if number not in mapped and number not in self._skipped)
+        return sorted(number for number in self.numbers if number not in mapped and number not in self.space.ignored_numbers)
 
     @property
     def shown(self) -> str:
@@ -369,13 +364,6 @@ def check_splits(datasets: Sequence[Dataset], progress: Progress = quiet, max_pi
             f"more about the dataset.{listed(bad)}"
         )
     return Checked(tuple(counts), judge(list(zip(datasets, counts, strict=True))))
-
-
-def listed(messages: Sequence[str]) -> str:
-    """Messages on lines of their own, those that are alike as one, and not too many of them."""
-    lines = grouped(messages)
-    more = len(lines) - MOST_SHOWN
-    return "".join(f"\n  {line}" for line in [*lines[:MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
 
 
 def _looked_at(look: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:

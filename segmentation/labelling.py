@@ -26,7 +26,7 @@ from PIL import Image
 
 from dense_resnet import files, images, journal
 from dense_resnet.checkpoints import safetensors
-from dense_resnet.errors import InputError, UnreadableError, counted
+from dense_resnet.errors import InputError, UnreadableError, counted, listed
 from dense_resnet.geometry import positive_integer
 from dense_resnet.images import Found
 from dense_resnet.journal import ERROR, FAIL, OK, Journal
@@ -45,7 +45,6 @@ FORMAT = 1
 LOG, PROTOCOL = "predictions", "protocol.json"
 KINDS = LABELS, OVERLAY, PROBABILITIES = ".png", ".overlay.jpg", ".probabilities.safetensors"
 OPACITY = 0.55  # of the classes' colours over the image
-MOST_SHOWN = 20  # problems in one message
 
 Progress = Callable[[str, int, int], None]
 
@@ -152,12 +151,11 @@ class Labelling:
                 try:
                     self._predictor.check_size(image.path, images.check_image(image.path, self.max_pixels).size)
                 except InputError as error:
-                    bad.append(f"  {error}")
+                    bad.append(str(error))
             if bad:
-                listed = "\n".join(bad[:MOST_SHOWN])
                 raise InputError(
                     f"{len(bad):,} of {counted(len(found), 'image')} cannot be used; nothing was computed. "
-                    f"--on-error skip leaves them out.\n{listed}"
+                    f"--on-error skip leaves them out.{listed(bad)}"
                 )
         files.probe_folder(self.out)
         with journal.locked(self.out, shared=count > 1):
@@ -281,7 +279,7 @@ def check_targets(found: Sequence[Found], out: Path) -> None:
     """Refuses, before any work and without TensorFlow, a folder that the labels of some images cannot go to.
 
     Raises:
-        InputError: it is no folder or holds the images, two images would have labels of one name, or a name is too long.
+        InputError: it is not a folder or holds the images, two images would have labels of one name, or a name is too long.
     """
     files.check_folder(out)
     images.check_apart(found, out)

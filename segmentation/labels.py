@@ -77,11 +77,20 @@ class LabelSpace:
     """
 
     classes: tuple[LabelClass, ...]  # class i is labelled i
-    ignore_label: int | None = IGNORE_LABEL  # the label that counts nowhere; None for none
+    ignore_label: int | None = IGNORE_LABEL  # the label of ignored pixels; None for none
     mapping: Mapping[int, int] | None = field(default=None, hash=False)  # value in the file -> class or ignore label
     from_colors: bool = False  # label files are pictures in the classes' colours
     ignore_color: tuple[int, int, int] = VOID_COLOR  # of the ignore label, where labels are colours
     ignore_is_given: bool = field(default=False, compare=False, repr=False)  # the user said which label is ignored
+
+    @property
+    def ignored_numbers(self) -> tuple[int, ...]:
+        """The values in label files that mean the ignore label."""
+        if self.ignore_label is None:
+            return ()
+        if self.mapping is None:
+            return (self.ignore_label,)
+        return tuple(raw for raw, label in self.mapping.items() if label == self.ignore_label)
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -266,7 +275,7 @@ def _check_keys(value: Mapping[str, Any], known: Sequence[str], where: str = "")
     for key in value:
         if key in known:
             continue
-        plain = key.lower().replace("-", "_").replace(" ", "_")
+        plain = str(key).lower().replace("-", "_").replace(" ", "_")
         meant = next((own for own in known if plain in (own, *MEANT[own].split())), None)
         close = meant or next(iter(difflib.get_close_matches(plain, known, 1)), None)
         if known is KEYS and plain in PER_CLASS:
@@ -283,7 +292,7 @@ def _as_list(value: object) -> str:
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",")]
     elif isinstance(value, dict) and value:
-        by_number = all(key.isascii() and key.isdecimal() for key in value)
+        by_number = all(str(key).isascii() and str(key).isdecimal() for key in value)
         if by_number:
             value = [value[key] for key in sorted(value, key=int)]
         else:
@@ -501,16 +510,16 @@ def _counted(values: np.ndarray, wrong: np.ndarray) -> str:
 def _outside(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
     first = _counted(indices, wrong)
     if space.mapping is not None:
-        resized = f" {RESIZED}" if _is_interpolated(indices, wrong) else ""
+        resized = f" {RESIZED}" if _is_interpolated(indices, wrong, space) else ""
         return f"{first} is not in the label map, which maps {_ranges(sorted(space.mapping))}.{resized}"
     ignore = "" if space.ignore_label is None else f" and is not the ignore label {space.ignore_label}"
     return f"{first} is outside 0..{space.num_classes - 1}{ignore}. {_cause(indices, wrong, space)}"
 
 
-def _is_interpolated(indices: np.ndarray, wrong: np.ndarray) -> bool:
+def _is_interpolated(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> bool:
     """Whether the wrong numbers are what interpolation leaves: several, most of them along edges between two others."""
     counts = np.bincount(indices[wrong])
-    between = np.bincount(indices[wrong & lies_between(indices)[0]], minlength=len(counts))
+    between = np.bincount(indices[wrong & lies_between(indices, space.ignored_numbers)[0]], minlength=len(counts))
     along = np.count_nonzero(between >= INTERPOLATED * np.maximum(counts, 1))
     return bool(along > 1 and along > np.count_nonzero(counts) / 2)
 

@@ -406,7 +406,8 @@ def description_of(
 def answers(description: Mapping[str, Any]) -> dict[str, Any]:
     """What of a description, with the weights' fingerprint in it, a network's answers depend on, for protocols."""
     keys = ("weights_sha256", "plan", "root", "output_stride", "multi_grid", "head", "canvas", "preprocessing")
-    return {key: description.get(key) for key in keys}
+    canvas = canvas_of(description) if description.get("head") else None
+    return {**{key: description.get(key) for key in keys}, "canvas": canvas}
 
 
 def plan_from(

@@ -166,7 +166,7 @@ class Predictor:
     def _logits(self, wanted: Sequence[tuple[np.ndarray, int]]) -> list[tf.Tensor]:
         """Logits on the pixels of each (image, least side of its canvas)."""
         canvases = [self._canvas(image.shape[:2], side) for image, side in wanted]
-        if self._canvas_counts:
+        if self._canvas_counts and not self.inference.tile:
             self._warn_of_padding([image.shape[:2] for image, _ in wanted], canvases)
         if self.inference.tile:
             cells = [self._tiled(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)]

@@ -15,7 +15,7 @@ SMALLEST_BATCH = 12  # images below which batch statistics do harm: DeepLab's ad
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. All of it is recorded, and a run goes on only under the same."""
+    """How to train. All of it is recorded, and a run resumes only under the same."""
 
     steps: int
     batch: int = 8  # images a step, of all devices together

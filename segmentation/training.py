@@ -50,7 +50,7 @@ from dense_resnet.preprocessing import preprocess
 from dense_resnet.runner import EXACT
 from segmentation import losses, metrics
 from segmentation.confusion import ConfusionMatrix
-from segmentation.heads import HeadPlan
+from segmentation.heads import PADDED, HeadPlan
 from segmentation.inference import Inference
 from segmentation.inspection import Checked, check_splits
 from segmentation.model import SegmentationModel
@@ -67,6 +67,7 @@ BY_AVERAGES = "moving averages"  # of the batch norm over pooled features, where
 STATE, LOG, CURVES = "state.safetensors", "log.jsonl", "tensorboard"
 MOMENTUM = "momentum/"  # before a variable's name
 EXIF = "exif"  # a dataset's
+CHOSEN = ("plan", "output_stride", "multi_grid", "head", "validation_size", "recipe")  # of a protocol, by options
 PADDING = -1  # label around a view of a dataset without an ignore label: no file holds it, and it is ignored
 MIXED = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's own rewriting of float32 graphs
 READERS = 2  # threads
@@ -252,7 +253,7 @@ class Training:
             if self._total(start) != start * self._workers:
                 raise InputError(f"{self.out}: the workers find different states there. They must share the folder.")
             if start:
-                say(f"going on at step {start} of {steps}")
+                say(f"resuming at step {start} of {steps}")
             if start == steps:
                 return run.outcome(start)
             if start == run.legs[-1][FROM]:
@@ -283,7 +284,8 @@ class Training:
             before = legs[-2][STEPS]
             yield (
                 f"more steps, {recipe.steps} instead of {before}: from here on the learning rate follows the schedule of "
-                f"{recipe.steps} steps, {recipe.rate(start):.3g} at step {start}; model.json lists the legs"
+                f"{recipe.steps} steps, {recipe.rate(start):.3g} at step {start}, and so does batch norm's decay; model.json "
+                "lists the legs"
             )
         if self._few:
             yield (
@@ -500,15 +502,17 @@ class TrainingRun:
         mean = metrics.mean_iou(matrix.counts)
         self.scored = done, _finite(mean)
         better = self.best is None or mean > self.best
+        scored = not math.isnan(mean)
         self.say(
             f"step {done}: mean IoU {_shown(mean, 4)} on {counted(len(samples), 'validation image')}, "
             f"{_shown(metrics.mean_iou(self.seen.counts), 4)} on the training views since"
-            + (" (best so far)" if better else "")
+            + (" (best so far)" if better and scored else "")
         )
         class_iou = metrics.class_iou(matrix.counts)
         self._record({"step": done, "mean_iou": _finite(mean), "class_iou": [_finite(value) for value in class_iou]})
-        with self._curves.as_default(step=done):
-            tf.summary.scalar("mean_iou/validation", mean)
+        if scored:
+            with self._curves.as_default(step=done):
+                tf.summary.scalar("mean_iou/validation", mean)
         for kind, warning in self._doubts(matrix.counts):
             self.warn(kind, warning, done)
         if better:
@@ -675,10 +679,13 @@ class TrainingRun:
         for name in ("dataset", "validation"):
             if new[name] and isinstance(old.get(name), dict):
                 old[name].setdefault(EXIF, new[name][EXIF])  # states of before do not say it
+        old.setdefault("canvas", PADDED)
         if differing := journal.said_differences(old, new):
+            chosen = any(old.get(name) != new[name] for name in CHOSEN)
+            before = "; or give the options of before, which resume it" if chosen else ""
             raise InputError(
                 f"{training.out}: holds a training by another protocol ({differing}). Choose another --out"
-                f"{self._start(old, new)}; or give the options of before, which resume it."
+                f"{self._start(old, new)}{before}."
             )
 
     def _start(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -409,12 +409,12 @@ def test_what_is_alike_is_told_as_one(own, capsys, tmp_path):
     code, out = run(capsys, own, "--json", tmp_path / "report.json")
     assert code == 1
     assert out.count("every pixel has the ignore label") == 1
-    assert f"warning: val: 15 alike: {own}/labels/val/more/0.png: every pixel has the ignore label. Likewise" in out
+    assert f"warning: val: 15 alike: {own}/labels/val/more/0.png: every pixel has the ignore label. Also:" in out
     assert f"error: train: 10 alike: {own}/labels/train/x10.png: a label must hold one number per pixel" in out
-    assert f"Likewise {own}/labels/train/x11.png, {own}/labels/train/x12.png and 7 more." in out
+    assert f"Also: {own}/labels/train/x11.png, {own}/labels/train/x12.png and 7 more." in out
     assert f"error: train: 5 alike: {own}/labels/train/x0.png: label value 7 (12 px" in out
     assert out.count("no image") == 1
-    assert out.count("Likewise") == 4
+    assert out.count("Also: ") == 4
     assert "30 errors, 15 warnings" in out
     assert "--json FILE" not in out
     report = json.loads((tmp_path / "report.json").read_text())
@@ -426,10 +426,10 @@ def test_lines_of_a_list_that_are_alike():
     problems = (f"d/list.csv: line {number}: no such file 'images/a b{number}.png' in d" for number in range(2, 9))
     (line,) = grouped(problems)
     assert line.startswith("7 alike: d/list.csv: line 2: no such file 'images/a b2.png' in d")
-    assert line.endswith("Likewise d/list.csv: line 3, d/list.csv: line 4 and 4 more.")
+    assert line.endswith("Also: d/list.csv: line 3, d/list.csv: line 4 and 4 more.")
     bare = (f"{name}.png: the image is {number}x6, its label mask_{name}.png 8x8." for number, name in enumerate("abcde"))
     assert grouped(bare) == [
-        "5 alike: a.png: the image is 0x6, its label mask_a.png 8x8. Likewise b.png, c.png and 2 more.",
+        "5 alike: a.png: the image is 0x6, its label mask_a.png 8x8. Also: b.png, c.png and 2 more.",
     ]
 
 

@@ -769,7 +769,7 @@ def test_bad_pairs_that_are_alike_are_told_as_one(tmp_path):
     heading, line = str(caught.value).splitlines()
     assert heading.startswith("30 of 32 pairs cannot be used")
     assert line.startswith(f"  30 alike: {tmp_path}/labels/00.png: label value 9 (64 px")
-    assert line.endswith(f"Likewise {tmp_path}/labels/01.png, {tmp_path}/labels/02.png and 27 more.")
+    assert line.endswith(f"Also: {tmp_path}/labels/01.png, {tmp_path}/labels/02.png and 27 more.")
 
 
 def turned(orientation):

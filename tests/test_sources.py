@@ -268,7 +268,7 @@ def test_averages_beside_the_weights_of_a_pytorch_file(beside, wrapped, small, t
     opened = checkpoints.open_source(pytorch_file(tmp_path, entries))
     assert np.array_equal(opened.weights[FIRST].transpose(3, 2, 0, 1), small["conv1.weight"])
     (note,) = opened.notes
-    assert f"averages, by their name: ['{beside}']. Read are the weights ['{wrapped}']" in note
+    assert f"averages, by their name: ['{beside}']. The weights ['{wrapped}'] were read" in note
 
 
 @pytest.mark.parametrize("beside", ["ema", "model_ema", "state_dict_ema"])

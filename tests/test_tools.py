@@ -545,7 +545,7 @@ def test_security_md_names_tests_that_exist():
         (["train", "d", "--output", "o"], "--output o. Did you mean --out?\n"),
         (["train", "d", "--output_dir=o", "-lr", "1"], "Did you mean --out? Did you mean --lr?\n"),
         (["train", "d", "--lr-schedule", "cosine", "--out", "o"], "Did you mean --lr? The schedule is always poly"),
-        (["train", "--data-dir", "d", "--out", "o"], "Did you mean DATASET? It stands without an option."),
+        (["train", "--data-dir", "d", "--out", "o"], "Did you mean DATASET? Pass it without an option name."),
         (["evaluate", "d", "--crop", "513", "--out", "o"], "--crop 513. Did you mean --size?"),
         (
             ["predict", "i", "--checkpoint", "m", "-o", "o"],

@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
                 part.required = False
         args, unknown = parser.parse_known_args(words)
         if unknown or strange:
-            listed = " ".join(unknown or strange)
+            listed = " ".join(strange or unknown)
             hints = "".join(f" {hint}" for hint in _hints(strange, args.verb, parsers))
             parsers[args.verb].error(f"unrecognized arguments: {listed}{'.' if hints else ''}{hints}")
         _check_texts(args)
@@ -281,12 +281,19 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
 
 def asked_inference(args: argparse.Namespace, model: Outline | SavedModel | Exported, **others: str) -> Inference:
     """What :func:`add_inference_options` asks for; refuses what `model` cannot."""
+    from dense_resnet.errors import InputError
     from segmentation.inference import Inference
 
     size = model.size if args.size is None else args.size
     asked = {"scales": tuple(args.scales), "flip": args.flip, "tile": args.tile, **others}
     inference = Inference(**asked) if size is None else Inference(size=size, **asked)
     inference.check(model.plan.nominal_stride)
+    side = getattr(model, "side", None)  # of an export's only canvas
+    if side and inference.scales == (1.0,) and min(inference.size, inference.tile or inference.size) != side:
+        raise InputError(
+            f"--size: this network was exported for canvases of {side}x{side} pixels alone (not {inference.size}). "
+            "`export --size dynamic` writes one that takes any."
+        )
     return inference
 
 
@@ -433,7 +440,7 @@ def start_tensorflow() -> None:
     try:
         import tensorflow
 
-        tensorflow.get_logger().setLevel("ERROR")  # align_corners exists in a deprecated function only
+        tensorflow.get_logger().setLevel("ERROR")  # a run traces functions for many sizes, which users cannot act on
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -150,17 +150,19 @@ def print_result(result: dict[str, Any]) -> None:
 
 def _mean(result: dict[str, Any]) -> str:
     """The mean IoU, with its interval and what it is the mean of, or why there is none."""
+    from dense_resnet.errors import counted
+
     if result["mean_iou"] is not None:
         figures = number(result["mean_iou"]), _interval(result["intervals"]["mean_iou"])
         averaged = result["averaged_classes"]
-        return " ".join([*filter(None, figures), f"over {averaged} {'class' if averaged == 1 else 'classes'}"])
+        return " ".join([*filter(None, figures), f"over {counted(averaged, 'class')}"])
     if not result["counts"]["scored"]:
         return "undefined (no pixel was scored)"
     switches = result["protocol"]["switches"]
     meant = result["classes"][0 if switches["background"] else 1 :]
     nowhere = [one["name"] for one in meant if one["iou"] is None]
     listed = ", ".join(nowhere[:MOST_NAMED]) + (", …" if len(nowhere) > MOST_NAMED else "")
-    return f"undefined under --absent {switches['absent']}" + (f" (nowhere: {listed})" if nowhere else "")
+    return f"undefined under --absent {switches['absent']}" + (f" (absent: {listed})" if nowhere else "")
 
 
 def missing_intervals(classes: list[dict[str, Any]], figure: str) -> list[str]:

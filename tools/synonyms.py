@@ -67,9 +67,9 @@ ROWS = (  # (of ours, what others call it, a remark)
     ("--records", "tfrecord tfrecords to-tfrecord", ""),
     ("--shard", "shards num-shards shard-index", ""),
     ("--on-error", "ignore-errors skip-errors continue-on-error", ""),
-    ("DATASET", "data dataset data-dir data-path data-root dataset-dir root input images d", "It stands without an option."),
-    ("IMAGES", "images image image-dir img-dir input inputs source i data data-dir", "They stand without an option."),
-    ("MODEL", "model model-path", "It stands without an option."),
+    ("DATASET", "data dataset data-dir data-path data-root dataset-dir root input images d", "Pass it without an option name."),
+    ("IMAGES", "images image image-dir img-dir input inputs source i data data-dir", "Pass them without an option name."),
+    ("MODEL", "model model-path", "Pass it without an option name."),
 )
 
 

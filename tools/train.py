@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dense_resnet.plan import Plan
-    from segmentation.inspection import Checked
+    from segmentation.inspection import Checked, LabelCounts
     from segmentation.labels import LabelSpace
     from segmentation.model import SegmentationModel
     from segmentation.recipe import Recipe
@@ -150,9 +151,11 @@ def _prepared(
         check_source(args.weights)
     check_aligned("crop", args.crop, planned.nominal_stride)
     Inference(args.size).check(planned.nominal_stride)
-    checked = _checked((dataset, validation))
-    recipe = _recipe(args, checked)
+    recipe = _recipe(args)
     recipe.check(dataset.space.num_classes)
+    checked = _checked((dataset, validation))
+    if args.class_weights == [BALANCED]:
+        recipe = dataclasses.replace(recipe, class_weights=_balanced(checked.labels[0]))
     return dataset, validation, checked, recipe
 
 
@@ -229,7 +232,7 @@ def _strategy(asked: str) -> Any:
     return tf.distribute.MirroredStrategy() if asked == MIRRORED else tf.distribute.get_strategy()
 
 
-def _recipe(args: argparse.Namespace, checked: Checked) -> Recipe:
+def _recipe(args: argparse.Namespace) -> Recipe:
     from dense_resnet.errors import counted
     from segmentation.recipe import SMALLEST_BATCH, Recipe
     from segmentation.transforms import Augmentation
@@ -254,7 +257,7 @@ def _recipe(args: argparse.Namespace, checked: Checked) -> Recipe:
         weight_decay=args.weight_decay,
         clip=args.clip,
         freeze_batch_norm=freeze,
-        class_weights=_class_weights(args.class_weights, checked),
+        class_weights=_class_weights(args.class_weights),
         hardest=args.hardest,
         augmentation=Augmentation((args.crop, args.crop), tuple(args.scale), not args.no_flip, args.jitter),
         seed=args.seed,
@@ -264,19 +267,23 @@ def _recipe(args: argparse.Namespace, checked: Checked) -> Recipe:
     )
 
 
-def _class_weights(asked: list[str], checked: Checked) -> tuple[float, ...] | None:
-    from dense_resnet.errors import InputError, spelt
+def _balanced(labels: LabelCounts) -> tuple[float, ...]:
+    """Class weights from the labels of the split that is trained on; prints them."""
+    from dense_resnet.errors import spelt
+    from segmentation.inspection import class_weights
 
-    if asked == [NONE]:
+    weights = tuple(float(f"{weight:.4g}") for weight in class_weights(labels.pixels))
+    named = ", ".join(f"{name} {w:g}" for name, w in zip(labels.space.names, weights, strict=True))
+    print(f"class weights: {spelt(named)}")
+    return weights
+
+
+def _class_weights(asked: list[str]) -> tuple[float, ...] | None:
+    """The weights that are given as numbers; None without any, or where they will be counted."""
+    from dense_resnet.errors import InputError
+
+    if asked in ([NONE], [BALANCED]):
         return None
-    if asked == [BALANCED]:
-        from segmentation.inspection import class_weights
-
-        labels = checked.labels[0]
-        weights = tuple(float(f"{weight:.4g}") for weight in class_weights(labels.pixels))
-        named = ", ".join(f"{name} {w:g}" for name, w in zip(labels.space.names, weights, strict=True))
-        print(f"class weights: {spelt(named)}")
-        return weights
     try:
         return tuple(float(weight) for weight in asked)
     except ValueError:

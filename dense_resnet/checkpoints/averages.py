@@ -69,8 +69,8 @@ def beside_prefix(names: Iterable[str], prefix: str | None) -> tuple[str, ...]:
             others.setdefault(wrapper, []).append(name)
     return tuple(
         f"The file also has {counted(len(found), 'array')} that are averages, by their names (such as {found[0]}). "
-        f"Read are those {f'under {prefix!r}' if prefix else 'without that prefix'}."
-        for wrapper, found in others.items()
+        f"Only those {f'under {prefix!r}' if prefix else 'without that prefix'} were read."
+        for found in others.values()
     )
 
 
@@ -83,7 +83,7 @@ def beside_entry(read: str, others: Iterable[str]) -> tuple[str, ...]:
     if is_average(read):
         return (f"The weights are averages, by their name in the file: {read}.",)
     return tuple(
-        f"The file also has averages, by their name: {other}. Read are the weights {read or 'beside them'}; the averages "
-        f"alone are a file after torch.save(torch.load(path){other}, 'averages.pth')."
+        f"The file also has averages, by their name: {other}. The weights {read or 'beside them'} were read. To use the "
+        f"averages, save them alone: torch.save(torch.load(path){other}, 'averages.pth')."
         for other in others
     )

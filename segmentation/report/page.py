@@ -222,7 +222,7 @@ def _header(result: Mapping[str, Any]) -> Html:
     if interval != NONE:
         how = f" is its {100 * intervals['level']:g} % interval, by {intervals['resamples']:,} resamples of {images}. "
         words = [element("b", f"{interval} %"), how]
-    words.append(f"The mean is over {result['averaged_classes']} of {every} {'class' if every == 1 else 'classes'}.")
+    words.append(f"The mean is over {result['averaged_classes']} of {counted(every, 'class')}.")
     figures = [
         element("div", element("dt", title), element("dd", _percent(result[key], " %")), element("dd", note, class_="note"))
         for key, (title, note) in HEADLINES.items()
