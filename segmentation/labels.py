@@ -552,7 +552,7 @@ def _cause(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
     likely = len(outside) > 1 or max(outside) >= LABEL_IDS
     if likely and set(present.tolist()) - {space.ignore_label} <= greys:
         return "These are the classes' colours turned to grey. Save the labels as indices, from the original."
-    if _is_interpolated(indices, wrong):
+    if _is_interpolated(indices, wrong, space):
         return RESIZED
     return "Are these labelIds instead of trainIds? See --label-map. Or does dataset.json name too few classes?"
 

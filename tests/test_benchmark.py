@@ -24,7 +24,7 @@ from dense_resnet import benchmark, chart, competitors, images, laws, limits
 from dense_resnet.competitors import COMPETITORS, FLOAT32, OWN, Case, Competitor
 from dense_resnet.errors import InputError
 from dense_resnet.processes import Process
-from segmentation.benchmark import keras_network
+from segmentation.benchmark import keras_network, training_timings
 from tools import benchmark as verb
 from tools import cli
 
@@ -367,3 +367,9 @@ def test_the_network_that_keras_trains_is_the_plans():
     trained = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
     assert trained == plan.parameter_count + (plan.depth + 1) * 21
     assert network.layers[-2].output.shape[1:3] == plan.feature_size(65)
+
+
+def test_training_steps_are_timed():
+    plan = dr.plan([("block1", [(8, 4, 1), (8, 4, 2)])], output_stride=8, scope="tiny", kind="bottleneck_v2")
+    timings = training_timings(plan, crop=33, batch=2, steps=1, runs=1)
+    assert [timing.name for timing in timings] == ["dense_resnet", "Keras fit", "dense_resnet, bfloat16"]

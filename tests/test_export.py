@@ -27,7 +27,7 @@ from dense_resnet.checkpoints.origin import Origin
 from dense_resnet.errors import InputError
 from dense_resnet.features import read_features
 from dense_resnet.images import decode_image, read_file
-from segmentation import export
+from segmentation import export, foreign_run
 from segmentation import scenes as drawn
 from segmentation.export import DESCRIPTION, GRAPH, ONNX, SAVED_MODEL, is_exported, open_exported
 from segmentation.foreign_run import ONEDNN, run_in_fresh_process
@@ -414,6 +414,20 @@ def test_a_form_for_onednn_alone(model, photograph, monkeypatch, tmp_path):
         open_exported(tmp_path / "x")
     with pytest.raises(InputError, match="onednn: this TensorFlow runs without oneDNN"):
         export.export(model, tmp_path / "y", [photograph], space=SPACE, onednn=True)
+
+
+@needs_onednn
+def test_the_form_for_onednn_is_recorded_where_there_is_one(photograph, tmp_path):
+    """A head without atrous depthwise convolutions runs anywhere, whatever was asked for."""
+    written, _ = export.export(small_model("fcn"), tmp_path / "x", [photograph], space=SPACE, precision="float32", onednn=True)
+    assert written.description["onednn"] is False
+
+
+def test_a_signal_that_ends_the_fresh_process_is_named(monkeypatch):
+    done = subprocess.CompletedProcess([], -9, b"", b"I0000 To enable the following instructions: AVX2 FMA")
+    monkeypatch.setattr(foreign_run.subprocess, "run", lambda *unused, **options: done)
+    with pytest.raises(foreign_run.ForeignRunError, match="^signal 9 ended it$"):
+        foreign_run.run_in_fresh_process("onnx", "x.onnx", [{}], ["labels"], {})
 
 
 def onnx_inputs(path):

@@ -451,7 +451,7 @@ def test_the_range_of_many_images_of_16_bits_is_sampled(tmp_path):
     found[1].path.unlink()
     deep = images.find_deep(found)
     assert str(deep).startswith(f"{found[0].path} and 38 other images: 16-bit, with values 4 to ")
-    assert "in the 16 looked at" in str(deep)
+    assert "in the 12 looked at" in str(deep)  # every third of 39, without the first, which cannot be decoded
     assert images.find_deep(found[:2]) is None
 
 

@@ -505,6 +505,13 @@ def test_what_would_be_right_in_json(value, advice):
         LabelSpace.from_json(value)
 
 
+@pytest.mark.parametrize("value", [{"classes": {0: "a", 1: "b"}}, {"classes": ["a"], 7: 8}])
+def test_numbers_as_keys_are_mistakes_like_others(value):
+    """JSON has none, a dictionary in Python may."""
+    with pytest.raises(InputError):
+        LabelSpace.from_json(value)
+
+
 def test_very_many_classes():
     began = time.process_time()
     LabelSpace.from_json({"classes": [str(number) for number in range(8000)], "ignore_label": None})

@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
                 part.required = False
         args, unknown = parser.parse_known_args(words)
         if unknown or strange:
-            listed = " ".join(strange or unknown)
+            listed = " ".join(unknown or strange)
             hints = "".join(f" {hint}" for hint in _hints(strange, args.verb, parsers))
             parsers[args.verb].error(f"unrecognized arguments: {listed}{'.' if hints else ''}{hints}")
         _check_texts(args)
