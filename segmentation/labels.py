@@ -510,16 +510,16 @@ def _counted(values: np.ndarray, wrong: np.ndarray) -> str:
 def _outside(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
     first = _counted(indices, wrong)
     if space.mapping is not None:
-        resized = f" {RESIZED}" if _is_interpolated(indices, wrong, space) else ""
+        resized = f" {RESIZED}" if _is_interpolated(indices, wrong) else ""
         return f"{first} is not in the label map, which maps {_ranges(sorted(space.mapping))}.{resized}"
     ignore = "" if space.ignore_label is None else f" and is not the ignore label {space.ignore_label}"
     return f"{first} is outside 0..{space.num_classes - 1}{ignore}. {_cause(indices, wrong, space)}"
 
 
-def _is_interpolated(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> bool:
+def _is_interpolated(indices: np.ndarray, wrong: np.ndarray) -> bool:
     """Whether the wrong numbers are what interpolation leaves: several, most of them along edges between two others."""
     counts = np.bincount(indices[wrong])
-    between = np.bincount(indices[wrong & lies_between(indices, space.ignored_numbers)[0]], minlength=len(counts))
+    between = np.bincount(indices[wrong & lies_between(indices)[0]], minlength=len(counts))
     along = np.count_nonzero(between >= INTERPOLATED * np.maximum(counts, 1))
     return bool(along > 1 and along > np.count_nonzero(counts) / 2)
 
@@ -552,7 +552,7 @@ def _cause(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
     likely = len(outside) > 1 or max(outside) >= LABEL_IDS
     if likely and set(present.tolist()) - {space.ignore_label} <= greys:
         return "These are the classes' colours turned to grey. Save the labels as indices, from the original."
-    if _is_interpolated(indices, wrong, space):
+    if _is_interpolated(indices, wrong):
         return RESIZED
     return "Are these labelIds instead of trainIds? See --label-map. Or does dataset.json name too few classes?"
 
