@@ -48,7 +48,8 @@ def grouped(messages: Iterable[str]) -> list[str]:
             lines += own
         else:
             others = ", ".join(place[0] for message in own[1:FEW] if (place := PLACE.match(message)))
-            lines.append(f"{len(own):,} alike: {own[0]} Also: {others} and {len(own) - FEW:,} more.")
+            first = own[0] if own[0].endswith((".", "?")) else f"{own[0]}."
+            lines.append(f"{len(own):,} alike: {first} Also: {others} and {len(own) - FEW:,} more.")
     return lines
 
 

@@ -37,6 +37,8 @@ NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
     "pin_to_host_optimization", "scoped_allocator_optimization", "shape_optimization",
 )  # fmt: skip
 
+BELOW_ALL = -1e9  # activations; where a runtime scales it before it is masked, it stays finite, as the least float would not
+
 v1 = tf.compat.v1
 Weights = Mapping[str, np.ndarray]
 
@@ -113,7 +115,7 @@ class Layers:
         """`net` with what `layer` is padded with where it is not `inside`."""
         if isinstance(layer, Conv) or layer.zeros:
             return masked(net, inside)
-        return tf.where(tf.cast(inside, tf.bool), net, tf.constant(net.dtype.min, net.dtype))
+        return tf.where(tf.cast(inside, tf.bool), net, tf.constant(BELOW_ALL, net.dtype))
 
     def normalized(self, net: tf.Tensor, norm: Norm) -> tf.Tensor:
         """Batch norm and ReLU that stand before a convolution."""
@@ -172,7 +174,7 @@ def network(
         net = layers.pool(net, layer) if isinstance(layer, Pool) else layers.activated(net, layer)
         stride *= layer.stride
         if ends and isinstance(layer, Pool):
-            net = masked(net, ends.inside(net, stride))  # so that what minus infinity stood for stays finite
+            net = masked(net, ends.inside(net, stride))  # a window wholly beyond the image holds BELOW_ALL
     for unit in plan.units:
         factor = deferred.get(unit.scope, 1)
         net, branch = layers.unit(net, unit.undivided if factor > 1 else unit, ends)

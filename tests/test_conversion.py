@@ -176,7 +176,7 @@ def test_a_name_that_belies_its_format(to, name, tmp_path):
 def test_a_folder_of_other_things_gets_no_model_among_them(tmp_path):
     (tmp_path / "photo.jpg").touch()
     network = conversion.open_network(WEIGHTS, classifier=False)
-    with pytest.raises(InputError, match=r"is no model directory, and holds photo\.jpg"):
+    with pytest.raises(InputError, match=r"is not a model directory, and holds photo\.jpg"):
         conversion.write(network, "model-dir", tmp_path)
     (tmp_path / "photo.jpg").rename(tmp_path / "weights.safetensors")  # a kill before model.json was there
     conversion.write(network, "model-dir", tmp_path)

@@ -60,7 +60,7 @@ def test_weights_in_a_network_of_another_preprocessing():
     plan = dr.plan(blocks, kind="lite_bottleneck_v1", scope="resnet_v1_18")
     report = dr.Backbone(plan).load(weights_of(dr.plan("resnet_v1_18", num_classes=1000)))
     assert report.notes[1].startswith("WARNING: this plan's own scheme is 'inception'")
-    assert report.notes[2] == "Their classifier has 1000 classes: ILSVRC 2012, in the order of the WordNet ids."
+    assert report.notes[2] == "Their classifier has 1,000 classes: ILSVRC 2012, in the order of the WordNet ids."
 
 
 def test_a_root_that_is_not_the_one_of_training():

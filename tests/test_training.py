@@ -1,6 +1,7 @@
 """Training: the numbers of a step, exactly on after any end, several devices as one, and what is said when it goes wrong."""
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -194,7 +195,7 @@ def test_a_training_that_is_done_only_reports(trained, data):
     lines = []
     again = make(data, one.out, validation="val", steps=100, learning_rate=0.2, validate_every=40, save_every=50)
     assert again.run(say=lines.append) == outcome
-    assert lines == ["going on at step 100 of 100"]
+    assert lines == ["resuming at step 100 of 100"]
     assert {path: path.stat().st_mtime_ns for path in one.out.rglob("*") if path.is_file()} == before
 
 
@@ -292,7 +293,7 @@ def test_labels_are_read_once_for_the_check_and_the_class_weights(data, tmp_path
     one = make(data, tmp_path, validation="val", steps=1)
     checked = inspection.check_splits(splits)
     assert checked.labels[0].pixels.tolist() == expected.tolist()
-    weights = train._class_weights([train.BALANCED], checked)
+    weights = train._balanced(checked.labels[0])
     assert weights == pytest.approx(inspection.class_weights(expected), rel=1e-3)
     assert "class weights: ground 0." in capsys.readouterr().out
     one.run(checked=checked, progress=lambda *call: calls.append(call[0]))
@@ -656,12 +657,13 @@ def test_around_an_image_smaller_than_the_crop_all_is_ignored(data, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(CLASSES | {"ignore_label": 7, "mapping": mapping}))
     one = make(tmp_path, tmp_path / "out", augmentation=Augmentation((57, 65), (1.0, 1.0), flip=False))
     for position in range(4):
-        sample, pixels, label = one.view(position)
+        sample, pixels, label, box = one.view(position)
         own = sample.read_label(one.dataset.space)
         places = np.lib.stride_tricks.sliding_window_view(label, own.shape)
         ((row, column),) = np.argwhere((places == own).all(axis=(2, 3)))
         inside = np.zeros(label.shape, bool)
         inside[row : row + 40, column : column + 48] = True
+        assert box.tolist() == [row, column, row + 40, column + 48]
         assert (label[~inside] == 7).all()
         assert (pixels[~inside] == 0).all()  # the mean colour
         assert (pixels[inside] != 0).any(axis=-1).mean() > 0.99
@@ -728,8 +730,8 @@ def test_a_crop_too_small_for_the_atrous_rates_is_said_before_the_first_step(dat
     assert said("aspp", 289) == said("fcn", 33) == []
     lines = []
     one = make(data, tmp_path / "run", head="aspp", steps=1, batch=1)
-    one.run(say=lines.append, progress=lambda *call: lines.append("a step"))
-    assert lines.index(line) < lines.index("a step")
+    one.run(say=lines.append, progress=lambda what, *call: lines.append(what))
+    assert lines.index(line) < lines.index("training")
 
 
 def pooled_norm(weights):
@@ -756,8 +758,9 @@ def test_few_images_a_batch_leave_the_image_poolings_averages_alone(head, data, 
     assert any(
         line.startswith("image pooling: its batch norm uses its moving averages") and "1 image" in line for line in lines
     )
-    images = np.stack([one.view(position)[1] for position in range(8)])
-    trained = [one.model.training_logits(image[None], None, False, freeze_image_pooling=True).numpy() for image in images]
+    images, _, boxes = (np.stack(arrays) for arrays in list(zip(*map(one.view, range(8)), strict=True))[1:])
+    step = functools.partial(one.model.training_logits, dropout=None, freeze_batch_norm=False, freeze_image_pooling=True)
+    trained = [step(image[None], box[None]).numpy() for image, box in zip(images, boxes, strict=True)]
     assert one.model(images).numpy().std() < 10 * np.std(trained)
     assert load_model(tmp_path / "last").training["image_pooling_batch_norm"] == "moving averages"
 
@@ -788,7 +791,7 @@ def test_more_steps_continue_a_training_in_a_leg_of_their_own(data, tmp_path):
     one = make(data, tmp_path, steps=6, validation="val")
     outcome = one.run(say=lines.append, stop=lambda: True)
     assert (outcome.step, outcome.stopped) == (3, True)
-    assert lines[0] == "going on at step 2 of 6"
+    assert lines[0] == "resuming at step 2 of 6"
     assert lines[1].startswith("more steps, 6 instead of 2: from here on the learning rate follows the schedule of 6 steps")
     assert f"{0.1 * (1 - 2 / 6) ** 0.9:.3g} at step 2" in lines[1]
     outcome = make(data, tmp_path, steps=9, validation="val").run()
@@ -887,7 +890,7 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
         printed += printed_by(process)
         assert process.returncode == (cli.STOPPED if number == signal.SIGTERM else -number), printed
         assert 3 <= about(tmp_path / "b")["step"] < 10
-    assert "going on at step" in printed
+    assert "resuming at step" in printed
     assert "the same command goes on from here" in printed
     at = about(tmp_path / "b")["step"]
     assert f"stopped at step {at} of 10" in printed
@@ -897,7 +900,7 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
     other += ["--head", "fcn", "--crop", "33", "--batch", "2", "--steps", "2", "--class-weights", "balanced"]
     printed = printed_by(start(*runs, records, [*other, "--out", str(tmp_path / "c")]))
     assert printed.count("exit code 0") == 5, printed
-    assert f"going on at step {at} of 10" in printed
+    assert f"resuming at step {at} of 10" in printed
     ends = [line for line in printed.splitlines() if line.startswith("best: ")]
     assert len(ends) == 3
     said = load_model(tmp_path / "a").training
@@ -961,7 +964,7 @@ def test_several_devices_are_one(data, tmp_path, start):
         printed = printed_by(process)
         role = ("chief", "worker")[index]
         assert f"outcome 2 True {role}\n" in printed, printed
-        assert f"going on at step 2 of 3\noutcome 3 False {role}\n" in printed, printed
+        assert f"resuming at step 2 of 3\noutcome 3 False {role}\n" in printed, printed
     printed = printed_by(start(job("one", "one", "one"), job("two", "two", "two")))
     assert printed.count("outcome 3 False chief") == 2, printed
     weights = {name: arrays(tmp_path / f"{name}.safetensors") for name in ("worker0", "worker1", "one", "two")}
@@ -1083,7 +1086,7 @@ def test_the_commands_defaults_are_the_librarys():
     assert views.crop[0] == views.crop[1]
     assert {name: getattr(options, name) for name in stated} == stated
     assert (options.class_weights, recipe.class_weights) == ([train.NONE], None)
-    asked = train._recipe(options, None)
+    asked = train._recipe(options)
     assert asked == recipe  # every field of it has an option with its default; steps has the verb's alone
     for action in parser._actions:
         if action.dest in stated and "default" in (action.help or ""):

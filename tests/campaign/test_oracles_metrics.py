@@ -468,7 +468,7 @@ def result_of(case):
         line |= {"ignored": labels.size - scored, "image_sha256": "0" * 64, "label_sha256": "0" * 64} | counts.as_json()
         lines.append(json.loads(json.dumps(line)))
     space = LabelSpace(tuple(LabelClass(f"class {number}", (0, 0, 0)) for number in range(case.num_classes)))
-    return summarise(lambda: lines, space, presets.Switches(), {}), matrices
+    return summarise(lambda: lines, space, presets.Switches(), {"system": {}}), matrices
 
 
 def test_torchmetrics_jaccard_index(campaign):
