@@ -111,10 +111,17 @@ class Layers:
         net = tf.pad(net, pads, constant_values=tf.cast(0 if layer.zeros else net.dtype.min, net.dtype))
         return tf.nn.max_pool2d(net, layer.kernel, layer.stride, "VALID")
 
+    def masked(self, net: tf.Tensor, inside: tf.Tensor) -> tf.Tensor:
+        """`net` with zeros where it is not `inside`."""
+        found = masked(net, inside)
+        if not self._apart:
+            return found
+        return tf.reshape(found, tf.shape(net))  # the rewriter knows no sizes behind a broadcast, and would leave sums alone
+
     def ended(self, net: tf.Tensor, inside: tf.Tensor, layer: Conv | Pool) -> tf.Tensor:
         """`net` with what `layer` is padded with where it is not `inside`."""
         if isinstance(layer, Conv) or layer.zeros:
-            return masked(net, inside)
+            return self.masked(net, inside)
         return tf.where(tf.cast(inside, tf.bool), net, tf.constant(BELOW_ALL, net.dtype))
 
     def normalized(self, net: tf.Tensor, norm: Norm) -> tf.Tensor:
@@ -131,7 +138,7 @@ class Layers:
         stride = unit.input_stride
         for conv in unit.convolutions:
             if ends and conv.kernel > 1:
-                branch = masked(branch, ends.inside(branch, stride))
+                branch = self.masked(branch, ends.inside(branch, stride))
             branch = self.activated(branch, conv)
             stride *= conv.stride
         summed = branch + shortcut
@@ -174,7 +181,7 @@ def network(
         net = layers.pool(net, layer) if isinstance(layer, Pool) else layers.activated(net, layer)
         stride *= layer.stride
         if ends and isinstance(layer, Pool):
-            net = masked(net, ends.inside(net, stride))  # a window wholly beyond the image holds BELOW_ALL
+            net = layers.masked(net, ends.inside(net, stride))  # a window wholly beyond the image holds BELOW_ALL
     for unit in plan.units:
         factor = deferred.get(unit.scope, 1)
         net, branch = layers.unit(net, unit.undivided if factor > 1 else unit, ends)

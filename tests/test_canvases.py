@@ -14,6 +14,7 @@ import dense_resnet as dr
 from dense_resnet.canvas import covered
 from dense_resnet.checkpoints import safetensors
 from dense_resnet.errors import InputError
+from dense_resnet.fused import keeps_kernels_apart
 from segmentation import ConfusionMatrix, SegmentationModel, conversion, load_backbone, load_model, metrics, save_model
 from segmentation.export import export
 from segmentation.heads import HEADS, IMAGE, PADDED, build_head, plan_head
@@ -305,3 +306,14 @@ def test_converted_models_keep_the_rule_that_they_were_trained_by(tmp_path):
         network = conversion.open_network(str(tmp_path / source), output_stride=16)
         conversion.write(network, "model-dir", tmp_path / "converted")
         assert json.loads((tmp_path / "converted" / DESCRIPTION).read_text())["canvas"] == canvas
+
+
+def test_masks_leave_residual_sums_inside_the_convolutions():
+    """Behind a broadcast TensorFlow's rewriter knows no sizes, and a sum of unknown sizes is an operator of its own."""
+    if not keeps_kernels_apart():
+        pytest.skip("this TensorFlow fuses nothing")
+    sums = {}
+    for canvas in (IMAGE, PADDED):
+        operations = small_model("aspp", canvas=canvas).runner("float32").graph.get_operations()
+        sums[canvas] = sum(one.type == "AddV2" and one.outputs[0].dtype == tf.float32 for one in operations)
+    assert sums[IMAGE] == sums[PADDED]
