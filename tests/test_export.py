@@ -363,7 +363,7 @@ def test_the_verb_runs_what_it_wrote_in_fresh_processes(elsewhere, model, photog
     assert code == 0, err
     both, names = [["images", "sizes"], ["images"]], ["features", "labels"]
     assert ran == [(SAVED_MODEL, ".x.partial", both, names, environment) for environment in ({ONEDNN: "0"}, {})]
-    assert "Run again in a fresh process, by TensorFlow alone" in out
+    assert "Ran it in a fresh process with TensorFlow alone" in out
 
 
 @needs_onednn
@@ -612,7 +612,7 @@ def test_an_onnx_file_of_others_is_never_replaced(model, photograph, tmp_path):
         ({"to": ONNX, "precision": "bfloat16"}, "ONNX Runtime has no bfloat16 convolutions on processors"),
         ({"side": 33}, "size must be at least 65: the head takes the image's mean over windows of that many pixels"),
         ({"space": None}, "space must name the 5 classes of the model"),
-        ({"require_sizes": True}, "require_sizes is for ONNX: a SavedModel has a signature with sizes"),
+        ({"require_sizes": True}, "--require-sizes is for --to onnx: a SavedModel has a signature with sizes"),
     ],
 )
 def test_refused_requests(arguments, message, model, photograph, tmp_path):
