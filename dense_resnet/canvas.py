@@ -15,17 +15,17 @@ def boxes_of(sizes: tf.Tensor) -> tf.Tensor:
     return tf.pad(sizes, [[0, 0], [2, 0]])
 
 
-def covered(boxes: tf.Tensor, size: tf.Tensor, stride: int) -> tf.Tensor:
+def covered(boxes: tf.Tensor | None, size: tf.Tensor, stride: int) -> tf.Tensor | None:
     """Which cells images cover: those that their pixels are interpolated from.
 
     Args:
         boxes: int32 ``[batch or 1, 4]``, (top, left, bottom, right) of each image on its canvas in pixels, the last two
-            just beyond it.
+            just beyond it; None where they take the whole canvas.
         size: (rows, columns) of the map.
         stride: pixels between two of its cells.
 
     Returns:
-        bool ``[batch or 1, rows, columns, 1]``.
+        bool ``[batch or 1, rows, columns, 1]``, or None.
 
     >>> covered(tf.constant([[0, 0, 34, 17]]), tf.constant([5, 3]), 16)[0, :, :, 0].numpy().astype(int)
     array([[1, 1, 0],
@@ -34,6 +34,8 @@ def covered(boxes: tf.Tensor, size: tf.Tensor, stride: int) -> tf.Tensor:
            [1, 1, 0],
            [0, 0, 0]])
     """
+    if boxes is None:
+        return None
     axes = []
     for axis in (0, 1):
         start, end = boxes[:, axis, None], boxes[:, axis + 2, None]

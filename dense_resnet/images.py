@@ -34,7 +34,7 @@ PNG_START, JPEG_START = png.START, b"\xff\xd8\xff"
 PNG_DEPTH = 24  # where in a PNG the bits per sample stand, a byte
 DEEP = 16  # bits per sample
 DARK = 2**15  # the brightest value of 16 bits below which a picture comes out dark
-LOOKED_AT = 16  # of many 16-bit pictures, these for their range
+LOOKED_AT = 16  # of many files, where some of them tell what is asked
 TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
 MOST_NAMED = 3  # hidden files in one message
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -310,6 +310,11 @@ class DeepImages:
         return f"{text}: {how_dark}. Save with 8 bits, such as value * 255 / {max(1, self.high)}."
 
 
+def spread(items: Sequence[Any]) -> Sequence[Any]:
+    """Take at most LOOKED_AT of the items, at equal steps: all that decoding some of them can tell."""
+    return items[:: max(1, -(-len(items) // LOOKED_AT))]
+
+
 def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> DeepImages | None:
     """The 16-bit PNGs among `pictures`, told by their headers, with the range of values in some of them; None without any.
 
@@ -322,7 +327,7 @@ def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> Deep
             if start.startswith(PNG_START) and start[PNG_DEPTH:] == bytes([DEEP]):
                 deep.append(picture)
     ranges = []
-    for picture in deep[:: -(-len(deep) // LOOKED_AT)] if deep else ():
+    for picture in spread(deep):
         with contextlib.suppress(InputError):
             ranges.append(_range_of(picture, max_pixels))
     if not ranges:

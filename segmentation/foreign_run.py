@@ -114,5 +114,5 @@ if __name__ == "__main__":
     own = os.path.realpath(os.path.dirname(__file__))  # where files have names that installed packages may have too
     sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != own]
     with os.fdopen(os.dup(1), "wb") as results:
-        os.dup2(2, 1)  # what a framework prints is no answer
+        os.dup2(2, 1)  # what a framework prints goes to stderr, not into the answer
         main(sys.argv[1:], sys.stdin.buffer, results)

@@ -26,7 +26,7 @@ def head_cells(layers: Layers, head: HeadPlan, found: Activations, boxes: tf.Ten
     net = found.features
     if head.projection and head.image_projection:
         size = tf.shape(net)[1:3]
-        inside = None if boxes is None else covered(boxes, size, head.output_stride)
+        inside = covered(boxes, size, head.output_stride)
         net = masked(net, inside)
         mean = image_mean(head, tf.cast(net, tf.float32), inside)
         image = layers.activated(tf.cast(mean, layers.dtype), head.image_projection)
@@ -35,7 +35,7 @@ def head_cells(layers: Layers, head: HeadPlan, found: Activations, boxes: tf.Ten
     if head.skip_projection and found.skip is not None:
         beside = layers.activated(found.skip, head.skip_projection)
         size = tf.shape(beside)[1:3]
-        inside = None if boxes is None else covered(boxes, size, SKIP_STRIDE)
+        inside = covered(boxes, size, SKIP_STRIDE)
         net = _stack(layers, tf.concat([_enlarged(layers, net, size), beside], axis=3), head.decoder, inside)
     return layers.activated(net, head.logits)
 

@@ -258,7 +258,7 @@ def build_head(
         net = features
         if head.projection and head.image_projection:
             size = tf.shape(features)[1:3]
-            inside = None if boxes is None else covered(boxes, size, head.output_stride)
+            inside = covered(boxes, size, head.output_stride)
             features = masked(features, inside)
             with slim.arg_scope([slim.batch_norm], is_training=is_training and not freeze_image_pooling):
                 pooled = convolve(image_mean(head, features, inside), head.image_projection)
@@ -270,7 +270,7 @@ def build_head(
         if head.skip_projection and skip is not None:
             beside = convolve(skip, head.skip_projection)
             size = tf.shape(beside)[1:3]
-            inside = None if boxes is None else covered(boxes, size, SKIP_STRIDE)
+            inside = covered(boxes, size, SKIP_STRIDE)
             net = _stack(tf.concat([enlarged(net, size), beside], axis=3), head.decoder, inside)
         return convolve(net, head.logits)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from dense_resnet import geometry
 from dense_resnet.errors import InputError, counted
+from dense_resnet.precision import BFLOAT16, FLOAT32
 from segmentation.transforms import Augmentation
 
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
 SMALLEST_BATCH = 12  # images below which batch statistics do harm: DeepLab's advice
 
 

@@ -103,7 +103,7 @@ def counts_path(folder: Path, split: str) -> Path:
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """The shards in a folder, by split; hidden files are none."""
+    """The shards in a folder, by split; hidden files are ignored."""
     shards: dict[str, list[Path]] = {}
     for path in sorted(path for path in folder.glob("*.tfrecord") if not is_hidden(path.name)):
         match = SHARD.fullmatch(path.name)

@@ -47,6 +47,7 @@ from dense_resnet.images import (
     is_hidden,
     orientation_of,
     read_file,
+    spread,
 )
 from segmentation import records
 from segmentation.labels import (
@@ -72,7 +73,6 @@ IMAGE_ENDING = "_leftImg8bit"  # of Cityscapes' images, before the extension
 TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid")  # usual names of splits
 USUAL_SPLITS = (*TRAINING, *VALIDATION, "dev", "test", "testing", "trainval")
 LABELMAP = "labelmap.txt"  # where CVAT names the classes of a VOC layout
-LOOKED_AT = 16  # label files that tell whether a dataset is the one that its folders look like
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ class Known:
         files = [one for one in find_images([str(folder)]) if without_suffix(one.relative).endswith(ending)]
         if not files:
             raise InputError(f"{folder}: holds no *{ending}.png.")
-        shown = files[:: -(-len(files) // LOOKED_AT)]
+        shown = spread(files)
         values: set[int] = set()
         for file in shown:
             with contextlib.suppress(InputError):  # reading the pairs says what is wrong
