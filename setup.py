@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 ONNX = ["onnx!=1.19.0", "onnxruntime", "tf2onnx"]  # 1.19.0 does not say that it needs a newer ml-dtypes than TensorFlow 2.16's
@@ -16,7 +16,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=["dense_resnet", "dense_resnet.checkpoints", "segmentation", "segmentation.report", "dense_resnet_tools"],
+    packages=find_packages(include=["dense_resnet*", "segmentation*"])
+    + [f"dense_resnet_{name}" for name in find_packages(include=["tools*"])],
     package_dir={"dense_resnet_tools": "tools"},
     package_data={"dense_resnet_tools": ["coffee.jpg", "scenes_model/*"]},
     entry_points={"console_scripts": ["dense-resnet = dense_resnet_tools.cli:main"]},

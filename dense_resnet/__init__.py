@@ -13,32 +13,70 @@ Planning is plain Python. Everything else is imported when it is first asked for
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from dense_resnet.errors import InputError
-from dense_resnet.geometry import aligned_size
-from dense_resnet.plan import Plan
-from dense_resnet.variants import VARIANTS, plan
+from dense_resnet.planning.geometry import aligned_size
+from dense_resnet.planning.plan import Plan
+from dense_resnet.planning.variants import VARIANTS, plan
+
+if TYPE_CHECKING:
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.extraction.features import read_features, sample
+    from dense_resnet.preprocessing import preprocess
 
 __version__ = "0.1.0"
 
-_LAZY = {  # name: the module that it is handed on from
-    "Backbone": "dense_resnet.backbone",
-    "preprocess": "dense_resnet.preprocessing",
-    "read_features": "dense_resnet.features",
-    "sample": "dense_resnet.features",
-}
-_MODULES = ("checkpoints", "keras_resnet", "resnet_utils", "resnet_v1", "resnet_v2")
+__all__ = [
+    "VARIANTS",
+    "Backbone",
+    "InputError",
+    "Plan",
+    "aligned_size",
+    "checkpoints",
+    "keras_resnet",
+    "plan",
+    "preprocess",
+    "read_features",
+    "resnet_utils",
+    "resnet_v1",
+    "resnet_v2",
+    "sample",
+]
 
-__all__ = ["VARIANTS", "InputError", "Plan", "aligned_size", "plan", *_LAZY, *_MODULES]
+
+def import_lazily(package: str, *modules: str, **names: str) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package that imports its names when they are first asked for.
+
+    Args:
+        package: its name.
+        modules: modules of the package that are handed on themselves.
+        names: name=module of the package that has it.
+    """
+
+    def get(name: str) -> Any:
+        if name in modules:
+            return importlib.import_module(f"{package}.{name}")
+        if name in names:
+            return getattr(importlib.import_module(f"{package}.{names[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"dense_resnet.{name}")
-    raise AttributeError(f"module 'dense_resnet' has no attribute {name!r}")
+__getattr__ = import_lazily(
+    __name__,
+    "checkpoints",
+    "keras_resnet",
+    "resnet_utils",
+    "resnet_v1",
+    "resnet_v2",
+    Backbone="backbone",
+    preprocess="preprocessing",
+    read_features="extraction.features",
+    sample="extraction.features",
+)
 
 
 def __dir__() -> list[str]:

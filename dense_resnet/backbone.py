@@ -1,8 +1,9 @@
 """The TensorFlow 2 face: a ResNet as a ``tf.Module`` with variables of its own.
 
 It works eagerly, in ``tf.function``, under ``GradientTape`` and distribution strategies (make the backbone under
-``strategy.scope()``), and as a SavedModel: ``tests/test_backbone.py`` and ``tests/test_distribution.py`` prove each.
-:mod:`dense_resnet.slim_module` says how.
+``strategy.scope()``), and as a SavedModel:
+``tests/dense_resnet/test_backbone.py`` and ``tests/dense_resnet/test_distribution.py`` prove each.
+:mod:`dense_resnet.builders.slim_module` says how.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import checkpoints, files, fused, resnet_v1, resnet_v2, runner, variants
-from dense_resnet.checkpoints import report
+from dense_resnet import checkpoints, resnet_v1, resnet_v2
+from dense_resnet.builders.slim_module import SlimModule, check_eager
+from dense_resnet.checkpoints import load_report
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
-from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, Plan
+from dense_resnet.inference import compiled, folding, precision, runner
+from dense_resnet.jobs import atomic_files
+from dense_resnet.planning import variants
+from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2
+from dense_resnet.planning.plan import Plan
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY, Block, resnet_arg_scope
-from dense_resnet.slim_module import SlimModule, check_eager
 
 OUTPUTS = FEATURES, PYRAMID, LOGITS = "features", "pyramid", "logits"  # what a backbone computes
 UNIT_FUNCTIONS = {
@@ -34,7 +39,7 @@ class Backbone(SlimModule):
     """A ResNet for dense prediction.
 
     Args:
-        plan: a variant's name, or a :class:`dense_resnet.plan.Plan`.
+        plan: a variant's name, or a :class:`dense_resnet.planning.plan.Plan`.
         output_stride, multi_grid, in_channels, num_classes, root: as :func:`dense_resnet.plan`, where `plan` is a name.
         seed: of the initial weights; None draws one.
         batch_norm_decay: of the moving averages in training.
@@ -105,7 +110,7 @@ class Backbone(SlimModule):
         """Every activation that slim names, such as ``resnet_v2_50/block1/unit_2/bottleneck_v2/conv3``, and ``features``."""
         return self._run("end_points", images, training)
 
-    def compile(self, precision: str = fused.AUTO, *, output: str = FEATURES) -> fused.Compiled:
+    def compile(self, precision: str = precision.AUTO, *, output: str = FEATURES) -> compiled.Compiled:
         """The network frozen for inference with the weights that it has now: the fastest way to run it on a processor.
 
         Args:
@@ -114,7 +119,7 @@ class Backbone(SlimModule):
 
         Returns:
             A function of ``[batch, height, width, in_channels]``, preprocessed, for any size. It gives float32 arrays, which
-            in float32 equal that method's up to 1e-4 of their spread (``tests/test_fused.py``).
+            in float32 equal that method's up to 1e-4 of their spread (``tests/dense_resnet/inference/test_folding.py``).
 
         Raises:
             InputError: there is no such precision or output, or the backbone has no classifier.
@@ -128,13 +133,13 @@ class Backbone(SlimModule):
         if output == LOGITS and not self.plan.logits:
             raise InputError(f"this {self.plan.name} was made without num_classes, so it has no logits.")
 
-        def build(layers: fused.Layers, images: tf.Tensor) -> Any:
-            return getattr(fused.network(layers, self.plan, images, pyramid=output == PYRAMID), output)
+        def build(layers: folding.Layers, images: tf.Tensor) -> Any:
+            return getattr(folding.network(layers, self.plan, images, pyramid=output == PYRAMID), output)
 
-        return fused.Compiled(build, self.weights, self.plan.in_channels, precision, self.plan.preprocessing)
+        return compiled.Compiled(build, self.weights, self.plan.in_channels, precision, self.plan.preprocessing)
 
     def runner(
-        self, precision: str = fused.AUTO, strides: Sequence[int] = (), *, side: int | None = None, plain: bool = False
+        self, precision: str = precision.AUTO, strides: Sequence[int] = (), *, side: int | None = None, plain: bool = False
     ) -> runner.ExactRunner | runner.CompiledRunner:
         """The network for images as they are decoded, with the weights that it has now: what `extract` runs.
 
@@ -160,8 +165,8 @@ class Backbone(SlimModule):
 
             return runner.ExactRunner(exact, plan, plan.preprocessing, sha256, (runner.FEATURES, *finer))
 
-        def build(layers: fused.Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
-            found = fused.network(layers, plan, canvases, pyramid=bool(finer))
+        def build(layers: folding.Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = folding.network(layers, plan, canvases, pyramid=bool(finer))
             wanted = {runner.FEATURES: found.features} | {name: found.pyramid[stride] for name, stride in finer.items()}
             return {name: tf.cast(values, tf.float32) for name, values in wanted.items()}
 
@@ -196,7 +201,7 @@ class Backbone(SlimModule):
 
     # -- weights ------------------------------------------------------------------------------------------------------
 
-    def load(self, source: Any, *, strict: bool = True, first_convolution: str = report.ADAPT) -> report.LoadReport:
+    def load(self, source: Any, *, strict: bool = True, first_convolution: str = load_report.ADAPT) -> load_report.LoadReport:
         """Takes the weights of a file: of slim, DeepLab, Keras, PyTorch or safetensors, see :func:`checkpoints.open_source`.
 
         A classifier in the file is left out, and named in the report, where this backbone has none or another class
@@ -206,7 +211,7 @@ class Backbone(SlimModule):
             source: a path, ``keras:ResNet152V2``, a Keras model, a PyTorch module or a state dictionary.
             strict: refuses where a variable of the backbone is missing or has another shape.
             first_convolution: "adapt" or "leave_out", where the file has another number of input channels: see
-                :func:`dense_resnet.checkpoints.report.match`.
+                :func:`dense_resnet.checkpoints.load_report.match`.
 
         Returns:
             The report: matched, missing, unexpected, mismatched, and what the weights expect of images. ``print(report)``
@@ -227,10 +232,10 @@ class Backbone(SlimModule):
         source: str = "weights",
         *,
         strict: bool = True,
-        first_convolution: str = report.ADAPT,
-    ) -> report.LoadReport:
+        first_convolution: str = load_report.ADAPT,
+    ) -> load_report.LoadReport:
         """Takes weights under canonical names. Arguments, result and errors as :meth:`load`."""
-        match = report.match(self.plan, weights, source, strict=strict, first_convolution=first_convolution)
+        match = load_report.match(self.plan, weights, source, strict=strict, first_convolution=first_convolution)
         self._assign(match.weights)
         return match.report
 
@@ -241,7 +246,7 @@ class Backbone(SlimModule):
 
 def write_graph(plan: Plan, size: tuple[int, int], folder: str | os.PathLike[str]) -> None:
     """Writes the graph of `plan` at `size` (height, width) for TensorBoard's Graphs page, under slim's scopes."""
-    files.probe_folder(folder)
+    atomic_files.probe_folder(folder)
     images = tf.TensorSpec([None, *size, plan.in_channels], tf.float32, name="images")
     graph = tf.function(Backbone(plan), autograph=False).get_concrete_function(images).graph
     writer = tf.summary.create_file_writer(os.fspath(folder))

@@ -8,7 +8,7 @@
 The same plan as everywhere makes it, and it takes the same weights: a layer's name is its slim scope with ``.`` for ``/``,
 which Keras refuses in names, so a model that comes back from a file still knows its variables' canonical names. Features
 equal those of the slim builder in inference and training; only the moving variances differ by N / (N - 1), since Keras
-averages the biased variance and slim the unbiased one (``tests/test_keras_resnet.py`` proves each).
+averages the biased variance and slim the unbiased one (``tests/dense_resnet/test_keras_resnet.py`` proves each).
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet import checkpoints, geometry, variants
-from dense_resnet.checkpoints import report
-from dense_resnet.checkpoints.keras import VARIABLES, import_keras
+from dense_resnet import checkpoints
+from dense_resnet.builders.slim_module import check_eager
+from dense_resnet.checkpoints import load_report
+from dense_resnet.checkpoints.names.keras_applications import VARIABLES, import_keras
 from dense_resnet.errors import InputError, counted
-from dense_resnet.plan import BATCH_NORM_EPSILON, Conv, Norm, Plan, Pool, Unit, Variable
+from dense_resnet.planning import geometry, variants
+from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm, Pool, Unit, Variable
+from dense_resnet.planning.plan import Plan
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY
-from dense_resnet.slim_module import check_eager
 
 keras = import_keras()
 layers = keras.layers
@@ -50,7 +52,7 @@ def build(
     """Makes the Keras model of a network.
 
     Args:
-        plan: a variant's name, or a :class:`dense_resnet.plan.Plan`.
+        plan: a variant's name, or a :class:`dense_resnet.planning.plan.Plan`.
         output_stride, multi_grid, num_classes, root: as :func:`dense_resnet.plan`, where `plan` is a name.
         input_shape: (height, width, channels) of the images, preprocessed; None for a height or width that may vary.
         pyramid: whether to give the last activation at each stride, before subsampling, not the features alone.
@@ -263,7 +265,7 @@ def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
     return {name: variable.numpy().astype(np.float32) for name, variable in _variables(model).items()}
 
 
-def load(model: keras.Model, source: Any, *, strict: bool = True) -> report.LoadReport:
+def load(model: keras.Model, source: Any, *, strict: bool = True) -> load_report.LoadReport:
     """Takes the weights of a file or another source, as :meth:`dense_resnet.Backbone.load` does.
 
     Either everything that the report says is assigned, or nothing.
@@ -286,12 +288,12 @@ def load(model: keras.Model, source: Any, *, strict: bool = True) -> report.Load
 
 def assign(
     model: keras.Model, weights: Mapping[str, np.ndarray], source: str = "weights", *, strict: bool = True
-) -> report.LoadReport:
+) -> load_report.LoadReport:
     """Takes weights under canonical names. Arguments, result and errors as :func:`load`."""
     _check_eager("loading weights")
     variables = _variables(model)
     wanted = tuple(Variable(name, tuple(variable.shape), variable.trainable) for name, variable in variables.items())
-    match = report.match(report.Network(model.name, _scope(variables), wanted), weights, source, strict=strict)
+    match = load_report.match(load_report.Network(model.name, _scope(variables), wanted), weights, source, strict=strict)
     for name, value in match.weights.items():
         variables[name].assign(value)
     return match.report

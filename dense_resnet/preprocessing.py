@@ -11,7 +11,7 @@ scheme         value                                               weights
 ``torch``      ``(x / 255 - mean) / std`` of ImageNet               torchvision, timm
 =============  ==================================================  ===========================================
 
-A padding of 0 *after* preprocessing is therefore the mean colour. (``tests/test_preprocessing.py``)
+A padding of 0 *after* preprocessing is therefore the mean colour. (``tests/dense_resnet/test_preprocessing.py``)
 """
 
 from __future__ import annotations

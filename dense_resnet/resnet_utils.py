@@ -2,7 +2,8 @@
 
 A user of ``tf_slim.nets.resnet_utils`` changes the import line and nothing else: names, positional order, variable names
 and end points are the same. The stride arithmetic itself stands in :mod:`dense_resnet.plan`; the functions here loop over
-it. ``tests/test_slim_face.py`` runs tf-slim's own test files against this module and compares features with tf-slim's.
+it.
+``tests/dense_resnet/test_slim_face.py`` runs tf-slim's own test files against this module and compares features with tf-slim's.
 
     from dense_resnet import resnet_v2
     with slim.arg_scope(resnet_v2.resnet_arg_scope()):
@@ -18,17 +19,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from dense_resnet import geometry, variants
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
-from dense_resnet.plan import (
-    BATCH_NORM_EPSILON,
-    BOTTLENECK_V2,
+from dense_resnet.planning import geometry, variants
+from dense_resnet.planning.layers import BATCH_NORM_EPSILON, BOTTLENECK_V2, Conv, Pool
+from dense_resnet.planning.plan import make_plan
+from dense_resnet.planning.schedule import (
     ROOT_STRIDE,
-    Conv,
-    Pool,
     block_arguments,
-    make_plan,
     root_layers,
     schedule,
     stride_is_deferrable,
@@ -67,7 +65,7 @@ def conv2d_same(
     """A convolution whose output cell ``i`` is centred on input cell ``i * stride``, for every size.
 
     Equal to the same convolution at stride 1 followed by ``subsample(…, stride)``, which ``conv2d`` with a stride and
-    ``"SAME"`` padding is not for even sizes (``tests/test_slim_face.py``: testConv2DSameEven of tf-slim).
+    ``"SAME"`` padding is not for even sizes (``tests/dense_resnet/test_slim_face.py``: testConv2DSameEven of tf-slim).
 
     Args:
         inputs: ``[batch, height, width, channels]``.

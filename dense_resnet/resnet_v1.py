@@ -4,7 +4,7 @@
     with slim.arg_scope(resnet_v1.resnet_arg_scope()):
         net, end_points = resnet_v1.resnet_v1_101(images, 21, is_training=False, global_pool=False, output_stride=16)
 
-The variants differ in where a block's stride stands and in the root block: :mod:`dense_resnet.variants` has the table.
+The variants differ in where a block's stride stands and in the root block: :mod:`dense_resnet.planning.variants` has the table.
 
 Source: K. He et al., "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385.
 """
@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from dense_resnet import resnet_utils, variants
+from dense_resnet import resnet_utils
 from dense_resnet.compat import slim
-from dense_resnet.plan import BASIC_V1, BOTTLENECK_V1, LAST_3X3
+from dense_resnet.planning import variants
+from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V1, LAST_3X3
 from dense_resnet.resnet_utils import Block
 
 resnet_arg_scope = resnet_utils.resnet_arg_scope

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from dense_resnet import resnet_utils, variants
+from dense_resnet import resnet_utils
 from dense_resnet.compat import slim
-from dense_resnet.plan import BOTTLENECK_V2, LAST_3X3
+from dense_resnet.planning import variants
+from dense_resnet.planning.layers import BOTTLENECK_V2, LAST_3X3
 from dense_resnet.resnet_utils import Block
 
 resnet_arg_scope = resnet_utils.resnet_arg_scope

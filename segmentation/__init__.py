@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_LAZY = {  # name: the module that it is handed on from
-    "ConfusionMatrix": "segmentation.confusion",
-    "SegmentationModel": "segmentation.model",
-    "load_backbone": "segmentation.model_directory",
-    "load_model": "segmentation.model_directory",
-    "save_backbone": "segmentation.model_directory",
-    "save_model": "segmentation.model_directory",
-}
-_MODULES = ("metrics",)
+from dense_resnet import import_lazily
+
+if TYPE_CHECKING:
+    from segmentation import metrics
+    from segmentation.metrics.confusion import ConfusionMatrix
+    from segmentation.model import SegmentationModel
+    from segmentation.saving.model_directory import load_backbone, load_model, save_backbone, save_model
 
 __all__ = ["ConfusionMatrix", "SegmentationModel", "load_backbone", "load_model", "metrics", "save_backbone", "save_model"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"segmentation.{name}")
-    raise AttributeError(f"module 'segmentation' has no attribute {name!r}")
+__getattr__ = import_lazily(
+    __name__,
+    "metrics",
+    ConfusionMatrix="metrics.confusion",
+    SegmentationModel="model",
+    load_backbone="saving.model_directory",
+    load_model="saving.model_directory",
+    save_backbone="saving.model_directory",
+    save_model="saving.model_directory",
+)

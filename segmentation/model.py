@@ -2,8 +2,9 @@
 
 Inputs are padded at the bottom and on the right with 0, which after preprocessing is the mean colour, to the next aligned
 size; there every cell sits exactly on a pixel, so the logits are enlarged with align_corners on that canvas, and the
-padding is cropped off. The head never sees padding, so the canvas's size hardly matters. (``tests/test_heads.py``,
-``tests/test_canvases.py``)
+padding is cropped off. The head never sees padding, so the canvas's size hardly matters.
+(``tests/segmentation/heads/test_heads.py``,
+``tests/segmentation/test_canvases.py``)
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet import geometry
 from dense_resnet.backbone import Backbone
-from dense_resnet.canvas import ImageEnds, boxes_of, masked
+from dense_resnet.builders.slim_module import SlimModule
 from dense_resnet.errors import InputError
-from dense_resnet.fused import AUTO, Compiled, Layers, network
-from dense_resnet.plan import Variable
-from dense_resnet.runner import CELLS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
-from dense_resnet.slim_module import SlimModule
-from segmentation.fused import head_cells
-from segmentation.heads import BATCH_NORM_DECAY, IMAGE, PADDED, SKIP_STRIDE, Uniform, build_head, enlarged, plan_head
+from dense_resnet.inference.canvas_ops import ImageEnds, boxes_of, masked
+from dense_resnet.inference.compiled import Compiled
+from dense_resnet.inference.folding import Layers, network
+from dense_resnet.inference.precision import AUTO
+from dense_resnet.inference.runner import CELLS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
+from dense_resnet.planning import geometry
+from dense_resnet.planning.layers import Variable
+from segmentation.heads.build import BATCH_NORM_DECAY, build_head, enlarged
+from segmentation.heads.folded import head_cells
+from segmentation.heads.plan import IMAGE, PADDED, SKIP_STRIDE, Uniform, plan_head
 
 PIXELS = "pixels"  # logits on the pixels of the image, where CELLS are those before they are enlarged
 IMAGE_CELLS = "image_cells"  # of images that are padded to the next aligned size
@@ -37,7 +41,7 @@ class SegmentationModel(SlimModule):
         num_classes: of the labels.
         head: "fcn", "aspp" (DeepLabv3) or "decoder" (DeepLabv3+).
         separable: whether the head's 3x3 convolutions are split into a depthwise and a 1x1.
-        image_pooling_crop, canvas: see :func:`segmentation.heads.plan_head`.
+        image_pooling_crop, canvas: see :func:`segmentation.heads.plan.plan_head`.
         seed: of the head's initial weights.
         batch_norm_decay: of the head's moving averages in training.
 
@@ -99,7 +103,7 @@ class SegmentationModel(SlimModule):
 
         Returns:
             A function of ``[batch, height, width, channels]``, preprocessed, for any size. It gives float32 logits, which in
-            float32 equal this model's up to 1e-4 of their spread (``tests/test_fused.py``).
+            float32 equal this model's up to 1e-4 of their spread (``tests/dense_resnet/inference/test_folding.py``).
 
         Raises:
             InputError: there is no such precision.
@@ -133,7 +137,7 @@ class SegmentationModel(SlimModule):
             weights_sha256: for the record, where it is known.
             side: of the only canvas that a compiled one takes; None takes any.
             plain: whether a compiled one's graph is to be written to a file.
-            onednn: whether such a file may need oneDNN: see :func:`dense_resnet.fused.frozen`.
+            onednn: whether such a file may need oneDNN: see :func:`dense_resnet.inference.compiled.frozen`.
 
         Raises:
             InputError: there is no such precision.
@@ -178,7 +182,7 @@ class SegmentationModel(SlimModule):
 
         Args:
             images: as :meth:`__call__`.
-            boxes: where the images lie on their canvases: see :func:`dense_resnet.canvas.covered`.
+            boxes: where the images lie on their canvases: see :func:`dense_resnet.inference.canvas_ops.covered`.
             dropout: a function of a shape and a dtype that draws from [0, 1); equal numbers drop the same activations.
             freeze_batch_norm: normalizes by the moving averages and leaves them alone.
             freeze_image_pooling: does so for the head's pooled features alone.
@@ -221,7 +225,7 @@ class SegmentationModel(SlimModule):
         return _on_pixels(cells, canvas, images) if output == PIXELS else cells
 
     def _padded(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`images` on canvases of the next aligned size, and where they lie there: see :func:`dense_resnet.canvas.covered`."""
+        """`images` on canvases of the next aligned size, and where they lie there: see :func:`canvas_ops.covered`."""
         height, width = (_size(images, axis) for axis in (1, 2))
         stride = self.backbone.plan.nominal_stride
         below, right = (_aligned(side, stride) - side for side in (height, width))
@@ -301,5 +305,5 @@ def _size(images: tf.Tensor, axis: int) -> Any:
 
 
 def _aligned(size: Any, stride: int) -> Any:
-    """:func:`dense_resnet.geometry.aligned_size` of a number or a tensor."""
+    """:func:`dense_resnet.planning.geometry.aligned_size` of a number or a tensor."""
     return (size + stride - 2) // stride * stride + 1

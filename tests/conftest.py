@@ -9,7 +9,7 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the tools have it
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-sys.modules.setdefault("triton", None)  # see dense_resnet.parity._without_triton
+sys.modules.setdefault("triton", None)  # see dense_resnet.verification.parity._without_triton
 
 import numpy as np
 import pytest
@@ -19,7 +19,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE / "golden"))
 
-from det_weights import det_weight
 
 if not os.environ.get("CI"):  # there hypothesis asks for no more than this by itself
     settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,34 +45,6 @@ def pytest_collection_modifyitems(items):
         "test_training",
     }
     items.sort(key=lambda item: item.path.stem not in long)
-
-
-def weights_of(plan):
-    """Weights from the variables' names alone: batch-norm statistics are not trivial, gammas of both signs."""
-    weights = {name: det_weight(name, shape) for name, shape, _ in plan.variables}
-    for name, value in weights.items():
-        if name.endswith("gamma"):
-            value[::5] *= -1
-    return weights
-
-
-def images_of(size, channels=3, batch=1):
-    """Noise images ``[batch, size, size, channels]``."""
-    height, width = size if isinstance(size, tuple) else (size, size)
-    return np.random.default_rng(0).standard_normal((batch, height, width, channels)).astype(np.float32)
-
-
-def dilated_where_the_stride_was(steps):
-    """The field's well-known mistake: the unit whose stride was suppressed takes the new rate itself."""
-    return tuple(step._replace(input_rate=step.input_rate * step.suppressed) for step in steps)
-
-
-def one_wrong_rate(steps):
-    """The last unit runs at rate 1."""
-    return (*steps[:-1], steps[-1]._replace(input_rate=1))
-
-
-MISTAKES = (dilated_where_the_stride_was, one_wrong_rate)  # for a schedule
 
 
 @pytest.fixture(scope="session")

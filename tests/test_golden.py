@@ -8,26 +8,26 @@ of the standard deviation is ten times the noise between kernels.
 import functools
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from det_weights import det_input, det_weight
+from helpers import GOLDEN
 
 import dense_resnet as dr
-from dense_resnet import checkpoints, laws
-from segmentation import conversion
-from segmentation.heads import plan_head
-from segmentation.model_directory import load_model
+from dense_resnet.checkpoints.provenance import Origin
+from dense_resnet.verification import laws
+from segmentation.heads.plan import plan_head
+from segmentation.saving import conversion
+from segmentation.saving.model_directory import load_model
 
 v1 = tf.compat.v1
 
-HERE = Path(__file__).parent / "golden"
 TOLERANCE = 2e-4
-NAMES = json.loads((HERE / "names_deeplab.json").read_text())
-STATS = json.loads((HERE / "stats.json").read_text())
-FACTS = json.loads((HERE / "end_points.json").read_text())
+NAMES = json.loads((GOLDEN / "names_deeplab.json").read_text())
+STATS = json.loads((GOLDEN / "stats.json").read_text())
+FACTS = json.loads((GOLDEN / "end_points.json").read_text())
 CASES = {  # file: variant, size, multi_grid
     "v2_50_96x128_os16": ("resnet_v2_50", (96, 128), None),
     "v1_50_beta_97_os16_mg124": ("resnet_v1_50_beta", (97, 97), (1, 2, 4)),
@@ -62,7 +62,7 @@ def end_points_of(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_features_of_the_original_code(case):
-    expected = np.load(HERE / f"{case}.npy", allow_pickle=False)
+    expected = np.load(GOLDEN / f"{case}.npy", allow_pickle=False)
     assert laws.relative_error(end_points_of(case)["features"][..., ::2], expected) <= TOLERANCE
 
 
@@ -140,11 +140,11 @@ def test_a_checkpoint_of_deeplab_becomes_a_model(config, file, size, tmp_path):
         session.run(v1.global_variables_initializer())
         path = v1.train.Saver(made).save(session, str(tmp_path / "model.ckpt"), 30000, write_meta_graph=False)
     network = conversion.open_network(path, output_stride=16)
-    assert network.origin == checkpoints.Origin("DeepLab", "resnet_v1_50_beta", "inception")
+    assert network.origin == Origin("DeepLab", "resnet_v1_50_beta", "inception")
     assert network.report.unexpected == ("logits/semantic/weights/Momentum",)
     assert network.head == (21, "decoder", True)
     conversion.write(network, "model-dir", tmp_path / "model", space="voc")
     saved = load_model(tmp_path / "model")
     assert (saved.preprocessing, saved.space.names[15]) == ("inception", "person")
-    expected = np.load(HERE / f"{file}.npy", allow_pickle=False)
+    expected = np.load(GOLDEN / f"{file}.npy", allow_pickle=False)
     assert laws.relative_error(saved.model.logits(det_input(size, size)), expected) <= TOLERANCE

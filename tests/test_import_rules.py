@@ -1,6 +1,7 @@
-"""The house: a file imports only from floors below its own, and planning costs no TensorFlow."""
+"""The house: a room imports only from rooms before its own, and planning costs no TensorFlow."""
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -10,49 +11,52 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-FLOORS = [  # from the ground up; a file may import from floors before its own
-    ["errors"],
-    ["geometry", "files", "machine", "processes", "png", "jpeg", "strict_json", "kinds"],
-    ["analysis", "precision"],
-    ["plan"],
-    ["variants"],
-    ["preprocessing", "images", "compat", "journal", "pace", "canvas"],
-    ["resnet_utils", "fused"],
-    ["resnet_v1", "resnet_v2", "slim_module", "runner"],
-    ["checkpoints.averages", "checkpoints.hdf5_file", "checkpoints.table"],
-    ["checkpoints.safetensors", "checkpoints.slim", "checkpoints.hdf5", "checkpoints.pickled", "checkpoints.origin"],
-    ["checkpoints.report", "checkpoints.keras", "checkpoints.torchvision"],
-    ["checkpoints"],
-    ["features"],
-    ["backbone", "keras_resnet", "picture", "settings"],
-    ["laws", "extraction"],
-    ["parity"],
-    ["competitors"],
-    ["limits", "chart"],
-    ["benchmark"],
-]
-SEGMENTATION = [
-    ["confusion", "metrics", "calibration", "heads", "labels", "losses", "transforms", "records", "foreign_run"],
-    ["boundaries", "intervals", "numbering", "presets", "scenes", "samples", "fused"],
-    ["model", "inference", "recipe"],
-    ["inspection", "model_directory", "prediction", "report", "results"],
-    ["export_files"],
-    ["export", "training"],
-    ["evaluation", "labelling", "conversion"],
-    ["benchmark"],
-]
-GROUND = {"errors", "geometry", "files", "machine", "processes", "analysis", "precision", "plan", "variants"}
-FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-PRIVATE_TO_COMPAT = ("tensorflow.python", "tf_keras")
+ROOMS = {  # of each package, from the ground up: a room imports from rooms before its own
+    "dense_resnet": [
+        ["errors"],
+        ["planning"],
+        ["jobs"],
+        ["image_io"],
+        ["compat", "preprocessing"],
+        ["builders", "resnet_utils"],
+        ["resnet_v1", "resnet_v2"],
+        ["checkpoints"],
+        ["inference"],
+        ["backbone", "keras_resnet"],
+        ["extraction"],
+        ["verification"],
+    ],
+    "segmentation": [
+        ["metrics"],
+        ["data"],
+        ["heads"],
+        ["model"],
+        ["prediction"],
+        ["saving"],
+        ["evaluation", "training"],
+    ],
+}
+FACES = {"backbone", "compat", "errors", "keras_resnet", "preprocessing", "resnet_utils", "resnet_v1", "resnet_v2"}
+FLOOR = {
+    f"{package}.{room}": number for package, rooms in ROOMS.items() for number, names in enumerate(rooms) for room in names
+}
+PRIVATE = {  # modules that no other file touches
+    "tensorflow.python": "dense_resnet.inference.onednn",
+    "tf_keras": "dense_resnet.compat",
+}
 
 
 def name_of(file):
-    """A file's name within the package, dotted."""
-    parts = file.relative_to(ROOT / "dense_resnet").with_suffix("").parts
-    return ".".join(part for part in parts if part != "__init__")
+    """A file's dotted name."""
+    return ".".join(part for part in file.relative_to(ROOT).with_suffix("").parts if part != "__init__")
 
 
-FILES = {name_of(file): file for file in sorted((ROOT / "dense_resnet").rglob("*.py"))}
+def room_of(module):
+    """The room that a module lies in, such as "dense_resnet.planning"."""
+    return ".".join(module.split(".")[:2])
+
+
+FILES = {name_of(file): file for package in ROOMS for file in sorted((ROOT / package).rglob("*.py"))}
 
 
 def imports_of(source):
@@ -74,39 +78,42 @@ def imports_of(source):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_every_file_has_a_floor():
-    assert set(FILES) - {""} == set(FLOOR)
+def test_a_file_in_dense_resnet_is_a_public_face():
+    assert {file.stem for file in (ROOT / "dense_resnet").glob("*.py")} - {"__init__"} == FACES
+    assert {file.stem for file in (ROOT / "segmentation").glob("*.py")} - {"__init__"} == {"model"}
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name])
-def test_imports_go_down(name):
+def test_every_file_lies_in_a_room():
+    assert {room_of(name) for name in FILES if "." in name} == set(FLOOR)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_room_imports_from_rooms_before_it(name):
+    room = room_of(name)
     for imported in imports_of(FILES[name].read_text()):
-        inner = imported.removeprefix("dense_resnet.")
-        if inner not in (imported, name) and inner in FLOOR:
-            assert FLOOR[inner] < FLOOR[name], f"{name} imports {inner}, which is not below it"
-        assert not imported.startswith(("segmentation", "tools")), f"{name} imports {imported}"
-        if name != "compat":
-            assert not imported.startswith(PRIVATE_TO_COMPAT), f"{name} imports {imported}: compat.py is the place for that"
+        other = room_of(imported)
+        if other != room and other in FLOOR and room in FLOOR and name.split(".")[0] == imported.split(".")[0]:
+            assert FLOOR[other] < FLOOR[room], f"{name} imports {imported}, whose room is not before its own"
+        above = ("tools",) if name.startswith("segmentation") else ("segmentation", "tools")
+        assert not imported.startswith(above), f"{name} imports {imported}"
+        for private, owner in PRIVATE.items():
+            assert not imported.startswith(private) or name == owner, (
+                f"{name} imports {imported}: {owner} is the place for that"
+            )
 
 
-@pytest.mark.parametrize("name", sorted(GROUND))
-def test_the_ground_floor_is_plain_python(name):
+def test_no_two_files_import_each_other():
+    needs = {name: {one for one in imports_of(FILES[name].read_text()) if one in FILES} for name in FILES}
+    order = graphlib.TopologicalSorter(
+        {name: {one for one in others if not name.startswith(f"{one}.")} - {name} for name, others in needs.items()}
+    )
+    order.prepare()  # raises a CycleError that names the files
+
+
+@pytest.mark.parametrize("name", ["dense_resnet.errors", *(name for name in FILES if room_of(name) == "dense_resnet.planning")])
+def test_planning_is_plain_python(name):
     allowed = sys.stdlib_module_names | {"dense_resnet"}
     assert all(imported.split(".")[0] in allowed for imported in imports_of(FILES[name].read_text()))
-
-
-def test_segmentation_imports_go_down():
-    """A package, such as the report, is one floor; its files may import each other."""
-    floor = {f"segmentation.{name}": number for number, names in enumerate(SEGMENTATION) for name in names}
-    top = ROOT / "segmentation"
-    files = [file for file in top.rglob("*.py") if file != top / "__init__.py"]
-    own = {file: f"segmentation.{file.relative_to(top).parts[0].removesuffix('.py')}" for file in files}
-    assert set(own.values()) == set(floor)
-    for file, name in own.items():
-        for imported in imports_of(file.read_text()):
-            above = ".".join(imported.split(".")[:2])
-            assert above == name or floor.get(above, -1) < floor[name], f"{name} imports {imported}, which is not below it"
-            assert not imported.startswith(("tools", *PRIVATE_TO_COMPAT)), f"{name} imports {imported}"
 
 
 def test_the_rule_sees_a_breach():
@@ -129,9 +136,10 @@ def test_planning_imports_no_tensorflow():
 
 def test_what_checks_requests_imports_no_tensorflow():
     light = [
-        "dense_resnet.checkpoints", "dense_resnet.settings", "segmentation.conversion", "segmentation.evaluation",
-        "segmentation.export_files", "segmentation.heads", "segmentation.inference", "segmentation.labelling",
-        "segmentation.model_directory", "segmentation.recipe", "segmentation.samples",
+        "dense_resnet.checkpoints", "dense_resnet.extraction.settings", "segmentation.data.layouts",
+        "segmentation.evaluation.evaluate", "segmentation.heads.plan", "segmentation.prediction.label_images",
+        "segmentation.prediction.options", "segmentation.saving.conversion", "segmentation.saving.export.files",
+        "segmentation.saving.model_directory", "segmentation.training.recipe",
     ]  # fmt: skip
     assert not loaded_by(f"import {', '.join(light)}") & {"tensorflow", "tf_slim", "tf_keras", "keras"}
 

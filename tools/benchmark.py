@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from dense_resnet.benchmark import Timing
-    from dense_resnet.plan import Plan
+    from dense_resnet.planning.plan import Plan
+
+    from .benchmarking.contest import Timing
 
     Work = tuple[list[Timing], dict[str, float], dict[str, Any]]  # timings, ratios by name, further figures
 
@@ -24,9 +25,9 @@ LABEL_MAPS = [(size, classes) for size in ((513, 513), (1024, 2048)) for classes
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from dense_resnet.variants import USUAL_STRIDE
+    from dense_resnet.planning.variants import USUAL_STRIDE
 
-    from .cli import add_plan_options
+    from .options import add_plan_options
 
     parser.add_argument("--model", default="resnet_v2_152", metavar="VARIANT", help="default resnet_v2_152")
     add_plan_options(parser)
@@ -54,13 +55,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from dense_resnet import chart, files, machine
     from dense_resnet.errors import InputError
-    from dense_resnet.geometry import positive_integer
-    from dense_resnet.settings import Settings
-    from dense_resnet.variants import plan
+    from dense_resnet.extraction.settings import Settings
+    from dense_resnet.jobs import atomic_files
+    from dense_resnet.planning.geometry import positive_integer
+    from dense_resnet.planning.variants import plan
 
-    from .cli import progress_bar, start_tensorflow
+    from .benchmarking import chart, hardware
+    from .options import start_tensorflow
+    from .terminal import progress_bar
 
     for name in ("size", "batch", "batches", "images", "crop"):
         positive_integer(f"--{name}", getattr(args, name))
@@ -72,24 +75,24 @@ def main(args: argparse.Namespace) -> int:
     if args.chart:
         chart.check()
     for path in filter(None, (args.json, args.chart)):
-        files.probe_file(path)
+        atomic_files.probe_file(path)
 
     start_tensorflow()
-    from dense_resnet import benchmark
+    from .benchmarking import contest
 
     networks = [name for name in NETWORKS if name in args.versus]
-    benchmark.check(planned, networks)
+    contest.check(planned, networks)
     if TRAIN in args.versus:
-        from segmentation.benchmark import check_training
+        from .benchmarking.segmentation import check_training
 
         check_training(planned)
 
-    load = machine.load()
+    load = hardware.load()
     with progress_bar() as progress:
-        contest = benchmark.contest(
+        contest = contest.contest(
             planned, args.size, args.batch, networks, runs=args.batches, burn_in=args.burn_in, progress=progress
         )
-    figures = contest.as_dict() | benchmark.surroundings(vars(args), load)
+    figures = contest.as_dict() | contest.surroundings(vars(args), load)
     console = Console()
     _print_networks(console, figures)
     _print_limits(console, figures)
@@ -105,9 +108,9 @@ def main(args: argparse.Namespace) -> int:
         print(f"  {name}: {value:.3f}")
 
     if args.json:
-        files.write_bytes(args.json, (json.dumps(figures, indent=1) + "\n").encode())
+        atomic_files.write_bytes(args.json, (json.dumps(figures, indent=1) + "\n").encode())
     if args.chart:
-        files.write_bytes(args.chart, chart.draw(figures))
+        atomic_files.write_bytes(args.chart, chart.draw(figures))
     return 0
 
 
@@ -183,7 +186,7 @@ def _other_work(args: argparse.Namespace, planned: Plan) -> tuple[list[Timing], 
 
 
 def _extract(args: argparse.Namespace, planned: Plan) -> Work:
-    from dense_resnet.benchmark import against_extraction, ratio
+    from .benchmarking.contest import against_extraction, ratio
 
     bare, extract, peaks = against_extraction(planned, args.size, args.images, runs=3)
     ratios = {"forward / extract (images/s of extract over those of the forward)": ratio(bare, extract)}
@@ -191,8 +194,8 @@ def _extract(args: argparse.Namespace, planned: Plan) -> Work:
 
 
 def _evaluate(args: argparse.Namespace, planned: Plan) -> Work:
-    from dense_resnet.benchmark import ratio
-    from segmentation.benchmark import against_evaluation
+    from .benchmarking.contest import ratio
+    from .benchmarking.segmentation import against_evaluation
 
     bare, evaluate, peaks = against_evaluation(planned, args.size, args.images, runs=3)
     bare.name = "logits + argmax"
@@ -201,15 +204,15 @@ def _evaluate(args: argparse.Namespace, planned: Plan) -> Work:
 
 
 def _train(args: argparse.Namespace, planned: Plan) -> Work:
-    from dense_resnet.benchmark import ratio
-    from segmentation.benchmark import training_timings
+    from .benchmarking.contest import ratio
+    from .benchmarking.segmentation import training_timings
 
     timings = list(training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches))
     return timings, {f"{one.name} / our training step in float32": ratio(one, timings[0]) for one in timings[1:]}, {}
 
 
 def _confusion(args: argparse.Namespace, planned: Plan) -> Work:
-    from segmentation.benchmark import confusion_timings
+    from .benchmarking.segmentation import confusion_timings
 
     ratios, missing = {}, {}
     for (height, width), classes in LABEL_MAPS:

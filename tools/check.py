@@ -8,9 +8,9 @@ HELP = "Check on your weights that dense features equal the nominal network's an
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from dense_resnet.variants import USUAL_STRIDE
+    from dense_resnet.planning.variants import USUAL_STRIDE
 
-    from .cli import add_plan_options, add_weights_options
+    from .options import add_plan_options, add_weights_options
 
     parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152, or a model directory")
     add_weights_options(parser)
@@ -21,10 +21,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
-    from dense_resnet.geometry import check_aligned
-    from dense_resnet.variants import at_output_stride
+    from dense_resnet.planning.geometry import check_aligned
+    from dense_resnet.planning.variants import at_output_stride
 
-    from .cli import asked_plan, checked_laws, loaded_backbone
+    from .options import asked_plan, checked_laws, loaded_backbone
 
     planned = asked_plan(args, args.variant)
     nominal = at_output_stride(planned, None)

@@ -23,9 +23,9 @@ def main(args: argparse.Namespace) -> int:
     from rich.text import Text
 
     from dense_resnet.errors import counted, spelt
-    from dense_resnet.files import probe_file, write_bytes
-    from segmentation.intervals import FEWEST_IMAGES
-    from segmentation.results import compare
+    from dense_resnet.jobs.atomic_files import probe_file, write_bytes
+    from segmentation.evaluation.results import compare
+    from segmentation.metrics.intervals import FEWEST_IMAGES
 
     from .evaluate import missing_intervals, number
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segmentation.conversion import Network
-    from segmentation.labels import LabelSpace
+    from segmentation.data.label_space import LabelSpace
+    from segmentation.saving.conversion import Network
 
 HELP = "Convert weights of slim, DeepLab, Keras, PyTorch or a model directory; --check holds them against their framework."
 CHECKED_SIZE = 129  # side of the noise image that the laws are checked on
@@ -16,7 +16,7 @@ FORMATS = ("slim", "safetensors", "keras", "model-dir")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import WEIGHTS_HELP, add_plan_options
+    from .options import WEIGHTS_HELP, add_plan_options
 
     parser.add_argument(
         "source",
@@ -37,11 +37,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import counted, spelt
-    from dense_resnet.variants import USUAL_STRIDE
-    from segmentation import conversion
-    from segmentation.model_directory import is_model_directory
+    from dense_resnet.planning.variants import USUAL_STRIDE
+    from segmentation.saving import conversion
+    from segmentation.saving.model_directory import is_model_directory
 
-    from .cli import described_network, start_tensorflow
+    from .options import described_network, start_tensorflow
 
     described = described_network(args.model) if args.model else None
     conversion.check_out(args.to, args.out)
@@ -74,10 +74,10 @@ def _space(named: str | None) -> LabelSpace | None:
     if named is None:
         return None
     if not named.endswith(".json"):
-        from segmentation.conversion import known_space
+        from segmentation.saving.conversion import known_space
 
         return known_space(named)
-    from segmentation.samples import read_description
+    from segmentation.data.description import read_description
 
     return read_description(Path(named)).space
 
@@ -108,10 +108,10 @@ def _print_network(network: Network) -> None:
 
 def _check(source: str, network: Network) -> bool:
     """Laws 2 and 3, and the features of the framework that the weights come from; prints the figures."""
-    from dense_resnet import laws, parity
-    from dense_resnet.variants import at_output_stride
+    from dense_resnet.planning.variants import at_output_stride
+    from dense_resnet.verification import laws, parity
 
-    from .cli import checked_laws
+    from .options import checked_laws
 
     plan = network.plan
     finest = min(plan.output_stride, plan.nominal_stride // 2)

@@ -34,7 +34,7 @@ def _extract(out: Path) -> int:
     if code := cli.main(["extract", str(PHOTOGRAPH), *model.split(), *layers, "--out", str(out)]):
         return code
 
-    from dense_resnet.features import read_features, sample
+    from dense_resnet.extraction.features import read_features, sample
 
     features = read_features(out / f"{PHOTOGRAPH.name}.safetensors")
     height, width = features.placement.original_size
@@ -48,9 +48,9 @@ def _extract(out: Path) -> int:
 
 
 def _draw(out: Path, train: int, val: int) -> int:
-    from segmentation.scenes import write_scenes
+    from segmentation.data.synthetic import write_scenes
 
-    from .cli import progress_bar
+    from .terminal import progress_bar
 
     with progress_bar() as progress:
         write_scenes(out, train, val, progress=progress)
@@ -65,7 +65,7 @@ def _evaluate(out: Path) -> int:
     if code := cli.main(["evaluate", str(out / "scenes"), "--model", str(MODEL), "--out", str(page)]):
         return code
 
-    from segmentation.results import read_result
+    from segmentation.evaluation.results import read_result
 
     own, recorded = read_result(page)[0]["mean_iou"], read_result(MODEL)[0]["mean_iou"]
     print(f"mean IoU {own:.4f}; recorded when the model was trained: {recorded:.4f}")

@@ -9,7 +9,7 @@ HELP = "Print a variant's plan: stride, rate, sizes, receptive field, parameters
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_plan_options
+    from .options import add_plan_options
 
     parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152, a model directory, or a .json of blocks")
     add_plan_options(parser)
@@ -19,15 +19,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.files import check_folder
-    from dense_resnet.variants import from_description
+    from dense_resnet.jobs.atomic_files import check_folder
+    from dense_resnet.planning.variants import from_description
 
-    from .cli import described_network, is_folder, start_tensorflow
+    from .options import described_network, is_folder, start_tensorflow
 
     if args.tensorboard:
         check_folder(args.tensorboard)
     if is_folder(args.variant):
-        from segmentation.model_directory import saved_plan
+        from segmentation.saving.model_directory import saved_plan
 
         planned = saved_plan(args.variant, args.output_stride, multi_grid=args.multi_grid)
     else:

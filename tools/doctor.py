@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from segmentation.inspection import Finding, Report, SplitCounts
+    from segmentation.data.doctor import Finding, Report
+    from segmentation.data.label_counts import SplitCounts
 
 HELP = "Check a dataset before any compute: every problem at once, the class histogram and class weights."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_dataset_options
+    from .options import add_dataset_options
 
     add_dataset_options(parser)
     parser.add_argument("--split", metavar="S", help="this one only (default: all)")
@@ -29,11 +30,12 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from dense_resnet.errors import counted, spelt
-    from dense_resnet.files import check_folder, probe_file, write_bytes
-    from segmentation.inspection import inspect
-    from segmentation.samples import open_layout, recognise
+    from dense_resnet.jobs.atomic_files import check_folder, probe_file, write_bytes
+    from segmentation.data.doctor import inspect
+    from segmentation.data.layouts import open_layout, recognise
 
-    from .cli import asked_max_pixels, print_note, progress_bar, start_tensorflow
+    from .options import asked_max_pixels, start_tensorflow
+    from .terminal import print_note, progress_bar
 
     if args.json:
         probe_file(args.json)
@@ -50,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
         datasets = [open_layout(layout, split, exif=args.exif, strict=False) for split in splits]
         report = inspect(datasets, max_pixels, progress)
         if args.records and not report.errors:
-            from segmentation.records import write_records
+            from segmentation.data.tfrecords import write_records
 
             for dataset in datasets:
                 write_records(dataset, args.records, max_pixels=max_pixels, progress=progress)

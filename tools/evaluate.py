@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segmentation.evaluation import System
-    from segmentation.presets import Switches
-    from segmentation.samples import Dataset
+    from segmentation.data.samples import Dataset
+    from segmentation.evaluation.systems import System
+    from segmentation.metrics.presets import Switches
 
 HELP = "Score a model, or a folder of predicted label PNGs, on a dataset; the same command goes on after a stop."
 INCLUDE, EXCLUDE = "include", "exclude"
@@ -17,7 +17,7 @@ MOST_NAMED = 3  # classes in a line
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_dataset_options, add_inference_options, add_shard_options, add_speed_options
+    from .options import add_dataset_options, add_inference_options, add_shard_options, add_speed_options
 
     add_dataset_options(parser)
     parser.add_argument("--split", metavar="NAME", help="default val, or the only one")
@@ -47,22 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import counted
-    from dense_resnet.files import check_folder
-    from segmentation.evaluation import Evaluation, FolderSystem
-    from segmentation.samples import VALIDATION, open_layout, recognise, usual_split
+    from dense_resnet.jobs.atomic_files import check_folder
+    from segmentation.data.layouts import VALIDATION, open_layout, recognise, usual_split
+    from segmentation.evaluation.evaluate import Evaluation
+    from segmentation.evaluation.systems import FolderSystem
 
-    from .cli import (
-        STOPPED,
-        asked_max_pixels,
-        asked_precision,
-        print_deep,
-        print_note,
-        print_skipped,
-        progress_bar,
-        shard_of,
-        start_tensorflow,
-        stop_signals,
-    )
+    from .options import asked_max_pixels, asked_precision, shard_of, start_tensorflow
+    from .terminal import STOPPED, print_deep, print_note, print_skipped, progress_bar, stop_signals
 
     switches = _switches(args)
     shard, precision = shard_of(args.shard), asked_precision(args)
@@ -167,7 +158,7 @@ def _mean(result: dict[str, Any]) -> str:
 
 def missing_intervals(classes: list[dict[str, Any]], figure: str) -> list[str]:
     """Why classes have the figure and no interval; empty where none lacks it."""
-    from segmentation.intervals import FEWEST_IMAGES
+    from segmentation.metrics.intervals import FEWEST_IMAGES
 
     lacking = any(one[figure] is not None and one["interval"] is None for one in classes)
     needed = f"intervals need at least {FEWEST_IMAGES} images, and for a class, {FEWEST_IMAGES} that contain it"
@@ -186,7 +177,7 @@ def _interval(pair: list[float] | None) -> str:
 def _switches(args: argparse.Namespace) -> Switches:
     import dataclasses
 
-    from segmentation.presets import Switches, preset
+    from segmentation.metrics.presets import Switches, preset
 
     chosen = preset(args.preset) if args.preset else Switches()
     asked = {"absent": args.absent, "scope": args.scope, "size": args.score, "upsample": args.upsample}
@@ -209,9 +200,9 @@ def _with_ignore_label(dataset: Dataset, asked: str | None) -> Dataset:
 
 def _check_model(args: argparse.Namespace, switches: Switches, dataset: Dataset) -> None:
     """Refuses what --model cannot, as far as it is known before TensorFlow is imported."""
-    from segmentation.evaluation import check_classes
+    from segmentation.evaluation.evaluate import check_classes
 
-    from .cli import asked_inference, outlined_model
+    from .options import asked_inference, outlined_model
 
     if outline := outlined_model(args):
         asked_inference(args, outline, upsample=switches.upsample, score=switches.size)
@@ -220,9 +211,10 @@ def _check_model(args: argparse.Namespace, switches: Switches, dataset: Dataset)
 
 def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, precision: str) -> tuple[System, int]:
     """The model that is to be scored, and how many batches of it run at the same time."""
-    from segmentation.evaluation import PROTOCOL, ModelSystem
+    from segmentation.evaluation.evaluate import PROTOCOL
+    from segmentation.evaluation.systems import ModelSystem
 
-    from .cli import asked_inference, chosen_pace, opened_model
+    from .options import asked_inference, chosen_pace, opened_model
 
     model = opened_model(args)
     inference = asked_inference(args, model, upsample=switches.upsample, score=switches.size)
@@ -234,7 +226,7 @@ def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, prec
 
 def _check_predictions(args: argparse.Namespace, precision: str) -> None:
     from dense_resnet.errors import InputError
-    from dense_resnet.precision import AUTO
+    from dense_resnet.inference.precision import AUTO
 
     of_speed = (args.size, args.batch, args.threads) != (None, None, None) or precision != AUTO
     if args.output_stride or args.flip or args.tile or args.scales != [1.0] or args.upsample or of_speed:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dense_resnet.plan import Plan
-    from segmentation.export import Exported
+    from dense_resnet.planning.plan import Plan
+    from segmentation.saving.export.exported import Exported
 
 HELP = "Write a model as a TensorFlow SavedModel or ONNX, read it back, and compare it with the model on a photograph."
 FORMATS = ("savedmodel", "onnx")
@@ -17,7 +17,7 @@ PHOTOGRAPH = Path(__file__).parent / "coffee.jpg"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_plan_options, add_weights_options
+    from .options import add_plan_options, add_weights_options
 
     parser.add_argument("model", metavar="MODEL", help="a model directory, or a variant such as resnet_v2_152")
     parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
@@ -42,11 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
-    from dense_resnet.images import decode_image, read_file
-    from dense_resnet.variants import USUAL_STRIDE
-    from segmentation.export_files import check_request
+    from dense_resnet.image_io.decoding import decode_image, read_file
+    from dense_resnet.planning.variants import USUAL_STRIDE
+    from segmentation.saving.export.files import check_request
 
-    from .cli import asked_plan, is_folder, start_tensorflow
+    from .options import asked_plan, is_folder, start_tensorflow
 
     if args.size != DYNAMIC and not args.size.isdecimal():
         raise InputError(f"--size must be {DYNAMIC} or a number of pixels, 32n+1, such as 513 (not {args.size!r}).")
@@ -58,11 +58,12 @@ def main(args: argparse.Namespace) -> int:
     check_request(planned, args.out, args.to, args.precision, side, **forms)
     described = _described(args)
     start_tensorflow()
-    from segmentation import export
+    from segmentation.saving.export import exporter
+    from segmentation.saving.export.exported import OPTIONAL
 
     network, options = _loaded(args, planned, described)
     photograph = decode_image(PHOTOGRAPH, read_file(PHOTOGRAPH))
-    exported, agreement = export.export(
+    exported, agreement = exporter.export(
         network, args.out, [photograph], to=args.to, precision=args.precision, side=side, **forms, **options
     )
     _print(exported)
@@ -70,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     program = "ONNX Runtime" if exported.kind == "onnx" else "TensorFlow"
     settings = "with oneDNN" if exported.description["onednn"] else "without this tool's environment variables"
     print(f"Ran it in a fresh process with {program} alone, {settings}: same results.")
-    if exported.kind == "onnx" and exported.description["sizes"] == export.OPTIONAL:
+    if exported.kind == "onnx" and exported.description["sizes"] == OPTIONAL:
         print("For runtimes without optional inputs, such as OpenVINO: export with --require-sizes.")
     print("\n".join(["To run it:", *_snippet(exported)]))
     return 0
@@ -79,9 +80,9 @@ def main(args: argparse.Namespace) -> int:
 def _described(args: argparse.Namespace) -> dict[str, Any] | None:
     """What a model directory says of itself; None of a variant."""
     from dense_resnet.errors import InputError
-    from segmentation.model_directory import read_description
+    from segmentation.saving.model_directory import read_description
 
-    from .cli import is_folder
+    from .options import is_folder
 
     if not is_folder(args.model):
         return None
@@ -92,11 +93,11 @@ def _described(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _loaded(args: argparse.Namespace, planned: Plan, described: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
-    """The network, and what else :func:`segmentation.export.export` is told of it."""
-    from dense_resnet.checkpoints.origin import from_json
-    from segmentation.model_directory import load_model
+    """The network, and what else :func:`segmentation.saving.export.exporter.export` is told of it."""
+    from dense_resnet.checkpoints.provenance import from_json
+    from segmentation.saving.model_directory import load_model
 
-    from .cli import loaded_backbone
+    from .options import loaded_backbone
 
     if described is None:
         return loaded_backbone(args, args.model, planned), {}

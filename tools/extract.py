@@ -6,14 +6,14 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dense_resnet.plan import Plan
-    from dense_resnet.settings import Settings
+    from dense_resnet.extraction.settings import Settings
+    from dense_resnet.planning.plan import Plan
 
 HELP = "Extract features of images to disk: one safetensors file an image, and a manifest."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_plan_options, add_shard_options, add_speed_options, add_weights_options
+    from .options import add_plan_options, add_shard_options, add_speed_options, add_weights_options
 
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
     parser.add_argument(
@@ -34,12 +34,12 @@ def main(args: argparse.Namespace) -> int:
     import dataclasses
 
     from dense_resnet.errors import InputError
-    from dense_resnet.files import check_folder
-    from dense_resnet.images import check_apart, find_images
-    from dense_resnet.variants import USUAL_STRIDE, VARIANTS
-    from segmentation.export_files import is_exported
+    from dense_resnet.image_io.discovery import check_apart, find_images
+    from dense_resnet.jobs.atomic_files import check_folder
+    from dense_resnet.planning.variants import USUAL_STRIDE, VARIANTS
+    from segmentation.saving.export.files import is_exported
 
-    from .cli import (
+    from .options import (
         asked_max_pixels,
         asked_plan,
         asked_precision,
@@ -48,14 +48,10 @@ def main(args: argparse.Namespace) -> int:
         loaded_backbone,
         opened_export,
         outlined_export,
-        print_deep,
-        print_note,
-        print_outcome,
-        progress_bar,
         shard_of,
         start_tensorflow,
-        stop_signals,
     )
+    from .terminal import print_deep, print_note, print_outcome, progress_bar, stop_signals
 
     found = find_images(args.images, without=args.out, note=print_note)
     shard, precision, max_pixels = shard_of(args.shard), asked_precision(args), asked_max_pixels(args)
@@ -77,7 +73,8 @@ def main(args: argparse.Namespace) -> int:
         settings = _settings(args, planned)
     with stop_signals() as stop:
         start_tensorflow()
-        from dense_resnet.extraction import PROTOCOL, Extraction
+        from dense_resnet.extraction.extract import Extraction
+        from dense_resnet.extraction.settings import PROTOCOL
 
         if exported:
             opened = opened_export(args)
@@ -95,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace, planned: Plan, side: int | None = None) -> Settings:
     """What is asked for, checked; `side` is that of the only canvas that the network takes."""
-    from dense_resnet.settings import Settings
+    from dense_resnet.extraction.settings import Settings
 
     size = side if args.size is None else args.size
     asked = {"layers": tuple(args.layers), "dtype": args.dtype}

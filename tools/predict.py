@@ -8,7 +8,7 @@ HELP = "Label images: an index PNG each, and a picture of it with --overlay; the
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import add_inference_options, add_shard_options, add_speed_options
+    from .options import add_inference_options, add_shard_options, add_speed_options
 
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
     parser.add_argument("--model", required=True, metavar="DIR", help="a model directory, or an exported file")
@@ -25,24 +25,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from dense_resnet.images import find_images
-    from segmentation.labelling import PROTOCOL, Labelling, check_targets
+    from dense_resnet.image_io.discovery import find_images
+    from segmentation.prediction.label_images import PROTOCOL, Labelling, check_targets
 
-    from .cli import (
+    from .options import (
         asked_inference,
         asked_max_pixels,
         asked_precision,
         chosen_pace,
         opened_model,
         outlined_model,
-        print_deep,
-        print_note,
-        print_outcome,
-        progress_bar,
         shard_of,
         start_tensorflow,
-        stop_signals,
     )
+    from .terminal import print_deep, print_note, print_outcome, progress_bar, stop_signals
 
     found = find_images(args.images, without=args.out, note=print_note)
     shard, precision, max_pixels = shard_of(args.shard), asked_precision(args), asked_max_pixels(args)

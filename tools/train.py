@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dense_resnet.plan import Plan
-    from segmentation.inspection import Checked, LabelCounts
-    from segmentation.labels import LabelSpace
+    from dense_resnet.planning.plan import Plan
+    from segmentation.data.doctor import Checked
+    from segmentation.data.label_counts import LabelCounts
+    from segmentation.data.label_space import LabelSpace
+    from segmentation.data.layouts import Layout
+    from segmentation.data.samples import Dataset
     from segmentation.model import SegmentationModel
-    from segmentation.recipe import Recipe
-    from segmentation.samples import Dataset, Layout
-    from segmentation.training import Outcome
+    from segmentation.training.loop import Outcome
+    from segmentation.training.recipe import Recipe
 
 HELP = "Train a segmentation model on a dataset; the same command resumes it, and larger --steps continue it."
 AUTO, YES, NO = "auto", "yes", "no"
@@ -25,7 +27,7 @@ ONE, MIRRORED, WORKERS = "one", "mirrored", "multi-worker"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .cli import WEIGHTS_HELP, add_dataset_options, add_plan_options
+    from .options import WEIGHTS_HELP, add_dataset_options, add_plan_options
 
     add_dataset_options(parser)
     parser.add_argument("--split", metavar="NAME", help="what to train on (default train, or the only one)")
@@ -82,10 +84,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
-    from dense_resnet.files import check_folder
-    from segmentation.samples import recognise
+    from dense_resnet.jobs.atomic_files import check_folder
+    from segmentation.data.layouts import recognise
 
-    from .cli import STOPPED, is_folder, print_note, progress_bar, start_tensorflow, stop_signals
+    from .options import is_folder, start_tensorflow
+    from .terminal import STOPPED, print_note, progress_bar, stop_signals
 
     if (args.model is None) == (args.init is None):
         raise InputError("give either --model VARIANT, or --init DIR to start from a trained model.")
@@ -105,7 +108,7 @@ def main(args: argparse.Namespace) -> int:
 
         strategy = _strategy(args.distribute)  # before anything else of TensorFlow runs
         tf.config.experimental.enable_op_determinism()
-        from segmentation.training import Training
+        from segmentation.training.loop import Training
 
         dataset, validation, checked, recipe = prepared or _prepared(args, layout, planned)
         with strategy.scope():
@@ -131,10 +134,11 @@ def _prepared(
 ) -> tuple[Dataset, Dataset | None, Checked, Recipe]:
     """What is trained on, and how: all that can be checked before TensorFlow is imported and weights are read."""
     from dense_resnet.checkpoints import check_source
-    from dense_resnet.geometry import check_aligned
-    from segmentation.heads import plan_head
-    from segmentation.inference import Inference
-    from segmentation.model_directory import check_head, explained, saved_outline
+    from dense_resnet.planning.geometry import check_aligned
+    from segmentation.heads.plan import plan_head
+    from segmentation.prediction.options import Inference
+    from segmentation.saving.description import check_head, explained
+    from segmentation.saving.model_directory import saved_outline
 
     dataset, validation = _datasets(args, layout)
     for split in filter(None, (dataset, validation)):
@@ -171,7 +175,7 @@ def _check_classes(args: argparse.Namespace, own: LabelSpace, space: LabelSpace)
 
 def _result(out: str, outcome: Outcome, *, validated: bool) -> str:
     """Which models a training has left, where they are and what they scored."""
-    from segmentation.training import LAST
+    from segmentation.training.loop import LAST
 
     if not validated:
         return f"{out}: the model after {outcome.step} steps"
@@ -181,10 +185,10 @@ def _result(out: str, outcome: Outcome, *, validated: bool) -> str:
 
 
 def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Dataset | None]:
-    from dense_resnet.images import MAX_PIXELS
-    from segmentation.samples import TRAINING, VALIDATION, open_layout, usual_split
+    from dense_resnet.image_io.decoding import MAX_PIXELS
+    from segmentation.data.layouts import TRAINING, VALIDATION, open_layout, usual_split
 
-    from .cli import print_deep, print_note
+    from .terminal import print_deep, print_note
 
     dataset = open_layout(layout, args.split or usual_split(layout, TRAINING), exif=args.exif)
     chosen = args.validation or usual_split(layout, VALIDATION) or NONE
@@ -199,18 +203,18 @@ def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Datase
 
 
 def _checked(datasets: tuple[Dataset, Dataset | None]) -> Checked:
-    from segmentation.inspection import check_splits
+    from segmentation.data.doctor import check_splits
 
-    from .cli import progress_bar
+    from .terminal import progress_bar
 
     with progress_bar() as progress:
         return check_splits([dataset for dataset in datasets if dataset is not None], progress)
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from dense_resnet.variants import USUAL_STRIDE, from_description
+    from dense_resnet.planning.variants import USUAL_STRIDE, from_description
 
-    from .cli import described_network
+    from .options import described_network
 
     stride = USUAL_STRIDE if args.output_stride is None else args.output_stride
     return from_description(described_network(args.model), stride, args.multi_grid)
@@ -234,8 +238,8 @@ def _strategy(asked: str) -> Any:
 
 def _recipe(args: argparse.Namespace) -> Recipe:
     from dense_resnet.errors import counted
-    from segmentation.recipe import SMALLEST_BATCH, Recipe
-    from segmentation.transforms import Augmentation
+    from segmentation.data.transforms import Augmentation
+    from segmentation.training.recipe import SMALLEST_BATCH, Recipe
 
     given = bool(args.weights or args.init)
     small = args.batch < SMALLEST_BATCH
@@ -270,7 +274,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 def _balanced(labels: LabelCounts) -> tuple[float, ...]:
     """Class weights from the labels of the split that is trained on; prints them."""
     from dense_resnet.errors import spelt
-    from segmentation.inspection import class_weights
+    from segmentation.data.label_counts import class_weights
 
     weights = tuple(float(f"{weight:.4g}") for weight in class_weights(labels.pixels))
     named = ", ".join(f"{name} {w:g}" for name, w in zip(labels.space.names, weights, strict=True))
@@ -295,12 +299,12 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
     from dense_resnet.backbone import Backbone
     from dense_resnet.errors import spelt
     from dense_resnet.resnet_utils import BATCH_NORM_DECAY
-    from segmentation import heads
+    from segmentation.heads import build
     from segmentation.model import SegmentationModel
-    from segmentation.model_directory import load_model
-    from segmentation.recipe import batch_norm_decay
+    from segmentation.saving.model_directory import load_model
+    from segmentation.training.recipe import batch_norm_decay
 
-    own, of_head = (batch_norm_decay(usual, args.steps) for usual in (BATCH_NORM_DECAY, heads.BATCH_NORM_DECAY))
+    own, of_head = (batch_norm_decay(usual, args.steps) for usual in (BATCH_NORM_DECAY, build.BATCH_NORM_DECAY))
     if planned is None:
         saved = load_model(args.init, args.output_stride, batch_norm_decays=(own, of_head))
         _check_classes(args, saved.space, space)

@@ -44,8 +44,8 @@ PR_SET_PDEATHSIG = 1  # of prctl
 PRINTED, ERRORS, CHANGED = "printed.txt", "errors.txt", "changes.txt"  # in a child's folder
 BRIEFLY = 0.001  # seconds
 MODULES = (
-    "dense_resnet.extraction", "segmentation.conversion", "segmentation.evaluation", "segmentation.export",
-    "segmentation.labelling", "segmentation.training",
+    "dense_resnet.extraction.extract", "segmentation.saving.conversion", "segmentation.evaluation.evaluate",
+    "segmentation.saving.export.exporter", "segmentation.prediction.label_images", "segmentation.training.loop",
 )  # fmt: skip
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.chmod")
 
@@ -158,9 +158,9 @@ class ForkServer:
 
 
 def serve() -> None:
-    from tools import cli
+    from tools import options
 
-    cli.start_tensorflow()
+    options.start_tensorflow()
     for module in MODULES:
         importlib.import_module(module)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet.plan import make_plan
+from dense_resnet.planning.plan import make_plan
 
 V1, BASIC, V2 = "bottleneck_v1", "lite_bottleneck_v1", "bottleneck_v2"
 ROOTS = {  # name: (kernel, stride, depth) of the convolutions, the pooling's padding

@@ -42,10 +42,10 @@ from PIL import Image
 from campaign import Campaign
 from campaign.fork_server import BRIEFLY, Child, Ended, ForkServer
 from dense_resnet import checkpoints
-from dense_resnet.files import LOCK
-from segmentation.export import open_exported
-from segmentation.model_directory import load_model, save_model
-from tools import cli
+from dense_resnet.jobs.atomic_files import LOCK
+from segmentation.saving.export.exporter import open_exported
+from segmentation.saving.model_directory import load_model, save_model
+from tools import terminal
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="makes its troubles as Linux has them")
 
@@ -666,7 +666,7 @@ def test_signals_at_any_moment(campaign, world):
             child.runs_for(moment)
             child.send(random.choice([signal.SIGTERM, signal.SIGINT]))
             ended = child.end()
-        assert ended.code in (0, cli.STOPPED), ended
+        assert ended.code in (0, terminal.STOPPED), ended
         assert "Traceback" not in ended.errors, ended
         left = [name for name in contents(case.folder) if hidden(name)]
         assert not left, f"case {number}, {case.name}: left behind: {left}"

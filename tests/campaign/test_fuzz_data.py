@@ -23,11 +23,13 @@ from PIL import Image
 
 from campaign import damage, isolated, mutations, pngs
 from campaign.damage import Case, Format
-from dense_resnet import images
 from dense_resnet.errors import InputError
-from segmentation.inspection import inspect
-from segmentation.labels import LabelClass, LabelSpace
-from segmentation.samples import Sample, Source, open_dataset
+from dense_resnet.image_io import decoding, discovery
+from segmentation.data.doctor import inspect
+from segmentation.data.label_space import LabelClass, LabelSpace
+from segmentation.data.layouts import open_dataset
+from segmentation.data.samples import Sample
+from segmentation.data.source import Source
 
 pytestmark = pytest.mark.skipif(not isolated.HERE, reason="memory is limited as Linux does it")
 
@@ -56,7 +58,7 @@ def array(found: tuple) -> np.ndarray:
 
 def turned(orientation: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[images.EXIF_ORIENTATION] = orientation
+    exif[decoding.EXIF_ORIENTATION] = orientation
     return exif
 
 
@@ -106,11 +108,11 @@ def make_jpegs(place: Path) -> None:
 def read_images(folder: Path) -> list:
     """As `extract` does: the check before any work, then the pixels."""
     found = []
-    for image in images.find_images([str(folder)]):
-        header = images.check_image(image.path, MAX_PIXELS)
-        data = images.read_file(image.path)
-        pixels = images.decode_image(image.path, data, max_pixels=MAX_PIXELS)
-        found.append((header.size, images.orientation_of(image.path, data, MAX_PIXELS), plain(pixels)))
+    for image in discovery.find_images([str(folder)]):
+        header = decoding.check_image(image.path, MAX_PIXELS)
+        data = decoding.read_file(image.path)
+        pixels = decoding.decode_image(image.path, data, max_pixels=MAX_PIXELS)
+        found.append((header.size, decoding.orientation_of(image.path, data, MAX_PIXELS), plain(pixels)))
     return found
 
 
@@ -374,7 +376,7 @@ def make_lists(place: Path) -> None:
 
 
 def read_list(folder: Path) -> list:
-    return [(one.relative, str(one.path)) for one in images.find_images([str(folder / "images" / "list.txt")])]
+    return [(one.relative, str(one.path)) for one in discovery.find_images([str(folder / "images" / "list.txt")])]
 
 
 def lines_of(data: bytes) -> list[str]:
@@ -537,13 +539,13 @@ def read_folder(folder: Path) -> tuple[int, list[str]]:
     """As `doctor` and `extract` see it: (good pairs, what is said of the others)."""
     said = []
     try:
-        found = images.find_images([str(folder / "images")])
+        found = discovery.find_images([str(folder / "images")])
     except InputError as error:
         found = []
         said.append(str(error))
     for one in found:
         try:
-            images.check_image(one.path, MAX_PIXELS)
+            decoding.check_image(one.path, MAX_PIXELS)
         except InputError as error:
             said.append(str(error))
     datasets = [open_dataset(folder, strict=False)]

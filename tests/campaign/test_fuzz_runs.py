@@ -20,25 +20,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import images_of
+from helpers.networks import images_of
 from PIL import Image
 
 from campaign import damage, isolated, mutations, pngs
 from campaign.damage import Case, Format
 from campaign.test_fuzz_data import array, plain, strictly, vocs_color, write_pairs
-from dense_resnet import checkpoints, images
-from dense_resnet.checkpoints import safetensors
-from dense_resnet.extraction import Extraction, Settings
-from dense_resnet.features import read_features, write_features
-from dense_resnet.images import Placement
-from dense_resnet.runner import FEATURES, Runner
-from segmentation import results, training
-from segmentation.evaluation import Evaluation, FolderSystem
-from segmentation.export import DESCRIPTION, GRAPH, ONNX, SAVED_MODEL, export, open_exported
-from segmentation.labels import LabelSpace, encode_label
-from segmentation.model_directory import load_model, save_model
-from segmentation.records import write_records
-from segmentation.samples import open_dataset
+from dense_resnet import checkpoints
+from dense_resnet.checkpoints.containers import safetensors
+from dense_resnet.extraction.extract import Extraction
+from dense_resnet.extraction.features import read_features, write_features
+from dense_resnet.extraction.settings import Settings
+from dense_resnet.image_io import discovery
+from dense_resnet.inference.canvas import Placement
+from dense_resnet.inference.runner import FEATURES, Runner
+from segmentation.data.label_files import encode_label
+from segmentation.data.label_space import LabelSpace
+from segmentation.data.layouts import open_dataset
+from segmentation.data.tfrecords import write_records
+from segmentation.evaluation import results
+from segmentation.evaluation.evaluate import Evaluation
+from segmentation.evaluation.systems import FolderSystem
+from segmentation.saving.export.exporter import export, open_exported
+from segmentation.saving.export.files import DESCRIPTION, GRAPH
+from segmentation.saving.export.foreign_run import ONNX, SAVED_MODEL
+from segmentation.saving.model_directory import load_model, save_model
+from segmentation.training import loop, recipe
 
 pytestmark = pytest.mark.skipif(not isolated.HERE, reason="memory is limited as Linux does it")
 
@@ -198,7 +205,7 @@ def judge_records(found: list, case: Case) -> str:
 
 
 def make_models(place: Path) -> None:
-    from test_heads import small_model
+    from helpers.networks import small_model
 
     for number, head in enumerate(("fcn", "aspp")):
         save_model(place / str(number), small_model(head), SPACE, training={"step": number})
@@ -413,18 +420,18 @@ def make_extraction(place: Path) -> None:
         write_dataset(folder / "data", number)
         shutil.rmtree(folder / "data" / "labels")
         shard = (0, 2) if number else (0, 1)
-        extraction_of(folder, shard).run(images.find_images([str(folder / "data" / "images")]))
+        extraction_of(folder, shard).run(discovery.find_images([str(folder / "data" / "images")]))
 
 
 def extraction_of(folder: Path, shard: tuple[int, int] = (0, 1)) -> Extraction:
-    from test_extraction import PLAN
+    from helpers.networks import STRIDE_8_PLAN as PLAN
 
     return Extraction(Fake(PLAN, "inception", "exact", "0" * 64, [FEATURES]), folder / "out", Settings(size=33), shard=shard)
 
 
 def read_extraction(folder: Path) -> tuple:
     """Goes on where a run has stopped; the features that are there then, and the manifest."""
-    extraction_of(folder).run(images.find_images([str(folder / "data" / "images")]))
+    extraction_of(folder).run(discovery.find_images([str(folder / "data" / "images")]))
     lines = lines_in((folder / "out" / "manifest.jsonl").read_bytes())
     for line in lines:
         read_features(folder / "out" / f"{line['path']}.safetensors")
@@ -456,21 +463,21 @@ def judge_extraction(found: tuple, case: Case) -> str:
 
 # -- a training's state --------------------------------------------------------------------------------------------------
 
-STATE = f"out/{training.FOLDER}/{training.STATE}"
+STATE = f"out/{loop.FOLDER}/{loop.STATE}"
 
 
 @functools.cache
-def training_of(folder: Path) -> training.Training:
-    from test_training import PLAN as SMALL
+def training_of(folder: Path) -> loop.Training:
+    from helpers.networks import TRAINING_PLAN as SMALL
 
-    from dense_resnet import variants
     from dense_resnet.backbone import Backbone
+    from dense_resnet.planning import variants
+    from segmentation.data.transforms import Augmentation
     from segmentation.model import SegmentationModel
-    from segmentation.transforms import Augmentation
 
     model = SegmentationModel(Backbone(variants.from_description(SMALL, 8), seed=0), len(CLASSES), "fcn", seed=0)
-    recipe = training.Recipe(steps=3, batch=1, learning_rate=0.1, augmentation=Augmentation((33, 33), (0.8, 1.25)))
-    return training.Training(model, open_dataset(folder / "data"), None, folder / "out", recipe, validation_size=49)
+    three_steps = recipe.Recipe(steps=3, batch=1, learning_rate=0.1, augmentation=Augmentation((33, 33), (0.8, 1.25)))
+    return loop.Training(model, open_dataset(folder / "data"), None, folder / "out", three_steps, validation_size=49)
 
 
 def make_states(place: Path) -> None:
@@ -479,7 +486,7 @@ def make_states(place: Path) -> None:
         write_dataset(folder / "data")
         own = training_of(folder)
         own.model.assign({name: value + number for name, value in own.initial.items()}, "")
-        run = training.TrainingRun(own, training.quiet, print)
+        run = loop.TrainingRun(own, loop.quiet, print)
         run.best = 0.5 if number else None
         run._keep(own.model.weights, number)
         folder.rename(place / f"of-{number}")
@@ -487,7 +494,7 @@ def make_states(place: Path) -> None:
 
 def read_state(folder: Path) -> tuple:
     own = training_of(folder)
-    run = training.TrainingRun(own, training.quiet, print)
+    run = loop.TrainingRun(own, loop.quiet, print)
     step = run.restore(folder / STATE)
     counts = run.seen.counts.tolist(), run.warnings
     momentum = checkpoints.fingerprint({name: variable.numpy() for name, variable in own._momentum.items()})
@@ -520,7 +527,7 @@ def judge_state(found: tuple, case: Case) -> str:
 
 
 def make_exports(place: Path, to: str) -> None:
-    from test_heads import small_model
+    from helpers.networks import small_model
 
     photograph = images_of((40, 50))[0]
     photograph = (255 / (1 + np.exp(-photograph))).astype(np.uint8)

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from campaign import isolated, mutations
-from dense_resnet.checkpoints import safetensors, slim, table
+from dense_resnet.checkpoints.containers import safetensors, tf_checkpoint, tf_table
 
 pytestmark = pytest.mark.skipif(not isolated.HERE, reason="memory is limited as Linux does it")
 
@@ -83,7 +83,7 @@ def slim_v1_of_blocks(folder: Path, which: int) -> Path:
 
 
 def slim_v2(folder: Path, which: int) -> Path:
-    slim.write(folder / "model.ckpt", arrays(which) | {"tiny/half": np.arange(which, which + 6).astype(np.float16)})
+    tf_checkpoint.write(folder / "model.ckpt", arrays(which) | {"tiny/half": np.arange(which, which + 6).astype(np.float16)})
     return folder / "model.ckpt"
 
 
@@ -175,7 +175,7 @@ def entries_of(data: bytes) -> list[tuple[bytes, bytes]]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        return list(table.entries(Path(file.name)))
+        return list(tf_table.entries(Path(file.name)))
 
 
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"

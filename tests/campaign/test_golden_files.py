@@ -16,15 +16,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pytest
+from helpers.datasets import TURNS, encoded
 from PIL import Image, features
-from test_images import TURNS, encoded
 
 from campaign import pngs
-from dense_resnet import images
 from dense_resnet.errors import InputError
-from segmentation.labels import LabelSpace, decode_indices, decode_label
-from segmentation.records import Source
-from segmentation.samples import Sample
+from dense_resnet.image_io import decoding
+from segmentation.data.label_files import decode_indices, decode_label
+from segmentation.data.label_space import LabelSpace
+from segmentation.data.samples import Sample
+from segmentation.data.source import Source
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
 FILTERS = (*range(5), None)  # None: another one each row
@@ -159,9 +160,9 @@ def test_every_kind_of_png(campaign, tmp_path):
     clipped = transparent = empties = 0
     for case, picture, data, empty in pictures(campaign):
         path.write_bytes(data)
-        assert images.check_image(path) == images.Header("PNG", picture.pixels.shape[:2]), case
-        assert np.array_equal(images.decode_image(path, data), picture.rgb), case
-        assert np.array_equal(images.decode_image(path, data, 1), picture.grey), case
+        assert decoding.check_image(path) == decoding.Header("PNG", picture.pixels.shape[:2]), case
+        assert np.array_equal(decoding.decode_image(path, data), picture.rgb), case
+        assert np.array_equal(decoding.decode_image(path, data, 1), picture.grey), case
         assert np.array_equal(opencvs(data), picture.rgb), case
         agrees = np.array_equal(pillows(data), picture.rgb)
         assert agrees or (picture.kind, picture.depth) == (GREY, 16), case
@@ -246,10 +247,10 @@ def test_every_orientation(campaign, tmp_path):
         for place, (data, stored) in turned_files(orientation, order, pixels, random).items():
             case = f"case {number}: orientation {orientation}, {place}, {order}"
             path.write_bytes(data)
-            upright = images.decode_image(path, data)
+            upright = decoding.decode_image(path, data)
             assert np.array_equal(upright, turn(stored)), case
-            assert images.check_image(path).size == upright.shape[:2], case
-            assert np.array_equal(images.as_stored(upright, images.orientation_of(path, data)), stored), case
+            assert decoding.check_image(path).size == upright.shape[:2], case
+            assert np.array_equal(decoding.as_stored(upright, decoding.orientation_of(path, data)), stored), case
             applied += 1
             pairs = {exif: Sample("image", Source(path), exif=exif) for exif in ("error", "apply", "ignore")}
             assert np.array_equal(pairs["apply"].read_image(), upright), case
@@ -276,9 +277,9 @@ def test_webp_is_refused(orientation, tmp_path):
     block = b"Exif\0\0" + tiff_of(orientation, "little")
     path = tmp_path / "image.jpg"
     path.write_bytes(encoded(blobs((20, 30), np.random.default_rng(0)), "WEBP", exif=block))
-    for read in (images.check_image, Sample("image", Source(path)).read_image):
+    for read in (decoding.check_image, Sample("image", Source(path)).read_image):
         with pytest.raises(InputError, match=r"image\.jpg: not a PNG or JPEG image"):
-            read(*([path] if read is images.check_image else []))
+            read(*([path] if read is decoding.check_image else []))
 
 
 # -- JPEG --------------------------------------------------------------------------------------------------------------
@@ -322,21 +323,21 @@ def test_every_kind_of_jpeg(campaign, tmp_path):
         whole = jpeg(pixels, mode, subsampling, writing, quality=int(random.integers(30, 100)))
         case = f"case {number}: {mode}, subsampling {subsampling}, {writing}, behind it {behind}: {whole.hex()}"
         path.write_bytes(whole + behind)
-        own = images.decode_image(path, whole + behind)
-        assert images.check_image(path) == images.Header("JPEG", pixels.shape[:2]), case
+        own = decoding.decode_image(path, whole + behind)
+        assert decoding.check_image(path) == decoding.Header("JPEG", pixels.shape[:2]), case
         assert own.shape == pixels.shape, case
         assert np.array_equal(own, pillows(whole)), case
         worst = max(worst, int(np.abs(own - opencvs(whole).astype(int)).max()))
         assert worst <= NEAR, case
         for left in {len(whole) - 1, len(whole) - 2, *random.integers(0, len(whole), CUTS).tolist()}:
             path.write_bytes(whole[:left])
-            message = refusal(images.decode_image, path, whole[:left])
-            assert bool(message) == bool(refusal(images.check_image, path)), f"{left} bytes of {case}"
+            message = refusal(decoding.decode_image, path, whole[:left])
+            assert bool(message) == bool(refusal(decoding.check_image, path)), f"{left} bytes of {case}"
             if message:
                 assert "image.jpg: cannot be decoded: " in message or "not a PNG or JPEG image" in message, message
                 refused += 1
             else:
-                assert np.array_equal(images.decode_image(path, whole[:left]), own), f"{left} bytes of {case}"
+                assert np.array_equal(decoding.decode_image(path, whole[:left]), own), f"{left} bytes of {case}"
             cuts += 1
     assert refused > 0.9 * cuts
     campaign.report(kinds=len(used), most_levels_from_opencv=worst, cut_off=cuts, cut_off_and_refused=refused)
@@ -408,8 +409,8 @@ def test_jpegs_of_known_pixels(campaign, tmp_path):
         case = f"case {number}: {size}, scans {scans}, restart {restart}: {data.hex()}"
         path.write_bytes(data)
         expected = np.kron(levels, np.ones((8, 8), int))[:, : size[0], : size[1]].transpose(1, 2, 0)
-        assert images.check_image(path) == images.Header("JPEG", size), case
-        assert np.array_equal(images.decode_image(path, data), np.broadcast_to(expected, (*size, 3))), case
+        assert decoding.check_image(path) == decoding.Header("JPEG", size), case
+        assert np.array_equal(decoding.decode_image(path, data), np.broadcast_to(expected, (*size, 3))), case
         assert np.array_equal(opencvs(data), np.broadcast_to(expected, (*size, 3))), case
         apart += len(scans) > 1
         restarted += 0 < restart < levels[0].size
@@ -426,4 +427,4 @@ def test_rare_jpegs_are_refused(kind, tmp_path):
     path = tmp_path / "image.jpg"
     path.write_bytes(blocks_jpeg(np.full((1, 2, 2), 100), (16, 16), [[0]], 0, start=start, depth=depth))
     with pytest.raises(InputError, match=r"image\.jpg: cannot be decoded: .*(rare kind, such as a JPEG of 12 bits|damaged)"):
-        images.decode_image(path, path.read_bytes())
+        decoding.decode_image(path, path.read_bytes())

@@ -16,20 +16,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import weights_of
+from helpers.datasets import NAMES, encoded, label_of
+from helpers.networks import STRIDE_8_PLAN, image_of, tiny_model, weights_of
 from PIL import Image
-from test_evaluation import NAMES, label_of
-from test_extraction import PLAN
-from test_images import encoded
-from test_prediction import image_of, tiny_model
 
-from dense_resnet import images, laws
-from dense_resnet.extraction import Extraction, Settings
-from segmentation.evaluation import Evaluation, ModelSystem
-from segmentation.labels import LabelSpace, encode_label
-from segmentation.model_directory import load_model, save_model
-from segmentation.prediction import Inference
-from segmentation.samples import open_dataset
+from dense_resnet.extraction.extract import Extraction
+from dense_resnet.extraction.settings import Settings
+from dense_resnet.image_io import discovery
+from dense_resnet.verification import laws
+from segmentation.data.label_files import encode_label
+from segmentation.data.label_space import LabelSpace
+from segmentation.data.layouts import open_dataset
+from segmentation.evaluation.evaluate import Evaluation
+from segmentation.evaluation.systems import ModelSystem
+from segmentation.prediction.options import Inference
+from segmentation.saving.model_directory import load_model, save_model
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory and open files as Linux shows them")
 
@@ -130,8 +131,8 @@ def twice(job):
 
 def test_extracting_ten_thousand_images(campaign, tmp_path):
     count = dataset_of(tmp_path, campaign)
-    found = images.find_images([str(tmp_path / "images")])
-    runner = laws.loaded(PLAN, weights_of(PLAN)).runner("float32")
+    found = discovery.find_images([str(tmp_path / "images")])
+    runner = laws.loaded(STRIDE_8_PLAN, weights_of(STRIDE_8_PLAN)).runner("float32")
     extraction = Extraction(runner, tmp_path / "out", Settings(size=65, batch=BATCH), threads=THREADS)
     seconds, watched, again, outcome = twice(lambda watched: extraction.run(found, progress=watched))
     assert (outcome.written, outcome.total, len(found)) == (0, count, count)

@@ -12,12 +12,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import weights_of
+from helpers.networks import weights_of
 
 from campaign.networks import BASIC, V1, V2, Network, random_network, walk
-from dense_resnet import keras_resnet, laws
+from dense_resnet import keras_resnet
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
+from dense_resnet.verification import laws
 
 EPSILON = 1e-5  # of batch norms; Keras Applications' is 1.001e-5
 NOISE = 1e-4

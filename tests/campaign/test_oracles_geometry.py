@@ -14,9 +14,9 @@ import pytest
 
 import dense_resnet as dr
 from campaign.networks import ROOTS, Layer, Pool, random_network, walk
-from dense_resnet import geometry, variants
 from dense_resnet.errors import InputError
-from dense_resnet.plan import ROOTS as THEIR_ROOTS
+from dense_resnet.planning import geometry, variants
+from dense_resnet.planning.schedule import ROOTS as THEIR_ROOTS
 
 PRIME = 2**31 - 1
 SIZES = 2100

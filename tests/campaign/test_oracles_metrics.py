@@ -23,15 +23,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.references import mmseg_areas
 from PIL import Image
 from scipy import ndimage
-from test_presets import mmseg_areas
 
-from segmentation import ConfusionMatrix, boundaries, metrics, presets
-from segmentation.calibration import BINS, ONE, calibration_counts, expected_calibration_error
-from segmentation.intervals import class_sums
-from segmentation.labels import LabelClass, LabelSpace
-from segmentation.results import ImageCounts, summarise
+from segmentation import ConfusionMatrix, metrics
+from segmentation.data.label_space import LabelClass, LabelSpace
+from segmentation.evaluation.results import ImageCounts, summarise
+from segmentation.metrics import boundaries, presets
+from segmentation.metrics.calibration import BINS, ONE, calibration_counts, expected_calibration_error
+from segmentation.metrics.intervals import class_sums
 
 VOID = 255  # what is to be ignored, for evaluators that are told so
 CLASSES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 19, 21, 27, 34, 40)

@@ -14,27 +14,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import weights_of
+from helpers.datasets import NAMES, label_of, write_pair
+from helpers.folders import contents
+from helpers.networks import PLACEMENTS, STRIDE_8_PLAN, image_of, small_plan, tiny_model, weights_of
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_evaluation import NAMES, label_of, write_pair
-from test_extraction import PLAN, contents
-from test_laws import PLACEMENTS, small_plan
-from test_prediction import image_of, tiny_model
 
 import dense_resnet as dr
-from dense_resnet import images, laws
-from dense_resnet.extraction import Extraction, Settings
-from dense_resnet.runner import CELLS, FEATURES
+from dense_resnet.extraction.extract import Extraction
+from dense_resnet.extraction.settings import Settings
+from dense_resnet.image_io import discovery
+from dense_resnet.inference.runner import CELLS, FEATURES
+from dense_resnet.verification import laws
 from segmentation import ConfusionMatrix
-from segmentation.evaluation import Evaluation, ModelSystem
-from segmentation.labels import LabelSpace
-from segmentation.model_directory import load_model, save_model
-from segmentation.prediction import Inference
-from segmentation.presets import PRESETS, mean_iou_under
-from segmentation.results import ImageCounts
-from segmentation.samples import open_dataset
+from segmentation.data.label_space import LabelSpace
+from segmentation.data.layouts import open_dataset
+from segmentation.evaluation.evaluate import Evaluation
+from segmentation.evaluation.results import ImageCounts
+from segmentation.evaluation.systems import ModelSystem
+from segmentation.metrics.presets import PRESETS, mean_iou_under
+from segmentation.prediction.options import Inference
+from segmentation.saving.model_directory import load_model, save_model
 
 IGNORED = 255
 ROUND = 200  # of hypothesis' examples, between two looks at the time
@@ -355,7 +356,7 @@ def write_images(root, random):
 @functools.cache
 def features_runner(precision):
     """Of the tiny network."""
-    return laws.loaded(PLAN, weights_of(PLAN)).runner(precision)
+    return laws.loaded(STRIDE_8_PLAN, weights_of(STRIDE_8_PLAN)).runner(precision)
 
 
 def features_in(folder):
@@ -373,7 +374,7 @@ def test_extraction_in_any_order_batch_and_shards(campaign, tmp_path):
     for number, random in campaign.cases(short=5):
         root = tmp_path / str(number)
         write_images(root, random)
-        found = images.find_images([str(root / "images")])
+        found = discovery.find_images([str(root / "images")])
         runner = features_runner(("float32", "exact")[number % 2])
 
         def extracted(name, own, batch=1, threads=1, shard=(0, 1), root=root, runner=runner):

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from dense_resnet.compat import slim
-from dense_resnet.variants import plan
+from dense_resnet.planning.variants import plan
 
 BASIC = ("resnet_v1_18", "resnet_v1_34", "resnet_v1_18_beta")
 

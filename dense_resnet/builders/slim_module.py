@@ -1,0 +1,193 @@
+"""A ``tf.Module`` whose variables slim functions find by name: what every TensorFlow 2 face here stands on.
+
+The variables are made once, from a plan, under their slim names, and handed to the slim functions whenever those ask for
+one. So a single definition of a network serves eager calls, ``tf.function``, ``GradientTape``, distribution strategies
+(make the module under ``strategy.scope()``) and SavedModel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet.compat import slim
+from dense_resnet.errors import InputError
+from dense_resnet.planning.geometry import LARGEST_SEED, checked_seed
+from dense_resnet.planning.layers import Variable
+from dense_resnet.preprocessing import Look
+
+v1 = tf.compat.v1
+
+# How replicas keep a moving average: each its own, read as their mean.
+MOVING_AVERAGE = {
+    "synchronization": tf.VariableSynchronization.ON_READ,
+    "aggregation": tf.VariableAggregation.MEAN,
+}
+TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal cut at 2
+BUILDING = threading.RLock()
+
+
+class SlimModule(tf.Module):
+    """The common part: variables by name, functions traced once for all image sizes.
+
+    Args:
+        variables: what to make, in order.
+        in_channels: of the images.
+        preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
+        seed: of the initial values; None draws one.
+
+    Raises:
+        InputError: the seed is none.
+    """
+
+    _output: str  # of :meth:`__call__`
+
+    def __init__(
+        self, name: str, variables: Sequence[Variable], in_channels: int, preprocessing: str, seed: int | None
+    ) -> None:
+        super().__init__(name=name)
+        self._in_channels, self._preprocessing = in_channels, preprocessing
+        self._look = Look(preprocessing)
+        self._by_name = {}
+        for (path, _, trainable), value in _initial_values(variables, seed):
+            kept = {} if trainable else MOVING_AVERAGE
+            self._by_name[path] = tf.Variable(value, trainable=trainable, name=path, **kept)
+        self._trace()
+
+    def _trace(self) -> None:
+        self._traced = _Traced(self)
+        # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called. Not set as an
+        # attribute is, by which it would be tracked like a variable, and copied.
+        vars(self)["__call__"] = self._traced.function(self._output, training=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy begins with: all but the traced functions, which run this very module's variables."""
+        return {name: value for name, value in vars(self).items() if name not in ("_traced", "__call__")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._trace()
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """All variables' values, float32, under their canonical names."""
+        check_eager("reading weights")
+        return {name: variable.numpy() for name, variable in self._by_name.items()}
+
+    @property
+    def trainable(self) -> dict[str, tf.Variable]:
+        """The variables that training changes by gradients, under their canonical names."""
+        return {name: variable for name, variable in self._by_name.items() if variable.trainable}
+
+    def _assign(self, values: Mapping[str, np.ndarray]) -> None:
+        """Gives the variables of these names their values."""
+        check_eager("loading weights")
+        for name, value in values.items():
+            self._by_name[name].assign(value)
+
+    def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
+        """The ops of one of the module's outputs."""
+        raise NotImplementedError
+
+    def _run(self, output: str, images: Any, training: bool) -> Any:
+        """Inside a graph: the ops themselves. Eagerly: a function traced once for all sizes.
+
+        Images seen eagerly get a look at their scale. Errors are plain ``ValueError``, the one kind that ``tf.function``
+        hands on as it is.
+        """
+        if not isinstance(training, bool):
+            raise ValueError(f"training must be True or False (not {training!r}).")
+        channels = self._in_channels
+        expected = f"[batch, height, width, {channels}]"
+        try:
+            images = tf.cast(images, tf.float32)
+        except (TypeError, ValueError, tf.errors.OpError):
+            keras = " For Keras tensors: dr.keras_resnet.build." if type(images).__name__ == "KerasTensor" else ""
+            raise ValueError(f"images must be numbers of shape {expected} (not {images!r:.80}).{keras}") from None
+        if images.shape.rank not in (None, 4) or (images.shape.rank == 4 and images.shape[3] not in (None, channels)):
+            raise ValueError(f"images must have shape {expected} (not {images.shape.as_list()}).")
+        if tf.executing_eagerly():
+            self._look(images, stacklevel=4)  # at the caller of the public method
+            return self._traced.function(output, training)(images)
+        return self._ops(output, images, training)
+
+    @tf.autograph.experimental.do_not_convert  # all of slim: a user's first call would take ten times as long
+    def _ops(self, output: str, images: tf.Tensor, training: bool) -> Any:
+        """:meth:`_build`, by one thread at a time: slim's arg scopes are one stack for the whole process."""
+        with BUILDING:
+            return self._build(output, images, training)
+
+    @contextlib.contextmanager
+    def _own_variables(self) -> Iterator[str]:
+        """Hands this module's variables to the slim functions called inside; gives the prefix that they see on names."""
+        outer = v1.get_variable_scope().name
+        prefix = f"{outer}/" if outer else ""
+
+        def own_variable(getter: Callable[..., Any], name: str, **unused: Any) -> tf.Variable:
+            return self._by_name[name.removeprefix(prefix)]
+
+        with (
+            v1.variable_scope(v1.get_variable_scope(), custom_getter=own_variable, reuse=v1.AUTO_REUSE, use_resource=True),
+            slim.arg_scope({}),  # a user's own arg scopes stay outside
+        ):
+            yield prefix
+
+
+class _Traced:
+    """The functions of a module that eager calls run, each traced at its first use, for any image size.
+
+    Not trackable, so that saving the module saves none of them but those that it holds as attributes.
+    """
+
+    def __init__(self, module: SlimModule) -> None:
+        self._module = module
+        self._functions: dict[tuple[str, bool], Any] = {}
+
+    def function(self, output: str, training: bool) -> Any:
+        key = output, training
+        if key not in self._functions:
+            module = self._module
+
+            def run(images: tf.Tensor) -> Any:
+                return module._ops(output, images, training)
+
+            signature = tf.TensorSpec([None, None, None, module._in_channels], tf.float32, name="images")
+            self._functions[key] = tf.function(run, input_signature=[signature], autograph=False)
+        return self._functions[key]
+
+
+def check_eager(what: str) -> None:
+    """Refuses where TensorFlow would only note an assignment in a graph, and never run it.
+
+    Raises:
+        InputError: eager execution is off.
+    """
+    if not tf.executing_eagerly():
+        raise InputError(
+            f"{what} needs eager execution, which is off here: inside a tf.Graph or a tf.function, or after "
+            "tf.compat.v1.disable_eager_execution(). Nothing was read or assigned. Do it outside of them; programs of "
+            "TensorFlow 1 build with dense_resnet.resnet_v1 and resnet_v2, and restore with tf.compat.v1.train.Saver."
+        )
+
+
+def _initial_values(variables: Sequence[Variable], seed: int | None) -> Iterator[tuple[Variable, tf.Tensor]]:
+    """Fresh float32 values for `variables`, equal for equal seeds.
+
+    As slim's: convolutions truncated normal of variance 2 / fan-in (He et al., https://arxiv.org/abs/1502.01852), biases
+    and means 0, scales and variances 1. A depthwise convolution's fan-in is its kernel's area.
+    """
+    seed = int(np.random.default_rng().integers(LARGEST_SEED)) if seed is None else checked_seed(seed)
+    for number, variable in enumerate(variables):
+        leaf = variable.name.rpartition("/")[2]
+        if leaf.endswith("weights"):
+            fan_in = math.prod(variable.shape[:2] if leaf == "depthwise_weights" else variable.shape[:-1])
+            std = math.sqrt(2 / fan_in) / TRUNCATED_STD
+            yield variable, tf.random.stateless_truncated_normal(variable.shape, [seed, number], stddev=std)
+        else:
+            yield variable, tf.fill(variable.shape, float(leaf in ("gamma", "moving_variance")))

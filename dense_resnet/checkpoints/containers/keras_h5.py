@@ -1,0 +1,220 @@
+"""Keras' weight files: ``.h5``, ``.weights.h5`` and ``.keras``, to ``{"layer/variable": float32 array}``.
+
+Three layouts, all HDF5. The legacy one lists its layers in an attribute ``layer_names`` and their arrays in
+``weight_names``; a whole model has it under ``model_weights``. The later one (``.weights.h5``) has a group a layer, named
+by the layer's class and number (``layers/conv2d_3/vars/0``), and newer Keras puts the layer's own name beside it. A
+``.keras`` file is a zip archive of such a file and of the model's configuration, which has the names where the file
+lacks them. Without either, a layer is called by its class and number, ``conv2d_3``.
+
+A model within the model comes before its layers' names: ``resnet50/conv1_conv/kernel``. No code or configuration of a
+file is executed: :mod:`dense_resnet.checkpoints.containers.hdf5` reads the bytes, and the configuration serves for names only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from dense_resnet.checkpoints.containers.hdf5 import COMPRESSION, LONGEST_NAME, SMALL, Array, File, Node
+from dense_resnet.errors import InputError
+from dense_resnet.jobs import atomic_files
+
+ARCHIVE, ZIP_START = ".keras", b"PK\x03\x04"
+SUFFIXES = (".h5", ".hdf5", ARCHIVE)
+
+LARGEST_CONFIGURATION = 2**22  # bytes; as JSON's objects they take thirty times as much
+CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # groups that are no layers; the second is TensorFlow 2.12's
+NOT_LAYERS = ("optimizer", "metrics", "_metrics", "loss", "_loss")  # at the top
+
+VARIABLES = {  # of a layer, in the order in which Keras stores them
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "conv2d": ("kernel", "bias"),
+    "dense": ("kernel", "bias"),
+    "depthwise_conv2d": ("kernel", "bias"),
+    "separable_conv2d": ("depthwise_kernel", "pointwise_kernel", "bias"),
+}
+RANKS = {"kernel": (2, 4), "depthwise_kernel": (4,), "pointwise_kernel": (4,)}  # of the others 1
+
+ARCHIVE_ERRORS = (  # of a damaged zip file, and of JSON (ValueError, RecursionError)
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, RuntimeError, ValueError,
+)  # fmt: skip
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The floating-point arrays of a Keras weights file or saved model as float32, under ``"layer/variable"``.
+
+    Optimizers, metrics and integers (such as a dropout's seeds) are left out. Variables of a layer whose class is not
+    known are called by their number.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or has what is not read: links, virtual datasets, arrays in
+            other files or declared larger than stored. The message names the file and the object.
+    """
+    atomic_files.check_there(path)
+    try:
+        with path.open("rb") as stream:
+            if path.suffix == ARCHIVE or stream.read(len(ZIP_START)) == ZIP_START:
+                return _of_archive(stream, path)
+            return _arrays(File(stream, path.stat().st_size, str(path)))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}.") from error
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The two layouts
+
+
+def _arrays(file: File, configuration: Any = None) -> dict[str, np.ndarray]:
+    """All arrays of `file`, of either layout; the model's configuration names layers where the later one does not."""
+    root = file.root
+    if "model_weights" in root.addresses:
+        root = root.child("model_weights")
+    if root.strings("layer_names") is not None:
+        found = _legacy(root)
+    elif {"vars", *CONTAINERS} & set(root.addresses):
+        found = _later(root, configuration)
+    else:
+        raise InputError(
+            f"{file.source}: neither layer_names nor layers are in it, so Keras did not write it; it has "
+            f"{', '.join(list(root.addresses)[:5]) or 'nothing'}."
+        )
+    described: dict[str, Array | None] = {}
+    for name, node in found:
+        if name in described:
+            raise InputError(f"{file.source}: {name} stands in it twice; rename the layers, and save again.")
+        described[name] = node.array() if node.dtype else None  # integers stay unread
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the values refuses infinite ones
+        arrays = {name: array.read().astype(np.float32) for name, array in described.items() if array}
+    if not arrays:
+        raise InputError(f"{file.source}: there are no weights in it.")
+    return arrays
+
+
+def _legacy(root: Node) -> Iterator[tuple[str, Node]]:
+    """Arrays under the names that the attributes list."""
+    for layer in root.strings("layer_names") or ():
+        group = root.child(layer)
+        names = group.strings("weight_names")
+        if names is None:
+            raise InputError(f"{root.file.source}: {group.what}: its attribute 'weight_names' is missing: damaged.")
+        owners = {name.rpartition("/")[0] for name in names}
+        nested = len(owners) > 1  # a model or a compound layer; else the group's name is the layer's
+        for name in names:
+            inner, _, variable = name.partition(":")[0].rpartition("/")
+            inside = inner.removeprefix(f"{layer}/") if nested and inner != layer else ""
+            yield "/".join(part for part in (layer, inside, variable) if part), group.child(name)
+
+
+def _later(node: Node, configuration: Any, outer: str = "", top: bool = True) -> Iterator[tuple[str, Node]]:
+    """Arrays of the layers in `node`, a model or a layer, found by walking; `outer` is its name with those around it."""
+    for name in sorted(node.addresses):
+        if name in CONTAINERS:
+            container, listed = node.child(name), _layers_by_group(configuration)
+            for group in sorted(container.addresses):
+                yield from _layer(container.child(group), group, listed.get(group), outer)
+        elif name != "vars" and not (top and name in NOT_LAYERS):
+            yield from _layer(node.child(name), name, None, outer)
+
+
+def _layer(node: Node, group: str, configuration: Any, outer: str) -> Iterator[tuple[str, Node]]:
+    """Arrays of one layer, and of those within it."""
+    if not node.is_group:
+        raise InputError(f"{node.file.source}: {node.what}: a dataset stands where a layer should.")
+    name = f"{outer}/{group}"
+    if "vars" in node.addresses:
+        variables = node.child("vars")
+        own = variables.strings("name") or [_configured_name(configuration) or group]
+        name = f"{outer}/{own[0]}"
+        stored = {key: variables.child(key) for key in sorted(variables.addresses, key=lambda key: (len(key), key))}
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"{node.file.source}: {node.what}: its name has {len(name)} characters; {LONGEST_NAME} are the most."
+            )
+        for variable, array in _named(group, stored):
+            yield f"{name}/{variable}".lstrip("/"), array
+    yield from _later(node, configuration, name.lstrip("/"), top=False)
+
+
+def _named(group: str, stored: dict[str, Node]) -> Iterator[tuple[str, Node]]:
+    """A layer's variables by name, told by its group's name, which is its class and number, and by their count and shapes.
+
+    Where these do not fit, the file's own keys stay, which are numbers.
+    """
+    known = VARIABLES.get(re.sub(r"_\d+$", "", group), ())
+    if known[:1] == ("gamma",) and len(stored) == 2:  # neither center nor scale
+        known = known[2:]
+    least = len(known) - (known[-1:] == ("bias",))
+    fits = least <= len(stored) <= len(known) and all(
+        key == str(number) and len(array.shape) in RANKS.get(known[number], (1,))
+        for number, (key, array) in enumerate(stored.items())
+    )
+    return zip(known if fits else stored, stored.values(), strict=False)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Archives
+
+
+def _of_archive(stream: BinaryIO, path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            configuration = json.loads(_member(archive, "config.json", path, LARGEST_CONFIGURATION))
+            data = _member(archive, "model.weights.h5", path)
+    except ARCHIVE_ERRORS as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: cannot be read as a {ARCHIVE} archive: {error}. Fetch it again, or save it again."
+        ) from error
+    return _arrays(File(io.BytesIO(data), len(data), f"{path}: model.weights.h5"), configuration)
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path, largest: int | None = None) -> bytes:
+    """The bytes of a member, unpacked once its size is within reason; the archive compares its CRC."""
+    found = [info for info in archive.infolist() if info.filename == name]
+    if len(found) != 1:
+        count = "twice" if found else "not"
+        raise InputError(f"{path}: {name} is {count} in the archive, so Keras did not write it.")
+    size, stored = found[0].file_size, found[0].compress_size
+    if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{path}: {name} is packed by the method {found[0].compress_type}; stored and deflated ones are read.")
+    most = largest or max(SMALL, COMPRESSION * stored)
+    if size > most or stored > path.stat().st_size:
+        raise InputError(f"{path}: {name}: {size} bytes are declared and {stored} stored: damaged, or made to harm.")
+    return archive.read(found[0])
+
+
+def _layers_by_group(model: Any) -> dict[str, Any]:
+    """The configurations of a model's layers by their groups' names in the file, which Keras makes so.
+
+    It is the layer's class in small letters, and a number from the second of a class on.
+    """
+    found: dict[str, Any] = {}
+    counts: Counter[str] = Counter()
+    layers = _dictionary(_dictionary(model).get("config")).get("layers")
+    for layer in layers if isinstance(layers, list) else ():
+        kind = str(_dictionary(layer).get("class_name"))
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind).lower()
+        found[f"{kind}_{counts[kind]}" if counts[kind] else kind] = layer
+        counts[kind] += 1
+    return found
+
+
+def _configured_name(layer: Any) -> str | None:
+    name = _dictionary(_dictionary(layer).get("config")).get("name")
+    return name if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() else None
+
+
+def _dictionary(value: Any) -> dict[str, Any]:
+    """A JSON object, empty for anything else: a configuration may say what it likes."""
+    return value if isinstance(value, dict) else {}

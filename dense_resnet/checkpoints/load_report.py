@@ -1,0 +1,184 @@
+"""What a network takes from a weights file, and what it does not: the load report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from dense_resnet.checkpoints.provenance import Origin, fitting_variants
+from dense_resnet.errors import InputError
+from dense_resnet.planning.layers import Variable
+from dense_resnet.planning.plan import Plan
+
+ADAPT, LEAVE_OUT = "adapt", "leave_out"
+SHOWN = 8  # names listed under each heading
+FEW = 2  # where nothing was loaded
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """The outcome of a load; ``print(report)`` shows it as a table."""
+
+    source: str
+    matched: tuple[str, ...] = ()  # taken as they are
+    adapted: tuple[str, ...] = ()  # taken after adapting the input channels
+    missing: tuple[str, ...] = ()  # of the network, not in the file: left at their initial values
+    unexpected: tuple[str, ...] = ()  # in the file, not of the network: not used
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()  # name, network's shape, file's shape
+    left_out: tuple[str, ...] = ()  # classifiers of another class count, or what was asked to be left out
+    fitting: tuple[str, ...] = ()  # the variants that the file would fit, where this one does not
+    origin: Origin | None = None  # where the weights come from, where that is known
+    notes: tuple[str, ...] = ()  # what that means for this network
+
+    @property
+    def complete(self) -> bool:
+        """Whether the network's own variables all came from the file."""
+        return not (self.missing or self.mismatched)
+
+    def told(self, origin: Origin, plan: Plan | None = None, notes: Sequence[str] = ()) -> LoadReport:
+        """The same, with where the weights come from and what that means for `plan`, and other `notes` on them."""
+        return dataclasses.replace(self, origin=origin, notes=(*origin.notes(plan), *notes))
+
+    def refused(self) -> str:
+        """The table where nothing was loaded: what does not fit, by a few names."""
+        shapes = [f"{name} (network {list(own)}, file {list(other)})" for name, own, other in self.mismatched]
+        lines = [self.source]
+        for heading, names in (
+            ("fitting", [*self.matched, *self.adapted]),
+            ("missing", self.missing),
+            ("shape mismatch", shapes),
+            ("unexpected", self.unexpected),
+        ):
+            more = ", …" * (len(names) > FEW)
+            listed = f"  {', '.join(names[:FEW])}{more}" if names and heading != "fitting" else ""
+            lines.append(f"  {heading:<15}{len(names):>5}{listed}")
+        if self.fitting:
+            lines.append(f"  These weights fit: {', '.join(self.fitting)}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        shapes = [f"{name}: network {list(own)}, file {list(other)}" for name, own, other in self.mismatched]
+        rows = [
+            ("matched", self.matched, False),
+            ("adapted", self.adapted, True),
+            ("missing", self.missing, True),
+            ("shape mismatch", shapes, True),
+            ("left out", self.left_out, True),
+            ("unexpected", self.unexpected, True),
+        ]
+        lines = [f"{self.source}"]
+        for heading, names, listed in rows:
+            notes = {
+                "missing": "left at their initial values",
+                "shape mismatch": "left at their initial values",
+                "left out": "left at their initial values, or without a place in the network",
+                "unexpected": "not used",
+                "adapted": "input channels adapted",
+            }
+            note = f"  ({notes[heading]})" if names and heading in notes else ""
+            lines.append(f"  {heading:<15}{len(names):>5}{note}")
+            if listed:
+                lines += [f"      {name}" for name in names[:SHOWN]]
+                lines += [f"      ... and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+        if self.fitting:
+            lines.append(f"  These weights fit: {', '.join(self.fitting)}")
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A report, and the arrays to assign under the network's names."""
+
+    report: LoadReport
+    weights: dict[str, np.ndarray] = field(repr=False)
+
+
+class Network(NamedTuple):
+    """What there is to know of a network that came without its plan."""
+
+    name: str
+    scope: str
+    variables: tuple[Variable, ...]
+
+
+def match(
+    network: Plan | Network,
+    weights: Mapping[str, np.ndarray],
+    source: str,
+    *,
+    strict: bool = True,
+    first_convolution: str = ADAPT,
+) -> Match:
+    """Finds the array of every variable of `network`.
+
+    Args:
+        weights: under canonical names.
+        source: of the weights, for messages.
+        strict: refuses where a variable of the backbone is missing or has another shape.
+        first_convolution: where the input channels are not the file's. "adapt" repeats the file's input channels in turn,
+            each divided by how often it is repeated (fewer channels than the file's share the sum of them all): the
+            response to an image that is the same in every channel stays what it was. "leave_out" keeps the initial values.
+
+    Raises:
+        InputError: `strict` and incomplete, or a value is not finite. The message is the report, with the variants that
+            would fit.
+    """
+    if first_convolution not in (ADAPT, LEAVE_OUT):
+        raise InputError(f"first_convolution must be {ADAPT!r} or {LEAVE_OUT!r} (not {first_convolution!r}).")
+    first = network.variables[0].name
+    if first.count("/") > network.scope.count("/") + 2:  # a unit's: there is no root block
+        first = None
+    logits = f"{network.scope}/logits/"
+    taken: dict[str, np.ndarray] = {}
+    matched, adapted, missing, mismatched, left_out = [], [], [], [], []
+    for name, shape, _ in network.variables:
+        value = weights.get(name)
+        if value is None:
+            (left_out if name.startswith(logits) else missing).append(name)
+        elif value.shape == shape:
+            matched.append(name)
+            taken[name] = value
+        elif name.startswith(logits):
+            left_out.append(f"{name}: network {list(shape)}, file {list(value.shape)}")
+        elif name == first and value.shape[:2] + value.shape[3:] == shape[:2] + shape[3:]:
+            if first_convolution == ADAPT:
+                adapted.append(f"{name}: {value.shape[2]} to {shape[2]} channels")
+                taken[name] = adapt_input_channels(value, shape[2])
+            else:
+                left_out.append(f"{name}: network {list(shape)}, file {list(value.shape)}")
+        else:
+            mismatched.append((name, shape, value.shape))
+    unexpected = sorted(set(weights) - {variable.name for variable in network.variables})
+    left_out += [f"{name}: file {list(weights[name].shape)}" for name in unexpected if name.startswith(logits)]
+    report = LoadReport(
+        source=source,
+        matched=tuple(matched),
+        adapted=tuple(adapted),
+        missing=tuple(missing),
+        unexpected=tuple(name for name in unexpected if not name.startswith(logits)),
+        mismatched=tuple(mismatched),
+        left_out=tuple(left_out),
+        fitting=fitting_variants(weights) if missing or mismatched else (),
+    )
+    if strict and not report.complete:
+        hint = "" if report.fitting else " No variant fits them."
+        raise InputError(f"the weights do not fit {network.name}; nothing was loaded.{hint}\n{report.refused()}")
+    for name, value in taken.items():
+        if not np.isfinite(value).all():
+            raise InputError(f"{source}: {name} has values that are not finite; nothing was loaded. The file is damaged.")
+    return Match(report, taken)
+
+
+def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """``[k, k, in, out]`` weights for another number of input channels, with the same response to a grey image."""
+    have = kernel.shape[2]
+    index = np.arange(channels) % have
+    counts = np.bincount(index, minlength=have)
+    if channels < have:
+        return np.repeat(kernel.sum(axis=2, keepdims=True) / channels, channels, axis=2)
+    return kernel[:, :, index] / counts[index][None, None, :, None]

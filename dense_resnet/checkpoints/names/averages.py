@@ -1,0 +1,90 @@
+"""Averages of weights, which training may leave beside the weights in the same file: told by their names.
+
+==========================================  ==================================================================
+``NAME/ExponentialMovingAverage``           ``tf.train.ExponentialMovingAverage``, in slim's checkpoints
+``ema_model.NAME``, ``ema.module.NAME``, …  a copy of the network in one of PyTorch's or Keras' models
+``model_ema``, ``state_dict_ema``, …        a dictionary beside that of the weights, in PyTorch's files
+==========================================  ==================================================================
+
+Plain weights are read where both are there, averages where they are alone; either is said.
+(``tests/dense_resnet/checkpoints/test_sources.py``)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from dense_resnet.errors import counted
+
+WORD = re.compile(r"(?:^|[^a-z])(?:ema|swa|shadow|averaged|(?:exponential_?)?moving_?averages?)(?:[^a-z]|$)", re.IGNORECASE)
+COUNTER = "n_averaged"  # in the state dictionary of torch.optim.swa_utils.AveragedModel
+COUNTED = f"The weights are averages: beside them is {COUNTER}, as torch.optim.swa_utils.AveragedModel has it."
+OUTER = 2  # parts of an array's name that may belong to a wrapper; further in they name layers
+
+
+def is_average(name: object) -> bool:
+    """Whether a dictionary, a wrapper or a slot of that name has averages.
+
+    >>> is_average("state_dict_ema"), is_average("module.ema_model."), is_average("ExponentialMovingAverage")
+    (True, True, True)
+    >>> is_average("schema"), is_average("moving_mean"), is_average("model")
+    (False, False, False)
+    """
+    return isinstance(name, str) and WORD.search(name) is not None
+
+
+def without_averages(names: Iterable[str]) -> list[str]:
+    """`names` without those of averages, or all of them where there are no others."""
+    names = list(names)
+    return [name for name in names if not is_average(name)] or names
+
+
+def without_suffix(arrays: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.ndarray], tuple[str, ...]]:
+    """`arrays` with averages under their variables' names where these are not there themselves, and what there is to say."""
+    variables = {name: name.rpartition("/")[0] for name in arrays if "/" in name and is_average(name.rpartition("/")[2])}
+    if not variables:
+        return arrays, ()
+    suffix = "/" + next(iter(variables)).rpartition("/")[2]
+    if len(set(variables.values())) < len(variables) or any(variable in arrays for variable in variables.values()):
+        take = f"{{name.removesuffix({suffix!r}): value for name, value in dr.checkpoints.read(path).items()}}"
+        return arrays, (
+            f"The file also has moving averages of {counted(len(variables), 'variable')} (…{suffix}). The plain weights are "
+            f"read; the averages are {take}.",
+        )
+    taken = {variables.get(name, name): value for name, value in arrays.items()}
+    return taken, (f"The weights are moving averages (…{suffix}): the file has no others.",)
+
+
+def beside_prefix(names: Iterable[str], prefix: str | None) -> tuple[str, ...]:
+    """What there is to say of a network whose arrays begin with `prefix`, in a file with arrays of these `names`."""
+    if is_average(prefix):
+        return (f"The weights are averages, by their names (under {prefix!r}).",)
+    others = {}
+    for name in names:
+        parts = re.split(r"(?<=[./])", name)
+        wrapper = next((part for part in parts[:OUTER] if is_average(part.rstrip("./"))), None)
+        if wrapper:
+            others.setdefault(wrapper, []).append(name)
+    return tuple(
+        f"The file also has {counted(len(found), 'array')} that are averages, by their names (such as {found[0]}). "
+        f"Only those {f'under {prefix!r}' if prefix else 'without that prefix'} were read."
+        for found in others.values()
+    )
+
+
+def beside_entry(read: str, others: Iterable[str]) -> tuple[str, ...]:
+    """What there is to say of a PyTorch file whose entry of the index `read` is read, "" for all of it; `others` are averages.
+
+    >>> beside_entry("['model_ema']", ["['model_ema']"])
+    ("The weights are averages, by their name in the file: ['model_ema'].",)
+    """
+    if is_average(read):
+        return (f"The weights are averages, by their name in the file: {read}.",)
+    return tuple(
+        f"The file also has averages, by their name: {other}. The weights {read or 'beside them'} were read. To use the "
+        f"averages, save them alone: torch.save(torch.load(path){other}, 'averages.pth')."
+        for other in others
+    )

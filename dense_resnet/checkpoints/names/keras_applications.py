@@ -1,0 +1,333 @@
+"""Weights of Keras models under canonical names.
+
+Two kinds of model are known. Keras Applications' ResNets (50, 101, 152; their V2) have layers such as
+``conv2_block1_1_conv``: the plan's units give every name, the depth follows from their number. Their v1 has biases before
+batch norm, which go into its moving means, and an epsilon of 1.001e-5, whose excess goes into the moving variances; the
+stride stands in a block's first 1x1, so they are ``resnet_v1_N_original``. Their V2 is ``resnet_v2_N``, with no bias in
+the two convolutions that a batch norm follows; its root pools zeros in, which ``root="keras"`` reproduces. Models of
+:mod:`dense_resnet.keras_resnet` have slim's scopes for names, with ``.`` for ``/``, and their values pass unchanged.
+
+``tests/dense_resnet/checkpoints/test_keras_weights.py`` compares features with Keras' own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dense_resnet.checkpoints.names.averages import without_averages
+from dense_resnet.errors import InputError
+from dense_resnet.planning import variants
+from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm, Unit
+from dense_resnet.planning.plan import Plan
+
+EPSILON = 1.001e-5  # of Keras Applications
+APPLICATIONS = ("ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2")
+READABLE = f"Keras Applications' {', '.join(APPLICATIONS)} and models of dense_resnet.keras_resnet"
+DEPTHS = {units: depth for depth, units in variants.UNITS.items() if depth not in variants.BASIC_DEPTHS}
+
+FIRST, NORM_OF_FIRST, NORM_OF_LAST, CLASSIFIER = "conv1_conv", "conv1_bn", "post_bn", "predictions"
+BEFORE_2_2_5 = "res2a_branch2a"
+UNIT = re.compile(r"conv([2-5])_block(\d+)_1_conv")
+SCOPED = re.compile(r"(.+)\.[^.]+\.unit_\d+\.")  # the scope, in a layer's name of the Keras face
+UNNAMED = re.compile(r"conv2d(_\d+)?")
+VARIABLES = {"kernel": "weights", "bias": "biases"}  # slim's words; of batch norm both say the same
+
+Arrays = Mapping[str, np.ndarray]  # under "layer/variable", a model within the model before its layer
+
+
+def recognises(arrays: Arrays) -> bool:
+    """Whether the names are those of a model that :func:`canonical` reads, or refuses with a reason of its own."""
+    layers = {_layer(name) for name in arrays}
+    return bool({FIRST, BEFORE_2_2_5} & layers or any(map(SCOPED.match, layers)) or _unnamed(arrays))
+
+
+def canonical(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
+    """The arrays under canonical names; those of other layers, such as a user's own classifier, keep their names.
+
+    Args:
+        arrays: what :func:`dense_resnet.checkpoints.containers.keras_h5.read` or :func:`arrays_of` gives.
+        source: of the arrays, for messages.
+
+    Raises:
+        InputError: they are of another model, or a layer is missing or has another shape.
+    """
+    layers = {_layer(name) for name in arrays}
+    if BEFORE_2_2_5 in layers:
+        raise InputError(
+            f"{source}: layer names such as {BEFORE_2_2_5} are those of Keras before 2.2.5, whose ResNet50 has another epsilon "
+            "(1e-3). Weights for today's layers are those of Keras itself: load 'keras:ResNet50'."
+        )
+    if any(map(SCOPED.match, layers)):
+        return _of_the_keras_face(arrays, source)
+    if FIRST not in layers:
+        named = _named_by_order(arrays)
+        if named is None:
+            first = list(dict.fromkeys(name.rpartition("/")[0] for name in arrays))[:4]
+            unnamed = " The file does not name its layers: save the weights with a newer Keras." if _unnamed(arrays) else ""
+            raise InputError(
+                f"{source}: this is no network that is read; its first layers are {', '.join(first) or 'none'}.{unnamed} "
+                f"Read are {READABLE}."
+            )
+        arrays = named
+    return _of_applications(arrays, source)
+
+
+def arrays_of(model: Any) -> dict[str, np.ndarray]:
+    """The floating-point variables of a model in memory as float32, under the names that its file would give.
+
+    Args:
+        model: a model of Keras 3 or tf_keras, other models within it.
+
+    Raises:
+        InputError: it is none, or two of its layers have one name.
+    """
+    if not hasattr(model, "layers") or not hasattr(model, "get_weights"):
+        raise InputError(f"a Keras model is needed (not {type(model).__name__}).")
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in _variables(model, ""):
+        if name in arrays:
+            raise InputError(f"{model.name}: {name} stands in it twice; rename the layers.")
+        if np.issubdtype(value.dtype, np.floating):
+            arrays[name] = value.astype(np.float32)
+    return arrays
+
+
+def _variables(model: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    for layer in model.layers:
+        name = f"{prefix}{layer.name}"
+        if hasattr(layer, "layers"):
+            yield from _variables(layer, f"{name}/")
+            continue
+        for variable, value in zip(layer.weights, layer.get_weights(), strict=True):
+            path = getattr(variable, "path", variable.name).partition(":")[0]
+            inside = f"/{path}".rpartition(f"/{layer.name}/")[2]  # more than a variable where the layer has layers
+            yield f"{name}/{inside.lstrip('/')}", value
+
+
+def check_application(name: str) -> None:
+    """Raises an :class:`InputError` for what :func:`fetch` does not know."""
+    if name not in APPLICATIONS:
+        raise InputError(f"keras:{name}: must be one of {', '.join(APPLICATIONS)}.")
+
+
+def fetch(name: str) -> dict[str, np.ndarray]:
+    """The ImageNet weights of ``keras.applications``, classifier included, as :func:`arrays_of` gives them.
+
+    Keras downloads them where its cache has none, and compares their checksum.
+
+    Raises:
+        InputError: the name is not one of :data:`APPLICATIONS`, or Keras could not get the weights.
+    """
+    check_application(name)
+    keras = import_keras()
+    if (kind := keras.config.dtype_policy().variable_dtype) != "float32":
+        raise InputError(
+            f"keras:{name}: Keras would round the weights to {kind}, as its floatx or policy asks (keras.json may set it). "
+            "Set it to float32 first: keras.config.set_floatx('float32')."
+        )
+    try:
+        model = getattr(keras.applications, name)(weights="imagenet")
+    except Exception as error:  # Keras raises bare Exceptions where a download fails
+        raise InputError(
+            f"keras:{name}: Keras could not get the weights: {error}. Without a network, load a local file instead: the .h5 "
+            "that Keras downloads elsewhere to ~/.keras/models is read."
+        ) from error
+    return arrays_of(model)
+
+
+def import_keras() -> ModuleType:
+    """Keras itself; an ``ImportError`` names its backend, where this keeps it from running."""
+    try:
+        return importlib.import_module("keras")
+    except (ImportError, ValueError) as error:  # the second where there is no such backend
+        raise ImportError(
+            f"Keras cannot be imported: {error}. The likely cause is its backend, which KERAS_BACKEND or ~/.keras/keras.json "
+            "names: set KERAS_BACKEND=tensorflow."
+        ) from None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The Keras face
+
+
+def _of_the_keras_face(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
+    scopes = {match[1] for name in arrays if (match := SCOPED.match(_layer(name)))}
+    weights: dict[str, np.ndarray] = {}
+    for name, value in arrays.items():
+        layer, variable = _layer(name), name.rpartition("/")[2]
+        if any(layer.startswith(f"{scope}.") for scope in scopes):
+            name = f"{layer.replace('.', '/')}/{VARIABLES.get(variable, variable)}"
+        if name in weights:
+            raise InputError(f"{source}: {name} stands in it twice: two networks of one name.")
+        weights[name] = value
+    return weights
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Keras Applications
+
+
+def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
+    firsts = _firsts(arrays)
+    if len(firsts) > 1:
+        raise InputError(f"{source}: two networks are in it ({firsts[0]} and {firsts[1]}); save one by itself.")
+    around = firsts[0].removesuffix(FIRST)  # the models that the network lies in
+    plan = _plan(arrays, around, source)
+    rest = dict(arrays)
+    weights: dict[str, np.ndarray] = {}
+
+    def take(layer: str, variable: str, shape: tuple[int, ...]) -> np.ndarray:
+        name = f"{around}{layer}/{variable}"
+        if name not in rest:
+            raise InputError(
+                f"{source}: {name} is missing, so this is no {plan.name} of Keras Applications. Read are {READABLE}."
+            )
+        value = rest.pop(name)
+        if value.shape != shape:
+            raise InputError(
+                f"{source}: {name} has the shape {list(value.shape)}, where Keras Applications' {plan.name} has {list(shape)}: "
+                f"another network under the same names, such as a ResNeXt. Read are {READABLE}."
+            )
+        return value
+
+    def take_norm(layer: str, norm: Norm, bias: np.ndarray | float = 0.0) -> None:
+        for variable in norm.variables:
+            leaf = variable.name.rpartition("/")[2]
+            value = take(layer, leaf, variable.shape)
+            with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the values refuses infinite ones
+                if leaf == "moving_mean":
+                    value = (np.float64(value) - bias).astype(np.float32)
+                elif leaf == "moving_variance":
+                    value = (np.float64(value) + (EPSILON - BATCH_NORM_EPSILON)).astype(np.float32)
+            weights[variable.name] = value
+
+    def take_convolution(layer: str, norm_layer: str, conv: Conv) -> None:
+        kernel, *others = conv.variables
+        weights[kernel.name] = take(layer, "kernel", kernel.shape)
+        has_bias = not conv.norm or f"{around}{layer}/bias" in rest
+        bias = np.float64(take(layer, "bias", (conv.depth,))) if has_bias else 0.0
+        if conv.norm:
+            take_norm(norm_layer, conv.norm, bias)
+        else:
+            weights[others[0].name] = np.float32(bias)
+
+    take_convolution(FIRST, NORM_OF_FIRST, plan.root[0])
+    for unit, layer in _units(plan):
+        if unit.preact:
+            take_norm(f"{layer}_preact_bn", unit.preact)
+        for number, conv in _convolutions(unit):
+            take_convolution(f"{layer}_{number}_conv", f"{layer}_{number}_bn", conv)
+    if plan.postnorm:
+        take_norm(NORM_OF_LAST, plan.postnorm)
+    if plan.logits:
+        kernel, biases = plan.logits.variables
+        weights[kernel.name] = take(CLASSIFIER, "kernel", kernel.shape[2:]).reshape(kernel.shape)
+        weights[biases.name] = take(CLASSIFIER, "bias", biases.shape)
+    return weights | rest
+
+
+def network_prefix(arrays: Arrays) -> str | None:
+    """The models, by name, that Keras Applications' network lies in; None where there is none."""
+    firsts = _firsts(arrays)
+    return firsts[0].removesuffix(FIRST) if firsts else None
+
+
+def _firsts(arrays: Arrays) -> list[str]:
+    """The first layers of the networks; not of averages, where they lie beside the weights themselves."""
+    return without_averages(sorted({name.rpartition("/")[0] for name in arrays if _layer(name) == FIRST}))
+
+
+def _plan(arrays: Arrays, around: str, source: str) -> Plan:
+    """The plan of the network whose layers these are: by its units, its last batch norm and the classifier's size."""
+    layers = {name.rpartition("/")[0].removeprefix(around) for name in arrays if name.startswith(around)}
+    numbers = [match[1] for layer in layers if (match := UNIT.fullmatch(layer))]
+    units = tuple(numbers.count(block) for block in "2345")
+    if units not in DEPTHS:
+        raise InputError(
+            f"{source}: its blocks have {units} units, which no ResNet of Keras Applications has. Read are {READABLE}."
+        )
+    depth = DEPTHS[units]
+    kernel, classifier = (arrays.get(f"{around}{layer}/kernel") for layer in (FIRST, CLASSIFIER))
+    return variants.plan(
+        f"resnet_v2_{depth}" if NORM_OF_LAST in layers else f"resnet_v1_{depth}_original",
+        in_channels=kernel.shape[2] if kernel is not None and kernel.ndim == 4 and kernel.size else 3,
+        num_classes=classifier.shape[1] if classifier is not None and classifier.ndim == 2 else None,
+    )
+
+
+def _units(plan: Plan) -> Iterator[tuple[Unit, str]]:
+    """Each unit, and what its layers' names begin with in Keras."""
+    for stage, block in enumerate(plan.blocks, 2):
+        for number, unit in enumerate(block.units, 1):
+            yield unit, f"conv{stage}_block{number}"
+
+
+def _convolutions(unit: Unit) -> Iterator[tuple[int, Conv]]:
+    """The unit's convolutions and their numbers in Keras, in the order in which its model has them: the shortcut's third."""
+    first, second, third = unit.convolutions
+    yield from ((1, first), (2, second))
+    if unit.shortcut:
+        yield 0, unit.shortcut
+    yield 3, third
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Files that do not name their layers
+
+
+def _unnamed(arrays: Arrays) -> bool:
+    """Whether layers are called by class and number, as tf_keras' and early Keras 3's ``.weights.h5`` have it."""
+    return any(UNNAMED.fullmatch(_layer(name)) for name in arrays)
+
+
+def _named_by_order(arrays: Arrays) -> dict[str, np.ndarray] | None:
+    """The arrays under Keras Applications' names, where there are as many layers as one of its ResNets has, else None.
+
+    Layers of a class are numbered as the model has them. V1 is told by its biases: the same network without them may be
+    any other variant.
+    """
+    layers = {_layer(name) for name in arrays}
+    for depth in DEPTHS.values():
+        for variant in (f"resnet_v1_{depth}_original", f"resnet_v2_{depth}"):
+            plan = variants.plan(variant)
+            order = _order(plan)
+            counts = {kind: sum(bool(re.fullmatch(rf"{kind}(_\d+)?", layer)) for layer in layers) for kind in order}
+            fits = all(counts[kind] == len(order[kind]) for kind in ("conv2d", "batch_normalization"))
+            if not fits or (not plan.preactivation and not any(name.endswith("conv2d_1/bias") for name in arrays)):
+                continue
+            names = {
+                f"{kind}_{number}" if number else kind: layer
+                for kind in order
+                for number, layer in enumerate(order[kind] if counts[kind] == len(order[kind]) else ())
+            }
+            return {_renamed(name, names): value for name, value in arrays.items()}
+    return None
+
+
+def _order(plan: Plan) -> dict[str, list[str]]:
+    """The names of a network's layers by class, in their order."""
+    convolutions, norms = [FIRST], [] if plan.preactivation else [NORM_OF_FIRST]
+    for unit, layer in _units(plan):
+        norms += [f"{layer}_preact_bn"] if unit.preact else []
+        for number, conv in _convolutions(unit):
+            convolutions.append(f"{layer}_{number}_conv")
+            norms += [f"{layer}_{number}_bn"] if conv.norm else []
+    norms += [NORM_OF_LAST] if plan.preactivation else []
+    return {"conv2d": convolutions, "batch_normalization": norms, "dense": [CLASSIFIER]}
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    path, _, variable = name.rpartition("/")
+    outer, _, layer = path.rpartition("/")
+    return "/".join(part for part in (outer, names.get(layer, layer), variable) if part)
+
+
+def _layer(name: str) -> str:
+    """The layer that an array belongs to, without the models around it."""
+    return name.rpartition("/")[0].rpartition("/")[2]

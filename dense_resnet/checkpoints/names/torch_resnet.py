@@ -1,0 +1,181 @@
+"""State dictionaries of torchvision's and timm's ResNets, which share one set of names, as canonical weights.
+
+Their ResNet 18-200 are ``resnet_v1_5_N`` here: a block's stride in its first unit's first 3x3, pooling padded with minus
+infinity, batch norm with epsilon 1e-5 and no bias before it. So a map of names and a transposition is everything:
+
+==============================================  ====================================================
+``layer2.0.conv3.weight`` [out, in, k, k]       ``block2/unit_1/bottleneck_v1/conv3/weights`` [k, k, in, out]
+``layer2.0.bn3.running_var``                    ``block2/unit_1/bottleneck_v1/conv3/BatchNorm/moving_variance``
+``layer2.0.downsample.0.weight``                ``block2/unit_1/bottleneck_v1/shortcut/weights``
+``fc.weight`` [classes, in]                     ``logits/weights`` [1, 1, in, classes]
+==============================================  ====================================================
+
+Networks that share these names and are no plain ResNet (ResNeXt, wide, squeeze-and-excitation, deep stems) are refused by
+what they are. One cannot be told apart: timm's resnetblur50, whose blurring has no weights, looks like a resnet50. Features
+equal timm's own, and files of all three kinds give the same arrays: ``tests/dense_resnet/checkpoints/test_torch_weights.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from dense_resnet.checkpoints.names.averages import without_averages
+from dense_resnet.errors import InputError
+from dense_resnet.planning import variants
+from dense_resnet.planning.layers import Conv
+from dense_resnet.planning.plan import Plan
+from dense_resnet.planning.variants import BASE_DEPTHS, VARIANTS
+
+FAMILY = "resnet_v1_5_{}"
+FIRST = "layer1.0.conv1.weight"  # what stands before it is a wrapper's, such as DataParallel's "module."
+FIRST_OF_V2 = "stages.0.blocks.0.conv1.weight"  # likewise of timm's resnetv2
+STEPS = "num_batches_tracked"  # no weight
+NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+READ = "Plain ResNets of 18, 34, 50, 101, 152 and 200 layers are read."
+
+
+def names(plan: Plan) -> dict[str, str]:
+    """{canonical name: PyTorch's name} of every variable of a ``resnet_v1_5_N``.
+
+    >>> names(variants.plan("resnet_v1_5_18"))["resnet_v1_5_18/block1/unit_1/lite_bottleneck_v1/conv2/BatchNorm/beta"]
+    'layer1.0.bn2.bias'
+    """
+    table = dict(_named(plan.root[0], "conv1", "bn1"))
+    for number, block in enumerate(plan.blocks, 1):
+        for index, unit in enumerate(block.units):
+            prefix = f"layer{number}.{index}."
+            for place, conv in enumerate(unit.convolutions, 1):
+                table.update(_named(conv, f"{prefix}conv{place}", f"{prefix}bn{place}"))
+            if unit.shortcut:
+                table.update(_named(unit.shortcut, f"{prefix}downsample.0", f"{prefix}downsample.1"))
+    if plan.logits:
+        table |= {f"{plan.logits.scope}/weights": "fc.weight", f"{plan.logits.scope}/biases": "fc.bias"}
+    return table
+
+
+def _named(conv: Conv, convolution: str, norm: str) -> Iterator[tuple[str, str]]:
+    yield f"{conv.scope}/weights", f"{convolution}.weight"
+    for ours, theirs in NORM.items():
+        yield f"{conv.scope}/BatchNorm/{ours}", f"{norm}.{theirs}"
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether `arrays` have the names of such a network, of one that is refused too."""
+    return bool(_prefixes(arrays, FIRST) or _prefixes(arrays, FIRST_OF_V2))
+
+
+def canonical(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    """`arrays` under canonical names of the ``resnet_v1_5_N`` that they are; other names stay as they are.
+
+    Args:
+        arrays: a state dict, whose names may all have one prefix such as ``module.`` or ``backbone.``.
+        source: of the arrays, for messages.
+
+    Raises:
+        InputError: this is no plain ResNet, or there are several.
+    """
+    prefix = network_prefix(arrays, source)
+    own = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+    plan = _plan_of(own, source)
+    shapes = {variable.name: variable.shape for variable in plan.variables}
+    table = {theirs: ours for ours, theirs in names(plan).items()}
+    weights = {}
+    for name, value in arrays.items():
+        theirs = name.removeprefix(prefix) if name.startswith(prefix) else ""
+        if name.endswith(STEPS):
+            continue
+        if theirs not in table:
+            if re.match(r"(layer[1-4]|conv1|bn1)\.", theirs):
+                raise _refused(source, f"has an array {name}")
+            weights[name] = value
+            continue
+        ours = table[theirs]
+        weights[ours] = _laid_out(value, len(shapes[ours]))
+        if weights[ours].shape != shapes[ours]:
+            expected, found = list(shapes[ours]), list(weights[ours].shape)
+            raise _refused(source, f"has {name} as {found} where {plan.name} has {expected}, in TensorFlow's order")
+    return weights
+
+
+def network_prefix(arrays: Mapping[str, np.ndarray], source: str) -> str:
+    """What the names of the network that is read begin with: not averages, where they lie beside the weights themselves.
+
+    Raises:
+        InputError: as :func:`canonical`.
+    """
+    prefixes = without_averages(_prefixes(arrays, FIRST))
+    if not prefixes:
+        raise InputError(f"{source}: this is a pre-activation ResNet of timm (resnetv2, BiT), which is not read. {READ}")
+    if len(prefixes) > 1:
+        raise InputError(
+            f"{source}: there are {len(prefixes)} networks in it, under {', '.join(map(repr, prefixes[:8]))}. "
+            "Save one of them alone."
+        )
+    return prefixes[0]
+
+
+def _prefixes(arrays: Mapping[str, np.ndarray], first: str) -> list[str]:
+    return sorted(name.removesuffix(first) for name in arrays if name == first or name.endswith(f".{first}"))
+
+
+def _laid_out(value: np.ndarray, rank: int) -> np.ndarray:
+    """A kernel with the inputs before the outputs, both behind height and width; others as they are. float32."""
+    if value.ndim == 2 and rank == 4:
+        value = value[:, :, None, None]
+    if value.ndim == 4:
+        value = value.transpose(2, 3, 1, 0)
+    return np.ascontiguousarray(value, np.float32)
+
+
+def _plan_of(own: Mapping[str, np.ndarray], source: str) -> Plan:
+    """The plan of the network with `own` names, without prefix."""
+    if reason := _no_plain_resnet(own):
+        raise _refused(source, reason)
+    counts = tuple(
+        1
+        + max(
+            (int(found[1]) for name in own if (found := re.match(rf"layer{block}\.(\d{{1,4}})\.conv1\.weight$", name))),
+            default=-1,
+        )
+        for block in range(1, len(BASE_DEPTHS) + 1)
+    )
+    basic = "layer1.0.conv3.weight" not in own
+    fitting = [
+        variant.name
+        for variant in VARIANTS.values()
+        if variant.family.name == FAMILY and (variant.units, variant.basic) == (counts, basic)
+    ]
+    if not fitting:
+        raise _refused(source, f"has {', '.join(map(str, counts))} {'basic' if basic else 'bottleneck'} units in its layers")
+    classifier, first = own.get("fc.weight"), own["conv1.weight"]
+    classes = classifier.shape[0] if classifier is not None and classifier.ndim == 2 else None
+    return variants.plan(fitting[0], in_channels=first.shape[1], num_classes=classes)
+
+
+def _no_plain_resnet(own: Mapping[str, np.ndarray]) -> str | None:
+    """What tells that a network with these names is another one than a plain ResNet."""
+    if any(name.startswith(("conv1.0.", "stem.")) for name in own):
+        return "has a deep stem of three convolutions (timm's resnet50c, 50d, 50s, 50t)"
+    if "conv1.weight" not in own or own["conv1.weight"].ndim != 4 or not own["conv1.weight"].size:
+        return "has no conv1.weight, the first convolution"
+    if own[FIRST].ndim != 4:
+        return f"has {FIRST} as {list(own[FIRST].shape)}, which is no convolution"
+    if any(".se." in name for name in own):
+        return "has attention in its units (squeeze-and-excitation, ECA: seresnet50, ecaresnet50)"
+    if any(name.endswith("downsample.1.weight") and value.ndim == 4 for name, value in own.items()):
+        return "averages in its shortcuts (the d variants)"
+    if "bn1.weight" in own and "bn1.running_mean" not in own:
+        return "normalizes without stored statistics (group normalization: resnet50_gn)"
+    width, inner = own[FIRST].shape[0], own.get("layer1.0.conv2.weight")
+    if inner is not None and inner.ndim == 4 and inner.shape[1] != inner.shape[0]:
+        return f"has convolutions in {inner.shape[0] // max(inner.shape[1], 1)} groups (ResNeXt)"
+    if width != BASE_DEPTHS[0]:
+        return f"is {width / BASE_DEPTHS[0]:g} times as wide (wide_resnet50_2)"
+    return None
+
+
+def _refused(source: str, reason: str) -> InputError:
+    return InputError(f"{source}: this is no plain ResNet: it {reason}. {READ}")

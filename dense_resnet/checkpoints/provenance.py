@@ -1,0 +1,165 @@
+"""Where weights come from, and what comes with them: how images are to be preprocessed, and what the classes are.
+
+None of it stands in the arrays, and a network runs without a word on images of another scale. So it is bound to the source,
+shown in the load report, kept in what :func:`safetensors.write` describes a file with, and written
+into model directories. (``tests/dense_resnet/checkpoints/test_sources.py``)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dense_resnet.errors import counted
+from dense_resnet.planning import variants
+from dense_resnet.planning.plan import Plan
+
+OWN, SLIM, DEEPLAB = "dense_resnet", "TF-Slim", "DeepLab"
+KERAS, TORCH, CAFFE = "Keras Applications", "torchvision / timm", "Caffe / Detectron"
+
+ENTRY = "origin"  # in the description of a safetensors file
+LABEL_ORDERS = {  # of published ImageNet classifiers, by their number of classes
+    1000: "ILSVRC 2012, in the order of the WordNet ids",
+    1001: "0 is the background, then ILSVRC 2012 in the order of the WordNet ids",
+}
+UNTOUCHED = 1e-4  # how near to 0 and 1 statistics are that no image has changed; Detectron's variances are 1 - epsilon
+CAFFE_SCHEME = "caffe"
+ORIGINAL = "resnet_v1_{}_original"  # the family with Caffe's strides
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of a set of weights."""
+
+    framework: str
+    variant: str | None = None  # whose every variable is there; None where no variant fits
+    preprocessing: str | None = None  # the scheme of dense_resnet.preprocess that they were trained with
+    root: str | None = None  # the root block that they were trained with, where it is not the variant's own
+    class_count: int | None = None  # of their ImageNet classifier
+    label_order: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What :func:`from_json` reads."""
+        return dataclasses.asdict(self)
+
+    def notes(self, plan: Plan | None = None) -> tuple[str, ...]:
+        """What a user of these weights has to know, a sentence each; `plan` is of the network that takes them, if known."""
+        notes = []
+        if self.preprocessing:
+            notes.append(f"Weights of {self.framework}: they expect dr.preprocess(images, {self.preprocessing!r}).")
+            if plan and self.preprocessing != plan.preprocessing:
+                notes.append(
+                    f"WARNING: this plan's own scheme is {plan.preprocessing!r}; "
+                    "with it these weights would see images of another scale."
+                )
+        if self.root and plan and plan.root_name and self.root != plan.root_name:
+            notes.append(f"They were trained with root={self.root!r}; with {plan.root_name!r} features near the border differ.")
+        if self.class_count:
+            order = f": {self.label_order}" if self.label_order else ""
+            notes.append(f"Their classifier has {counted(self.class_count, 'class')}{order}.")
+        return tuple(notes)
+
+
+def origin_of(framework: str, weights: Mapping[str, np.ndarray]) -> Origin:
+    """What names and shapes of canonical `weights` tell, given the framework that they were written by.
+
+    >>> origin_of(SLIM, {}).variant is None
+    True
+    """
+    fitting = fitting_variants(weights)
+    if not fitting:
+        return Origin(framework)
+    variant = variants.VARIANTS[fitting[0]]
+    preprocessing = variant.family.preprocessing
+    if framework == TORCH and has_untouched_statistics(weights):  # PyTorch updates them in any training
+        framework, preprocessing = CAFFE, CAFFE_SCHEME
+    logits = weights.get(f"{variant.scope}/logits/biases")
+    class_count = logits.shape[0] if logits is not None and logits.ndim == 1 else None
+    return Origin(
+        framework=DEEPLAB if framework == SLIM and "logits/semantic/weights" in weights else framework,
+        variant=variant.name,
+        preprocessing=preprocessing,
+        root="keras" if framework == KERAS and variant.family.preactivation else None,
+        class_count=class_count,
+        label_order=LABEL_ORDERS.get(class_count) if class_count else None,
+    )
+
+
+def has_untouched_statistics(weights: Mapping[str, np.ndarray], known: Origin | None = None) -> bool:
+    """Whether all moving means are 0 and all variances 1, though the offsets, which begin at 0, were trained.
+
+    So it is in weights of Caffe and Detectron, which fold the statistics into scales and offsets, and where training never
+    updated them. Where the variant is known, the statistics of heads do not count.
+    """
+    within = f"{variants.VARIANTS[known.variant].scope}/" if known and known.variant in variants.VARIANTS else ""
+
+    def differs(leaf: str, initial: float) -> list[bool]:
+        return [
+            not np.all(np.abs(value - initial) <= UNTOUCHED)
+            for name, value in weights.items()
+            if name.startswith(within) and name.endswith(f"/{leaf}")
+        ]
+
+    statistics = differs("moving_mean", 0), differs("moving_variance", 1)
+    return all(found and not any(found) for found in statistics) and any(differs("beta", 0))
+
+
+def caffe_variant(known: Origin) -> str | None:
+    """The variant with the variables of `known.variant` and Caffe's strides, where there is one."""
+
+    def variables(name: str) -> set[tuple[str, tuple[int, ...]]]:
+        plan = variants.plan(name)
+        return {(variable.name.removeprefix(plan.scope), variable.shape) for variable in plan.variables}
+
+    if known.variant not in variants.VARIANTS:
+        return None
+    own = variables(known.variant)
+    return next(
+        (name for name, other in variants.VARIANTS.items() if other.family.name == ORIGINAL and variables(name) == own), None
+    )
+
+
+def doubts(weights: Mapping[str, np.ndarray], known: Origin) -> tuple[str, ...]:
+    """What batch norm's statistics have against what is `known` of the weights, a sentence each."""
+    if not has_untouched_statistics(weights, known):
+        return ()
+    original = caffe_variant(known)
+    if known.framework == CAFFE and known.variant == original:
+        return ()
+    strides = (
+        f" and a stride in each block's first 1x1 convolution, as {original} has, which takes them too" if original else ""
+    )
+    caffe = f"dr.preprocess(images, {CAFFE_SCHEME!r}) (BGR, 0..255 minus means){strides}"
+    if known.framework == CAFFE:
+        return (
+            f"WARNING: all moving means are 0 and all variances 1, as in weights of Caffe and Detectron: they need {caffe}.",
+        )
+    return (
+        f"WARNING: all moving means are 0 and all variances 1. Either the weights are of Caffe or Detectron and need {caffe}; "
+        "or training did not run the updates of the moving averages (UPDATE_OPS), and features in inference are wrong.",
+    )
+
+
+def from_json(value: object) -> Origin | None:
+    """What :meth:`Origin.as_json` wrote; None for anything else, since files of others may have whatever they like."""
+    keys = {field.name for field in dataclasses.fields(Origin)}
+    if not isinstance(value, dict) or set(value) != keys or not isinstance(value["framework"], str):
+        return None
+    texts = (value[key] for key in ("variant", "preprocessing", "root", "label_order"))
+    if not all(text is None or isinstance(text, str) for text in texts) or not isinstance(value["class_count"], int | None):
+        return None
+    return Origin(**value)
+
+
+def fitting_variants(weights: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The variants whose every variable, the classifier aside, is in `weights` under its name and with its shape."""
+    shapes = {name: value.shape for name, value in weights.items()}
+    return tuple(
+        name
+        for name in variants.VARIANTS
+        if all(shapes.get(variable.name) == variable.shape for variable in variants.plan(name).variables)
+    )

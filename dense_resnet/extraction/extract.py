@@ -1,0 +1,359 @@
+"""Features of a folder of images, on disk: read, run and write at the same time, and go on after a kill.
+
+Three things happen at once: threads decode the next images, TensorFlow runs a batch, a thread writes the last one. Every
+finished image adds a line to ``manifest.jsonl`` after its file is in place, so a run that was killed goes on where it
+stopped; batches are cut from the whole list, so what it writes then is what an uninterrupted run would have written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet.checkpoints.containers import safetensors
+from dense_resnet.errors import InputError, UnreadableError, counted, listed
+from dense_resnet.extraction import features
+from dense_resnet.extraction.settings import PROTOCOL, Settings
+from dense_resnet.extraction.visualization import alignment_picture, write_picture
+from dense_resnet.image_io import decoding, discovery
+from dense_resnet.image_io.discovery import Found
+from dense_resnet.inference.canvas import Placement, placement, resize
+from dense_resnet.inference.runner import FEATURES, Runner, at_stride
+from dense_resnet.jobs import atomic_files, journal, pipeline
+from dense_resnet.jobs.journal import ERROR, FAIL, OK, Journal
+from dense_resnet.planning import geometry
+
+MANIFEST = "manifest"
+FORMAT = 1
+DECODERS = 2
+BATCHES_AHEAD = 2  # decoded or waiting to be written: what bounds the memory
+PICTURE = ".alignment.png"
+
+Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    written: int  # in this run
+    total: int  # of the run's images, those that now have features
+    failed: tuple[str, ...]  # messages
+    stopped: bool  # by `stop`, before the end
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An image on its canvas."""
+
+    image: Found
+    canvas: np.ndarray  # [side, side, channels] uint8
+    place: Placement
+    sha256: str  # of the file
+
+
+class Extraction:
+    """A network, its settings, and the folder that features go to.
+
+    Args:
+        runner: the network.
+        out: the folder; features of ``a/b.jpg`` go to ``out/a/b.jpg.safetensors``. It must not hold the images.
+        settings: see :class:`Settings`.
+        shard: (i, n) takes every n-th image from the i-th on, with a manifest of its own, which a run without shards takes
+            over.
+        max_pixels: larger images are refused.
+        threads: batches that are computed at the same time.
+
+    Raises:
+        InputError: a setting does not fit the network; the message names the valid values.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        out: str | os.PathLike[str],
+        settings: Settings,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        max_pixels: int = decoding.MAX_PIXELS,
+        threads: int = 1,
+    ) -> None:
+        plan = runner.plan
+        settings.check(plan, runner.side)
+        index, count = shard
+        if not 0 <= index < count:
+            raise InputError(f"shard must be (i, n) with 0 <= i < n (not {shard}).")
+        self.runner, self.out, self.settings = runner, Path(out), settings
+        self.layers = settings.strides(plan)
+        self._names = {stride: FEATURES if stride == plan.output_stride else at_stride(stride) for stride in self.layers}
+        if missing := [stride for stride, name in self._names.items() if name not in runner.names]:
+            raise InputError(f"this network gives nothing at stride {missing[0]}: it was made for {plan.output_stride} alone.")
+        self.shard, self.max_pixels = shard, geometry.positive_integer("max_pixels", max_pixels)
+        self._threads = geometry.positive_integer("threads", threads)
+        self.protocol = {
+            "format": FORMAT,
+            "plan": plan.name,
+            "root": plan.root_name,
+            "output_stride": plan.output_stride,
+            "multi_grid": plan.multi_grid,
+            "in_channels": plan.in_channels,
+            "preprocessing": runner.preprocessing,
+            "precision": runner.precision,
+            "export": runner.export,
+            "weights_sha256": runner.weights_sha256,
+            **dataclasses.asdict(settings),
+            "layers": self.layers,
+            "resize": "OpenCV INTER_AREA where the long side exceeds size",
+        }
+
+    def run(
+        self,
+        found: Sequence[Found],
+        *,
+        on_error: str = FAIL,
+        progress: Progress = lambda what, done, total: None,
+        stop: Callable[[], bool] = lambda: False,
+        picture: bool = False,
+    ) -> Outcome:
+        """Extracts the features of `found`, less what an earlier run of the same protocol has finished.
+
+        Args:
+            found: of :func:`dense_resnet.image_io.discovery.find_images`.
+            on_error: "fail" stops at a bad image, and checks every header before any compute; "skip" records it and goes on.
+            progress: called with (what is being done, images done, images in all), those of an earlier run included.
+            stop: asked before each image or batch; True finishes what has begun and returns.
+            picture: also writes the alignment picture of each image, beside its features.
+
+        Raises:
+            InputError: a bad image under "fail", an unusable folder, another protocol in it, or another run at work on it.
+        """
+        journal.check_on_error(on_error)
+        discovery.check_apart(found, self.out)
+        index, count = self.shard
+        found = list(found)[index::count]
+        bad: dict[str, InputError] = {}
+        for number, image in enumerate(found):
+            if stop():
+                return Outcome(0, 0, (), stopped=True)
+            progress("checking", number, len(found))
+            if error := self._refusal(image):
+                bad[image.relative] = error
+        if bad and on_error == FAIL:
+            raise InputError(
+                f"{len(bad):,} of {counted(len(found), 'image')} cannot be used; nothing was computed. "
+                f"--on-error skip leaves them out.{listed(map(str, bad.values()))}"
+            )
+        atomic_files.probe_folder(self.out)
+        with journal.locked(self.out, shared=count > 1):
+            targets = (place(image.relative) for image in found for place in (self._features_of, self._picture_of))
+            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, MANIFEST, targets)
+            with Journal(self.out / journal.log_name(MANIFEST, self.shard), MANIFEST) as manifest:
+                return self._work(found, bad, manifest, on_error, progress, stop, picture)
+
+    def path_of(self, image: Found) -> Path:
+        """Where the features of `image` go."""
+        return self._features_of(image.relative)
+
+    def _features_of(self, name: str) -> Path:
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise InputError(f"{name!r} would lie outside {self.out}.")
+        return self.out / f"{name}{safetensors.SUFFIX}"
+
+    def _picture_of(self, name: str) -> Path:
+        return self.out / f"{name}{PICTURE}"
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _work(
+        self,
+        found: list[Found],
+        bad: dict[str, InputError],
+        manifest: Journal,
+        on_error: str,
+        progress: Progress,
+        stop: Callable[[], bool],
+        picture: bool,
+    ) -> Outcome:
+        done: set[str] = set()
+        for number, image in enumerate(found):
+            if stop():
+                return Outcome(0, len(done), (), stopped=True)
+            progress("comparing", number, len(found))
+            try:
+                if self._is_done(image, manifest):
+                    done.add(image.relative)
+            except UnreadableError as error:
+                if on_error == FAIL:
+                    raise
+                bad[image.relative] = error
+        bad = {name: error for name, error in bad.items() if name not in done}  # a lower limit takes nothing away
+        for name, error in bad.items():
+            self._fail(name, error, manifest)
+        size = self.settings.batch
+        batches = [found[start : start + size] for start in range(0, len(found), size)]
+        todo = [
+            usable
+            for batch in batches
+            if (usable := [image for image in batch if image.relative not in bad])
+            and any(image.relative not in done for image in usable)
+        ]
+        atomic_files.probe_folder(self.out, self._bytes_per_image() * (len(found) - len(bad) - len(done)))
+        if picture:
+            for image in found:
+                if image.relative in done and not self._picture_of(image.relative).exists():
+                    self._draw(image)
+        written, failures, stopped = 0, {name: str(error) for name, error in bad.items()}, False
+        progress("extracting", len(done), len(found))
+        with ThreadPoolExecutor(DECODERS) as decoders, pipeline.OneByOne(BATCHES_AHEAD) as writer:
+            decoded = _ahead(decoders, self._read, todo, BATCHES_AHEAD)
+
+            def batches() -> Iterator[list[_Ready]]:
+                nonlocal stopped
+                for batch in todo:
+                    if stop():
+                        stopped = True
+                        return
+                    ready = []
+                    for image, future in zip(batch, next(decoded), strict=True):
+                        try:
+                            ready.append(future.result())
+                        except InputError as error:
+                            if on_error == FAIL:
+                                raise
+                            failures[image.relative] = str(error)
+                            writer.add(self._fail, image.relative, error, manifest)
+                    if ready:
+                        yield ready
+
+            for ready, maps in pipeline.in_order(self._forward, batches(), self._threads):
+                writer.add(self._write, ready, maps, done, manifest, picture)
+                written += sum(one.image.relative not in done for one in ready)
+                progress("extracting", len(done) + written, len(found))
+        return Outcome(written, len(done) + written, tuple(failures.values()), stopped)
+
+    def _read(self, image: Found) -> _Ready:
+        channels, side = self.runner.plan.in_channels, self.settings.size
+        data = decoding.read_file(image.path)
+        pixels = decoding.decode_image(image.path, data, channels, self.max_pixels)
+        place = placement((pixels.shape[0], pixels.shape[1]), side)
+        canvas = np.zeros((side, side, channels), np.uint8)
+        canvas[: place.size[0], : place.size[1]] = resize(pixels, place.size)
+        return _Ready(image, canvas, place, hashlib.sha256(data).hexdigest())
+
+    def _forward(self, ready: list[_Ready]) -> dict[int, np.ndarray]:
+        canvases, sizes = np.stack([one.canvas for one in ready]), [one.place.size for one in ready]
+        found = self.runner(canvases, sizes, tuple(self._names.values()))
+        return {stride: found[name] for stride, name in self._names.items()}
+
+    def _write(
+        self,
+        ready: list[_Ready],
+        maps: dict[int, np.ndarray],
+        done: set[str],
+        manifest: Journal,
+        picture: bool,
+    ) -> None:
+        dtype = tf.dtypes.as_dtype(self.settings.dtype).as_numpy_dtype
+        for number, one in enumerate(ready):
+            image, place = one.image, one.place
+            if image.relative in done:
+                continue
+            with np.errstate(over="ignore"):  # said below
+                own = {stride: values[number].astype(dtype) for stride, values in maps.items()}
+            for stride, values in own.items():
+                if not np.isfinite(values.astype(np.float32)).all():
+                    finite = np.isfinite(maps[stride][number]).all()
+                    cause = (
+                        f"they are too large for {self.settings.dtype}; use --dtype bfloat16 or float32"
+                        if finite
+                        else ("the network made them: are these the weights of this variant, and is the file sound?")
+                    )
+                    raise InputError(f"{image.path}: features at stride {stride} are not finite: {cause}.")
+            record = {
+                "path": image.relative,
+                "sha256": one.sha256,
+                "scale": place.scale,
+                "stride": self.layers,
+                "dtype": self.settings.dtype,
+            }
+            features.write_features(self.path_of(image), own, place, record | {"protocol": self.protocol})
+            if picture:
+                self._draw(image)
+            elif self._is_ours(image.relative, manifest):
+                self._picture_of(image.relative).unlink(missing_ok=True)  # of what the image was before
+            manifest.add(
+                {
+                    **record,
+                    "status": OK,
+                    "original_size": place.original_size,
+                    "padding": place.padding,
+                }
+            )
+
+    def _fail(self, name: str, error: InputError, manifest: Journal) -> None:
+        """Records a bad image; features of what it was before do not stay, but where nobody can say what it is now."""
+        if self._is_ours(name, manifest):
+            if isinstance(error, UnreadableError):
+                return
+            for path in (self._features_of(name), self._picture_of(name)):
+                path.unlink(missing_ok=True)
+        manifest.add({"path": name, "status": ERROR, "error": str(error)})
+
+    def _is_ours(self, name: str, manifest: Journal) -> bool:
+        """Whether the manifest, or one of a shard, says that an image has features here."""
+        line = manifest.find(name)
+        return line is not None and line["status"] == OK
+
+    def _draw(self, image: Found) -> None:
+        own = features.read_features(self.path_of(image))
+        pixels = decoding.decode_image(image.path, decoding.read_file(image.path), max_pixels=self.max_pixels)
+        write_picture(self._picture_of(image.relative), alignment_picture(pixels, own))
+
+    def _refusal(self, image: Found) -> InputError | None:
+        """Why `image` cannot be used, as far as its name and header say."""
+        if not atomic_files.name_fits(self.path_of(image)):
+            return InputError(f"{image.path}: the name is too long for a file name with {safetensors.SUFFIX} behind it.")
+        try:
+            decoding.check_image(image.path, self.max_pixels)
+        except InputError as error:
+            return error
+        return None
+
+    def _bytes_per_image(self) -> int:
+        plan = self.runner.plan
+        cells = {stride: geometry.output_size(self.settings.size, stride) ** 2 for stride in self.layers}
+        depths = {stride: (plan.pyramid[stride] or plan).depth for stride in self.layers}
+        return sum(cells[stride] * depths[stride] for stride in self.layers) * tf.dtypes.as_dtype(self.settings.dtype).size
+
+    def _is_done(self, image: Found, manifest: Journal) -> bool:
+        """Whether the manifest, or one of a shard, has features of this very image, and so has the file; then the manifest has
+        the line too.
+        """
+        line = manifest.find(image.relative)
+        if line is None or line["status"] != OK or line.get("sha256") != features.image_sha256(self.path_of(image)):
+            return False
+        if line["sha256"] != hashlib.sha256(decoding.read_file(image.path)).hexdigest():
+            return False
+        manifest.add(line)
+        return True
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, read: Callable[[Found], Any], batches: Sequence[Sequence[Found]], ahead: int
+) -> Iterator[list[Future[Any]]]:
+    """The futures of each batch's images, submitted `ahead` batches before they are asked for."""
+    pending: list[list[Future[Any]]] = []
+    for batch in batches:
+        pending.append([pool.submit(read, image) for image in batch])
+        if len(pending) > ahead:
+            yield pending.pop(0)
+    yield from pending

@@ -1,0 +1,141 @@
+"""Features on disk, and reading them at pixels of the original image.
+
+One safetensors file an image, with an array ``stride_16`` (``[rows, columns, channels]``) for each layer; its metadata
+says where the cells lie. Cell ``(i, j)`` of a map with stride ``s`` sits on canvas pixel ``(i * s, j * s)``; the canvas is
+the image, shrunk by ``scale`` and padded at the bottom and on the right, so on the original image it sits at
+``y = (i * s + 0.5) / scale_y - 0.5``, ``x = (j * s + 0.5) / scale_x - 0.5``, pixel centres at integers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from dense_resnet.checkpoints.containers import safetensors
+from dense_resnet.errors import InputError
+from dense_resnet.inference.canvas import Placement
+
+FORMAT = 1
+DTYPES = ("float32", "float16", "bfloat16")
+PREFIX = "stride_"
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of one image."""
+
+    maps: dict[int, np.ndarray] = field(repr=False)  # {stride: [rows, columns, channels] float32}
+    placement: Placement
+    path: str  # of the image, relative
+
+    def cell_centres(self, stride: int) -> tuple[np.ndarray, np.ndarray]:
+        """(y of each row, x of each column) on the original image; cells of the padding lie outside of it."""
+        rows, columns, _ = self.map(stride).shape
+        longest = max(rows, columns)
+        on_canvas = np.repeat(np.arange(longest)[:, None] * float(stride), 2, axis=1)
+        xy = self.placement.to_original(on_canvas)
+        return xy[:rows, 1], xy[:columns, 0]
+
+    def map(self, stride: int | None = None) -> np.ndarray:
+        """The map of that stride; None where there is only one."""
+        if stride is None and len(self.maps) == 1:
+            return next(iter(self.maps.values()))
+        if stride not in self.maps:
+            raise InputError(f"stride must be one of {sorted(self.maps)} (not {stride!r}).")
+        return self.maps[stride]
+
+
+def write_features(
+    path: str | os.PathLike[str], maps: Mapping[int, np.ndarray], placement: Placement, record: Mapping[str, Any]
+) -> None:
+    """Writes one image's maps in the type that they have; `record` goes into the metadata with the placement."""
+    description = {
+        "format": FORMAT,
+        **record,
+        "original_size": placement.original_size,
+        "size": placement.size,
+        "padding": placement.padding,
+        "cells": "row i, column j sits on canvas pixel (i * stride, j * stride)",
+    }
+    arrays = {f"{PREFIX}{stride}": values for stride, values in maps.items()}
+    safetensors.write(Path(path), arrays, {"features": description})
+
+
+def read_features(path: str | os.PathLike[str]) -> Features:
+    """The features in a file that ``dense-resnet extract`` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or not such a file.
+    """
+    path = Path(path)
+    arrays = safetensors.read(path)
+    try:
+        description = safetensors.metadata(path)["features"]
+        placement = Placement(*(_pair(description[key], key) for key in ("original_size", "size", "padding")))
+        maps = {int(name.removeprefix(PREFIX)): values for name, values in arrays.items()}
+        maps = dict(sorted(maps.items()))
+        if not maps or any(stride < 1 or values.ndim != 3 for stride, values in maps.items()):
+            raise ValueError("its arrays are no maps")
+        if not isinstance(description["path"], str):
+            raise TypeError(f"path {description['path']!r:.80}")
+        return Features(maps, placement, description["path"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a features file of dense-resnet extract ({error!r}).") from error
+
+
+def image_sha256(path: str | os.PathLike[str]) -> str | None:
+    """The sha256 of the image that a features file was made of; None where there is no such file, or not all of it."""
+    try:
+        return str(safetensors.metadata(Path(path))["features"]["sha256"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _pair(value: Any, name: str) -> tuple[int, int]:
+    least = 0 if name == "padding" else 1
+    if len(value) != 2 or not all(type(number) is int and number >= least for number in value):
+        raise ValueError(f"{name} {value!r:.80}")
+    return value[0], value[1]
+
+
+def sample(features: Features, xy: Any, stride: int | None = None) -> np.ndarray:
+    """Reads features at pixels of the original image, bilinearly between the four cells around each.
+
+    Args:
+        features: of :func:`read_features`.
+        xy: ``[points, 2]``, (x, y) in pixels of the original image, upright, pixel centres at integers.
+        stride: which map, where there are several.
+
+    Returns:
+        ``[points, channels]`` float32. Points beyond the outermost cells get the nearest cell's features.
+
+    Raises:
+        InputError: a point outside the image, or no map of that stride.
+    """
+    if not isinstance(features, Features):
+        raise InputError(f"features must be what dense_resnet.read_features gives (not {features!r:.80}).")
+    points = np.asarray(xy, np.float64)
+    points = points.reshape(0, 2) if points.shape == (0,) else np.atleast_2d(points)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise InputError(f"xy must have shape [points, 2] (not {list(points.shape)}).")
+    height, width = features.placement.original_size
+    inside = ((points >= -0.5) & (points <= np.array([width, height]) - 0.5)).all(axis=1)
+    if not inside.all():
+        x, y = points[~inside][0]
+        raise InputError(f"point (x={x:g}, y={y:g}) is outside the image, which has {width} columns and {height} rows.")
+    values = features.map(stride)
+    stride = next(iter(features.maps)) if stride is None else stride
+    cells = features.placement.to_canvas(points)[:, ::-1] / stride
+    cells = np.clip(cells, 0, np.array(values.shape[:2]) - 1)
+    low = np.minimum(cells.astype(int), np.maximum(np.array(values.shape[:2]) - 2, 0))
+    high = np.minimum(low + 1, np.array(values.shape[:2]) - 1)
+    (fy, fx), (i, j), (k, m) = (cells - low).T[..., None], low.T, high.T
+    top = values[i, j] * (1 - fx) + values[i, m] * fx
+    bottom = values[k, j] * (1 - fx) + values[k, m] * fx
+    return (top * (1 - fy) + bottom * fy).astype(np.float32)

@@ -1,0 +1,111 @@
+"""The alignment picture: an image with its cell centres, and its features in false colours, on the same pixels.
+
+The features' three strongest principal components become red, green and blue. They are spread over the image with
+align_corners, which is where the cells are: cell ``(i, j)`` on canvas pixel ``(i * stride, j * stride)``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from dense_resnet.extraction.features import Features
+from dense_resnet.image_io.decoding import opencv
+from dense_resnet.inference.canvas import resize
+from dense_resnet.jobs import atomic_files
+
+DOT, RING = (255, 255, 255), (20, 20, 20)
+MARGIN, CAPTION = 14, 34  # pixels
+LEAST_WIDTH = 620  # of a panel
+LONGEST_SIDE = 2000  # of a panel, unless the image is larger
+
+
+def principal_colours(values: np.ndarray) -> np.ndarray:
+    """``[cells, channels]`` features as ``[cells, 3]`` colours in [0, 1], from their three strongest components."""
+    centred = values.astype(np.float64) - values.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:3]
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]  # a sign is arbitrary: fix it
+    projected = np.zeros((len(values), 3))
+    projected[:, : len(axes)] = centred @ axes.T
+    low, high = np.percentile(projected, [2, 98], axis=0)
+    return np.clip((projected - low) / np.maximum(high - low, 1e-12), 0, 1)
+
+
+def alignment_picture(pixels: np.ndarray, features: Features) -> np.ndarray:
+    """The image with a dot on every cell's centre, then each of its feature maps in false colours.
+
+    Args:
+        pixels: ``[height, width, 3]`` uint8 RGB, the original image.
+        features: its features; the dots are the cells of the coarsest map.
+
+    Returns:
+        ``[height, width, 3]`` uint8 RGB: panels in rows of two.
+    """
+    cv2 = opencv()
+    height, width = features.placement.size
+    zoom = max(1, min(-(-LEAST_WIDTH // width), LONGEST_SIDE // max(height, width)))
+    small = resize(pixels, (height, width))
+    image = cv2.resize(small, (width * zoom, height * zoom), interpolation=cv2.INTER_LINEAR)
+    strides = sorted(features.maps)
+    _draw_cells(image, strides[-1], zoom)
+    panels = [_captioned(image, f"{width} x {height} pixels, a dot on the centre of each stride-{strides[-1]} cell")]
+    for stride in strides:
+        values = features.maps[stride]
+        colours = _false_colours(values, features.placement.size, stride, zoom)
+        if stride == strides[-1]:
+            _draw_cells(colours, stride, zoom)
+        rows, columns = ((side - 1) // stride + 1 for side in (height, width))
+        panels.append(_captioned(colours, f"stride {stride}: {columns} x {rows} cells, {values.shape[2]} channels as colours"))
+    if len(panels) % 2:
+        panels.append(np.full_like(panels[0], 255))
+    return _bordered(
+        np.concatenate(
+            [_bordered(np.concatenate([_bordered(p) for p in panels[i : i + 2]], axis=1)) for i in range(0, len(panels), 2)]
+        )
+    )
+
+
+def _false_colours(values: np.ndarray, size: tuple[int, int], stride: int, zoom: int) -> np.ndarray:
+    """A map's cells on the image as colours, ``[height * zoom, width * zoom, 3]`` uint8, spread over `size` pixels."""
+    cv2 = opencv()
+    rows, columns = (min((side - 1) // stride + 1, cells) for side, cells in zip(size, values.shape[:2], strict=True))
+    own = values[:rows, :columns].reshape(rows * columns, -1)
+    colours = principal_colours(own).reshape(rows, columns, 3).astype(np.float32)
+    y, x = (np.arange(side * zoom, dtype=np.float32) / (zoom * stride) for side in size)
+    x, y = np.meshgrid(x, y)
+    spread = cv2.remap(colours, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return (spread * 255).round().astype(np.uint8)
+
+
+def _draw_cells(panel: np.ndarray, stride: int, zoom: int) -> None:
+    cv2 = opencv()
+    step = stride * zoom
+    radius = max(1, step // 12)
+    for y in range(0, panel.shape[0], step):
+        for x in range(0, panel.shape[1], step):
+            cv2.circle(panel, (x, y), radius + 1, RING, -1, cv2.LINE_AA)
+            cv2.circle(panel, (x, y), radius, DOT, -1, cv2.LINE_AA)
+
+
+def _bordered(panel: np.ndarray) -> np.ndarray:
+    return np.pad(panel, ((MARGIN // 2, 0), (MARGIN // 2, MARGIN // 2), (0, 0)), constant_values=255)
+
+
+def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Writes ``[height, width, 3]`` uint8 RGB as a PNG."""
+    written, data = opencv().imencode(".png", picture[..., ::-1])
+    if not written:
+        raise ValueError(f"{path}: the picture cannot be encoded")
+    atomic_files.write_bytes(Path(path), data.tobytes())
+
+
+def _captioned(panel: np.ndarray, caption: str) -> np.ndarray:
+    cv2 = opencv()
+    panel = np.pad(panel, ((0, 0), (0, max(0, LEAST_WIDTH // 2 - panel.shape[1])), (0, 0)), constant_values=255)
+    strip = np.full((CAPTION, panel.shape[1], 3), 255, np.uint8)
+    scale = min(0.6, 0.6 * panel.shape[1] / cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)[0][0])
+    cv2.putText(strip, caption, (2, CAPTION - 12), cv2.FONT_HERSHEY_SIMPLEX, scale, (40, 40, 40), 1, cv2.LINE_AA)
+    return np.concatenate([panel, strip], axis=0)

@@ -1,0 +1,1 @@
+"""Files that become pixels: find, validate and decode PNG and JPEG images."""

@@ -1,0 +1,87 @@
+"""Find 16-bit images among many, and say how dark they come out when their high byte is read."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dense_resnet.errors import InputError, counted
+from dense_resnet.image_io.decoding import MAX_PIXELS, PNG_START, Encoded, opened
+
+PNG_DEPTH = 24  # where in a PNG the bits per sample stand, a byte
+DEEP = 16  # bits per sample
+DARK = 2**15  # the brightest value of 16 bits below which a picture comes out dark
+LOOKED_AT = 16  # of many files, where some of them tell what is asked
+
+
+@dataclass(frozen=True)
+class DeepImages:
+    """The 16-bit ones of many images, and what :func:`decode_image` makes of them."""
+
+    first: Path
+    count: int
+    low: int  # values in the files, of those that were looked at
+    high: int
+    looked_at: int
+
+    @property
+    def are_dark(self) -> bool:
+        """Whether most of the range is unused, so that they come out dark."""
+        return self.high < DARK
+
+    def __str__(self) -> str:
+        others = f" and {counted(self.count - 1, 'other image')}" if self.count > 1 else ""
+        seen = f" in the {self.looked_at} looked at" if self.looked_at < self.count else ""
+        text = (
+            f"{self.first}{others}: 16-bit, with values {self.low} to {self.high} of {2**DEEP - 1}{seen}; read as value / 256, "
+            f"which is {self.low >> 8} to {self.high >> 8} of 255"
+        )
+        if not self.are_dark:
+            return f"{text}."
+        how_dark = "almost black" if self.high < DARK // 4 else "dark"
+        return f"{text}: {how_dark}. Save with 8 bits, such as value * 255 / {max(1, self.high)}."
+
+
+def spread(items: Sequence[Any]) -> Sequence[Any]:
+    """Take at most LOOKED_AT of the items, at equal steps: all that decoding some of them can tell."""
+    return items[:: max(1, -(-len(items) // LOOKED_AT))]
+
+
+def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> DeepImages | None:
+    """The 16-bit PNGs among `pictures`, told by their headers, with the range of values in some of them; None without any.
+
+    What cannot be read is passed over: decoding it for its own sake says what is wrong.
+    """
+    deep = []
+    for picture in pictures:
+        with contextlib.suppress(InputError):
+            start = picture.read(PNG_DEPTH + 1)
+            if start.startswith(PNG_START) and start[PNG_DEPTH:] == bytes([DEEP]):
+                deep.append(picture)
+    ranges = []
+    for picture in spread(deep):
+        with contextlib.suppress(InputError):
+            ranges.append(_range_of(picture, max_pixels))
+    if not ranges:
+        return None
+    lows, highs = zip(*ranges, strict=True)
+    return DeepImages(deep[0].place, len(deep), min(lows), max(highs), len(ranges))
+
+
+def _range_of(picture: Encoded, max_pixels: int) -> tuple[int, int]:
+    """(lowest, highest) value of a 16-bit image; in colours, where Pillow keeps the high bits alone, what they allow."""
+    with opened(picture.place, io.BytesIO(picture.read()), max_pixels) as image:
+        try:
+            image.load()
+        except Exception as error:  # Pillow's decoders raise what they please
+            raise InputError(f"{picture.place}: cannot be decoded: {error}.") from error
+        if image.mode.startswith("I"):
+            low, high = image.getextrema()
+            return int(low), int(high)
+        bands = zip(image.getbands(), image.split(), strict=True)
+        lows, highs = zip(*(band.getextrema() for name, band in bands if name != "A"), strict=True)
+        return min(lows) << 8, (max(highs) << 8) + 255

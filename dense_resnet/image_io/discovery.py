@@ -1,0 +1,163 @@
+"""Find images: folders, files, patterns and lists become one sorted list with a relative path for each."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dense_resnet.errors import InputError, counted
+from dense_resnet.image_io.decoding import SUFFIXES, read_file
+from dense_resnet.jobs import atomic_files
+
+KEPT_ASIDE = ("__MACOSX", "@eaDir")  # folders of archives made on a Mac, and of a NAS for its previews
+UNREAD = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".tif", ".tiff", ".webp"}
+MOST_NAMED = 3  # hidden files in one message
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image to read."""
+
+    path: Path
+    relative: str  # under the folder it was found through, with forward slashes: what outputs are named after
+
+    @property
+    def place(self) -> Path:
+        """For messages."""
+        return self.path
+
+    def read(self, most: int | None = None) -> bytes:
+        """Its bytes, or the first of them."""
+        return read_file(self.path, most)
+
+
+def find_images(
+    sources: Sequence[str],
+    without: str | os.PathLike[str] | None = None,
+    note: Callable[[str], object] = lambda message: None,
+) -> list[Found]:
+    """The images that `sources` mean, sorted by relative path.
+
+    Args:
+        sources: folders (searched through, for .jpg, .jpeg and .png), image files, glob patterns, or ``.txt`` lists with
+            one path a line, relative to the list's own folder and inside it. In folders, hidden files and folders are left out.
+        without: a folder whose files do not count, even where a source holds it.
+        note: called with a message for each folder that also holds pictures under other names, or hidden ones.
+
+    Raises:
+        InputError: a source does not exist or holds no image, a list leaves its folder, or two images would have the
+            same relative path. All problems of a list are named at once.
+    """
+    found: list[Found] = []
+    single: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            hidden: list[Path] = []
+            everything = list(_walk(path, hidden))
+            inside = [file for file in everything if file.suffix.lower() in SUFFIXES]
+            if without is not None and inside:
+                inside = [file for file in inside if not atomic_files.lies_in(file, Path(without))]
+                if not inside:
+                    raise InputError(f"{source}: all its images are in {without}, where results go. Choose another --out.")
+            if not inside:
+                others = sorted({file.suffix.lower() for file in everything} - {""})[:10]
+                held = (
+                    f" It holds files of other kinds ({', '.join(others)}): convert pictures to PNG or JPEG." if others else ""
+                )
+                held += f" {_hidden_note(hidden)}" if hidden else ""
+                raise InputError(f"{source}: the folder holds no image (looked for {', '.join(SUFFIXES)}).{held}")
+            if unread := Counter(file.suffix.lower() for file in everything if file.suffix.lower() in UNREAD):
+                held = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+                note(f"{source}: other pictures are left out ({held}): PNG and JPEG are read, as {', '.join(SUFFIXES)}.")
+            if hidden:
+                note(f"{source}: {_hidden_note(hidden)}")
+            found += [Found(file, file.relative_to(path).as_posix()) for file in inside]
+        elif path.is_file() and path.suffix.lower() == ".txt":
+            found += _listed(path)
+        elif path.is_file():
+            single.append(path)
+        elif glob.has_magic(source):
+            matches = [Path(match) for match in glob.glob(source, recursive=True) if not os.path.isdir(match)]
+            if not matches:
+                raise InputError(f"{source}: no file matches this pattern.")
+            single += matches
+        else:
+            raise InputError(f"{source}: no such file or folder.")
+    if single:
+        absolute = [Path(os.path.abspath(file)) for file in single]
+        common = Path(os.path.commonpath([file.parent for file in absolute]))
+        found += [Found(file, path.relative_to(common).as_posix()) for file, path in zip(single, absolute, strict=True)]
+    by_name: dict[str, Found] = {}
+    for image in found:
+        other = by_name.setdefault(image.relative, image)
+        if other.path.absolute() != image.path.absolute():
+            raise InputError(
+                f"{other.path} and {image.path} would both be named {image.relative}, and one would overwrite the other. "
+                "Run them separately, or name the folder above both."
+            )
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def check_apart(found: Sequence[Found], out: Path) -> None:
+    """Raises an :class:`InputError` where the folder `out`, which results go to, holds an image."""
+    for image in found:
+        if atomic_files.lies_in(image.path, out):
+            raise InputError(f"{out}: holds the images themselves ({image.path}). Choose an --out of its own.")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is a program's own, such as ``.ipynb_checkpoints`` or a Mac's ``._a.jpg``."""
+    return name.startswith(".") or name in KEPT_ASIDE
+
+
+def _hidden_note(hidden: Sequence[Path]) -> str:
+    """A message of the hidden files and folders that were left out."""
+    named = ", ".join(path.name for path in hidden[:MOST_NAMED]) + (", …" if len(hidden) > MOST_NAMED else "")
+    return f"hidden files and folders are left out ({len(hidden):,}: {named})."
+
+
+def _walk(folder: Path, hidden: list[Path], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Every file below `folder`, links followed, but not into a folder that they are in; a folder that cannot be read is an
+    error, not an empty one. Folders and pictures that are hidden are added to `hidden` instead.
+    """
+    try:
+        found = os.stat(folder)
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
+    own = (found.st_dev, found.st_ino)
+    for entry in entries if own not in above else ():
+        is_folder = entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+        if is_hidden(entry.name):
+            hidden += [Path(entry.path)] if is_folder or Path(entry.name).suffix.lower() in SUFFIXES else []
+        elif is_folder:
+            yield from _walk(Path(entry.path), hidden, above | {own})
+        else:
+            yield Path(entry.path)
+
+
+def _listed(path: Path) -> list[Found]:
+    found, problems = [], []
+    for number, line in enumerate(path.read_text("utf-8-sig", errors="surrogateescape").splitlines(), 1):
+        name = line.strip()
+        if not name:
+            continue
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\0" in name:
+            problems.append(f"line {number}: {name!r} is not inside the list's folder")
+        elif not os.path.isfile(path.parent / name):
+            problems.append(f"line {number}: no such file {name!r} in {path.parent}")
+        else:
+            found.append(Found(path.parent / name, str(pure)))
+    if problems:
+        found_bad = f"{counted(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
+        raise InputError(f"{path}: {found_bad}. A line is one path, from the list's folder on.")
+    if not found:
+        raise InputError(f"{path}: the list is empty.")
+    return found

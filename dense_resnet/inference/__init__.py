@@ -1,0 +1,1 @@
+"""Frozen graphs on a CPU: batch norm folded into kernels, uint8 images in, arrays out."""

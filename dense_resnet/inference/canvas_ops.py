@@ -1,0 +1,68 @@
+"""Where images lie on their canvases, as masks of cells: what lets a network end where an image ends.
+
+A canvas is often larger than its image, and a batch may hold images of several sizes. Beyond an image the pixels are 0, yet
+after the first bias the activations there are not, and every kernel that reaches over the edge reads them. With zeros put
+back before each such kernel, cells compute what they would compute if the map ended there.
+(``tests/segmentation/test_canvases.py``)
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def boxes_of(sizes: tf.Tensor) -> tf.Tensor:
+    """Where images of those (height, width) lie: in the top left corners of their canvases; see :func:`covered`."""
+    return tf.pad(sizes, [[0, 0], [2, 0]])
+
+
+def covered(boxes: tf.Tensor | None, size: tf.Tensor, stride: int) -> tf.Tensor | None:
+    """Which cells images cover: those that their pixels are interpolated from.
+
+    Args:
+        boxes: int32 ``[batch or 1, 4]``, (top, left, bottom, right) of each image on its canvas in pixels, the last two
+            just beyond it; None where they take the whole canvas.
+        size: (rows, columns) of the map.
+        stride: pixels between two of its cells.
+
+    Returns:
+        bool ``[batch or 1, rows, columns, 1]``, or None.
+
+    >>> covered(tf.constant([[0, 0, 34, 17]]), tf.constant([5, 3]), 16)[0, :, :, 0].numpy().astype(int)
+    array([[1, 1, 0],
+           [1, 1, 0],
+           [1, 1, 0],
+           [1, 1, 0],
+           [0, 0, 0]])
+    """
+    if boxes is None:
+        return None
+    axes = []
+    for axis in (0, 1):
+        start, end = boxes[:, axis, None], boxes[:, axis + 2, None]
+        at = tf.range(size[axis]) * stride
+        axes.append((start < at + stride) & (at - stride < end - 1))
+    return (axes[0][:, :, None] & axes[1][:, None, :])[..., None]
+
+
+def masked(values: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
+    """`values` with zeros where `inside` is 0 or False; None changes nothing."""
+    return values if inside is None else values * tf.cast(inside, values.dtype)
+
+
+class ImageEnds:
+    """Where the maps of a batch end: keeps one mask for each stride.
+
+    Args:
+        boxes: see :func:`covered`; aligned sizes end on a cell at every stride.
+    """
+
+    def __init__(self, boxes: tf.Tensor) -> None:
+        self._boxes = boxes
+        self._inside: dict[int, tf.Tensor] = {}
+
+    def inside(self, values: tf.Tensor, stride: int) -> tf.Tensor:
+        """The mask for `values` ``[batch, rows, columns, channels]`` whose cells lie `stride` pixels apart, of their type."""
+        if stride not in self._inside:
+            self._inside[stride] = tf.cast(covered(self._boxes, tf.shape(values)[1:3], stride), values.dtype)
+        return self._inside[stride]

@@ -1,0 +1,165 @@
+"""Freeze a folded network into a graph, and run it in a session.
+
+The graph that runs here has one copy of the kernels beside it (:mod:`dense_resnet.inference.onednn`); the portable one, for
+files and other machines, has kernels as constants. (``tests/dense_resnet/inference/test_folding.py``)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet.errors import InputError
+from dense_resnet.inference.folding import Layers, Weights
+from dense_resnet.inference.onednn import CPU, Assignment, fused_graph, stand_in
+from dense_resnet.inference.precision import chosen_precision
+from dense_resnet.preprocessing import Look
+
+v1 = tf.compat.v1
+NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
+    "arithmetic_optimization", "auto_mixed_precision", "common_subgraph_elimination", "constant_folding", "debug_stripper",
+    "dependency_optimization", "function_optimization", "implementation_selector", "layout_optimizer", "loop_optimization",
+    "pin_to_host_optimization", "scoped_allocator_optimization", "shape_optimization",
+)  # fmt: skip
+
+
+class Compiled:
+    """A network frozen for inference, for any image size and batch. Calls from several threads may run at once.
+
+    Args:
+        build: makes the ops of what is to be computed, from the layers and images.
+        weights: under canonical names; not kept.
+        in_channels: of the images.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
+        preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
+
+    Raises:
+        InputError: there is no such precision.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Layers, tf.Tensor], Any],
+        weights: Weights,
+        in_channels: int,
+        precision: str,
+        preprocessing: str,
+    ) -> None:
+        self.precision = chosen_precision(precision)
+        self._in_channels, self._look = in_channels, Look(preprocessing)
+
+        def named(layers: Layers) -> list[str]:
+            images = v1.placeholder(tf.float32, [None, None, None, in_channels], name="images")
+            self._structure = build(layers, images)
+            flat = tf.nest.flatten(self._structure)
+            return [tf.identity(tf.cast(output, tf.float32), f"output_{i}").op.name for i, output in enumerate(flat)]
+
+        _, session, names = frozen(named, weights, self.precision)
+        self._run = session.make_callable([f"{name}:0" for name in names], ["images:0"])
+
+    def __call__(self, images: Any) -> Any:
+        """What the network computes: a float32 array, or a dictionary of them.
+
+        Args:
+            images: ``[batch, height, width, channels]``, preprocessed. Nothing is padded or resized.
+        """
+        if tf.is_symbolic_tensor(images):  # no InputError, which tf.function would not hand on as it is
+            raise ValueError(
+                "what compile gives takes arrays, no symbolic tensors: inside tf.function call the backbone itself."
+            )
+        expected = f"[batch, height, width, {self._in_channels}]"
+        try:
+            images = np.asarray(images, np.float32)
+        except (TypeError, ValueError):
+            raise InputError(f"images must be numbers of shape {expected} (not {images!r:.80}).") from None
+        if images.ndim != 4 or images.shape[3] != self._in_channels:
+            raise InputError(f"images must have shape {expected} (not {list(images.shape)}).")
+        self._look(images, stacklevel=3)
+        return tf.nest.pack_sequence_as(self._structure, self._run(images))
+
+
+def frozen(
+    build: Callable[[Layers], Sequence[str]],
+    weights: Weights,
+    precision: str,
+    *,
+    plain: bool = False,
+    onednn: bool = False,
+) -> tuple[tf.Graph, Any, Sequence[str]]:
+    """A graph, a session of TensorFlow 1's kind on it, and the names of its outputs.
+
+    Such a session can be told to rewrite a graph only as this one needs: with weights as constants every further pass copies
+    them, and the first call of a ``tf.function`` takes several times as long.
+
+    Args:
+        build: makes the ops, from the layers; gives the names of the outputs.
+        weights: under canonical names; not kept.
+        precision: "float32" or "bfloat16".
+        plain: whether the graph must be one that any TensorFlow can read and run, with kernels as constants: it takes seven
+            times the memory of its weights, and longer, to start.
+        onednn: whether a plain graph may have ops that TensorFlow runs with oneDNN alone.
+    """
+    apart = not plain and keeps_kernels_apart()
+    layers = Layers(weights, precision, apart=apart, onednn=onednn or not plain)
+    with tf.Graph().as_default() as graph, tf.device(CPU if apart else None):
+        outputs = build(layers)
+    if not apart:
+        return graph, session(graph), outputs
+    config = session_options()
+    try:
+        graph, assignments = fused_graph(graph, layers.kernels, outputs, config)
+    except (RuntimeError, ValueError):  # such as a batch norm of 3 channels, where there is no root block
+        return frozen(build, weights, precision, plain=True, onednn=True)
+    config.graph_options.rewrite_options.disable_meta_optimizer = True  # it has been done
+    running = v1.Session(graph=graph, config=config)
+    _assign(running, assignments, layers.kernels)
+    return graph, running, outputs
+
+
+def _assign(running: Any, assignments: Sequence[Assignment], kernels: dict[str, np.ndarray]) -> None:
+    """Gives the variables of :func:`dense_resnet.inference.onednn.fused_graph` their kernels, each of which is then let go."""
+    for name, assign, value in assignments:
+        running.run(assign, {value: kernels.pop(name)})
+
+
+def session(graph: tf.Graph) -> Any:
+    """A session on a plain graph."""
+    return v1.Session(graph=graph, config=session_options())
+
+
+def session_options() -> Any:
+    """Of TensorFlow's rewritings the one that fuses, and none that copies constants; the graph never grows."""
+    options = v1.ConfigProto()
+    options.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
+    options.experimental.optimize_for_static_graph = True
+    rewriting = options.graph_options.rewrite_options
+    for name in NOT_NEEDED:
+        setattr(rewriting, name, type(rewriting).OFF)
+    rewriting.remapping = type(rewriting).ON
+    rewriting.memory_optimization = type(rewriting).NO_MEM_OPT
+    rewriting.meta_optimizer_iterations = type(rewriting).ONE
+    return options
+
+
+@functools.cache
+def keeps_kernels_apart() -> bool:
+    """Whether :func:`onednn.fused_graph` works here: on two convolutions and a sum, which must all be fused."""
+    values, ones = np.full((1, 1, 1, 1), 3, np.float32), np.ones((1, 2, 2, 1), np.float32)
+    try:
+        with tf.Graph().as_default() as graph, tf.device(CPU):
+            kernels = [stand_in(tf.float32, values.shape) for _ in range(2)]
+            first, second = (lambda net, kernel=kernel: tf.nn.conv2d(net, kernel, 1, "SAME") for kernel in kernels)
+            net = tf.nn.bias_add(first(v1.placeholder(tf.float32, ones.shape, name="images")), [1.0])
+            tf.identity(tf.nn.bias_add(second(net), [1.0]) + net, name="sum")
+        named = {kernel.op.name: values for kernel in kernels}
+        graph, assignments = fused_graph(graph, named, ["sum"], session_options())
+        with v1.Session(graph=graph) as running:
+            _assign(running, assignments, named)
+            right = np.all(running.run("sum:0", {"images:0": ones}) == (3 * 1 + 1) * 3 + 1 + (3 * 1 + 1))
+        return bool(right) and not any(operation.type == "AddV2" for operation in graph.get_operations())
+    except (ImportError, AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError):
+        return False

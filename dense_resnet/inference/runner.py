@@ -1,0 +1,201 @@
+"""Networks that take images as they are decoded: what the tools run, and what `export` writes.
+
+    images  uint8 [batch, height, width, channels]: canvases of one size, each image in the top left corner of its own
+    sizes   [batch, 2]: (height, width) of each image, at most its canvas's; left out, images fill their canvases
+      -> preprocessing -> 0, the mean colour, beyond each image -> padding to the next aligned size -> network
+
+A :class:`Runner` says which network it runs and how; there is one kind for each way: :class:`ExactRunner` (the slim graph in
+float32), :class:`CompiledRunner` (the folded graph), and those of exported files.
+(``tests/dense_resnet/inference/test_runner.py``)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet.errors import InputError
+from dense_resnet.inference import compiled, folding
+from dense_resnet.planning.plan import Plan
+from dense_resnet.preprocessing import preprocess
+
+EXACT = "exact"  # the slim graph in float32, where others are "float32" or "bfloat16"
+FEATURES, CELLS, LABELS, PROBABILITIES = "features", "cells", "labels", "probabilities"  # what networks give
+IMAGES, SIZES = "images", "sizes"  # the inputs' names
+
+v1 = tf.compat.v1
+Outputs = dict[str, np.ndarray]
+
+
+def at_stride(stride: int) -> str:
+    """The name of the pyramid's activation at a finer stride than the network's own."""
+    return f"stride_{stride}"
+
+
+class Runner:
+    """A network, and what its answers depend on.
+
+    Args:
+        plan: of the backbone.
+        preprocessing: a scheme of :func:`dense_resnet.preprocess`.
+        precision: EXACT, "float32" or "bfloat16".
+        weights_sha256: :func:`dense_resnet.checkpoints.fingerprint` of the weights.
+        names: of what it can give.
+        side: of the only canvas that it takes; None takes any.
+    """
+
+    export: str | None = None  # the format, where it runs a file
+
+    def __init__(
+        self,
+        plan: Plan,
+        preprocessing: str,
+        precision: str,
+        weights_sha256: str,
+        names: Sequence[str],
+        side: int | None = None,
+    ) -> None:
+        self.plan, self.preprocessing, self.precision = plan, preprocessing, precision
+        self.weights_sha256, self.names, self.side = weights_sha256, tuple(names), side
+
+    def __call__(self, images: np.ndarray, sizes: Any = None, names: Sequence[str] = (FEATURES,)) -> Outputs:
+        """Runs the network. Calls from several threads may run at once.
+
+        Args:
+            images: uint8 ``[batch, height, width, channels]``, RGB or grey, on canvases.
+            sizes: ``[batch, 2]``, the (height, width) of each image; None where they fill their canvases.
+            names: of what is wanted.
+
+        Returns:
+            ``{name: array}``: "features" ``[batch, rows, columns, depth]`` float32 and "stride_N" likewise; of a segmentation
+            model "cells" ``[batch, rows, columns, classes]``, the logits before they are enlarged, "labels"
+            ``[batch, height, width]`` uint8 or uint16, and "probabilities" ``[batch, height, width, classes]`` float32.
+
+        Raises:
+            InputError: images of another type or shape than the network takes, or sizes that their canvases do not hold.
+        """
+        channels = self.plan.in_channels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
+            raise InputError(
+                f"images must be uint8 [batch, height, width, {channels}] (not {images.dtype} {list(images.shape)})."
+            )
+        if self.side and images.shape[1:3] != (self.side, self.side):
+            raise InputError(
+                f"this network was exported for canvases of {self.side}x{self.side} pixels (these are "
+                f"{images.shape[2]}x{images.shape[1]}). `export --size dynamic` writes one that takes any."
+            )
+        canvas = images.shape[1:3]
+        sizes = np.asarray([canvas] if sizes is None else sizes, np.int32)
+        if sizes.shape not in ((1, 2), (len(images), 2)) or (sizes < 0).any() or (sizes > canvas).any():
+            raise InputError(
+                f"sizes must be the (height, width) of each of the {len(images)} images, within its canvas's {canvas} "
+                f"(not {sizes.tolist()!r:.80})."
+            )
+        return self._run(images, sizes, tuple(names))
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        raise NotImplementedError
+
+
+class ExactRunner(Runner):
+    """The slim graph, eagerly, for any canvas. The other arguments are :class:`Runner`'s.
+
+    Args:
+        function: from preprocessed canvases of an aligned size, the sizes of the images on them, and names, to what these
+            stand for.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[tf.Tensor, np.ndarray, tuple[str, ...]], Mapping[str, tf.Tensor]],
+        plan: Plan,
+        preprocessing: str,
+        weights_sha256: str,
+        names: Sequence[str],
+    ) -> None:
+        super().__init__(plan, preprocessing, EXACT, weights_sha256, names)
+        self._function = function
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        canvases = _canvases(tf.constant(images), tf.constant(sizes), self.plan, self.preprocessing)
+        return {name: values.numpy() for name, values in self._function(canvases, sizes, names).items()}
+
+
+class SessionRunner(Runner):
+    """A graph whose inputs and outputs have their names, in the session ``session``."""
+
+    session: Any
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        fetched = {name: f"{name}:0" for name in names}
+        return dict(self.session.run(fetched, {f"{IMAGES}:0": images, f"{SIZES}:0": sizes}))
+
+
+class CompiledRunner(SessionRunner):
+    """The folded graph in a session; ``graph`` has its inputs and outputs under their names.
+
+    Args:
+        build: from the layers, preprocessed canvases of an aligned size, (height, width) of the images array and
+            ``[batch or 1, 2]``, those of each image, to the outputs by name.
+        weights: under canonical names; not kept.
+        plan, preprocessing, weights_sha256, side: as :class:`Runner`'s.
+        precision: "auto", "float32" or "bfloat16".
+        plain, onednn: whether the graph is to be written to a file, and whether that may need oneDNN: see
+            :func:`dense_resnet.inference.compiled.frozen`.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[folding.Layers, tf.Tensor, tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]],
+        weights: folding.Weights,
+        plan: Plan,
+        preprocessing: str,
+        precision: str,
+        weights_sha256: str,
+        side: int | None = None,
+        plain: bool = False,
+        onednn: bool = False,
+    ) -> None:
+        precision = precision.chosen_precision(precision)
+
+        def named(layers: folding.Layers) -> list[str]:
+            images = v1.placeholder(tf.uint8, [None, side, side, plan.in_channels], name=IMAGES)
+            canvas = tf.shape(images)[1:3]
+            sizes = _within(v1.placeholder_with_default(canvas[None], [None, 2], name=SIZES), canvas)
+            canvases = _canvases(images, sizes, plan, preprocessing)
+            outputs = build(layers, canvases, canvas, sizes)
+            return [tf.identity(values, name).op.name for name, values in outputs.items()]
+
+        self.graph, self.session, names = compiled.frozen(named, weights, precision, plain=plain, onednn=onednn)
+        super().__init__(plan, preprocessing, precision, weights_sha256, names, side)
+
+
+def _within(sizes: tf.Tensor, canvas: tf.Tensor) -> tf.Tensor:
+    """`sizes`, looked up in a list of those that the canvas holds: one beyond it, such as a width for a height, is an error.
+
+    Runtimes that read exported files have no other way to refuse a number. 0 is the size of an empty place in a batch.
+    """
+    found = []
+    for axis, side in enumerate(("height", "width")):
+        beyond = canvas[axis] + 1
+        asked = tf.where(sizes[:, axis] < 0, beyond, sizes[:, axis])  # ONNX counts negative places from the end
+        found.append(tf.gather(tf.range(beyond), asked, name=f"{side}_within_the_canvas"))
+    return tf.stack(found, axis=1)
+
+
+def _canvases(images: tf.Tensor, sizes: tf.Tensor, plan: Plan, preprocessing: str) -> tf.Tensor:
+    """Preprocessed, 0 beyond each image, and padded to the next aligned size where they have none."""
+    height, width = tf.unstack(tf.shape(images)[1:3])
+    rows = tf.range(height)[:, None] < sizes[:, 0, None, None]
+    columns = tf.range(width) < sizes[:, 1, None, None]
+    values = preprocess(images, preprocessing)
+    canvases = tf.where((rows & columns)[..., None], values, tf.zeros_like(values))
+    side = images.shape[1]
+    if side is not None and (side, side) == plan.aligned_size(side):
+        return canvases
+    stride = plan.nominal_stride  # of numbers above 0 alone: what is left of others, converters of graphs see differently
+    below, right = ((length + stride - 2) // stride * stride + 1 - length for length in (height, width))
+    return tf.pad(canvases, [[0, 0], [0, below], [0, right], [0, 0]])

@@ -1,0 +1,1 @@
+"""Long work that survives a kill: atomic files, journals, locks, ordered threads."""

@@ -1,0 +1,333 @@
+"""Writing files so that nothing good is lost: probe, write beside, fsync, read back, replace.
+
+A file appears under its name complete or not at all; what stood there before survives a full disk, a kill and a failed
+check. A second run that would write the same file at the same time is refused. What a kill leaves behind has a hidden name,
+and goes when the same file is written again. (``tests/dense_resnet/jobs/test_atomic_files.py``)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dense_resnet.errors import InputError
+
+PARTIAL = (".", ".partial")  # around the name of a file that is being written
+LOCK, SCRATCH = ".lock", ".scratch"  # in the place of .partial: a lock, and a folder for names that others choose
+LONGEST_NAME = 255  # bytes, on the usual file systems
+ATTEMPTS = 100  # to lock a file, while other runs end and take their locks along
+UNLOCKED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from file systems that have no locks
+UNSYNCED = (errno.EINVAL, errno.EOPNOTSUPP)  # from those that bring names to the disk by themselves
+UMASK = os.umask(0)
+os.umask(UMASK)
+
+
+def temporary_of(path: Path) -> Path:
+    """What stands beside `path` while it is written, and after a kill until it is written again."""
+    return path.with_name(f"{PARTIAL[0]}{path.name}{PARTIAL[1]}")
+
+
+def name_fits(path: Path) -> bool:
+    """Whether `path` and its temporary twin have names that a file system takes."""
+    return len(os.fsencode(temporary_of(path).name)) <= LONGEST_NAME
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the block ends without an error.
+
+    Args:
+        path: the file to make or to replace.
+        check: called with the temporary file once it is on disk; what it raises keeps the old file.
+
+    Raises:
+        InputError: the folder cannot be written to, the disk is full, another run is writing the file, or what stands there is
+            no file.
+    """
+    path = Path(path)
+    check_target(path)
+    temporary = temporary_of(path)
+    with _writing(path):
+        try:
+            temporary.unlink(missing_ok=True)  # what a kill left behind, or a link to something else
+            yield temporary
+            sync(temporary)
+            if check:
+                check(temporary)
+            temporary.chmod(0o666 & ~UMASK)  # what any new file gets, whatever made this one
+            os.replace(temporary, path)
+            _sync_replaced(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, for whoever is :func:`replacing` it and has to choose names; it goes with the block."""
+    folder = path.with_name(f"{PARTIAL[0]}{path.name}{SCRATCH}")
+    _remove(folder)
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a small file under the rules of :func:`replacing`, and reads it back."""
+
+    def check(written: Path) -> None:
+        if written.read_bytes() != data:
+            raise OSError("what was read back differs from what was written")
+
+    with replacing(path, check) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_new(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a small file unless another process was first; either way it is there, complete, when this returns."""
+    path = Path(path)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{PARTIAL[0]}{path.name}.", suffix=PARTIAL[1]) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        os.chmod(file.name, 0o666 & ~UMASK)
+        try:
+            os.link(file.name, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links: the last one wins, with a complete file too
+            if not path.exists():
+                twin = Path(f"{file.name}~")
+                shutil.copyfile(file.name, twin)
+                sync(twin)
+                os.replace(twin, path)
+    sync_names(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+    """A path beside `folder`, for a folder that takes its place when the block ends without an error.
+
+    Args:
+        folder: the folder to make or to replace.
+        replaceable: whether what stands there may go; asked once it has been moved aside, when nobody can change it under
+            its name any more.
+
+    Raises:
+        InputError: as :func:`replacing`, or it may not be replaced.
+    """
+    _check_no_link(folder)
+    temporary, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
+    with _writing(folder):
+        try:
+            if old.exists() and not folder.exists():  # a kill fell between the two steps below
+                os.rename(old, folder)
+            for left_behind in (temporary, old):
+                _remove(left_behind)
+            yield temporary
+            for written in (*temporary.rglob("*"), temporary):
+                sync(written)
+            if folder.exists():
+                os.rename(folder, old)
+                if not replaceable(old):  # the block's end puts it back
+                    raise InputError(f"{folder}: something else has come to stand there meanwhile. Choose another name.")
+            os.rename(temporary, folder)
+            _sync_replaced(folder)
+            _remove(old)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if old.exists() and not folder.exists():
+                os.rename(old, folder)
+
+
+def check_there(path: Path) -> None:
+    """Refuses what is not a file to read.
+
+    Raises:
+        InputError: nothing is at `path`, or a folder.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}.")
+
+
+def check_target(path: Path) -> None:
+    """Refuses what no new file can take the place of.
+
+    Raises:
+        InputError: `path` is a folder, a link, a pipe or a device.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a folder: give the name of a file in it.")
+    _check_no_link(path)
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is a pipe or a device, which cannot be replaced by a file.")
+
+
+def _check_no_link(path: Path) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link to {os.readlink(path)}: name what it leads to.")
+
+
+def probe_file(path: str | os.PathLike[str]) -> None:
+    """Finds out, before any work, that a file can be written; errors as :func:`check_target` and :func:`probe_folder`."""
+    check_target(Path(path))
+    probe_folder(Path(path).parent)
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuses, and makes nothing, where no folder can be.
+
+    Raises:
+        InputError: `folder`, or one that it would be in, is a file, or may not be written to.
+    """
+    folder = Path(folder)
+    there = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder)
+    if not there.is_dir():
+        reason = "it is a file" if there == folder else f"{there} is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EACCES)
+    else:
+        return
+    raise InputError(f"{folder}: cannot be written to: {reason}. Choose a folder that you may write to.")
+
+
+def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
+    """Makes `folder` and finds out, before any work, that it can be written to and has room.
+
+    Raises:
+        InputError: it is a file, is read-only, or has less than `needed_bytes` free.
+    """
+    folder = Path(folder)
+    check_folder(folder)
+    try:
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"probe")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written to: {error.strerror or error}. Choose a folder that you may write to."
+        ) from error
+    if free < needed_bytes:
+        raise InputError(
+            f"{folder}: {needed_bytes / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} MiB are free. "
+            "Make room, or choose another disk."
+        )
+
+
+def lock(handle: int, path: Path, *, shared: bool = False) -> None:
+    """Locks an open file or folder until it is closed; where the file system has no locks, it does without.
+
+    Raises:
+        InputError: another run has locked `path`, which is what the message names.
+    """
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{path}: another run is writing here. Wait for it, or choose another place.") from None
+    except OSError as error:
+        if error.errno not in UNLOCKED:
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder` and those above it where they are missing, and brings their names to the disk."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_names(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Brings what is in a file to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_names(folder: Path) -> None:
+    """Brings the names in a folder to the disk, where the file system can be asked to."""
+    try:
+        sync(folder)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            raise
+
+
+def has_name(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one at `path`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether `path` is somewhere in `folder`, links followed; ``Path.resolve`` fails at a loop of links."""
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def _sync_replaced(path: Path) -> None:
+    try:
+        sync_names(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path}: is written, but the disk does not confirm it: {error.strerror or error}. Run it again."
+        ) from error
+
+
+def _remove(left_behind: Path) -> None:
+    """Removes a folder, or the link in its place, as far as that can be."""
+    if left_behind.is_symlink():
+        left_behind.unlink()
+    else:
+        shutil.rmtree(left_behind, ignore_errors=True)
+
+
+def _locked(beside: Path, path: Path) -> int:
+    """The file `beside`, open and locked for writing `path`."""
+    for _ in range(ATTEMPTS):
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            lock(handle, path)
+            if has_name(handle, beside):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # another run has ended, and taken its lock along, since it was opened
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Makes the folder of `path`, keeps other runs from writing `path`, and turns the system's errors into messages."""
+    beside = path.with_name(f"{PARTIAL[0]}{path.name}{LOCK}")
+    try:
+        make_folder(path.parent)
+        handle = _locked(beside, path)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            os.close(handle)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}. What was there before is unchanged."
+        ) from error

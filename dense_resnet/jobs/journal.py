@@ -1,0 +1,290 @@
+"""What a long run leaves behind so that it can go on: one protocol a folder, and an append-only log, a line an image.
+
+A line is on disk before the run moves on; half a line that a kill left is cut off. Each ends with ``"crc32"``, a
+checksum of the line without that key, which the lines of older logs lack. Shards write logs of their own, which a run of
+the whole reads too. A folder whose protocol differs is refused, never mixed.
+(``tests/dense_resnet/extraction/test_extraction.py``)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from dense_resnet.errors import InputError
+from dense_resnet.jobs import atomic_files, strict_json
+
+SUFFIX = ".jsonl"
+OK, ERROR = "ok", "error"  # a line's status
+CHECKSUM = "crc32"  # a line's last key
+LIKE_CHECKSUM = re.compile(rb'": "[0-9a-f]{8}"}\n$')
+FAIL, SKIP = "fail", "skip"  # what a bad image gets
+DEEPEST = 50  # keys within keys that are told apart
+MOST_SHOWN = 100  # characters of a value in a message
+
+
+def check_on_error(on_error: str) -> None:
+    """Raises an :class:`InputError` for what is neither FAIL nor SKIP."""
+    if on_error not in (FAIL, SKIP):
+        raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
+
+
+def log_name(stem: str, shard: tuple[int, int] = (0, 1)) -> str:
+    """The log's file name: of the whole, or of a shard (i, n)."""
+    index, count = shard
+    return f"{stem}{SUFFIX}" if count == 1 else f"{stem}.{index}-of-{count}{SUFFIX}"
+
+
+def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str, targets: Iterable[Path]) -> None:
+    """Writes the protocol at `path`, so that what is written from now on is known to be of this run.
+
+    Args:
+        path: where it stands, or will.
+        protocol: all that results depend on.
+        stem: of the logs that go with it.
+        targets: what the run may write, which must not be there before its protocol is.
+
+    Raises:
+        InputError: another protocol is there, logs without any, or files that the run would write over.
+    """
+    text = json.dumps(protocol, indent=1) + "\n"
+    if not path.exists():
+        if logs := sorted(path.parent.glob(f"{stem}*{SUFFIX}")):
+            raise InputError(
+                f"{path.parent}: has {logs[0].name} but not the {path.name} that goes with it. Choose another --out."
+            )
+        if foreign := next((target for target in targets if os.path.lexists(target)), None):
+            raise InputError(f"{foreign}: is there already, and was not written by this command. Choose another --out.")
+        atomic_files.write_new(path, text.encode())
+    try:
+        there = strict_json.loads(path.read_bytes())
+        if not isinstance(there, dict):
+            raise ValueError(f"a {type(there).__name__}")
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}). Choose another --out.") from error
+    if differing := said_differences(there, json.loads(text)):
+        raise InputError(f"{path.parent}: holds results of another protocol ({differing}). Choose another --out.")
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """The protocol at `path`; empty where there is none that can be read, which :func:`agree_on_protocol` will say."""
+    try:
+        there = strict_json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return there if isinstance(there, dict) else {}
+
+
+def said_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Where two protocols differ, in words; empty where they do not.
+
+    >>> said_differences({"size": 513}, {"size": 257})
+    'size: 513 there, 257 now'
+    """
+    return "; ".join(f"{key}: {shown(old)} there, {shown(new)} now" for key, old, new in differences(there, now))
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any], depth: int = 0) -> list[tuple[str, Any, Any]]:
+    """Where two protocols differ: (key, the first's value, the second's), keys within keys joined by dots.
+
+    >>> differences({"size": 513, "system": {"stride": 8}}, {"size": 513, "system": {"stride": 16}})
+    [('system.stride', 8, 16)]
+    """
+    found = []
+    for key in sorted(first.keys() | second.keys()):
+        own, other = first.get(key), second.get(key)
+        if isinstance(own, dict) and isinstance(other, dict) and depth < DEEPEST:
+            found += [(f"{key}.{inner}", *values) for inner, *values in differences(own, other, depth + 1)]
+        elif _differ(own, other):
+            found.append((key, own, other))
+    return found
+
+
+def _differ(one: Any, other: Any) -> bool:
+    try:
+        return bool(one != other)
+    except RecursionError:  # nested deeper than Python compares, which no protocol of ours is
+        return True
+
+
+def shown(value: Any) -> str:
+    """A value for a message: short."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "what is nested without end"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, shared: bool) -> Iterator[None]:
+    """Keeps other runs out of `folder`; shards keep out only runs of the whole."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        atomic_files.lock(handle, folder, shared=shared)
+        yield
+    finally:
+        os.close(handle)
+
+
+class Journal:
+    """The append-only log: a line an image. Open by one process at a time; a whole line or none survives a kill.
+
+    In memory it keeps where each image's line is, and no line.
+
+    Args:
+        path: of the log; :func:`log_name` makes its name.
+        stem: of the logs beside it that are read too.
+    """
+
+    def __init__(self, path: Path, stem: str) -> None:
+        self.path, self._stem = path, stem
+
+    def __enter__(self) -> Journal:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(self.path, "a+b", buffering=0, opener=_own))  # a full disk is met at once
+            atomic_files.lock(file.fileno(), self.path)
+            if not atomic_files.has_name(file.fileno(), self.path):  # another run has just replaced it
+                raise InputError(f"{self.path}: another run was writing here. Give the same command again.")
+            atomic_files.sync_names(self.path.parent)
+            self._own = _Log(self.path, file)
+            file.truncate(self._own.end)
+            others = [path for path in sorted(self.path.parent.glob(f"{self._stem}*{SUFFIX}")) if path != self.path]
+            self._others = [_Log(path, stack.enter_context(open(path, "rb"))) for path in others]
+            self._files = stack.pop_all()
+        return self
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """The last line of an image, here or in a shard's log."""
+        for log in (self._own, *self._others):
+            if line := log.line(name):
+                return _parsed(line)
+        return None
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Appends a line, on disk when this returns, unless the image has this very line.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        line = _written(record)
+        if line != self._own.line(record["path"]):
+            self._own.append(record["path"], line)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._files:
+            stands = self._own.stands()
+            if kind is None and not stands:
+                raise InputError(
+                    f"{self.path}: was removed or replaced while this run wrote to it. Give the same command again."
+                )
+            if stands and self._own.superseded:  # one line an image again
+                with atomic_files.replacing(self.path) as temporary, open(temporary, "wb") as file:
+                    file.writelines(self._own.line(name) for name in self._own.names)
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The last line of each image in a log that nobody writes.
+
+    Raises:
+        InputError: it cannot be read, or a line is damaged.
+    """
+    try:
+        with open(path, "rb") as file:
+            log = _Log(path, file)
+            for name in log.names:
+                yield _parsed(log.line(name))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+
+
+def _own(path: str, flags: int) -> int:
+    """Opens a log, but no other file through a link in its place."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+class _Log:
+    """Where each image's last line is in an open file."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.path, self._file = path, file
+        self.end = 0  # of the last whole line: a kill can leave half of one behind it
+        self.superseded = False  # whether there are lines that no longer count
+        self._places: dict[str, tuple[int, int]] = {}  # (offset, length in bytes)
+        with open(path, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.endswith(b"\n"):
+                    self._place(_name(line, f"{path}, line {number}"), len(line))
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The images, in the order of their first lines."""
+        return self._places.keys()
+
+    def line(self, name: str) -> bytes:
+        """An image's, with its end; empty where there is none."""
+        offset, length = self._places.get(name, (0, 0))
+        return os.pread(self._file.fileno(), length, offset)
+
+    def stands(self) -> bool:
+        """Whether the file still has its name."""
+        return atomic_files.has_name(self._file.fileno(), self.path)
+
+    def append(self, name: str, line: bytes) -> None:
+        """On disk when this returns."""
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self.end)
+            raise InputError(
+                f"{self.path}: cannot be written: {error.strerror or error}. What is in it stays; the same command goes on."
+            ) from error
+        self._place(name, len(line))
+
+    def _place(self, name: str, length: int) -> None:
+        self.superseded |= name in self._places
+        self._places[name] = self.end, length
+        self.end += length
+
+
+def _written(record: Mapping[str, Any]) -> bytes:
+    """A line, with its end."""
+    return _summed(json.dumps(record).encode())
+
+
+def _summed(text: bytes) -> bytes:
+    """A line: the JSON object `text` with its checksum, and an end."""
+    return text[:-1] + f', "{CHECKSUM}": "{zlib.crc32(text):08x}"}}\n'.encode()
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """What was added."""
+    record = dict(json.loads(line))
+    record.pop(CHECKSUM, None)
+    return record
+
+
+def _name(line: bytes, where: str) -> str:
+    """The image that a line is of."""
+    try:
+        record = strict_json.loads(line)
+        if not (isinstance(record["path"], str) and record["status"] in (OK, ERROR)):
+            raise ValueError("no path or status")
+        if CHECKSUM in record:
+            if line != _summed(line[: -len(_summed(b"}"))] + b"}"):
+                raise ValueError("another checksum")
+        elif LIKE_CHECKSUM.search(line):
+            raise ValueError("a checksum under another name")
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{where}: damaged. Delete that line; its image will be done again.") from None
+    return str(record["path"])

@@ -1,0 +1,77 @@
+"""Threads that keep the order: an ordered map, and a worker that runs tasks one after another."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
+    """Each item with what `function` makes of it, `threads` of them at work, in the items' order.
+
+    Where `items` end in an error, what has begun comes first.
+
+    >>> list(in_order(lambda n: n * n, [3, 1, 2], threads=2))
+    [(3, 9), (1, 1), (2, 4)]
+    """
+    running: deque[tuple[Item, Future[Result]]] = deque()
+    failure: Exception | None = None
+    source = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        while True:
+            while failure is None and len(running) < threads:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    break
+                except Exception as error:
+                    failure = error
+                else:
+                    running.append((item, pool.submit(function, item)))
+            if not running:
+                break
+            item, future = running.popleft()
+            yield item, future.result()
+    if failure is not None:
+        raise failure
+
+
+class OneByOne:
+    """A thread that does work in the order in which it comes. Where some of it fails, what comes behind is not begun.
+
+    The block ends when all is done, and raises what has failed; so may :meth:`add`.
+
+    Args:
+        ahead: works that may wait, or be at work; :meth:`add` waits for as long as there are more.
+    """
+
+    def __init__(self, ahead: int) -> None:
+        self._ahead = ahead
+        self._pool = ThreadPoolExecutor(1)
+        self._begun: deque[Future[None]] = deque()
+
+    def __enter__(self) -> OneByOne:
+        return self
+
+    def add(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Does ``function(*arguments)``, sooner or later."""
+        while len(self._begun) >= self._ahead:
+            self._begun.popleft().result()
+        before = self._begun[-1] if self._begun else None
+        self._begun.append(self._pool.submit(_after, before, function, *arguments))
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._pool:  # which ends what has come, whatever else has failed
+            if kind is None:
+                for work in self._begun:
+                    work.result()
+
+
+def _after(before: Future[None] | None, function: Callable[..., None], *arguments: Any) -> None:
+    if before is not None:
+        before.result()  # raises what it has raised
+    function(*arguments)

@@ -1,0 +1,246 @@
+"""The plan: a whole ResNet as immutable integers, validated before anything is built.
+
+:mod:`dense_resnet.planning.schedule` decides strides and rates. Builders loop over a :class:`Plan` and decide nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dense_resnet.errors import InputError
+from dense_resnet.planning import analysis, geometry
+from dense_resnet.planning.geometry import Grid, Window, positive_integer
+from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V2, LAST_3X3, UNIT_KINDS, Block, Conv, Norm, Pool, Unit, Variable
+from dense_resnet.planning.schedule import (
+    ROOT_STRIDE,
+    Step,
+    block_arguments,
+    root_layers,
+    schedule,
+    stride_is_deferrable,
+    unit_convolutions,
+    unit_shortcut,
+    unit_stride,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A ResNet as immutable integers: everything a builder needs to know. Made by :func:`dense_resnet.plan`.
+
+    Sizes are (height, width) in pixels; strides and rates are integers.
+    """
+
+    name: str  # the variant's name, or the scope of a custom network
+    scope: str  # of every variable
+    root_name: str | None  # a key of ROOTS; None without root block
+    root: tuple[Conv | Pool, ...]
+    blocks: tuple[Block, ...]
+    postnorm: Norm | None  # v2: the batch norm + ReLU after the last unit
+    logits: Conv | None  # the 1x1 classifier, where num_classes was given
+    output_stride: int
+    nominal_stride: int
+    multi_grid: tuple[int, ...] | None
+    in_channels: int
+    preprocessing: str  # a scheme of dense_resnet.preprocess
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """All units in order."""
+        return tuple(unit for block in self.blocks for unit in block.units)
+
+    @property
+    def preactivation(self) -> bool:
+        """Whether this is a v2 network."""
+        return self.postnorm is not None
+
+    @property
+    def depth(self) -> int:
+        """Channels of the features."""
+        return self.units[-1].depth
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.logits.depth if self.logits else None
+
+    # -- variables ----------------------------------------------------------------------------------------------------
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """Every variable: canonical name, shape, whether it is trained."""
+        parts = (*self.root, *self.units, self.postnorm, self.logits)
+        return tuple(variable for part in parts if part for variable in part.variables)
+
+    @property
+    def parameter_count(self) -> int:
+        """Trainable parameters."""
+        return sum(math.prod(variable.shape) for variable in self.variables if variable.trainable)
+
+    # -- geometry -----------------------------------------------------------------------------------------------------
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """Every spatial window on the longest path."""
+        return tuple(layer.window for layer in self.root) + tuple(
+            conv.window for unit in self.units for conv in unit.convolutions
+        )
+
+    def grids(self, size: object) -> tuple[Grid, Grid]:
+        """The feature map's rows and columns for an image of `size`: cells, and the pixels that they are centred on."""
+        rows, columns = (Grid(side) for side in geometry.image_size(size))
+        for window in self.windows:
+            rows, columns = rows.through(window), columns.through(window)
+        return rows, columns
+
+    def feature_size(self, size: object) -> tuple[int, int]:
+        """(height, width) of the features of an image of `size`: (513, 513) gives (33, 33) at stride 16."""
+        rows, columns = self.grids(size)
+        return rows.size, columns.size
+
+    def aligned_size(self, size: object) -> tuple[int, int]:
+        """The next size whose corner cells sit exactly on the corner pixels."""
+        height, width = geometry.image_size(size)
+        return geometry.aligned_size(height, self.nominal_stride), geometry.aligned_size(width, self.nominal_stride)
+
+    @property
+    def receptive_field(self) -> int:
+        """Pixels along one axis that a feature cell can see."""
+        return geometry.receptive_field(self.windows)
+
+    @property
+    def pyramid(self) -> dict[int, Unit | None]:
+        """{stride: the unit whose output is the last activation at it}; None for the network's own output.
+
+        A block's last unit counts before its stride wherever nothing spatial stands behind the convolution that has it.
+        """
+        last: dict[int, Unit | None] = {}
+        for block in self.blocks:
+            for unit in block.units:
+                deferred = unit is block.units[-1] and stride_is_deferrable(unit.arguments)
+                last[unit.input_stride * (1 if deferred else unit.stride)] = unit
+        return last | {self.output_stride: None}
+
+    @property
+    def deferred(self) -> dict[str, int]:
+        """{scope of a unit: what its output is subsampled by} for those units that a pyramid needs at their input's stride."""
+        factors = {unit.scope: unit.input_stride * unit.stride // stride for stride, unit in self.pyramid.items() if unit}
+        return {scope: factor for scope, factor in factors.items() if factor > 1}
+
+    # -- analysis -----------------------------------------------------------------------------------------------------
+
+    def macs(self, size: object) -> int:
+        """Multiply-adds of all convolutions for one image of `size`."""
+        return analysis.analyse(self, size).macs
+
+    def analyse(self, size: object) -> analysis.Analysis:
+        """Sizes, receptive field, parameters, multiply-adds and activation memory, layer group by layer group."""
+        return analysis.analyse(self, size)
+
+    def describe(self, size: object) -> str:
+        """The analysis as a table, one row a unit."""
+        return str(self.analyse(size))
+
+
+KNOWN_ARGUMENTS = {"depth", "depth_bottleneck", "stride", "stride_at", "unit_rate"}
+
+
+def make_plan(
+    name: str,
+    blocks: Sequence[Any],
+    kind: str,
+    *,
+    scope: str | None = None,
+    root: str | None = "slim",
+    output_stride: int | None = None,
+    multi_grid: Sequence[int] | None = None,
+    in_channels: int = 3,
+    num_classes: int | None = None,
+    preprocessing: str,
+) -> Plan:
+    """Validates everything, then lays out the whole network. See :func:`dense_resnet.plan` for the arguments."""
+    if kind not in UNIT_KINDS:
+        raise InputError(f"kind must be one of {', '.join(UNIT_KINDS)} (not {kind!r}).")
+    scope = scope or name
+    preactivation = kind == BOTTLENECK_V2
+    in_channels = positive_integer("in_channels", in_channels)
+    listed = block_arguments(blocks, multi_grid)
+    strides = [unit_stride(unit) for block in listed for unit in block.units]
+    layers = root_layers(root, in_channels, preactivation, f"{scope}/") if root else ()
+    steps = schedule(strides, output_stride, ROOT_STRIDE if root else 1)
+
+    remaining = iter(steps)
+    depth_in = layers[-1].depth if layers else in_channels
+    planned = []
+    for block in listed:
+        block_units = []
+        for number, arguments in enumerate(block.units, 1):
+            unit = _plan_unit(f"{block.scope}/unit_{number}", scope, kind, depth_in, arguments, next(remaining))
+            block_units.append(unit)
+            depth_in = unit.depth
+        planned.append(Block(block.scope, tuple(block_units)))
+
+    return Plan(
+        name=name,
+        scope=scope,
+        root_name=root,
+        root=layers,
+        blocks=tuple(planned),
+        postnorm=Norm(f"{scope}/postnorm", depth_in) if preactivation else None,
+        logits=Conv(f"{scope}/logits", 1, 1, 1, depth_in, positive_integer("num_classes", num_classes), False, False)
+        if num_classes
+        else None,
+        output_stride=steps[-1].input_stride * steps[-1].stride,
+        nominal_stride=steps[0].input_stride * math.prod(strides),
+        multi_grid=tuple(multi_grid) if multi_grid is not None else None,
+        in_channels=in_channels,
+        preprocessing=preprocessing,
+    )
+
+
+def _plan_unit(name: str, scope: str, kind: str, depth_in: int, arguments: Mapping[str, Any], step: Step) -> Unit:
+    try:
+        if unknown := set(arguments) - KNOWN_ARGUMENTS:
+            raise InputError(f"unknown argument {sorted(unknown)[0]!r}; known: {', '.join(sorted(KNOWN_ARGUMENTS))}.")
+        depth = positive_integer("depth", arguments.get("depth"))
+        depth_bottleneck = arguments.get("depth_bottleneck")
+        if kind != BASIC_V1:
+            depth_bottleneck = positive_integer("depth_bottleneck", depth_bottleneck)
+        elif depth_bottleneck is not None:
+            raise InputError(f"a basic unit has no depth_bottleneck (not {depth_bottleneck!r}).")
+        unit_rate = positive_integer("unit_rate", arguments.get("unit_rate", 1))
+        stride_at = arguments.get("stride_at", LAST_3X3)
+        prefix = f"{scope}/{name}/{kind}"
+        convolutions = unit_convolutions(
+            kind,
+            depth_in,
+            depth,
+            depth_bottleneck,
+            step.stride,
+            step.input_rate,
+            stride_at=stride_at,
+            unit_rate=unit_rate,
+            suppressed=step.suppressed,
+            prefix=f"{prefix}/",
+        )
+    except InputError as error:
+        raise InputError(f"{scope}/{name}: {error}") from None
+    return Unit(
+        name=name,
+        kind=kind,
+        scope=prefix,
+        depth_in=depth_in,
+        depth=depth,
+        depth_bottleneck=depth_bottleneck,
+        input_stride=step.input_stride,
+        input_rate=step.input_rate,
+        stride=step.stride,
+        suppressed=step.suppressed,
+        stride_at=stride_at,
+        unit_rate=unit_rate,
+        preact=Norm(f"{prefix}/preact", depth_in) if kind == BOTTLENECK_V2 else None,
+        shortcut=unit_shortcut(kind, depth_in, depth, step.stride, f"{prefix}/"),
+        convolutions=convolutions,
+    )

@@ -1,0 +1,248 @@
+"""Decide which unit runs at which stride and which atrous rate, before anything is built.
+
+A ResNet becomes *dense* by integer arithmetic alone. Units run with their own strides until the product of strides has
+reached the `output_stride` asked for; from there on every stride is suppressed to 1 and multiplies the atrous rate of
+what follows it instead. :func:`schedule` is that arithmetic, for any list of unit strides; :func:`unit_convolutions` is
+its continuation inside a unit; :class:`~dense_resnet.planning.plan.Plan` is the whole network as immutable records.
+Builders loop over these and decide nothing.
+
+The laws, each with the test that proves it
+(``tests/dense_resnet/planning/test_plan.py``, ``tests/dense_resnet/verification/test_laws.py``):
+
+1. at every unit's input, ``input_stride * input_rate`` equals the stride that the nominal network has there;
+2. dense features, subsampled, equal the nominal network's features;
+3. the new rate starts *after the convolution* whose stride was suppressed: a 3x3 that carries the stride keeps the old
+   rate itself, a 3x3 behind a 1x1 that carries it takes the new one.
+
+Source: L.-C. Chen et al., "DeepLab", https://arxiv.org/abs/1606.00915; `multi_grid` from "Rethinking Atrous Convolution",
+https://arxiv.org/abs/1706.05587.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dense_resnet.errors import InputError, counted
+from dense_resnet.planning import geometry
+from dense_resnet.planning.geometry import positive_integer
+from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V2, LAST_3X3, Conv, Pool
+
+UNREACHABLE = "The target output_stride cannot be reached."  # these two sentences are tf_slim's, then come ours
+NOT_A_MULTIPLE = "The output_stride needs to be a multiple of 4."
+
+ROOT_STRIDE = 4
+
+
+class Step(NamedTuple):
+    """How one unit runs."""
+
+    input_stride: int  # stride of the unit's input, counted from the image
+    input_rate: int  # atrous rate that the unit starts with
+    stride: int  # stride that it runs with
+    suppressed: int  # stride that it would have had, where that became rate; else 1
+
+
+def schedule(strides: Sequence[int], output_stride: int | None = None, root_stride: int = 1) -> tuple[Step, ...]:
+    """Decides stride and rate of every unit, given the units' own strides.
+
+    Args:
+        strides: one positive integer a unit.
+        output_stride: the stride, counted from the image, at which subsampling stops; None keeps every stride.
+        root_stride: the stride of what stands before the first unit.
+
+    Raises:
+        InputError: `output_stride` is no product of `root_stride` and the first units' strides; the message names those.
+
+    >>> [(step.stride, step.input_rate) for step in schedule([2, 2, 2, 1], output_stride=16, root_stride=4)]
+    [(2, 1), (2, 1), (1, 1), (1, 2)]
+    """
+    if output_stride is not None:
+        output_stride = _reachable(output_stride, strides, root_stride)
+    steps = []
+    stride, rate = root_stride, 1
+    for unit_stride in strides:
+        if stride == output_stride:
+            steps.append(Step(stride, rate, 1, unit_stride))
+            rate *= unit_stride
+        else:
+            steps.append(Step(stride, rate, unit_stride, 1))
+            stride *= unit_stride
+    return tuple(steps)
+
+
+def reachable_strides(strides: Sequence[int], root_stride: int = 1) -> list[int]:
+    """The output strides that :func:`schedule` accepts, ascending."""
+    return sorted({root_stride * math.prod(strides[:count]) for count in range(len(strides) + 1)})
+
+
+def _reachable(output_stride: object, strides: Sequence[int], root_stride: int) -> int:
+    stride = positive_integer("output_stride", output_stride)
+    reachable = reachable_strides(strides, root_stride)
+    if stride not in reachable:
+        sentence = NOT_A_MULTIPLE if root_stride == ROOT_STRIDE and stride % root_stride else UNREACHABLE
+        raise InputError(f"{sentence} Got output_stride={stride}; valid: {', '.join(map(str, reachable))} or None.")
+    return stride
+
+
+def unit_convolutions(
+    kind: str,
+    depth_in: int,
+    depth: int,
+    depth_bottleneck: int | None,
+    stride: int,
+    rate: int = 1,
+    *,
+    stride_at: str = LAST_3X3,
+    unit_rate: int = 1,
+    suppressed: int = 1,
+    prefix: str = "",
+) -> tuple[Conv, ...]:
+    """The convolutions of one residual branch, in order, with the stride and the rate that each runs with.
+
+    Args:
+        kind: one of UNIT_KINDS.
+        stride, rate: what the unit runs with, from its :class:`Step`.
+        stride_at: the convolution that carries the stride, ``"conv1"`` or ``"conv2"``.
+        unit_rate: multi_grid factor of the 3x3 convolutions.
+        suppressed: the stride that became rate, which counts for the convolutions behind `stride_at`.
+        prefix: of the scopes.
+
+    Raises:
+        InputError: a convolution would have both a stride and a rate above 1.
+    """
+    depth_bottleneck = depth_bottleneck or depth
+    shape = [("conv1", 1, depth_bottleneck), ("conv2", 3, depth_bottleneck), ("conv3", 1, depth)]
+    if kind == BASIC_V1:
+        shape = [("conv1", 3, depth), ("conv2", 3, depth)]
+    if stride_at not in ("conv1", "conv2"):
+        raise InputError(f"stride_at must be 'conv1' or 'conv2' (not {stride_at!r}).")
+    convolutions = []
+    for name, kernel, depth_out in shape:
+        last = name == shape[-1][0]
+        conv = Conv(
+            scope=prefix + name,
+            kernel=kernel,
+            stride=stride if name == stride_at else 1,
+            rate=rate * unit_rate if kernel > 1 else 1,
+            depth_in=depth_in,
+            depth=depth_out,
+            batch_norm=not (last and kind == BOTTLENECK_V2),
+            relu=not last,
+        )
+        if conv.stride > 1 and conv.rate > 1:
+            raise InputError(
+                f"{name} would have stride {conv.stride} and rate {conv.rate}: a convolution cannot have both. "
+                f"Use a multi_grid factor of 1 (not {unit_rate}) for the unit that carries the stride."
+            )
+        convolutions.append(conv)
+        depth_in = depth_out
+        if name == stride_at:
+            rate *= suppressed
+    return tuple(convolutions)
+
+
+def unit_shortcut(kind: str, depth_in: int, depth: int, stride: int, prefix: str = "") -> Conv | None:
+    """The 1x1 projection where the depth changes; None where the shortcut is the input, subsampled."""
+    if depth == depth_in:
+        return None
+    return Conv(f"{prefix}shortcut", 1, stride, 1, depth_in, depth, batch_norm=kind != BOTTLENECK_V2, relu=False)
+
+
+ROOTS: Mapping[str, tuple[tuple[tuple[str, int, int, int], ...], str, bool]] = {
+    # name: ((scope, kernel, stride, depth) of each convolution, padding of the pooling, whether with zeros)
+    "slim": ((("conv1", 7, 2, 64),), geometry.SAME, False),
+    "symmetric": ((("conv1", 7, 2, 64),), geometry.SYMMETRIC, False),
+    "keras": ((("conv1", 7, 2, 64),), geometry.SYMMETRIC, True),
+    "beta": ((("conv1_1", 3, 2, 64), ("conv1_2", 3, 1, 64), ("conv1_3", 3, 1, 128)), geometry.SAME, False),
+}
+
+
+def check_root(root: str) -> None:
+    """Raises an :class:`InputError` for what is none of ROOTS."""
+    if root not in ROOTS:
+        raise InputError(f"root must be one of {', '.join(map(repr, ROOTS))} (not {root!r}).")
+
+
+def root_layers(root: str, in_channels: int, preactivation: bool, prefix: str = "") -> tuple[Conv | Pool, ...]:
+    """The root block's layers, of stride 4 in all. A v2 network normalizes in its first unit: its root only convolves."""
+    check_root(root)
+    convolutions, padding, zeros = ROOTS[root]
+    layers: list[Conv | Pool] = []
+    depth_in = in_channels
+    for scope, kernel, stride, depth in convolutions:
+        layers.append(Conv(prefix + scope, kernel, stride, 1, depth_in, depth, not preactivation, not preactivation))
+        depth_in = depth
+    return *layers, Pool(f"{prefix}pool1", 3, 2, depth_in, padding, zeros)
+
+
+def unit_arguments(unit: object) -> dict[str, Any]:
+    """A unit as a slim dict, given as one or as the classic tuple ``(depth, depth_bottleneck, stride)``."""
+    if isinstance(unit, Mapping):
+        return dict(unit)
+    if isinstance(unit, (tuple, list)) and len(unit) == 3:
+        named = zip(("depth", "depth_bottleneck", "stride"), unit, strict=True)
+        return {name: value for name, value in named if value is not None}  # a basic unit has no bottleneck
+    raise InputError(
+        f"a unit must be a dict with depth, depth_bottleneck and stride, or a tuple of these three (not {unit!r})."
+    )
+
+
+def unit_stride(arguments: Mapping[str, Any]) -> int:
+    """The nominal stride in a unit's arguments."""
+    return positive_integer("a unit's stride", arguments.get("stride", 1))
+
+
+def stride_is_deferrable(arguments: Mapping[str, Any]) -> bool:
+    """Whether subsampling after the unit equals its stride: nothing spatial stands behind the convolution that has it."""
+    return bool(arguments.get("stride_at", LAST_3X3) == LAST_3X3)
+
+
+class ListedBlock(NamedTuple):
+    """A block as it was given, its units as slim dicts."""
+
+    scope: str
+    kind: str | None  # of its unit function, where that is one of ours
+    units: list[dict[str, Any]]
+
+
+def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = None) -> list[ListedBlock]:
+    """`blocks` with their units as slim dicts, the last block's units with their multi_grid factors.
+
+    Args:
+        blocks: ``(scope, units)`` pairs or slim ``Block`` tuples ``(scope, unit_fn, units)``.
+        multi_grid: one factor for each unit of the last block.
+    """
+    if not isinstance(blocks, (tuple, list)) or not blocks:
+        raise InputError(f"blocks must be a variant's name or a list of blocks (not {blocks!r}).")
+    listed: list[ListedBlock] = []
+    scopes: set[str] = set()
+    for block in blocks:
+        if (
+            not isinstance(block, (tuple, list))
+            or len(block) not in (2, 3)
+            or not isinstance(block[-1], (tuple, list))
+            or not block[-1]
+        ):
+            raise InputError(
+                f"a block must be (scope, units) or (scope, unit_fn, units), with a unit at least (not {block!r})."
+            )
+        scope, kind = block[0], getattr(block[1], "kind", None)
+        if not isinstance(scope, str) or scope in scopes:
+            raise InputError(f"each block must have a scope of its own, a string (not {scope!r}).")
+        scopes.add(scope)
+        listed.append(ListedBlock(scope, kind, [unit_arguments(unit) for unit in block[-1]]))
+    if multi_grid is None:
+        return listed
+    last = listed[-1].units
+    if not isinstance(multi_grid, (tuple, list)) or len(multi_grid) != len(last):
+        raise InputError(
+            f"multi_grid must have one factor for each of the {counted(len(last), 'unit')} of the last block, "
+            f"such as {tuple(2**i for i in range(len(last)))!r} (not {multi_grid!r})."
+        )
+    for unit, factor in zip(last, multi_grid, strict=True):
+        if "unit_rate" in unit:
+            raise InputError("give the last block's factors as multi_grid or as its units' unit_rate, not both.")
+        unit["unit_rate"] = positive_integer("a multi_grid factor", factor)
+    return listed

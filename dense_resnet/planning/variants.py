@@ -1,0 +1,305 @@
+"""The named networks: one table of depths, and what tells the families apart.
+
+========================  ==============================  ========================  =============  =======
+name                      where a block's stride stands    root block                preprocessing  classes
+========================  ==============================  ========================  =============  =======
+``resnet_v2_N``           last unit, 3x3 (slim)           7x7, SAME pooling         inception      1001
+``resnet_v1_N``           last unit, 3x3 (slim)           7x7, SAME pooling         vgg            1000
+``resnet_v1_5_N``         first unit, 3x3 (torchvision)   7x7, symmetric pooling    torch          1000
+``resnet_v1_N_original``  first unit, 1x1 (paper, Keras)  7x7, symmetric pooling    caffe          1000
+``resnet_v1_N_beta``      last unit, 3x3 (DeepLab)        three 3x3, SAME pooling   inception      1001
+========================  ==============================  ========================  =============  =======
+
+The two poolings agree at 32n+1 pixels; at even sizes each family does what its weights were trained with.
+Depths 18 and 34 have basic units of two 3x3 convolutions; the stride stands in the second one, in ``resnet_v1_5_N`` in
+the first unit's first one. Sources: K. He et al., https://arxiv.org/abs/1512.03385 (v1), https://arxiv.org/abs/1603.05027
+(v2); DeepLab's resnet_v1_beta.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from dense_resnet.errors import InputError
+from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2, LAST_3X3
+from dense_resnet.planning.plan import Plan, make_plan
+from dense_resnet.planning.schedule import block_arguments
+
+USUAL_STRIDE = 16  # output_stride of a variant, where neither the user nor the weights say one
+UNITS = {  # units of each block
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+BASIC_DEPTHS = (18, 34)
+BASE_DEPTHS = (64, 128, 256, 512)  # of the 3x3 convolutions in each block
+EXPANSION = 4  # a bottleneck's depth over that of its 3x3
+STRIDES_IN_LAST_UNIT = (2, 2, 2, 1)
+STRIDES_IN_FIRST_UNIT = (1, 2, 2, 2)
+PLAIN_NAME = re.compile(r"resnet[-_ ]?(\d+)", re.IGNORECASE)  # which tells of no family
+USUAL = {"resnet_v1_5_{}": " (torchvision, timm)", "resnet_v1_{}_original": " (Keras)", "resnet_v2_{}": ""}  # what may be meant
+DEFAULT_ROOT = "slim"  # of one's own blocks
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the variants of one family share, whatever their depth."""
+
+    name: str  # with {} for the depth
+    scope: str  # of the variables, likewise
+    depths: tuple[int, ...]
+    strides: tuple[int, ...]  # of the blocks
+    first_unit: bool  # whether the block's stride stands in its first unit; else in its last
+    stride_at: str  # the convolution that carries it in a bottleneck
+    basic_stride_at: str  # and in a basic unit
+    root: str
+    preprocessing: str
+    class_count: int  # of the published ImageNet weights
+    bottleneck: str = BOTTLENECK_V1
+
+    @property
+    def preactivation(self) -> bool:
+        """Whether these are v2 networks."""
+        return self.bottleneck == BOTTLENECK_V2
+
+
+FAMILIES = (
+    Family(
+        "resnet_v2_{}", "resnet_v2_{}", (50, 101, 152, 200),
+        STRIDES_IN_LAST_UNIT, False, "conv2", "conv2", "slim", "inception", 1001, BOTTLENECK_V2,
+    ),
+    Family(
+        "resnet_v1_{}", "resnet_v1_{}", (18, 34, 50, 101, 152, 200),
+        STRIDES_IN_LAST_UNIT, False, "conv2", "conv2", "slim", "vgg", 1000,
+    ),
+    Family(
+        "resnet_v1_5_{}", "resnet_v1_5_{}", (18, 34, 50, 101, 152, 200),
+        STRIDES_IN_FIRST_UNIT, True, "conv2", "conv1", "symmetric", "torch", 1000,
+    ),
+    Family(
+        "resnet_v1_{}_original", "resnet_v1_{}_original", (50, 101, 152, 200),
+        STRIDES_IN_FIRST_UNIT, True, "conv1", "conv1", "symmetric", "caffe", 1000,
+    ),
+    Family(
+        "resnet_v1_{}_beta", "resnet_v1_{}", (18, 50, 101),
+        STRIDES_IN_LAST_UNIT, False, "conv2", "conv2", "beta", "inception", 1001,
+    ),
+)  # fmt: skip
+
+
+def stacked_units(
+    base_depth: int, count: int, stride: int, *, basic: bool = False, first: bool = False
+) -> list[dict[str, Any]]:
+    """`count` units as slim dicts, the last or the first one with `stride`; a bottleneck has ``4 * base_depth`` channels."""
+    depths = {"depth": base_depth} if basic else {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
+    units: list[dict[str, Any]] = [dict(depths, stride=1) for _ in range(count)]
+    units[0 if first else -1]["stride"] = stride
+    return units
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named network."""
+
+    name: str
+    scope: str
+    family: Family
+    units: tuple[int, ...]  # of each block
+    basic: bool
+
+    @property
+    def kind(self) -> str:
+        return BASIC_V1 if self.basic else self.family.bottleneck
+
+    @property
+    def blocks(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """(scope, units as slim dicts) of each block, at the nominal stride."""
+        return [
+            (f"block{number}", self._block(base_depth, count, stride))
+            for number, (base_depth, count, stride) in enumerate(
+                zip(BASE_DEPTHS, self.units, self.family.strides, strict=True), 1
+            )
+        ]
+
+    def _block(self, base_depth: int, count: int, stride: int) -> list[dict[str, Any]]:
+        units = stacked_units(base_depth, count, stride, basic=self.basic, first=self.family.first_unit)
+        stride_at = self.family.basic_stride_at if self.basic else self.family.stride_at
+        for unit in units:
+            if unit["stride"] > 1 and stride_at != LAST_3X3:
+                unit["stride_at"] = stride_at
+        return units
+
+
+VARIANTS: dict[str, Variant] = {
+    family.name.format(depth): Variant(
+        name=family.name.format(depth),
+        scope=family.scope.format(depth),
+        family=family,
+        units=UNITS[depth],
+        basic=depth in BASIC_DEPTHS,
+    )
+    for family in FAMILIES
+    for depth in family.depths
+}
+
+
+def variant(name: str) -> Variant:
+    """The variant of that name, or an :class:`InputError` that lists them and the closest ones."""
+    try:
+        return VARIANTS[name]
+    except (KeyError, TypeError):
+        plain = PLAIN_NAME.fullmatch(str(name))
+        usual = {family.format(plain[1]): whose for family, whose in USUAL.items()} if plain else {}
+        close = [f"{one!r}{whose}" for one, whose in usual.items() if one in VARIANTS]
+        close = close or [repr(one) for one in get_close_matches(str(name), VARIANTS, 1)]
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(f"unknown variant {name!r}.{hint} Known: {', '.join(VARIANTS)}.") from None
+
+
+def plan(
+    variant_or_blocks: str | Sequence[Any],
+    output_stride: int | None = None,
+    *,
+    multi_grid: Sequence[int] | None = None,
+    include_root_block: bool = True,
+    root: str | None = None,
+    in_channels: int = 3,
+    num_classes: int | None = None,
+    kind: str | None = None,
+    scope: str | None = None,
+) -> Plan:
+    """Plans a network: every unit's stride, rate and depths, validated, without TensorFlow.
+
+    Args:
+        variant_or_blocks: a variant's name, or your own blocks: ``(scope, units)`` pairs or slim ``Block`` tuples, each
+            unit a slim dict or a tuple ``(depth, depth_bottleneck, stride)``.
+        output_stride: pixels of the image per feature cell: 4, 8, 16, 32 for the variants (1, 2, 4, 8 without the root
+            block); None is the nominal stride.
+        multi_grid: atrous factors for the last block's units, such as (1, 2, 4).
+        include_root_block: False leaves out the first convolution and pooling.
+        root: another root block than the variant's own: "slim", "symmetric" (PyTorch's pooling), "keras" (that of Keras'
+            ResNetV2, whose pooling pads with zeros) or "beta" (DeepLab's three 3x3).
+        in_channels: channels of the input.
+        num_classes: adds a 1x1 classifier; None or 0 for none.
+        kind: unit kind of your own blocks: "bottleneck_v2", "bottleneck_v1" or "lite_bottleneck_v1". None takes it from the
+            unit functions of slim blocks, "bottleneck_v2" where there are none.
+        scope: of the variables; the variant's own by default, "resnet" for your own blocks.
+
+    Raises:
+        InputError: (a ValueError) naming the argument, its value and the valid ones.
+
+    >>> plan("resnet_v2_152", output_stride=16).feature_size((513, 513))
+    (33, 33)
+    >>> plan([("block1", [(256, 64, 1), (256, 64, 2)])], output_stride=4).nominal_stride
+    8
+    """
+    if root is not None and not include_root_block:
+        raise InputError(f"root goes with a root block; without one it must be None (not {root!r}).")
+    if isinstance(variant_or_blocks, str):
+        known = variant(variant_or_blocks)
+        if kind is not None:
+            raise InputError(f"kind goes with your own blocks; {known.name} has its own (not {kind!r}).")
+        return make_plan(
+            known.name,
+            known.blocks,
+            known.kind,
+            scope=scope or known.scope,
+            root=(root or known.family.root) if include_root_block else None,
+            output_stride=output_stride,
+            multi_grid=multi_grid,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            preprocessing=known.family.preprocessing,
+        )
+    return make_plan(
+        scope or "resnet",
+        variant_or_blocks,
+        _kind_of(variant_or_blocks, kind),
+        root=(root or DEFAULT_ROOT) if include_root_block else None,
+        output_stride=output_stride,
+        multi_grid=multi_grid,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        preprocessing="inception",
+    )
+
+
+def _kind_of(blocks: Sequence[Any], asked: str | None) -> str:
+    """The kind of own blocks: what was asked for, agreeing with their unit functions where these are ours."""
+    kinds = {kind for block in block_arguments(blocks) if (kind := block.kind)} | ({asked} if asked else set())
+    if len(kinds) > 1:
+        raise InputError(f"the blocks' unit functions and kind must agree (not {', '.join(sorted(kinds))}).")
+    return kinds.pop() if kinds else BOTTLENECK_V2
+
+
+def described(planned: Plan) -> str | dict[str, Any]:
+    """`planned` as JSON: a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` with slim dicts.
+
+    Raises:
+        InputError: it has no root block, which a description does not say.
+    """
+    if not planned.root:
+        raise InputError("a plan without root block has no description.")
+    if planned.name in VARIANTS:
+        return planned.name
+    blocks = []
+    for block in planned.blocks:
+        units = [dict(unit.arguments) for unit in block.units]
+        if planned.multi_grid and block is planned.blocks[-1]:  # it says their factors
+            for unit in units:
+                unit.pop("unit_rate", None)
+        blocks.append([block.scope, units])
+    return {"scope": planned.scope, "kind": planned.units[0].kind, "blocks": blocks}
+
+
+def from_description(
+    description: object,
+    output_stride: int | None = None,
+    multi_grid: Sequence[int] | None = None,
+    in_channels: int = 3,
+    root: str | None = None,
+    num_classes: int | None = None,
+) -> Plan:
+    """The plan that :func:`described` tells of, at an output_stride.
+
+    Raises:
+        InputError: it is neither a variant's name nor blocks, or does not fit.
+
+    >>> from_description(described(plan("resnet_v1_18")), output_stride=8).name
+    'resnet_v1_18'
+    """
+    others: dict[str, Any] = {
+        "multi_grid": multi_grid, "in_channels": in_channels, "root": root, "num_classes": num_classes,
+    }  # fmt: skip
+    if isinstance(description, str):
+        return plan(description, output_stride, **others)
+    if not isinstance(description, dict) or set(description) - {"scope", "kind"} != {"blocks"}:
+        raise InputError(f"a plan must be a variant's name, or an object of blocks, kind and scope (not {description!r:.80}).")
+    for key in ("kind", "scope"):
+        if not isinstance(description.get(key, ""), str | None):
+            raise InputError(f"a plan's {key} must be text (not {description[key]!r:.80}).")
+    return plan(description["blocks"], output_stride, kind=description.get("kind"), scope=description.get("scope"), **others)
+
+
+def at_output_stride(planned: Plan, output_stride: int | None) -> Plan:
+    """`planned` at another output_stride, its variables the same; None is the nominal one.
+
+    >>> at_output_stride(plan("resnet_v2_50", 8, multi_grid=(1, 2, 4)), 16).units[-1].rate
+    8
+    """
+    other = from_description(
+        described(planned),
+        output_stride,
+        planned.multi_grid,
+        planned.in_channels,
+        root=planned.root_name,
+        num_classes=planned.num_classes,
+    )
+    return replace(other, preprocessing=planned.preprocessing)

@@ -1,0 +1,1 @@
+"""The laws of the library, checked on a user's weights and against other frameworks."""

@@ -1,0 +1,188 @@
+"""Features of a set of weights by the code of the framework that they come from, to hold ours against.
+
+Where that framework is installed, ``dense-resnet convert --check`` runs it on the arrays as its own file names them, so that
+a mistake in a reader, in a name map or in a builder shows as a difference. Nothing is compared with DeepLab, whose code is no
+package: ``tests/test_golden.py`` holds its outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet import checkpoints
+from dense_resnet.checkpoints import provenance
+from dense_resnet.checkpoints.names import keras_applications, torch_resnet
+from dense_resnet.checkpoints.provenance import Origin
+from dense_resnet.compat import slim
+from dense_resnet.errors import InputError
+from dense_resnet.planning import variants
+from dense_resnet.planning.plan import Plan
+from dense_resnet.verification import laws
+
+v1 = tf.compat.v1
+
+SIZES = (97, 96)  # of the noise images: where everything is aligned, and where roots and paddings differ
+
+
+class NotComparableError(Exception):
+    """Why there is nothing to compare with."""
+
+
+def slim_network(plan: Plan) -> Callable[..., Any]:
+    """tf_slim.nets' own function for `plan`, or an :class:`InputError`."""
+    from tf_slim.nets import resnet_v1, resnet_v2
+
+    network = getattr(resnet_v2, plan.name, None) or getattr(resnet_v1, plan.name, None)
+    if network is None or plan.multi_grid:
+        raise InputError(f"tf_slim.nets has no {plan.name}{' with multi_grid' if plan.multi_grid else ''} to compare with.")
+    return network
+
+
+def compare(source: Any) -> tuple[str, float]:
+    """The name of the other framework, and the largest error of our features against its, at the nominal stride.
+
+    Args:
+        source: as :func:`dense_resnet.checkpoints.open_source` takes it.
+
+    Raises:
+        NotComparableError: its framework is not installed, or has no such network.
+    """
+    opened = checkpoints.open_source(source)
+    known = opened.origin
+    if known.variant is None:
+        raise NotComparableError("no variant fits these weights")
+    if known.framework not in FRAMEWORKS:
+        raise NotComparableError(f"{known.framework} has no code of its own to run")
+    name, theirs, recognises = FRAMEWORKS[known.framework]
+    arrays = checkpoints.raw(source)
+    if not recognises(arrays):
+        raise NotComparableError(f"the arrays came from {known.framework}, but no longer have its names")
+    plan = variants.plan(known.variant, root=known.root)
+    ours = laws.loaded(plan, opened.weights)
+    network = theirs(known, arrays)
+    errors = []
+    for size in SIZES:
+        images = np.random.default_rng(0).standard_normal((1, size, size, plan.in_channels)).astype(np.float32)
+        errors.append(laws.relative_error(ours(images), network(images)))
+    return name, float(np.max(errors))  # which keeps a NaN, where Python's max may drop it
+
+
+Arrays = Mapping[str, np.ndarray]  # under the framework's names
+Network = Callable[[np.ndarray], np.ndarray]  # images to features, [batch, height, width, channels] both
+
+
+def _slim(known: Origin, arrays: Arrays) -> Network:
+    plan = variants.plan(_variant(known))
+    try:
+        build = slim_network(plan)
+    except InputError as error:
+        raise NotComparableError(str(error)) from None
+
+    with tf.Graph().as_default() as graph, slim.arg_scope(_arg_scope()):
+        images = v1.placeholder(tf.float32, [None, None, None, plan.in_channels])
+        net, _ = build(images, None, is_training=False, global_pool=False)
+        initial = {variable.initializer: arrays[variable.op.name] for variable in v1.global_variables()}
+    session = v1.Session(graph=graph)
+    session.run(list(initial), {assign.inputs[1]: value for assign, value in initial.items()})
+    return lambda values: np.asarray(session.run(net, {images: values}))
+
+
+def _arg_scope() -> Any:
+    from tf_slim.nets import resnet_utils
+
+    return resnet_utils.resnet_arg_scope()
+
+
+def _keras(known: Origin, arrays: Arrays) -> Network:
+    from keras import Model, applications
+
+    _, version, depth, *_ = _variant(known).split("_")
+    whole = getattr(applications, f"ResNet{depth}{'V2' if version == 'v2' else ''}")(include_top=False, weights=None)
+    for layer in whole.layers:
+        if layer.weights:
+            prefix = next(name for name in arrays if name.endswith(f"{layer.name}/{_leaf(layer.weights[0])}"))
+            prefix = prefix.rpartition("/")[0]
+            layer.set_weights([arrays[f"{prefix}/{_leaf(variable)}"] for variable in layer.weights])
+    network = Model(whole.inputs, whole.outputs)
+    return lambda images: np.asarray(network(images, training=False))
+
+
+def _leaf(variable: Any) -> str:
+    return str(variable.path.rpartition("/")[2])
+
+
+def _torch(known: Origin, arrays: Arrays) -> Network:
+    depth = _variant(known).rpartition("_")[2]
+    try:
+        import torch
+    except ImportError:
+        raise NotComparableError("PyTorch is not installed") from None
+    network = _torch_network(f"resnet{depth}")
+    prefix = next(name for name in arrays if name.endswith(torch_resnet.FIRST)).removesuffix(torch_resnet.FIRST)
+    theirs = {
+        name: torch.tensor(arrays[prefix + name]) if prefix + name in arrays and not name.startswith("fc.") else value
+        for name, value in network.state_dict().items()  # the classifier and counts of batches stay the network's
+    }
+    network.load_state_dict(theirs)
+    network.eval()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        values = torch.tensor(images).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            for name, child in network.named_children():
+                if name in ("avgpool", "global_pool"):
+                    break
+                values = child(values)
+        return np.asarray(values.permute(0, 2, 3, 1).numpy())
+
+    return run
+
+
+@contextlib.contextmanager
+def _without_triton() -> Iterator[None]:
+    """While torchvision or timm are imported: PyTorch's compiler then imports Triton, where it finds it, and that kills the
+    process where TensorFlow 2.21 is loaded. Nothing here is compiled.
+    """
+    if "triton" in sys.modules:
+        yield
+        return
+    sys.modules["triton"] = None  # type: ignore[assignment]  # no such module
+    try:
+        yield
+    finally:
+        del sys.modules["triton"]
+
+
+@_without_triton()
+def _torch_network(name: str) -> Any:
+    try:
+        from torchvision import models
+
+        return getattr(models, name)(weights=None)
+    except (ImportError, RuntimeError):  # a torchvision that does not fit its PyTorch raises the second
+        pass
+    try:
+        from timm.models import resnet
+
+        return getattr(resnet, name)(pretrained=False)
+    except (ImportError, RuntimeError):
+        raise NotComparableError("neither torchvision nor timm can be imported") from None
+
+
+def _variant(known: Origin) -> str:
+    assert known.variant is not None
+    return known.variant
+
+
+FRAMEWORKS: dict[str, tuple[str, Callable[[Origin, Arrays], Network], Callable[[Arrays], bool]]] = {
+    # of an origin: its code, how that is run on arrays, and whether arrays have its names
+    provenance.SLIM: ("tf_slim.nets", _slim, lambda arrays: True),
+    provenance.KERAS: ("keras.applications", _keras, keras_applications.recognises),
+    provenance.TORCH: ("PyTorch", _torch, torch_resnet.recognises),
+}

@@ -1,0 +1,1 @@
+"""Labels, samples, datasets and their checks."""

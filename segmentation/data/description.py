@@ -1,0 +1,188 @@
+"""Read dataset.json: names of classes, the ignore label and a mapping of raw values; and know three datasets without one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_resnet.errors import InputError, counted
+from dense_resnet.image_io.bit_depth import spread
+from dense_resnet.image_io.decoding import read_file
+from dense_resnet.image_io.discovery import find_images
+from dense_resnet.jobs import strict_json
+from segmentation.data.label_files import decode_indices
+from segmentation.data.label_space import IGNORE_LABEL, LabelSpace, mapping_from_json, reduce_zero_label
+from segmentation.data.label_tables import ADE20K, CITYSCAPES, VOC
+from segmentation.data.samples import LABEL_MAPS
+from segmentation.data.source import without_suffix
+
+DESCRIPTION = "dataset.json"
+MOST_SHOWN = 100  # problems in one message
+LABELMAP = "labelmap.txt"  # where CVAT names the classes of a VOC layout
+
+
+@dataclass(frozen=True)
+class Described:
+    """What dataset.json, or the file given instead, says."""
+
+    name: str
+    space: LabelSpace
+
+
+def _described(folder: Path, classes: str | Path | None) -> Described | None:
+    path = folder / DESCRIPTION if classes is None else Path(classes)
+    if classes is None and not path.exists():
+        return None
+    return read_description(path, folder.resolve().name)
+
+
+def read_description(path: Path, name: str = "") -> Described:
+    """The classes that a ``dataset.json`` describes; `name` is the dataset's where the file has none.
+
+    Raises:
+        InputError: the file cannot be read, or describes no classes.
+    """
+    if not path.exists():
+        raise InputError(f'{path}: no such file. The classes stand in a JSON file such as {{"classes": ["road", "sky"]}}.')
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        of_names = isinstance(value, list) and value and all(isinstance(one, str) for one in value)
+        meant = f": write {json.dumps({'classes': value})}" if of_names else ""
+        raise InputError(f'{path}: expected an object such as {{"name": ..., "classes": [...]}} (not {value!r:.80}){meant}.')
+    name = value.pop("name", name)
+    if not isinstance(name, str):
+        raise InputError(f'{path}: "name" must be a string (not {name!r:.80}).')
+    return Described(name, LabelSpace.from_json(value, path))
+
+
+def _needed(described: Described | None, folder: Path, why: str = "") -> Described:
+    """`described`, which must be there; `why` says what of the folder does not do instead."""
+    if described is None:
+        above, labelmap, hint = folder.resolve().parent / DESCRIPTION, folder / LABELMAP, ""
+        if labelmap.is_file():
+            hint = f' {labelmap} names classes and colours: copy them, with "from_colors": true for painted labels.'
+        elif above.is_file():
+            hint = f" Is it {above}? Then --classes {above}."
+        raise InputError(
+            f"{folder}: there is no {DESCRIPTION}, which names the classes{why}. Write one there, or give --classes FILE, such "
+            'as {"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}, ...], "ignore_label": 255}. Where the '
+            f"names of images and labels differ, list the pairs in a CSV file beside it.{hint}"
+        )
+    return described
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dataset of the field, whose classes may be assumed where no dataset.json names others."""
+
+    name: str
+    space: LabelSpace
+    pattern: re.Pattern[str]  # of its label files' names
+    largest: int  # value in its label files but the ignore label
+    enough: int  # a value that files under other names must reach: one's own labels rarely count so far
+
+    def described(self, own: Described | None, root: Path, folder: Path, ending: str = "") -> tuple[Described, list[str]]:
+        """(what names the classes, notes): `own`, or these classes where the label files in `folder` support them.
+
+        Raises:
+            InputError: names and values are not such a dataset's, or no name has that ending.
+        """
+        if own is not None:
+            return own, []
+        files = [one for one in find_images([str(folder)]) if without_suffix(one.relative).endswith(ending)]
+        if not files:
+            raise InputError(f"{folder}: holds no *{ending}.png.")
+        shown = spread(files)
+        values: set[int] = set()
+        for file in shown:
+            with contextlib.suppress(InputError):  # reading the pairs says what is wrong
+                values |= set(np.flatnonzero(np.bincount(decode_indices(file.path, read_file(file.path)).ravel())).tolist())
+        largest = max(values - {IGNORE_LABEL}, default=0)
+        named = all(self.pattern.fullmatch(without_suffix(file.path.name)) for file in shown)
+        classes = f"its {self.space.num_classes} classes"
+        if (named and largest > 1) or self.enough <= largest <= self.largest:
+            alike = f"names such as {shown[0].path.name}" if named else f"values up to {largest}"
+            return Described(self.name, self.space), [
+                f"{root}: there is no {DESCRIPTION}, and the labels look like those of {self.name} ({alike}): {classes} are "
+                f"assumed. If yours are others, name them in {root / DESCRIPTION}."
+            ]
+        others = f" and {counted(len(shown) - 1, 'other file')}" if len(shown) > 1 else ""
+        held = f"values up to {max(values)}" if values else "no number per pixel"
+        why = f", and the labels ({shown[0].path}{others}, with {held}) are not those of a well-known dataset"
+        return _needed(None, root, why), []
+
+
+def _mapped(space: LabelSpace, label_map: str | Path) -> LabelSpace:
+    if str(label_map) == "trainIds":
+        return replace(space, mapping=None)
+    if str(label_map) == "labelIds":
+        return replace(space, mapping=CITYSCAPES.mapping)
+    if str(label_map) == "reduce_zero_label":
+        return reduce_zero_label(space)
+    path = Path(label_map)
+    if not path.is_file():
+        raise InputError(f"label map {str(label_map)!r}: neither a JSON file nor one of {', '.join(LABEL_MAPS)}.")
+    try:
+        return replace(space, mapping=mapping_from_json(_read_json(path)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return strict_json.loads(read_file(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no text in UTF-8 ({error}). Save it as UTF-8.") from error
+    except InputError:
+        raise
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON: {error}.{_json_hint(error)}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}.") from error
+
+
+def _json_hint(error: json.JSONDecodeError) -> str:
+    """What is likely wrong where Python's reader stopped."""
+    before, rest = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
+    if not error.doc.strip():
+        return ' The file is empty. Expected is such as {"classes": ["road", "sky"]}.'
+    if rest.startswith("'"):
+        return ' Names stand in double quotes: ".'
+    if rest.startswith(("//", "/*", "#")):
+        return " JSON has no comments: take them out."
+    if rest.startswith(("True", "False", "None")):
+        return " JSON writes true, false and null."
+    if (before.endswith(",") or rest.startswith(",")) and rest.lstrip(", \t\r\n").startswith(("]", "}")):
+        return " Take out the comma before the closing bracket."
+    if before.endswith(('"', "]", "}")) and rest.startswith(('"', "[", "{")):
+        return " A comma is missing there."
+    return ""
+
+
+KNOWN_VOC = Known(
+    "PASCAL VOC 2012",
+    VOC,
+    re.compile(r"\d{4}_\d{6}"),  # such as 2007_000032
+    largest=20,
+    enough=15,
+)
+KNOWN_CITYSCAPES = Known(
+    "Cityscapes",
+    CITYSCAPES,
+    re.compile(r".+_\d{6}_\d{6}_gtFine_label(Train)?Ids"),  # behind such as aachen_000000_000019
+    largest=33,
+    enough=24,
+)
+KNOWN_ADE20K = Known(
+    "ADE20K",
+    ADE20K,
+    re.compile(r"ADE_.+"),  # such as ADE_val_00000001
+    largest=150,
+    enough=50,
+)

@@ -1,0 +1,218 @@
+"""Count what is in a split's labels: pixels of each class, values without a meaning, seams of interpolation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from dense_resnet.errors import InputError, counted
+from dense_resnet.image_io.decoding import MAX_PIXELS, check_image
+from segmentation.data.label_files import (
+    INTERPOLATED,
+    RESIZED,
+    decode_label,
+    decode_numbers,
+    is_bilevel,
+    lies_between,
+    to_labels,
+)
+from segmentation.data.label_space import IGNORE_LABEL, LabelSpace
+from segmentation.data.samples import Sample
+
+BOTH = "trainval"  # the split that holds others by definition
+MOST_VALUES = 20  # in one message
+OF_EDGES = 0.1  # share of the pixels along edges that interpolated numbers have at least
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What is in one split."""
+
+    split: str
+    images: int
+    pixels: np.ndarray  # of each class, int64 [num_classes]
+    occurrences: np.ndarray  # images that each class is in, int64 [num_classes]
+    ignored: int  # pixels of the ignore label
+
+    @property
+    def weights(self) -> np.ndarray:
+        """See :func:`class_weights`."""
+        return class_weights(self.pixels)
+
+
+def class_weights(pixels: np.ndarray) -> np.ndarray:
+    """Weights that balance classes by median frequency: the median of the present classes' shares, over a class's own.
+
+    Args:
+        pixels: of each class, integers ``[num_classes]``.
+
+    Returns:
+        float64 ``[num_classes]``; 1 for a class that is absent.
+
+    From Eigen and Fergus 2015 (https://arxiv.org/abs/1411.4734), with shares of all pixels.
+
+    >>> class_weights(np.array([800, 100, 100, 0])).tolist()
+    [0.125, 1.0, 1.0, 1.0]
+    """
+    pixels = np.asarray(pixels, np.int64)
+    weights = np.ones(pixels.shape)
+    present = pixels > 0
+    if present.any():
+        shares = pixels[present] / pixels.sum()
+        weights[present] = np.median(shares) / shares
+    return weights
+
+
+class LabelCounts:
+    """What label files hold: pixels of each class, and of each number as it stands in the files."""
+
+    def __init__(self, space: LabelSpace) -> None:
+        self.space = space
+        self.files = 0  # whose numbers were counted
+        self.pixels = np.zeros(space.num_classes, np.int64)
+        self.ignored = 0  # pixels
+        self.numbers: Counter[int] = Counter()  # pixels of each, before the mapping; empty where labels are colours
+        self.between: Counter[int] = Counter()  # those of them between a lower and a higher number, as interpolation makes them
+        self.edges = 0  # pixels near another number
+        self.only_masks = True  # each file has 1 bit, or the numbers 0 and 255 alone
+        self.size: tuple[int, int] | None = None  # of the last file, whatever its numbers are
+
+    def read(self, sample: Sample, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """Decode a sample's label, and count it; its numbers even where one of them has no meaning.
+
+        Raises:
+            InputError: see :func:`segmentation.data.label_files.decode_label`.
+        """
+        assert sample.label is not None
+        place, space = sample.label.place, self.space
+        if space.from_colors:
+            labels = decode_label(place, data, space, max_pixels)
+            self.size, self.files = labels.shape, self.files + 1
+        else:
+            indices = decode_numbers(place, data, space, max_pixels)
+            self.size, self.files = indices.shape, self.files + 1
+            self._count_numbers(indices, is_bilevel(data))
+            labels = to_labels(place, indices, space)
+        counts = np.bincount(labels.ravel(), minlength=space.num_classes)[: space.num_classes]
+        self.pixels += counts
+        self.ignored += int(labels.size - counts.sum())
+        return labels
+
+    def _count_numbers(self, indices: np.ndarray, bilevel: bool) -> None:
+        numbers = _histogram(indices)
+        self.numbers += numbers
+        self.only_masks &= bilevel or numbers.keys() <= {0, IGNORE_LABEL}
+        if len(numbers.keys() - set(self.space.ignored_numbers)) > 1:
+            between, near = lies_between(indices, self.space.ignored_numbers)
+            self.between += _histogram(indices[between])
+            self.edges += int(np.count_nonzero(near))
+
+    def add(self, other: LabelCounts) -> None:
+        """Add the counts of other files of the same label space."""
+        self.files += other.files
+        self.pixels += other.pixels
+        self.ignored += other.ignored
+        self.numbers += other.numbers
+        self.between += other.between
+        self.edges += other.edges
+        self.only_masks &= other.only_masks
+
+    @property
+    def meaningless(self) -> list[int]:
+        """The numbers that are neither a class nor ignored."""
+        mapped = range(self.space.num_classes) if self.space.mapping is None else self.space.mapping
+        return sorted(number for number in self.numbers if number not in mapped and number not in self.space.ignored_numbers)
+
+    @property
+    def shown(self) -> str:
+        """The most frequent numbers and their shares of the pixels, for a message."""
+        total = self.numbers.total()
+        most = sorted(self.numbers.most_common(MOST_VALUES))
+        more = len(self.numbers) - len(most)
+        listed = ", ".join(f"{number} ({pixels / total:.1%})" for number, pixels in most)
+        return listed + (f" and {more} rarer ones, up to {max(self.numbers)}" if more else "")
+
+    @property
+    def unlabelled(self) -> str | None:
+        """What is wrong where no pixel has a class."""
+        if not self.files or self.pixels.any() or self.meaningless:
+            return None
+        held = f" The files hold {self.shown}." if self.numbers else ""
+        return (
+            f"no pixel is labelled: every pixel of {counted(self.files, 'label')} has the ignore label, so nothing is counted."
+            f"{held} Were the labels withheld, as those of test splits are? Choose another split, or correct the label map."
+        )
+
+    @property
+    def masks(self) -> str | None:
+        """What is wrong where 255 looks like a class and is ignored."""
+        space = self.space
+        if not (self.only_masks and self.numbers[0] and self.numbers[IGNORE_LABEL]):
+            return None
+        if space.mapping is not None or space.ignore_label != IGNORE_LABEL:
+            return None
+        two = "" if space.num_classes > 1 else "name two classes and "
+        given = "" if space.ignore_is_given else ' If 255 does mean "ignore", say so there: "ignore_label": 255.'
+        return (
+            "all labels are 0 or 255, and 255 is the ignore label: are these masks, in which 255 means class 1? "
+            f'Then {two}set "ignore_label": null and "mapping": {{"0": 0, "255": 1}} in dataset.json.{given}'
+        )
+
+    @property
+    def seams(self) -> str | None:
+        """What looks wrong where numbers lie along edges alone."""
+        along = sorted(number for number, own in self.between.items() if own >= INTERPOLATED * self.numbers[number])
+        if len(along) < 2 or sum(self.between[number] for number in along) < OF_EDGES * self.edges:
+            return None
+        shown = ", ".join(map(str, along[:MOST_VALUES])) + (", ..." if len(along) > MOST_VALUES else "")
+        return f"the label values {shown} look interpolated. {RESIZED}"
+
+    @property
+    def alone(self) -> str | None:
+        """What looks wrong where one class of several has all pixels."""
+        present = np.flatnonzero(self.pixels)
+        if len(present) != 1 or self.space.num_classes == 1:
+            return None
+        ignored = f", and {self.ignored / (self.ignored + self.pixels.sum()):.1%} is ignored" if self.ignored else ""
+        return (
+            f"{self.space.names[present[0]]!r} is the only class in the labels{ignored}: nothing else can be learned from "
+            "them, and a score on them says little."
+        )
+
+
+def _histogram(indices: np.ndarray) -> Counter[int]:
+    counts = np.bincount(indices.ravel())
+    present = np.flatnonzero(counts)
+    return Counter(dict(zip(present.tolist(), counts[present].tolist(), strict=True)))
+
+
+def check_pair(sample: Sample, counts: LabelCounts, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Check a pair as far as its label and the image's header say, and count its label.
+
+    Returns:
+        The pair's (height, width).
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    label = counts.read(sample, sample.label_bytes(), max_pixels)
+    if sample.image.length is None:  # else a record, whose checksum was compared when it was opened
+        size = check_image(sample.image.path, max_pixels).size
+        if sample.exif != "apply" and sample.is_turned(data := sample.image_bytes()):
+            size = sample.decode_image(data, max_pixels).shape[:2]
+        compare_sizes(sample, size, label)
+    return label.shape
+
+
+def compare_sizes(sample: Sample, size: tuple[int, ...], label: np.ndarray) -> None:
+    """Raise an :class:`InputError` where an image's (height, width) is not its label's."""
+    if tuple(size) != label.shape:
+        raise InputError(
+            f"{sample.image}: the image is {_size(size)} pixels, its label {_size(label.shape)}. Labels are never resized."
+        )
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return f"{size[1]}x{size[0]}"

@@ -1,0 +1,401 @@
+"""Finding and reading pairs of image and label in the layouts that datasets really come in.
+
+The layout is told by what is there (:func:`recognise`); a dataset of your own needs no code, only two folders and a small
+dataset.json. Pairs are matched by relative path without extension, and that path is the sample's name, so no two outputs
+ever overwrite each other. All problems of a split are found before any work and named at once.
+
+=====================  ======================================================================  ======================
+layout                 images, labels                                                          label space
+=====================  ======================================================================  ======================
+PASCAL VOC 2012        ``JPEGImages``, ``SegmentationClass`` (``…Aug`` for trainaug), lists in  VOC
+                       ``ImageSets/Segmentation``
+Cityscapes             ``leftImg8bit/SPLIT/CITY``, ``gtFine/SPLIT/CITY``                       Cityscapes, labelIds
+ADE20K                 ``images/SPLIT``, ``annotations/SPLIT``                                 ADE20K
+two folders            ``images/SPLIT``, ``labels/SPLIT``, or both without SPLIT; the labels'  dataset.json
+                       folder may be ``annotations`` or ``masks`` as well
+a folder a split       ``SPLIT/images``, ``SPLIT/labels`` (or ``annotations``, ``masks``)      dataset.json
+a CSV list             columns image, label, and split if you like                             dataset.json beside it
+TFRecords              ``SPLIT-*.tfrecord`` with DeepLab's features                            dataset.json
+=====================  ======================================================================  ======================
+
+Where there is no dataset.json, the classes of VOC, Cityscapes and ADE20K are assumed only if the files look like theirs
+(:class:`Known`), and the layout's first note says so. Hidden files and folders are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dense_resnet.errors import InputError, counted
+from dense_resnet.image_io.decoding import SUFFIXES, read_file
+from dense_resnet.image_io.discovery import find_images, is_hidden
+from segmentation.data import tfrecords
+from segmentation.data.description import (
+    KNOWN_ADE20K,
+    KNOWN_CITYSCAPES,
+    KNOWN_VOC,
+    MOST_SHOWN,
+    Described,
+    _described,
+    _mapped,
+    _needed,
+)
+from segmentation.data.label_space import LabelSpace
+from segmentation.data.samples import EXIF, WHOLE, Dataset, Pairs, Sample
+from segmentation.data.source import SPLIT_NAMES, Source, is_inside, is_split, without_suffix
+
+IMAGES, LABELS = "images", ("labels", "annotations", "masks")  # folders of a dataset of one's own
+IMAGE_ENDING = "_leftImg8bit"  # of Cityscapes' images, before the extension
+TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid")  # usual names of splits
+USUAL_SPLITS = (*TRAINING, *VALIDATION, "dev", "test", "testing", "trainval")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A dataset as it lies on disk."""
+
+    name: str
+    space: LabelSpace
+    splits: tuple[str, ...]
+    pairs: Callable[[str], Pairs]  # of a split
+    notes: tuple[str, ...] = ()  # whose classes were assumed, and what was left out
+    is_records: bool = False  # TFRecords, which take TensorFlow to open
+
+
+def open_dataset(
+    source: str | Path,
+    split: str | None = None,
+    *,
+    classes: str | Path | None = None,
+    label_map: str | Path | None = None,
+    exif: str = "error",
+    strict: bool = True,
+) -> Dataset:
+    """Finds the pairs of a split.
+
+    Args:
+        source: a folder in one of the layouts above, or a CSV list.
+        split: one of the dataset's own; None where there is only one.
+        classes: a JSON file as :meth:`LabelSpace.from_json` reads, instead of the dataset's own label space.
+        label_map: how values in the files become labels: "labelIds" (of Cityscapes, to trainIds), "trainIds" (the files hold
+            the labels themselves; for Cityscapes, its ``*_labelTrainIds.png``), "reduce_zero_label" (0 is "ignore", n is
+            class n - 1), or a JSON file ``{"value": label}``.
+        exif: what an image with an EXIF rotation gets: see :class:`Sample`.
+        strict: raise if there are problems; otherwise they are in the result, with the pairs that are whole.
+
+    Raises:
+        InputError: nothing is recognised, the split is not there, or (if `strict`) problems, all in one message.
+    """
+    return open_layout(recognise(source, classes=classes, label_map=label_map), split, exif=exif, strict=strict)
+
+
+def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error", strict: bool = True) -> Dataset:
+    """As :func:`open_dataset`, of what :func:`recognise` found."""
+    if exif not in EXIF:
+        raise InputError(f"exif must be one of {', '.join(EXIF)} (not {exif!r}).")
+    if split is None:
+        if len(layout.splits) > 1:
+            raise InputError(f"{layout.name}: which split? There are {', '.join(layout.splits)}: --split NAME.")
+        split = layout.splits[0]
+    if split not in layout.splits:
+        raise InputError(f"{layout.name}: there is no split {split!r}; there are {', '.join(layout.splits)}.")
+    found = layout.pairs(split)
+    problems = list(found.problems)
+    if not (found.samples or problems):
+        problems.append("there are no pairs")
+    if strict and problems:
+        shown = problems[:MOST_SHOWN]
+        if len(problems) > len(shown):
+            shown.append(f"... and {len(problems) - len(shown)} more: doctor lists them all")
+        raise InputError("\n  ".join([f"{layout.name}, split {split}: {counted(len(problems), 'problem')}:", *shown]))
+    samples = tuple(replace(sample, exif=exif) for sample in found.samples)
+    return Dataset(layout.name, split, layout.space, samples, tuple(problems), found.notes)
+
+
+def usual_split(layout: Layout, usual: Iterable[str]) -> str | None:
+    """The first of the `usual` names that a split of `layout` has, in small or capital letters; None where none has."""
+    named = {split.lower(): split for split in reversed(layout.splits)}
+    return next((named[name] for name in usual if name in named), None)
+
+
+def recognise(source: str | Path, *, classes: str | Path | None = None, label_map: str | Path | None = None) -> Layout:
+    """Which layout `source` has, its label space and its splits. Arguments and errors as :func:`open_dataset`."""
+    given = Path(source)
+    if given.is_file():
+        root, layout = given, _csv_list
+    elif given.is_dir():
+        root, layout = _layout_of(given)
+    else:
+        raise InputError(f"{source}: no such file or folder.")
+    found = layout(root, _described(root if root.is_dir() else root.parent, classes), str(label_map) == "trainIds")
+    return found if label_map is None else replace(found, space=_mapped(found.space, label_map))
+
+
+def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bool], Layout]]:
+    """(the dataset's own folder, what reads its layout)."""
+    for root in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012", folder / "ADEChallengeData2016"):
+        if layout := _layout_at(root):
+            return root, layout
+    if tfrecords.find_shards(folder):
+        return folder, _tfrecords
+    inner = sorted(path for path in folder.iterdir() if os.path.isdir(path))
+    around = [path for path in (*inner, *folder.resolve().parents[:3]) if _layout_at(path)]
+    hint = f" Is it {around[0]}, which does look like one?" if around else ""
+    inside = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+    known = "; ".join(" and ".join(parts) for parts in LAYOUTS)
+    raise InputError(
+        f"{folder}: no layout of a dataset is recognised. It holds {inside}. Expected are two folders ({known}), or files "
+        f"SPLIT-*.tfrecord; or give a CSV file with the columns image,label instead of a folder.{hint}"
+    )
+
+
+def _layout_at(root: Path) -> Callable[[Path, Described | None, bool], Layout] | None:
+    two = next((layout for parts, layout in LAYOUTS.items() if all(os.path.isdir(root / part) for part in parts)), None)
+    named = (root / spelling for name in USUAL_SPLITS for spelling in (name, name.capitalize()))
+    return two or (_by_split if any(_has_both(folder) for folder in named) else None)
+
+
+def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    lists = {
+        path.stem: path for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")) if not is_hidden(path.name)
+    }
+    if not lists:
+        raise InputError(f"{root}: ImageSets/Segmentation holds no list such as train.txt.")
+    plain, augmented = "SegmentationClass", "SegmentationClassAug"
+    there = [name for name in (plain, augmented) if (root / name).is_dir()]
+
+    def pairs(split: str) -> Pairs:
+        labels = augmented if "aug" in split and (augmented in there or split.endswith("aug")) else plain
+        if labels not in there:
+            return Pairs((), (f"{root / labels}: the folder of labels is not there",))
+        named = [(number, line.strip()) for number, line in enumerate(_lines(lists[split]), 1) if line.strip()]
+        if not named:
+            return Pairs((), (f"{lists[split]}: the list is empty",))
+        if columns := [number for number, name in named if len(name.split()) == 2 and "/" in name]:
+            problem = (
+                f"{lists[split]}: line {columns[0]} has two columns; a line is one name, such as 2007_000032. Keep the names "
+                "alone, or list the pairs in a CSV file with the columns image,label"
+            )
+            return Pairs((), (problem,))
+        rows = []
+        for number, name in named:
+            kinds = [suffix for suffix in SUFFIXES if is_inside(name) and os.path.isfile(root / f"JPEGImages/{name}{suffix}")]
+            image = f"JPEGImages/{name}{kinds[0] if kinds else '.jpg'}"
+            rows.append(_Row(f"{lists[split]}: line {number}", name, image, f"{labels}/{name}.png"))
+        return _listed(root, rows)
+
+    own, notes = KNOWN_VOC.described(described, root, root / (there or [plain])[0])
+    return Layout(own.name, own.space, tuple(lists), pairs, tuple(notes))
+
+
+def _cityscapes(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    ending = "_gtFine_labelTrainIds" if train_ids else "_gtFine_labelIds"
+    own, notes = KNOWN_CITYSCAPES.described(described, root, root / "gtFine", ending)
+    return _folders(root, own, "leftImg8bit", "gtFine", IMAGE_ENDING, ending, notes)
+
+
+def _ade20k(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    own, notes = KNOWN_ADE20K.described(described, root, root / "annotations")
+    return _folders(root, own, IMAGES, "annotations", notes=notes)
+
+
+def _own(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    return _folders(root, _needed(described, root), IMAGES, _labels_in(root) or LABELS[0])
+
+
+def _by_split(root: Path, described: Described | None, train_ids: bool) -> Layout:
+    own, labels = _needed(described, root), _split_folders(root)
+
+    def pairs(split: str) -> Pairs:
+        folder = root / split
+        return _matched(_Files(folder / IMAGES, "", ".jpg"), _Files(folder / labels[split], "", ".png"))
+
+    unlabelled = [name for name in _subfolders(root) if name not in labels and os.path.isdir(root / name / IMAGES)]
+    notes = tuple(f"{root / name}: left out, for there is no {root / name / LABELS[0]}" for name in unlabelled)
+    return Layout(own.name, own.space, tuple(labels), pairs, notes)
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """The subfolders that have images and labels of their own, and what each calls its labels."""
+    return {name: labels for name in _subfolders(root) if _has_both(root / name) and (labels := _labels_in(root / name))}
+
+
+def _has_both(folder: Path) -> bool:
+    return os.path.isdir(folder / IMAGES) and _labels_in(folder) is not None
+
+
+def _labels_in(folder: Path) -> str | None:
+    """What the folder of labels is called there."""
+    return next((name for name in LABELS if os.path.isdir(folder / name)), None)
+
+
+def _folders(
+    root: Path,
+    own: Described,
+    images: str,
+    labels: str,
+    image_ending: str = "",
+    label_ending: str = "",
+    notes: Iterable[str] = (),
+) -> Layout:
+    """Two folders with subfolders for splits, or without; the labels' decide, for without labels there is nothing to do."""
+    splits, unlabelled = _subfolders(root / labels), ()
+    if _holds_images(root / images) or not splits:
+        splits = (WHOLE,)
+    else:
+        unlabelled = tuple(name for name in _subfolders(root / images) if name not in splits)
+
+    def pairs(split: str) -> Pairs:
+        part = "" if splits == (WHOLE,) else split
+        return _matched(_Files(root / images / part, image_ending, ".jpg"), _Files(root / labels / part, label_ending, ".png"))
+
+    left_out = (f"{root / images / name}: left out, for there is no {root / labels / name}" for name in unlabelled)
+    return Layout(own.name, own.space, splits, pairs, (*notes, *left_out))
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES and not is_hidden(path.name) for path in folder.iterdir())
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.iterdir() if os.path.isdir(path) and not is_hidden(path.name)))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Files of one kind below a folder."""
+
+    folder: Path
+    ending: str  # of a name before its extension
+    suffix: str  # that is usual
+
+    def expected(self, name: str) -> Path:
+        """Where the file of a sample should be."""
+        return self.folder / f"{name}{self.ending}{self.suffix}"
+
+    def by_name(self, note: Callable[[str], object]) -> tuple[dict[str, Path], list[str]]:
+        """(files by the sample's name, problems); `note` is called with what is left out."""
+        try:
+            found = find_images([str(self.folder)], note=note)
+        except InputError as error:
+            return {}, [str(error)]
+        by_name: dict[str, Path] = {}
+        problems = []
+        for file in found:
+            name = without_suffix(file.relative)
+            if not name.endswith(self.ending):
+                continue
+            other = by_name.setdefault(name.removesuffix(self.ending), file.path)
+            if other != file.path:
+                problems.append(f"{other} and {file.path} differ in the extension only: which one counts?")
+        if not by_name:
+            problems.append(f"{self.folder}: holds no *{self.ending}{self.suffix}")
+        return by_name, problems
+
+
+def _matched(images: _Files, labels: _Files) -> Pairs:
+    notes: list[str] = []
+    of_image, problems = images.by_name(notes.append)
+    of_label, label_problems = labels.by_name(notes.append)
+    problems += label_problems
+    if not (of_image and of_label):
+        return Pairs((), tuple(problems), tuple(notes))
+    both = sorted(set(of_image) & set(of_label))
+    problems += [f"{of_image[name]}: no label {labels.expected(name)}" for name in sorted(set(of_image) - set(both))]
+    problems += [f"{of_label[name]}: no image {images.expected(name)}" for name in sorted(set(of_label) - set(both))]
+    if not both:
+        problems.insert(
+            0, "no image has the name of a label. Names must be equal up to the extension; or list them in a CSV file"
+        )
+    pairs = tuple(Sample(name, Source(of_image[name]), Source(of_label[name])) for name in both)
+    return Pairs(pairs, tuple(problems), tuple(notes))
+
+
+def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layout:
+    own = _needed(described, path.parent)
+    reader = csv.DictReader(_lines(path), restval="", strict=True)
+    try:
+        columns, entries = reader.fieldnames or (), [(reader.line_num, entry) for entry in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num + 1}: {error}.") from error
+    if not all(list(columns).count(name) == 1 for name in ("image", "label")) or list(columns).count("split") > 1:
+        raise InputError(
+            f"{path}: its first line must name the columns image,label (and split, if you like), each once, not "
+            f"{','.join(columns)!r:.80}." + (" Save it with commas, not semicolons." if ";" in ",".join(columns) else "")
+        )
+    rows: dict[str, list[_Row]] = {}
+    problems = []
+    for number, entry in entries:
+        where, image = f"{path}: line {number}", entry["image"].strip()
+        beyond = next(filter(str.strip, entry.get(None, ())), "")
+        row = _Row(where, without_suffix(image), image, entry["label"].strip(), beyond)
+        split = entry.get("split", WHOLE).strip()
+        if not is_split(split):
+            problems.append(f"line {number}: the split {split!r:.80}")
+        rows.setdefault(split, []).append(row)
+    if problems:
+        found_bad = f"{counted(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
+        raise InputError(f"{path}: {found_bad}. The column split may be left out; {SPLIT_NAMES}.")
+    if not rows:
+        raise InputError(f"{path}: the list is empty.")
+    return Layout(own.name, own.space, tuple(sorted(rows)), lambda split: _listed(path.parent, rows[split]))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of a list."""
+
+    where: str
+    name: str
+    image: str  # both relative to the list's, or the dataset's, folder
+    label: str
+    beyond: str = ""  # what stands behind the last column
+
+
+def _listed(root: Path, rows: Iterable[_Row]) -> Pairs:
+    samples: dict[str, Sample] = {}
+    problems = []
+    for row in rows:
+        outside = [part for part in (row.name, row.image, row.label) if part and not is_inside(part)]
+        if outside:
+            problems.append(f"{row.where}: {outside[0]!r} is not inside {root}")
+            continue
+        if row.beyond:
+            problems.append(f"{row.where}: {row.beyond!r:.80} stands behind the last column")
+            continue
+        missing = [part for part in (row.image, row.label) if not (part and os.path.isfile(root / part))]
+        problems += [f"{row.where}: no such file {part!r} in {root}" for part in missing]
+        if row.name in samples:
+            problems.append(f"{row.where}: {row.name!r} is listed already")
+        elif not missing:
+            samples[row.name] = Sample(row.name, Source(root / row.image), Source(root / row.label))
+    return Pairs(tuple(samples.values()), tuple(problems))
+
+
+def _lines(path: Path) -> list[str]:
+    """Ended by what ends lines in files; ``splitlines`` takes more for an end, which may be in a name."""
+    return re.split("\r\n|\r|\n", read_file(path).decode("utf-8-sig", "surrogateescape"))
+
+
+def _tfrecords(folder: Path, described: Described | None, train_ids: bool) -> Layout:
+    own = _needed(described, folder)
+
+    def pairs(split: str) -> Pairs:
+        found, problems = tfrecords.read_split(folder, split)
+        return Pairs(tuple(Sample(one.name, one.image, one.label) for one in found), tuple(problems))
+
+    return Layout(own.name, own.space, tuple(sorted(tfrecords.find_shards(folder))), pairs, is_records=True)
+
+
+LAYOUTS = {  # folders that are there: what reads them
+    ("JPEGImages", "ImageSets/Segmentation"): _voc,
+    ("leftImg8bit", "gtFine"): _cityscapes,
+    (IMAGES, "labels"): _own,
+    (IMAGES, "annotations"): _ade20k,
+    (IMAGES, "masks"): _own,
+}

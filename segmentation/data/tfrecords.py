@@ -1,0 +1,325 @@
+"""TFRecords in DeepLab's feature format: written whole, read by position, and no record lost without a word.
+
+A shard's checksums are verified record by record when it is opened, so a flipped byte is an error that names shard and
+offset. A shard that was cut between two records looks sound in itself: ``SPLIT.counts.json`` beside the shards holds how
+many records each has, and the counts are compared. After that, a sample is a slice of a file, read without TensorFlow.
+
+Labels are stored as DeepLab reads them: grey PNGs whose values are the classes.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from dense_resnet.errors import InputError
+from dense_resnet.image_io.decoding import JPEG_START, MAX_PIXELS, read_file
+from dense_resnet.image_io.discovery import is_hidden
+from dense_resnet.jobs import strict_json
+from dense_resnet.jobs.atomic_files import probe_folder, replacing, write_bytes
+
+if TYPE_CHECKING:
+    from segmentation.data.samples import Dataset, Sample
+from segmentation.data.source import SPLIT_NAMES, Source, is_inside, is_split, without_suffix
+
+BEFORE, AFTER = 12, 4  # bytes around a record's data: its length and two checksums
+SHARD = re.compile(r"(?P<split>.+?)-(?P<index>\d+)(-of-(?P<count>\d+))?\.tfrecord")
+IMAGE, LABEL, FILENAME = "image/encoded", "image/segmentation/class/encoded", "image/filename"
+FORMAT = 1  # of the counts file
+MOST_MISSING = 20  # shards listed in one message
+
+
+@dataclass(frozen=True)
+class Record:
+    """An image and its label in a shard."""
+
+    name: str  # image/filename, without extension
+    image: Source
+    label: Source | None
+
+
+def counts_path(folder: Path, split: str) -> Path:
+    """The file that holds how many records each shard of a split has."""
+    return folder / f"{split}.counts.json"
+
+
+def find_shards(folder: Path) -> dict[str, list[Path]]:
+    """The shards in a folder, by split; hidden files are ignored."""
+    shards: dict[str, list[Path]] = {}
+    for path in sorted(path for path in folder.glob("*.tfrecord") if not is_hidden(path.name)):
+        match = SHARD.fullmatch(path.name)
+        shards.setdefault(match["split"] if match else path.stem, []).append(path)
+    return shards
+
+
+def read_split(folder: Path, split: str) -> tuple[list[Record], list[str]]:
+    """(the sound records of a split, its problems): every byte of every shard is read once."""
+    shards = find_shards(folder).get(split, [])
+    records: dict[str, Record] = {}
+    problems = _missing_shards(shards)
+    counts: dict[str, int] = {}
+    for shard in shards:
+        counts[shard.name] = 0
+        try:
+            for offset, data in _raw_records(shard):
+                counts[shard.name] += 1
+                try:
+                    record = _record(shard, offset, data)
+                    if records.setdefault(record.name, record) is not record:
+                        problems.append(f"{shard}: the record at byte {offset}: {record.name!r} is there twice")
+                except InputError as error:
+                    problems.append(str(error))
+        except InputError as error:
+            problems.append(str(error))
+            del counts[shard.name]
+    problems += _compared(counts_path(folder, split), counts, {shard.name for shard in shards})
+    return list(records.values()), problems
+
+
+def _missing_shards(shards: list[Path]) -> list[str]:
+    """By the names ``…-00000-of-00004.tfrecord`` alone."""
+    matches = [match for match in (SHARD.fullmatch(shard.name) for shard in shards) if match and match["count"]]
+    there: dict[str, set[int]] = {}
+    for match in matches:
+        there.setdefault(match["count"], set()).add(int(match["index"]))
+    problems = []
+    for text, indices in sorted(there.items()):
+        count = int(text)
+        absent = count - sum(index < count for index in indices)
+        if absent:
+            first = itertools.islice((index for index in itertools.count() if index not in indices), min(absent, MOST_MISSING))
+            listed = ", ".join(map(str, first)) + (f" and {absent - MOST_MISSING} more" if absent > MOST_MISSING else "")
+            problems.append(f"{shards[0].parent}: of {matches[0]['split']}'s {count} shards, these are missing: {listed}")
+    return problems
+
+
+def _compared(path: Path, counts: dict[str, int], there: set[str]) -> list[str]:
+    """What differs between the counts file and what was read; nothing where there is no such file."""
+    if not path.exists():
+        return []
+    try:
+        expected = strict_json.loads(read_file(path))["shards"]
+        if not all(type(count) is int for count in expected.values()):
+            raise TypeError("a count that is no integer")
+        problems = [f"{path}: the shard {name} is not there" for name in sorted(set(expected) - there)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):  # it cannot be read at all
+            return [str(error)]
+        return [f"{path}: not a counts file ({error!r}). Write the records again, or remove it if they are as they should be"]
+    for name, count in counts.items():
+        if name not in expected:
+            problems.append(f"{path.parent / name}: the shard is not in {path.name}: is it left from another run?")
+        elif expected[name] != count:
+            problems.append(
+                f"{path.parent / name}: {count} records, and {path.name} says {expected[name]}: the shard was cut between "
+                "two records, or replaced. Write it again"
+            )
+    return problems
+
+
+def _raw_records(shard: Path) -> Iterator[tuple[int, bytes]]:
+    """(where it begins, its data) of each record, checksums verified."""
+    import tensorflow as tf
+
+    if not os.path.isfile(shard):  # TensorFlow would wait for a pipe
+        raise InputError(f"{shard}: cannot be read: it is no file")
+    offset = 0
+    try:
+        for record in tf.data.TFRecordDataset(str(shard)).take(_within(shard)):
+            data = record.numpy()
+            yield offset, data
+            offset += BEFORE + len(data) + AFTER
+        sound = offset == shard.stat().st_size  # TensorFlow takes a record that is cut in its first bytes for the end
+    except tf.errors.DataLossError:
+        sound = False
+    except tf.errors.OpError as error:
+        raise InputError(f"{shard}: cannot be read: {error.message}") from error
+    if not sound:
+        raise InputError(
+            f"{shard}: the record at byte {offset} is damaged: its checksum does not fit, or it is cut. "
+            "The rest of the shard cannot be read. Copy or write it again"
+        )
+
+
+def _within(shard: Path) -> int:
+    """How many records end within a shard, by their lengths alone; TensorFlow crashes where one is said to have 2**62 bytes."""
+    count = end = 0
+    try:
+        with open(shard, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while end + BEFORE <= size:
+                file.seek(end)
+                end += BEFORE + int.from_bytes(file.read(8), "little") + AFTER
+                count += end <= size
+    except OSError as error:
+        raise InputError(f"{shard}: cannot be read: {error.strerror or error}.") from error
+    return count
+
+
+def _record(shard: Path, offset: int, data: bytes) -> Record:
+    import tensorflow as tf
+
+    where = f"{shard}: the record at byte {offset}"
+    try:
+        features = tf.train.Example.FromString(data).features.feature
+    except Exception as error:  # protobuf's DecodeError, whose module differs between versions
+        raise InputError(f"{where} is not a tf.train.Example") from error
+
+    def value(key: str) -> bytes:
+        values = features[key].bytes_list.value if key in features else ()
+        return bytes(values[0]) if values else b""
+
+    image, label, name = value(IMAGE), value(LABEL), value(FILENAME).decode("utf-8", "surrogateescape")
+    for key, content in ((IMAGE, image), (LABEL, label), (FILENAME, name)):
+        if not content:
+            raise InputError(f"{where} has no {key}. Its features are {', '.join(sorted(features)) or 'none'}")
+    if not is_inside(name):
+        raise InputError(f"{where}: its name {name!r} leads out of a folder, and outputs are named after it")
+
+    def source(content: bytes) -> Source:
+        return Source(
+            shard, offset + BEFORE + data.index(content), len(content)
+        )  # the encoding of an Example holds bytes as they are
+
+    return Record(without_suffix(name), source(image), source(label))
+
+
+def write_records(
+    dataset: Dataset,
+    folder: str | Path,
+    split: str | None = None,
+    shards: int = 4,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Path]:
+    """Writes a split as TFRecords, with its counts file and, for all splits together, dataset.json.
+
+    Images keep their bytes (but one with an EXIF rotation becomes an upright PNG, or an unturned one, as the dataset says);
+    labels are stored after the mapping. What is read back has the same names, images and labels.
+
+    Args:
+        dataset: what to write.
+        folder: where to.
+        split: another name for the split.
+        shards: in how many files of about equal counts.
+        max_pixels: larger images are refused.
+        progress: called with (what, done, total).
+
+    Returns:
+        The shards.
+
+    Raises:
+        InputError: the split is there already, its name cannot be part of files', the folder holds a dataset with other
+            classes, sizes of a pair differ, or anything that reading a sample raises.
+    """
+    folder, split = Path(folder), split or dataset.split
+    if dataset.problems:
+        raise InputError(f"{dataset.name}, split {dataset.split} has problems; run doctor on it first: {dataset.problems[0]}")
+    if not is_split(split):
+        raise InputError(f"the records of the split {split!r:.80} cannot be written: {SPLIT_NAMES}. Give it another name.")
+    if find_shards(folder).get(split):
+        raise InputError(f"{folder}: there are records of the split {split} already. Choose another folder, or remove them.")
+    probe_folder(folder)
+    _describe(dataset, folder / "dataset.json")
+    shards = max(1, min(shards, len(dataset.samples)))
+    bounds = [len(dataset.samples) * index // shards for index in range(shards + 1)]
+    paths, counts = [], {}
+    for index in range(shards):
+        path = folder / f"{split}-{index:05d}-of-{shards:05d}.tfrecord"
+        samples = dataset.samples[bounds[index] : bounds[index + 1]]
+        _write_shard(path, dataset, samples, max_pixels, progress, bounds[index])
+        paths.append(path)
+        counts[path.name] = len(samples)
+    text = json.dumps({"format": FORMAT, "shards": counts}, indent=1) + "\n"
+    write_bytes(counts_path(folder, split), text.encode())
+    return paths
+
+
+def _describe(dataset: Dataset, path: Path) -> None:
+    space = {key: value for key, value in dataset.space.as_json().items() if key not in ("mapping", "from_colors")}
+    described = {"name": dataset.name, **space}
+    if path.exists():
+        try:
+            same = strict_json.loads(read_file(path)) == described
+        except ValueError:
+            same = False
+        if not same:
+            raise InputError(f"{path}: describes another dataset. Choose another folder.")
+    else:
+        write_bytes(path, (json.dumps(described, indent=1) + "\n").encode())
+
+
+def _write_shard(
+    path: Path,
+    dataset: Dataset,
+    samples: tuple[Sample, ...],
+    max_pixels: int,
+    progress: Callable[[str, int, int], None] | None,
+    done: int,
+) -> None:
+    import tensorflow as tf
+
+    def check(written: Path) -> None:
+        count = sum(1 for _ in _raw_records(written))
+        if count != len(samples):
+            raise OSError(f"{count} records were read back of {len(samples)}")
+
+    with replacing(path, check) as temporary:
+        try:
+            with tf.io.TFRecordWriter(str(temporary)) as writer:
+                for number, sample in enumerate(samples, done + 1):
+                    writer.write(_example(sample, dataset, max_pixels).SerializeToString(deterministic=True))
+                    if progress:
+                        progress(f"writing {dataset.split}", number, len(dataset.samples))
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
+
+
+def _example(sample: Sample, dataset: Dataset, max_pixels: int) -> Any:
+    import tensorflow as tf
+
+    data = sample.image_bytes()
+    image = sample.decode_image(data, max_pixels)
+    label = sample.read_label(dataset.space, max_pixels)
+    if label.shape != image.shape[:2]:
+        raise InputError(f"{sample.image}: the image is {_size(image)}, its label {_size(label)}.")
+    if sample.is_turned(data, max_pixels):
+        data = _png(image)  # a reader of records need not know about EXIF
+    kind = "jpeg" if data.startswith(JPEG_START) else "png"
+
+    def feature(value: Any) -> Any:
+        if isinstance(value, int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    features = {
+        IMAGE: data,
+        FILENAME: sample.name.encode("utf-8", "surrogateescape"),
+        "image/format": kind.encode(),
+        "image/height": image.shape[0],
+        "image/width": image.shape[1],
+        "image/channels": 3,
+        LABEL: _png(label),
+        "image/segmentation/class/format": b"png",
+    }
+    return tf.train.Example(features=tf.train.Features(feature={key: feature(value) for key, value in features.items()}))
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,132 @@
+"""Random views of an image and its label, made together: scale, crop, flip, and colours of the image alone.
+
+Everything random comes from one NumPy generator, drawn in a fixed order, so a seed gives the same view in eager code,
+in threads and inside ``tf.data``
+(``tests/segmentation/data/test_transforms.py``). Labels are sampled by nearest neighbour, never blended.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dense_resnet.errors import InputError
+from dense_resnet.image_io.decoding import opencv
+from dense_resnet.planning import geometry
+
+HUE_CIRCLE = 180  # OpenCV's hue of uint8, in half degrees
+LONGEST = 32766  # pixels a side that OpenCV warps: it keeps coordinates in 16 bits
+MARGIN = 2  # pixels around a window, for the neighbors that are blended
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training draws views from; the defaults are DeepLab's, whose colours stay as they are."""
+
+    crop: tuple[int, int] = (513, 513)  # (height, width) in pixels of what comes out
+    scale: tuple[float, float] = (0.5, 2.0)  # the least and the greatest factor
+    flip: bool = True  # left to right, every second time
+    jitter: float = 0.0  # 0.4: brightness, contrast and saturation by up to 40 %, hue by a tenth of that of the circle
+
+    def check(self) -> None:
+        """Raises an :class:`InputError` for values that cannot be."""
+        for side in self.crop:
+            geometry.positive_integer("crop", side)
+        low, high = self.scale
+        if not 0 < low <= high < math.inf:
+            raise InputError(f"scale must be two factors above 0, the smaller first (not {low} {high}).")
+        if not 0 <= self.jitter < 1:
+            raise InputError(f"jitter must be at least 0 and below 1 (not {self.jitter}).")
+
+
+def augment(
+    image: np.ndarray, label: np.ndarray, settings: Augmentation, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """A random view.
+
+    Args:
+        image: uint8 ``[height, width, channels]``.
+        label: ``[height, width]`` uint8, uint16 or int32.
+        settings: what to draw from.
+        generator: where everything random comes from.
+
+    Returns:
+        (image, label, offset): the view's pixels, at most `settings.crop` of them, and where it starts (row, column) on
+        a canvas of that size. Smaller images are placed at random; :func:`placed` pads them.
+
+    >>> image, label = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
+    >>> view, own, offset = augment(image, label, Augmentation((33, 65)), np.random.default_rng(0))
+    >>> canvas = placed(own, offset, (33, 65), 255)
+    >>> canvas.shape
+    (33, 65)
+    """
+    if image.shape[:2] != label.shape:
+        raise InputError(f"the image is {image.shape[1]}x{image.shape[0]}, its label {label.shape[1]}x{label.shape[0]}.")
+    factor = float(np.exp(generator.uniform(*np.log(settings.scale))))
+    places = generator.random(2)
+    mirrored = bool(generator.random() < 0.5) and settings.flip
+    colours = generator.uniform(-1, 1, 4)
+    full = [max(1, round(side * factor)) for side in label.shape]
+    # Only the window that will be seen is scaled; a scaled pixel i is centred on (i + 0.5) / factor - 0.5 of the original.
+    sizes = [min(side, most) for side, most in zip(full, settings.crop, strict=True)]
+    starts = [int(place * (side - size + 1)) for place, side, size in zip(places, full, sizes, strict=True)]
+    offset = [int(place * (most - size + 1)) for place, most, size in zip(places, settings.crop, sizes, strict=True)]
+    steps = [side / scaled for side, scaled in zip(label.shape, full, strict=True)]
+    inverse = np.array([[steps[1], 0, (starts[1] + 0.5) * steps[1] - 0.5], [0, steps[0], (starts[0] + 0.5) * steps[0] - 0.5]])
+    cv2 = opencv()
+    smooth = cv2.GaussianBlur(image, (0, 0), 0.5 * max(steps)) if max(steps) > 1 else image  # else shrinking aliases
+    size = (sizes[1], sizes[0])
+    if max(label.shape) > LONGEST:
+        rows, columns = (_window(*axis) for axis in zip(label.shape, inverse[::-1, 2], steps, sizes, strict=True))
+        smooth, label = smooth[rows, columns], np.ascontiguousarray(label[rows, columns])
+        inverse[:, 2] -= columns.start, rows.start
+    view = cv2.warpAffine(
+        smooth, inverse, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    ).reshape(*sizes, image.shape[2])
+    own = cv2.warpAffine(label, inverse, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    if mirrored:
+        view, own = view[:, ::-1], own[:, ::-1]
+    if settings.jitter:
+        view = _jittered(view, colours * settings.jitter)
+    return np.ascontiguousarray(view), np.ascontiguousarray(own), (offset[0], offset[1])
+
+
+def placed(values: np.ndarray, offset: tuple[int, int], size: tuple[int, int], fill: float) -> np.ndarray:
+    """`values` on a canvas of `size` (height, width) from `offset` (row, column) on, the rest `fill`."""
+    canvas = np.full((*size, *values.shape[2:]), fill, values.dtype)
+    canvas[offset[0] : offset[0] + values.shape[0], offset[1] : offset[1] + values.shape[1]] = values
+    return canvas
+
+
+def _window(side: int, first: float, step: float, size: int) -> slice:
+    """The part of an axis of `side` pixels that `size` pixels are sampled from, `step` apart from `first` on.
+
+    >>> _window(100000, 39999.5, 2.0, 33)
+    slice(39997, 40067, None)
+    """
+    start, end = max(0, math.floor(first) - MARGIN), min(side, math.ceil(first + step * (size - 1)) + MARGIN + 1)
+    if end - start > LONGEST:
+        raise InputError(
+            f"a view of {size} pixels would shrink {end - start:,} pixels of this image, and OpenCV takes {LONGEST:,} a side "
+            "at most. Raise the first --scale, or cut the image into several."
+        )
+    return slice(start, end)
+
+
+def _jittered(image: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """Brightness, contrast, saturation and hue changed by `amounts`, each in (-1, 1)."""
+    brightness, contrast, saturation, hue = amounts
+    mean = float(image.mean())
+    values = np.arange(256) * (1 + brightness)
+    values = (values - mean) * (1 + contrast) + mean
+    image = np.clip(np.rint(values), 0, 255).astype(np.uint8)[image]
+    if image.shape[2] != 3:
+        return image
+    cv2 = opencv()
+    hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
+    turned = (np.arange(256) + round(hue * HUE_CIRCLE / 10)) % HUE_CIRCLE
+    faded = np.clip(np.rint(np.arange(256) * (1 + saturation)), 0, 255)
+    hsv = np.stack([turned.astype(np.uint8)[hsv[..., 0]], faded.astype(np.uint8)[hsv[..., 1]], hsv[..., 2]], axis=-1)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))

@@ -1,0 +1,357 @@
+"""Scoring a dataset, an image at a time, so that a run can be stopped, killed, split and checked.
+
+    OUT/evaluation.json          every figure, the confusion matrix, and the whole protocol
+    OUT/images.jsonl             one line an image: its confusion matrix, boundary, trimap and calibration counts
+    OUT/protocol.json            what the lines depend on: another protocol is refused, never mixed in
+    OUT/report/index.html        the page to look at
+
+A line is on disk soon after its image, so a run that was killed goes on and gives exactly the result of an uninterrupted
+one; shards write logs of their own, which a run of the whole takes over. The ground truth is never resized. A bad image or
+label may be skipped, and is then listed; a bad prediction never: a system does not choose what it is scored on.
+How the lines become figures: :mod:`segmentation.evaluation.results`. (``tests/segmentation/evaluation/test_evaluation.py``)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_resnet.errors import InputError, counted, listed
+from dense_resnet.image_io import decoding
+from dense_resnet.jobs import atomic_files, journal
+from dense_resnet.jobs.journal import ERROR, FAIL, OK, Journal
+from dense_resnet.jobs.pipeline import OneByOne, in_order
+from dense_resnet.planning.geometry import positive_integer
+from segmentation.data.doctor import judge
+from segmentation.data.label_counts import LabelCounts, check_pair, compare_sizes
+from segmentation.data.label_files import decode_label
+from segmentation.data.label_space import LabelSpace
+from segmentation.data.samples import Dataset, Sample
+from segmentation.evaluation.report.pictures import Example
+from segmentation.evaluation.report.sections import write_page
+from segmentation.evaluation.results import FORMAT, LOG, RESULT, ImageCounts, summarise
+from segmentation.evaluation.systems import Answer, System, _sha256
+from segmentation.metrics import boundaries, calibration
+from segmentation.metrics.presets import Switches
+from segmentation.prediction.options import INPUT
+
+PROTOCOL, REPORT = "protocol.json", "report"
+DECODERS = 2
+IMAGES_AHEAD = 3  # decoded, and as many waiting to be counted: what bounds the memory
+WORST, MIDDLE, BEST = 4, 2, 2  # images on the page
+DEFINITION = Switches()
+
+Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    result: dict[str, Any] | None  # evaluation.json; None where the run was stopped or did a shard
+    scored: int  # images, in this run
+    total: int  # images of this run that now have a line
+    failed: tuple[str, ...]  # messages
+    stopped: bool
+
+
+def check_classes(space: LabelSpace, dataset: Dataset) -> None:
+    """Raises an :class:`InputError` where a model's classes are not the dataset's."""
+    if space.names != dataset.space.names:
+        raise InputError(
+            f"the model has {_named(space)}, {dataset.name} has {_named(dataset.space)}: they must be the same, in "
+            "the same order. See --classes and --label-map."
+        )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An image and its label, decoded."""
+
+    image: np.ndarray  # [height, width, 3] uint8
+    label: np.ndarray  # [height, width]
+    digests: dict[str, str]  # of both files
+
+
+class Evaluation:
+    """A system, a dataset, and the folder that the result goes to.
+
+    Args:
+        system: a model, or a folder of predictions.
+        dataset: with labels.
+        out: the folder.
+        switches: what becomes of absent classes, and the rest of what evaluators disagree on.
+        shard: (i, n) takes every n-th image from the i-th on; a run without shards joins them.
+        max_pixels: larger images are refused.
+        threads: batches that the system computes at the same time.
+
+    Raises:
+        InputError: the system's classes are not the dataset's, or it does not do what the switches say.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        dataset: Dataset,
+        out: str | os.PathLike[str],
+        switches: Switches = DEFINITION,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        max_pixels: int = decoding.MAX_PIXELS,
+        threads: int = 1,
+    ) -> None:
+        check_classes(system.space, dataset)
+        dataset.check_apart(Path(out))
+        if system.size != switches.size:
+            raise InputError(f"size {switches.size!r} is to be scored, and the predictions are of size {system.size!r}.")
+        if system.upsample not in (None, switches.upsample):
+            raise InputError(f"upsample is to be {switches.upsample!r}, and the model's inference has {system.upsample!r}.")
+        if system.size == INPUT and dataset.space.ignore_label is None:
+            raise InputError("scoring the input canvas needs an ignore label for its padding, and this dataset has none.")
+        self.system, self.dataset, self.out, self.switches = system, dataset, Path(out), switches
+        self.shard, self.max_pixels, self._threads = shard, max_pixels, positive_integer("threads", threads)
+        names = "\n".join(sorted(sample.name for sample in dataset.samples))
+        self.protocol = {
+            "format": FORMAT,
+            "dataset": dataset.name,
+            "split": dataset.split,
+            "names_sha256": _sha256(names.encode("utf-8", "surrogateescape")),
+            "labels": dataset.space.as_json(),
+            "exif": dataset.samples[0].exif if dataset.samples else None,
+            "system": system.described,
+            "inference": system.inference,
+            "boundary": {"dilation_ratio": boundaries.DILATION_RATIO, "trimap_widths": boundaries.TRIMAP_WIDTHS},
+            "calibration_bins": calibration.BINS,
+        }
+        if system.size == INPUT:
+            self.protocol["boundary"]["area"] = "image"  # a log of before counted those of the canvas
+
+    def run(
+        self,
+        *,
+        on_error: str = FAIL,
+        merge: bool = False,
+        progress: Progress = lambda what, done, total: None,
+        stop: Callable[[], bool] = lambda: False,
+        note: Callable[[str], object] = lambda message: None,
+        report: bool = True,
+    ) -> Outcome:
+        """Scores what an earlier run of the same protocol has not, then writes the result.
+
+        Args:
+            on_error: "fail" names all bad pairs before any compute, as far as labels and the images' headers show them, and
+                stops at one that turns up later; "skip" lists those that it meets and goes on.
+            merge: only joins shards: an image that is in none's log is an error.
+            progress: called with (what is being done, images done, images in all).
+            stop: asked before each image; True finishes what has begun and returns.
+            note: called with what looks wrong in the labels of the whole split.
+            report: also writes the page.
+
+        Raises:
+            InputError: a bad pair under "fail", a split without a labelled pixel, a bad prediction, an unusable folder, another
+                protocol in it, or another run at work on it.
+        """
+        index, count = self.shard
+        journal.check_on_error(on_error)
+        if merge and count > 1:
+            raise InputError("a shard has nothing to merge: leave out --shard.")
+        samples = self.dataset.samples[index::count]
+        bad, labels = [], LabelCounts(self.dataset.space)
+        for number, sample in enumerate(samples):
+            if stop():
+                return Outcome(None, 0, 0, (), stopped=True)
+            progress("checking", number, len(samples))
+            bad += self._refusal(sample, labels)
+        if bad and on_error == FAIL:
+            raise InputError(
+                f"{len(bad)} of {counted(len(samples), 'pair')} cannot be used; nothing was computed. "
+                f"--on-error skip leaves them out.{listed(bad)}"
+            )
+        if count == 1:  # a shard may hold what its split does not
+            for doubt in judge([(self.dataset, labels)]).values():
+                note(doubt)
+        atomic_files.probe_folder(self.out)
+        with journal.locked(self.out, shared=count > 1):
+            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG, (self.out / name for name in (RESULT, REPORT)))
+            with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
+                outcome = self._score(samples, log, on_error, merge, progress, stop)
+                if outcome.stopped or count > 1:
+                    return outcome
+                text = json.dumps(self._result(log), indent=1, allow_nan=False) + "\n"
+            atomic_files.write_bytes(self.out / RESULT, text.encode())
+            result = json.loads(text)
+            if report:
+                write_page(self.out / REPORT, result, list(self._examples(result["images"], progress)))
+        return dataclasses.replace(outcome, result=result)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _refusal(self, sample: Sample, labels: LabelCounts) -> list[str]:
+        """Why a pair cannot be used, as far as its label and the image's header say; empty where it can, and is counted."""
+        own = LabelCounts(labels.space)
+        try:
+            self.system.check_size(sample, check_pair(sample, own, self.max_pixels))
+        except InputError as error:
+            return [str(error)]
+        labels.add(own)
+        return []
+
+    def _score(
+        self,
+        samples: Sequence[Sample],
+        log: Journal,
+        on_error: str,
+        merge: bool,
+        progress: Progress,
+        stop: Callable[[], bool],
+    ) -> Outcome:
+        todo: list[Sample] = []
+        for number, sample in enumerate(samples):
+            if stop():
+                return Outcome(None, 0, number - len(todo), (), stopped=True)
+            progress("comparing", number, len(samples))
+            if not self._is_done(sample, log):
+                todo.append(sample)
+        if merge and (missing := [sample for sample in todo if not log.find(sample.name)]):
+            raise InputError(
+                f"{self.out}: {len(missing)} of {counted(len(samples), 'image')} {'is' if len(missing) == 1 else 'are'} in no "
+                f"shard's log, the first is {missing[0]}. "
+                "Run the shards that are missing, or leave out --merge to score them now."
+            )
+        earlier, scored, stopped = len(samples) - len(todo), 0, False
+        failed: list[str] = []
+        with ThreadPoolExecutor(DECODERS) as decoders, OneByOne(IMAGES_AHEAD) as counter:
+
+            def decoded() -> Iterator[list[tuple[Sample, _Pair]]]:
+                nonlocal stopped
+                batch: list[tuple[Sample, _Pair]] = []
+                for sample, pair in zip(todo, _ahead(decoders, self._read, todo), strict=True):
+                    progress("scoring", earlier + scored + len(failed), len(samples))
+                    if stop():
+                        stopped = True
+                        return
+                    try:
+                        batch.append((sample, pair.result()))
+                    except InputError as error:
+                        if on_error == FAIL:
+                            raise
+                        failed.append(str(error))
+                        counter.add(log.add, {"path": sample.name, "status": ERROR, "error": str(error)})
+                    if len(batch) == self.system.batch:
+                        yield batch
+                        batch = []
+                if batch:
+                    yield batch
+
+            for batch, answers in in_order(self._answers, decoded(), self._threads):
+                for (sample, pair), answer in zip(batch, answers, strict=True):
+                    counter.add(self._count, sample, pair, answer, log)
+                    scored += 1
+        progress("scoring", earlier + scored + len(failed), len(samples))
+        return Outcome(None, scored, earlier + scored, tuple(failed), stopped)
+
+    def _answers(self, batch: Sequence[tuple[Sample, _Pair]]) -> list[Answer]:
+        return self.system([sample for sample, _ in batch], [pair.image for _, pair in batch])
+
+    def _label(self, sample: Sample, data: bytes) -> np.ndarray:
+        place = sample.label.place if sample.label else sample.name
+        return decode_label(place, data, self.dataset.space, self.max_pixels)
+
+    def _read(self, sample: Sample) -> _Pair:
+        data, label_data = sample.image_bytes(), sample.label_bytes()
+        image, label = sample.decode_image(data, self.max_pixels), self._label(sample, label_data)
+        compare_sizes(sample, image.shape[:2], label)
+        self.system.check_size(sample, label.shape)
+        return _Pair(image, label, {"image_sha256": _sha256(data), "label_sha256": _sha256(label_data)})
+
+    def _count(self, sample: Sample, pair: _Pair, answer: Answer, log: Journal) -> None:
+        """Adds the image's line to the log."""
+        space = self.dataset.space
+        label = pair.label
+        own = tuple(slice(side) for side in label.shape)  # padding is ignored, and outlines and their widths are the image's
+        predicted = answer.labels[own].astype(label.dtype)
+        confidence = None if answer.confidence is None else answer.confidence[own]
+        counts = ImageCounts.of(label, predicted, confidence, space.num_classes, space.ignore_label)
+        scored = int(counts.matrix.sum())
+        log.add(
+            {
+                "path": sample.name,
+                "status": OK,
+                **pair.digests,
+                "prediction_sha256": answer.sha256,
+                "size": label.shape,
+                "scored": scored,
+                "ignored": label.size - scored,
+                "padded": answer.padded,
+                **counts.as_json(),
+            }
+        )
+
+    def _is_done(self, sample: Sample, log: Journal) -> bool:
+        """Whether the log, or one of a shard, has this very image, label and prediction; then this log has the line too."""
+        line = log.find(sample.name)
+        if line is None or line["status"] != OK:
+            return False
+        try:
+            own = {
+                "image_sha256": _sha256(sample.image_bytes()),
+                "label_sha256": _sha256(sample.label_bytes()),
+                "prediction_sha256": self.system.fingerprint(sample),
+            }
+        except InputError:  # which scoring will meet again
+            return False
+        if any(line.get(key) != value for key, value in own.items()):
+            return False
+        log.add(line)
+        return True
+
+    def _result(self, log: Journal) -> dict[str, Any]:
+        names = sorted(sample.name for sample in self.dataset.samples)
+
+        def lines() -> Iterator[dict[str, Any]]:
+            return (line for name in names if (line := log.find(name)))
+
+        try:
+            return summarise(lines, self.dataset.space, self.switches, self.protocol)
+        except InputError as error:
+            raise InputError(f"{self.out}: {error}") from error
+
+    def _examples(self, scored: Iterable[Mapping[str, Any]], progress: Progress) -> Iterator[Example]:
+        """The worst images, some of the middle and the best, predicted once more."""
+        order = sorted((line["mean_iou"], line["path"]) for line in scored if line["mean_iou"] is not None)
+        middle = max(0, (len(order) - MIDDLE) // 2)
+        chosen = dict.fromkeys([*order[:WORST], *order[middle : middle + MIDDLE], *order[-BEST:]])
+        by_name = {sample.name: sample for sample in self.dataset.samples}
+        for number, (mean, name) in enumerate(chosen):
+            progress("drawing", number, len(chosen))
+            pair = self._read(by_name[name])
+            height, width = pair.label.shape
+            [answer] = self._answers([(by_name[name], pair)])
+            predicted = answer.labels[:height, :width]
+            yield Example(name, pair.image, pair.label, predicted, mean)
+        progress("drawing", len(chosen), len(chosen))
+
+
+def _ahead(pool: Executor, read: Callable[[Sample], _Pair], samples: Iterable[Sample]) -> Iterator[Future[_Pair]]:
+    """Each sample's pair, begun IMAGES_AHEAD samples before it is asked for."""
+    begun: deque[Future[_Pair]] = deque()
+    for sample in samples:
+        begun.append(pool.submit(read, sample))
+        if len(begun) > IMAGES_AHEAD:
+            yield begun.popleft()
+    while begun:
+        yield begun.popleft()
+
+
+def _named(space: LabelSpace) -> str:
+    names = ", ".join(space.names[:5]) + (", …" if space.num_classes > 5 else "")
+    return f"{counted(space.num_classes, 'class')} ({names})"

@@ -1,0 +1,89 @@
+"""HTML elements that escape what they are given."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dense_resnet.errors import spelt
+
+VOID = ("br", "img", "meta")  # elements without an end
+
+NONE = "–"
+
+
+class Html(str):
+    """Text that is markup already; all other is escaped."""
+
+    __slots__ = ()
+
+
+def element(name: str, /, *children: str | int, **attributes: str | float | None) -> Html:
+    """An element. Attributes that are None are left out; ``class_`` is class, ``aria_label`` is aria-label.
+
+    >>> element("p", "1 < 2, ", element("b", "really"), class_="note")
+    '<p class="note">1 &lt; 2, <b>really</b></p>'
+    """
+    start = name
+    for key, value in attributes.items():
+        if value is not None:
+            value = f"{value:.5g}" if isinstance(value, float) else value
+            start += f' {key.rstrip("_").replace("_", "-")}="{escaped(value)}"'
+    if name in VOID:
+        return Html(f"<{start}>")
+    return Html(f"<{start}>{_joined(children)}</{name}>")
+
+
+def escaped(value: object) -> str:
+    r"""Text as it stands between tags and in attributes; what no file can hold or no reader see, spelt out.
+
+    >>> escaped("<b>\0")
+    '&lt;b&gt;\\x00'
+    """
+    return html.escape(spelt(str(value)))
+
+
+def _joined(children: Iterable[str | int]) -> Html:
+    return Html("".join(child if isinstance(child, Html) else escaped(child) for child in children))
+
+
+def _percent(value: float | None, unit: str = "", digits: int = 2) -> str:
+    return NONE if value is None else f"{100 * value:.{digits}f}{unit}"
+
+
+def _between(interval: Sequence[float | None] | None) -> str:
+    if interval is None or None in interval:
+        return NONE
+    return f"{_percent(interval[0])}–{_percent(interval[1])}"
+
+
+def _scrolled(content: Html, label: str, *, tall: bool = False) -> Html:
+    """A box of its own for what may be wider than the page, which the keyboard can reach and scroll."""
+    return element("div", content, class_="scroll tall" if tall else "scroll", tabindex=0, role="region", aria_label=label)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: Iterable[int] = (), class_: str | None = None) -> Html:
+    """A table whose first cells are the rows' headers; the columns `texts` are not numbers."""
+    texts = {0, *texts}
+    kinds = [None if column in texts else "number" for column in range(len(head))]
+    heads = [element("th", cell, scope="col", class_=kind) for cell, kind in zip(head, kinds, strict=True)]
+    body = []
+    for first, *rest in rows:
+        cells = [element("td", cell, class_=kind) for cell, kind in zip(rest, kinds[1:], strict=True)]
+        body.append(element("tr", element("th", first, scope="row"), *cells))
+    return element("table", element("thead", element("tr", *heads)), element("tbody", *body), class_=class_)
+
+
+def _details(summary: str, content: Html) -> Html:
+    return element("details", element("summary", summary), content)
+
+
+def _hex(color: Sequence[int]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in color)
+
+
+def _named(entry: Mapping[str, Any], mark: str = "") -> Html:
+    """A class: its colour and its name."""
+    swatch = element("span", class_="swatch", style=f"background:{_hex(entry['color'])}", aria_hidden="true")
+    return element("span", swatch, element("bdi", entry["name"]), mark, class_="class")

@@ -1,0 +1,115 @@
+"""The pictures of the page: an image, its ground truth, its prediction and where they differ, side by side; a heat map.
+
+Labels become colours at full size and are then averaged down, so that thin errors of a large image fade instead of falling
+between the pixels that are shown.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from dense_resnet.errors import InputError
+from dense_resnet.image_io.decoding import opencv
+
+PANELS = ("image", "ground truth", "prediction", "errors")
+LONG_SIDE = 400  # pixels, of a panel
+GAP = 8  # pixels between panels
+STRIPE = 4  # pixels, of the hatching where the ground truth is the ignore label
+LIGHT, DARK = 214, 150  # greys of the hatching
+WRONG = (235, 20, 60)  # what errors are painted in
+QUALITY = 90  # of the JPEG files
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image to show."""
+
+    path: str  # as the result names it
+    image: np.ndarray  # uint8 [height, width, 3], RGB
+    label: np.ndarray  # [height, width] integers; what is no class is ignored
+    prediction: np.ndarray  # [height, width] integers
+    mean_iou: float | None  # of this image alone
+
+
+def panel_size(example: Example) -> tuple[int, int]:
+    """(width, height) of a panel in pixels: the example's proportions, LONG_SIDE at the longer side."""
+    height, width = example.label.shape
+    longest = max(height, width)
+    return max(1, round(width * LONG_SIDE / longest)), max(1, round(height * LONG_SIDE / longest))
+
+
+def example_panels(example: Example, colors: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """The panels of an example, in the order of PANELS.
+
+    Args:
+        example: what is shown.
+        colors: RGB of each class, 0..255.
+
+    Returns:
+        uint8 ``[height, width, 3]`` arrays of one size, RGB.
+
+    Raises:
+        InputError: the image, the label and the prediction differ in size.
+    """
+    shapes = example.image.shape[:2], example.label.shape, example.prediction.shape
+    if len(set(shapes)) > 1:
+        raise InputError(f"{example.path}: the image, the label and the prediction differ in size ({shapes}).")
+    size = panel_size(example)
+    ignored = (example.label < 0) | (example.label >= len(colors))
+    hidden = _resized(ignored.astype(np.float32), size)
+    wrong = _resized(((example.label != example.prediction) & ~ignored).astype(np.float32), size)
+    image = _resized(example.image, size)
+    grey = opencv().cvtColor(opencv().cvtColor(image, opencv().COLOR_RGB2GRAY), opencv().COLOR_GRAY2RGB)
+    pale = 90 + 0.6 * grey  # errors stand out from a weak image
+    return [
+        image,
+        _mixed(_colored(example.label, colors, size), _hatching(size), hidden),
+        _colored(example.prediction, colors, size),
+        _mixed(_mixed(pale, np.array(WRONG), wrong), _hatching(size), hidden),
+    ]
+
+
+def example_picture(example: Example, colors: Sequence[Sequence[int]]) -> bytes:
+    """The panels in a row, GAP apart, as a JPEG file. Arguments as :func:`example_panels`."""
+    panels = example_panels(example, colors)
+    gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)
+    row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
+    file = io.BytesIO()
+    Image.fromarray(row).save(file, "JPEG", quality=QUALITY, subsampling=0)  # halved colours would smear the labels
+    return file.getvalue()
+
+
+def heat_map(colors: np.ndarray) -> bytes:
+    """uint8 ``[height, width, 4]`` RGBA as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(colors).save(file, "PNG")
+    return file.getvalue()
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    cv2 = opencv()
+    smaller = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST))
+
+
+def _colored(labels: np.ndarray, colors: Sequence[Sequence[int]], size: tuple[int, int]) -> np.ndarray:
+    """Labels in their classes' colours; what is no class is the hatching's light grey."""
+    palette = np.array([*colors, (LIGHT,) * 3], np.uint8)
+    known = (labels >= 0) & (labels < len(colors))
+    return _resized(palette[np.where(known, labels, len(colors))], size)
+
+
+def _hatching(size: tuple[int, int]) -> np.ndarray:
+    """Diagonal stripes, ``[height, width, 1]``."""
+    stripes = np.add.outer(np.arange(size[1]), np.arange(size[0])) // STRIPE % 2
+    return np.where(stripes, LIGHT, DARK)[..., None]
+
+
+def _mixed(below: np.ndarray, above: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """`above` laid over `below` where `share` ``[height, width]`` is 1, mixed where it is less."""
+    return np.rint(below + (above - below.astype(np.float32)) * share[..., None]).astype(np.uint8)

@@ -1,0 +1,192 @@
+"""What an evaluation scores: a model, or a folder of predictions that were made elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dense_resnet.errors import InputError, counted, listed
+from dense_resnet.image_io import decoding
+from segmentation.data.label_files import decode_prediction
+from segmentation.data.label_space import LabelSpace
+from segmentation.data.layouts import IMAGE_ENDING
+from segmentation.data.samples import Sample
+from segmentation.data.source import without_suffix
+from segmentation.evaluation.numbering import outside_cause
+from segmentation.evaluation.results import PREDICTIONS
+from segmentation.prediction.options import NATIVE, Inference
+
+if TYPE_CHECKING:
+    from dense_resnet.inference.runner import Runner
+    from segmentation.saving.export.exported import Exported
+    from segmentation.saving.model_directory import SavedModel
+import hashlib
+from typing import TYPE_CHECKING
+
+MOST_WAYS = 3  # to name predictions, in one message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system says of one image."""
+
+    labels: np.ndarray  # [height, width], on the sample's pixels, or on the canvas that they were padded to
+    confidence: np.ndarray | None = None  # [height, width] float32, where there are probabilities
+    padded: int = 0  # pixels of the canvas beyond the image
+    sha256: str | None = None  # of the file that it was read from
+
+
+class ModelSystem:
+    """A model, asked anew for every image.
+
+    Args:
+        saved: what it is: of :func:`segmentation.load_model`, or exported.
+        runner: how it is run: of ``saved.runner()``.
+        inference: see :class:`segmentation.prediction.Inference`.
+        batch: images that the network takes at a time.
+    """
+
+    def __init__(self, saved: SavedModel | Exported, runner: Runner, inference: Inference, batch: int = 1) -> None:
+        if saved.space is None or saved.head is None:
+            raise InputError(f"{saved.path}: this is a backbone without a segmentation head: `extract` takes it.")
+        from segmentation.prediction.predictor import Predictor  # and TensorFlow, which a folder of predictions does not need
+
+        self._predictor = Predictor(runner, saved.head, inference, batch)
+        self.space, self.seams, self.batch = saved.space, self._predictor.seams, batch
+        self.described = {**saved.described, "precision": runner.precision, "batch": batch, "seams": self.seams}
+        self.inference: dict[str, Any] | None = dataclasses.asdict(inference)
+        self.size, self.upsample = inference.score, inference.upsample
+
+    def fingerprint(self, sample: Sample) -> str | None:
+        """What a line of the log depends on beyond image, label and protocol: nothing."""
+        return None
+
+    def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
+        """Raises an :class:`InputError` where the network takes no image of that (height, width)."""
+        self._predictor.check_size(sample.image, size)
+
+    def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
+        try:
+            predictions = self._predictor.many(pixels)
+        except InputError as error:
+            raise InputError(f"{', '.join(str(sample.image) for sample in samples)}: {error}") from error
+        return [Answer(one.labels, one.confidence, one.padded) for one in predictions]
+
+
+class FolderSystem:
+    """Predictions that another program wrote: one index PNG an image, under the sample's name, on the image's stored pixels.
+
+    `predict` writes them so: where the samples' images are turned by their EXIF rotation, predictions are turned with them.
+    It names them after the images' files, from whichever folder it was given; they are found under such names, too.
+
+    Args:
+        folder: with a PNG for each sample: see :func:`_find_predictions`.
+        space: of the predicted indices.
+        samples: that have to be there.
+        max_pixels: larger files are refused.
+
+    Raises:
+        InputError: predictions are missing; all are listed at once.
+    """
+
+    size, upsample, seams, batch = NATIVE, None, None, 1
+    inference: dict[str, Any] | None = None
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        space: LabelSpace,
+        samples: Sequence[Sample],
+        max_pixels: int = decoding.MAX_PIXELS,
+    ) -> None:
+        root = Path(folder)
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder of predictions.")
+        self.space, self._max_pixels = space, max_pixels
+        self.described: dict[str, Any] = {PREDICTIONS: str(root)}
+        if any(sample.exif == "apply" for sample in samples):
+            self.described["pixels"] = "stored"  # a log of before, which scored them as if upright, is another protocol's
+        self._paths = _find_predictions(root, samples)
+
+    def fingerprint(self, sample: Sample) -> str | None:
+        """The prediction file's digest."""
+        return _sha256(decoding.read_file(self._paths[sample.name]))
+
+    def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
+        """Predictions are there for any size."""
+
+    def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
+        return [self._answer(sample, image) for sample, image in zip(samples, pixels, strict=True)]
+
+    def _answer(self, sample: Sample, image: np.ndarray) -> Answer:
+        path = self._paths[sample.name]
+        data = decoding.read_file(path)
+        labels = decode_prediction(path, data, self._max_pixels)
+        turn = sample.orientation(sample.image_bytes(), self._max_pixels) if sample.exif == "apply" else 1
+        stored = decoding.as_stored(image, turn)
+        if labels.shape != stored.shape[:2]:
+            as_stored = "" if turn == 1 else f" as it is stored (it has EXIF rotation {turn}, which predictions are without)"
+            raise InputError(
+                f"{path}: the prediction is {_size(labels)} pixels, the image {_size(stored)}{as_stored}. "
+                "Labels are never resized: predict at the image's own size."
+            )
+        if (wrong := labels >= self.space.num_classes).any():
+            y, x = np.argwhere(wrong)[0]
+            raise InputError(
+                f"{path}: prediction value {labels[y, x]} ({np.count_nonzero(labels == labels[y, x])} px, first at y={y}, "
+                f"x={x}) is outside 0..{self.space.num_classes - 1}. {outside_cause(labels, self.space)}"
+            )
+        return Answer(decoding.upright(labels, turn), sha256=_sha256(data))
+
+
+def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
+    """The prediction of each sample, by the sample's name: files below `root`, all named in the first of these ways that fits.
+
+    1. ``<name>.png``
+    2. as the image's file is named from a folder around all of the images on; the innermost folder first
+    3. in one level, by the last part of the name, or of the image's file
+
+    Raises:
+        InputError: some are missing; all are listed at once.
+    """
+    ways = [[sample.name for sample in samples]]
+    for paths in _image_files(samples):
+        around = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path("/")
+        ways += [[without_suffix(path.relative_to(top).as_posix()) for path in paths] for top in (around, *around.parents)]
+    ways += [[Path(name).name for name in names] for names in ways]
+    unique = [names for names in dict.fromkeys(map(tuple, ways)) if len(set(names)) == len(names)] or [tuple(ways[0])]
+    found = [[(root / f"{name}.png").is_file() for name in names] for names in unique]
+    best = max(range(len(unique)), key=lambda way: sum(found[way]))  # the first of equals
+    if not all(found[best]):
+        missing = [
+            f"{root / name}.png: no such file" for name, there in zip(unique[best], found[best], strict=True) if not there
+        ]
+        others = ", ".join(f"{names[0]}.png" for names in unique[: MOST_WAYS + 1] if names != unique[best])
+        missed = f"{len(missing)} of {counted(len(samples), 'prediction')} {'is' if len(missing) == 1 else 'are'}"
+        also = f"\n  Nor are all of them there under other names, such as {others} for the first." if others else ""
+        raise InputError(f"{root}: {missed} missing.{listed(missing)}{also}")
+    return {sample.name: root / f"{name}.png" for sample, name in zip(samples, unique[best], strict=True)}
+
+
+def _image_files(samples: Sequence[Sample]) -> list[list[Path]]:
+    """What the samples' images are called as files, absolute; for those of records, what they may have been called."""
+    if all(sample.image.length is None for sample in samples):
+        return [[Path(os.path.abspath(sample.image.path)) for sample in samples]]
+    return [[Path(f"/{sample.name}{ending}.png") for sample in samples] for ending in ("", IMAGE_ENDING)]
+
+
+System = ModelSystem | FolderSystem
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

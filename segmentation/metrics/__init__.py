@@ -1,0 +1,138 @@
+"""Segmentation metrics as pure functions of one confusion matrix, in every convention of the field.
+
+`counts` is int64 ``[classes, classes]``: rows are the ground truth, columns the prediction; ignored pixels are not in it.
+With tp the diagonal, fn the rest of a row and fp the rest of a column, IoU = tp / (tp + fp + fn). Sums are exact integers;
+each figure is divided once, at the end, in float64.
+
+What is to become of a class that is not there is the whole disagreement between evaluators, and here a word:
+
+=============  ===========================================================================================
+absent         mean over
+=============  ===========================================================================================
+``exclude``    the classes that the ground truth or the prediction has (Cityscapes, mmseg, Keras, TensorFlow)
+``gt_only``    the classes that the ground truth has (detectron2)
+``zero``       all classes; one in neither counts 0 (ADE20K's own script)
+``one``        all classes; one in neither counts 1
+``nan``        all classes; one in neither makes the mean NaN (the VOC formula as it stands)
+=============  ===========================================================================================
+
+A class that is predicted but nowhere in the ground truth has IoU 0 and is in the mean, except under ``gt_only``.
+(``tests/segmentation/metrics/test_metrics.py`` holds each against that evaluator.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from dense_resnet.errors import InputError
+
+ABSENT = ("exclude", "gt_only", "zero", "one", "nan")
+SCOPES = ("dataset", "image", "image_class")
+
+
+def checked_counts(counts: np.ndarray) -> np.ndarray:
+    """`counts` as a square int64 matrix, or an :class:`InputError`."""
+    hint = " Give its .counts." if hasattr(counts, "counts") else ""
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not np.issubdtype(counts.dtype, np.integer):
+        raise InputError(f"counts must be a square integer matrix (not {counts.dtype} of shape {list(counts.shape)}).{hint}")
+    if counts.min(initial=0) < 0:
+        raise InputError(f"counts must not be negative (not {counts.min()}).")
+    return counts.astype(np.int64)
+
+
+def class_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool = True) -> np.ndarray:
+    """The IoU of each class that counts, in class order.
+
+    Args:
+        counts: ``[classes, classes]`` integers.
+        absent: one of ABSENT.
+        background: False leaves out class 0 (its pixels still count as errors of the others).
+
+    Returns:
+        float64 ``[classes]``; NaN where a class does not take part in the mean (or, under "nan", makes it NaN).
+    """
+    if absent not in ABSENT:
+        raise InputError(f"absent must be one of {', '.join(ABSENT)} (not {absent!r}).")
+    counts = checked_counts(counts)
+    hits, truth = np.diagonal(counts), counts.sum(axis=1)
+    union = truth + counts.sum(axis=0) - hits
+    iou = _divided(hits, union)
+    if absent == "gt_only":
+        iou[truth == 0] = np.nan
+    if absent in ("zero", "one"):
+        iou[union == 0] = float(absent == "one")
+    if not background:
+        iou[0] = np.nan
+    return iou
+
+
+def mean_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool = True) -> float:
+    """The mean IoU. Arguments as :func:`class_iou`; NaN where no class takes part.
+
+    >>> mean_iou([[9, 1, 0], [1, 3, 0], [0, 0, 0]])
+    0.7090909090909091
+    """
+    iou = class_iou(counts, absent, background=background)
+    if absent == "nan" and np.isnan(iou if background else iou[1:]).any():
+        return float("nan")
+    return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+
+
+def averaged_classes(counts: np.ndarray, absent: str = "exclude", *, background: bool = True) -> int:
+    """How many classes :func:`mean_iou` averages over."""
+    return int(np.isfinite(class_iou(counts, absent, background=background)).sum())
+
+
+def scoped_mean_iou(
+    matrices: Iterable[np.ndarray], scope: str = "dataset", absent: str = "exclude", *, background: bool = True
+) -> float:
+    """The mean IoU over the images' matrices.
+
+    Args:
+        matrices: one ``[classes, classes]`` an image.
+        scope: "dataset" adds the matrices first; "image" averages the images' mean IoUs; "image_class" averages over every
+            class of every image at once (torchmetrics).
+        absent, background: as :func:`class_iou`.
+    """
+    if scope not in SCOPES:
+        raise InputError(f"scope must be one of {', '.join(SCOPES)} (not {scope!r}).")
+    if scope == "dataset":
+        return mean_iou(np.sum([*map(checked_counts, matrices)], axis=0), absent, background=background)
+    of_image = mean_iou if scope == "image" else class_iou
+    each = [np.atleast_1d(of_image(matrix, absent, background=background)) for matrix in matrices]
+    values = np.concatenate([*each, np.empty(0)])
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def pixel_accuracy(counts: np.ndarray) -> float:
+    """Share of the pixels that are right."""
+    counts = checked_counts(counts)
+    return float(_divided(np.trace(counts), counts.sum()))
+
+
+def class_accuracy(counts: np.ndarray) -> np.ndarray:
+    """Share of each class's pixels that are right, ``[classes]`` float64; NaN where the ground truth lacks it."""
+    counts = checked_counts(counts)
+    return _divided(np.diagonal(counts), counts.sum(axis=1))
+
+
+def mean_accuracy(counts: np.ndarray) -> float:
+    """The mean of :func:`class_accuracy` over the classes that the ground truth has."""
+    accuracy = class_accuracy(counts)
+    return float(np.nanmean(accuracy)) if np.isfinite(accuracy).any() else float("nan")
+
+
+def frequency_weighted_iou(counts: np.ndarray) -> float:
+    """The classes' IoU, weighted by their share of the ground truth's pixels."""
+    counts = checked_counts(counts)
+    truth = counts.sum(axis=1)
+    return float(_divided(np.nansum(class_iou(counts) * truth), truth.sum()))
+
+
+def _divided(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Float64 quotients; NaN for nothing out of nothing."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.true_divide(numerator, denominator, dtype=np.float64))

@@ -1,0 +1,235 @@
+"""How far a mean IoU may be off because the images happened to be these: percentile intervals by the bootstrap.
+
+Images are drawn with replacement, as many as there are, 2,000 times; each draw's counts are added up and scored as the
+whole set's are; the interval holds the middle 95 % of those scores. Two systems are compared on the same draws, so what
+makes an image hard for both cancels out. B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", chapters 13 and
+16, https://doi.org/10.1201/9780429246593.
+
+A draw is a matter of positions, so the caller sorts the images (by name): then neither shards nor resuming change a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dense_resnet.errors import InputError
+from dense_resnet.planning.geometry import positive_integer
+from segmentation.metrics import ABSENT
+
+RESAMPLES = 2000
+FEWEST_IMAGES = 5  # from fewer there is neither an interval nor a p-value: their resamples are almost the same few
+LEVEL = 0.95  # share of the resamples within an interval
+_CHUNK = 250  # resamples at a time, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure of all images and the interval around it."""
+
+    value: float  # NaN for a class that no image has
+    low: float  # as high: NaN where fewer than FEWEST_IMAGES images bear on the figure
+    high: float
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Of the mean IoU and of each class's."""
+
+    mean: Interval
+    classes: tuple[Interval, ...]
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two systems' IoU on the same images, the first less the second."""
+
+    mean: Interval
+    classes: tuple[Interval, ...]
+    not_better: float  # share of the resamples in which the first system's mean IoU is not above the second's; NaN as p_value
+    p_value: float  # two-sided: how often resamples deny the sign of the difference, doubled; at most 1; NaN without interval
+    resamples: int
+    seed: int
+
+
+def class_sums(matrices: np.ndarray) -> np.ndarray:
+    """What IoU needs of confusion matrices.
+
+    Args:
+        matrices: ``[..., classes, classes]`` integers; rows are the ground truth.
+
+    Returns:
+        int64 ``[..., classes, 3]``: right pixels, those of the ground truth, those of the prediction.
+
+    >>> class_sums([[3, 1], [0, 2]]).tolist()
+    [[3, 4, 3], [2, 2, 3]]
+    """
+    matrices = np.asarray(matrices)
+    if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2] or not np.issubdtype(matrices.dtype, np.integer):
+        raise InputError(f"matrices must be [..., classes, classes] integers (not {_described(matrices)}).")
+    right = np.diagonal(matrices, axis1=-2, axis2=-1)
+    return np.stack([right, matrices.sum(axis=-1), matrices.sum(axis=-2)], axis=-1).astype(np.int64)
+
+
+def bootstrap_mean_iou(
+    sums: np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    absent: str = "exclude",
+    *,
+    background: bool = True,
+) -> Intervals:
+    """95 % percentile intervals of the dataset's mean IoU and of each class's IoU.
+
+    A class that a resample lacks is left out of its own interval there, and of the resample's mean as `absent` says.
+    There is no interval (NaN) of the mean from fewer than FEWEST_IMAGES images with scored pixels, and none of a class that
+    fewer images have.
+
+    Args:
+        sums: ``[images, classes, 3]`` integers, images in an order of their own: :func:`class_sums` of their matrices, or
+            boundary counts.
+        resamples: how many.
+        seed: of NumPy's default generator.
+        absent, background: as :func:`segmentation.metrics.class_iou`.
+
+    Raises:
+        InputError: no images, or another shape or type.
+
+    >>> sums = class_sums([[[9, 1], [2, 8]], [[6, 4], [1, 9]], [[10, 0], [3, 7]], [[8, 2], [2, 8]], [[7, 3], [0, 10]]])
+    >>> bootstrap_mean_iou(sums).mean
+    Interval(value=0.694..., low=0.647..., high=0.738...)
+    """
+    sums = _checked(sums)
+    value = _scores(sums.sum(axis=0), absent, background)
+    draws = [_scores(drawn, absent, background) for drawn in _resampled(sums, resamples, seed)]
+    intervals = _intervals(value, np.concatenate(draws), _images(sums[:, None], background))
+    return Intervals(intervals[0], intervals[1:], resamples, seed)
+
+
+def paired_bootstrap(
+    first: np.ndarray,
+    second: np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    absent: str = "exclude",
+    *,
+    background: bool = True,
+) -> Difference:
+    """Whether the first system is better than the second, by resamples of the images that both have scored.
+
+    The p-value is 2 (k + 1) / (resamples + 1), at most 1, where k resamples have a difference of 0 or of the rarer sign. There
+    is none (NaN) where the mean has no interval: see :func:`bootstrap_mean_iou`.
+
+    Args:
+        first, second: ``[images, classes, 3]`` integers, the same images in the same order.
+        resamples, seed, absent, background: as :func:`bootstrap_mean_iou`, whose draws these are too.
+
+    Raises:
+        InputError: as there, or the two differ in shape or in the ground truth's sums.
+
+    >>> first = class_sums([[[9, 1], [2, 8]], [[6, 4], [1, 9]], [[10, 0], [3, 7]], [[8, 2], [2, 8]], [[7, 3], [0, 10]]])
+    >>> second = class_sums([[[8, 2], [2, 8]], [[6, 4], [2, 8]], [[9, 1], [3, 7]], [[8, 2], [3, 7]], [[7, 3], [1, 9]]])
+    >>> paired_bootstrap(first, second).mean
+    Interval(value=0.0688..., low=0.0639..., high=0.0724...)
+    """
+    first, second = _checked(first), _checked(second)
+    if first.shape != second.shape:
+        raise InputError(f"both must have the same images and classes (not {list(first.shape)} and {list(second.shape)}).")
+    other = np.flatnonzero((first[..., 1] != second[..., 1]).any(axis=1))
+    if other.size:
+        raise InputError(
+            f"both must have scored the same ground truth ({other.size} images differ, the first is number {other[0]})."
+        )
+    pairs = np.stack([first, second], axis=1)
+    value = _difference(pairs.sum(axis=0), absent, background)
+    draws = [_difference(drawn, absent, background) for drawn in _resampled(pairs, resamples, seed)]
+    differences = np.concatenate(draws)
+    images = _images(pairs, background)
+    intervals = _intervals(value, differences, images)
+    means = differences[:, 0]
+    means = means[np.isfinite(means) & (images[0] >= FEWEST_IMAGES)]
+    not_better, not_worse = np.count_nonzero(means <= 0), np.count_nonzero(means >= 0)
+    return Difference(
+        mean=intervals[0],
+        classes=intervals[1:],
+        not_better=not_better / means.size if means.size else float("nan"),
+        p_value=min(1.0, 2 * (min(not_better, not_worse) + 1) / (means.size + 1)) if means.size else float("nan"),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _resampled(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """The sums over each resample's images, ``[some, ...]`` at a time."""
+    positive_integer("resamples", resamples)
+    images = len(sums)
+    flat = sums.reshape(images, -1).astype(np.float64)  # a matrix product of integers, exact below 2**53
+    generator = np.random.default_rng(seed)
+    for start in range(0, resamples, _CHUNK):
+        drawn = generator.integers(0, images, (min(_CHUNK, resamples - start), images))
+        drawn += np.arange(len(drawn))[:, None] * images
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        yield (times @ flat).reshape(-1, *sums.shape[1:])
+
+
+def _scores(sums: np.ndarray, absent: str, background: bool) -> np.ndarray:
+    """``[..., 1 + classes]``: the mean IoU and each class's, of ``[..., classes, 3]``, as :mod:`segmentation.metrics`."""
+    if absent not in ABSENT:
+        raise InputError(f"absent must be one of {', '.join(ABSENT)} (not {absent!r}).")
+    right, truth, found = np.moveaxis(sums, -1, 0)
+    union = truth + found - right
+    with np.errstate(invalid="ignore"):
+        iou = right / union
+    if absent == "gt_only":
+        iou[truth == 0] = np.nan
+    if absent in ("zero", "one"):
+        iou[union == 0] = float(absent == "one")
+    if not background:
+        iou[..., 0] = np.nan
+    averaged = np.isfinite(iou)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(averaged, iou, 0).sum(axis=-1) / averaged.sum(axis=-1)
+    if absent == "nan":
+        mean = np.where((averaged if background else averaged[..., 1:]).all(axis=-1), mean, np.nan)
+    return np.concatenate([mean[..., None], iou], axis=-1)
+
+
+def _difference(pairs: np.ndarray, absent: str, background: bool) -> np.ndarray:
+    first, second = np.moveaxis(_scores(pairs, absent, background), -2, 0)
+    return np.asarray(first - second)
+
+
+def _images(sums: np.ndarray, background: bool) -> np.ndarray:
+    """How many images bear on each figure of :func:`_scores`, of ``[images, systems, classes, 3]``."""
+    has: np.ndarray = (sums > 0).max(axis=(1, 3))
+    any_class = has[:, 0 if background else 1 :].any(axis=1, keepdims=True)
+    return np.asarray(np.concatenate([any_class, has], axis=1).sum(axis=0))
+
+
+def _intervals(value: np.ndarray, draws: np.ndarray, images: np.ndarray) -> tuple[Interval, ...]:
+    """One for each column of ``[resamples, figures]``, over the resamples that have a figure.
+
+    `images` is how many bear on each.
+    """
+    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    made = []
+    for own, column, number in zip(value, draws.T, images, strict=True):
+        there = column[np.isfinite(column) & (number >= FEWEST_IMAGES)]
+        low, high = np.quantile(there, ends) if there.size else (np.nan, np.nan)
+        made.append(Interval(float(own), float(low), float(high)))
+    return tuple(made)
+
+
+def _checked(sums: np.ndarray) -> np.ndarray:
+    sums = np.asarray(sums)
+    if sums.ndim != 3 or sums.shape[2] != 3 or not len(sums) or not np.issubdtype(sums.dtype, np.integer):
+        raise InputError(f"sums must be [images, classes, 3] integers, of one image at least (not {_described(sums)}).")
+    return sums
+
+
+def _described(array: np.ndarray) -> str:
+    return f"{array.dtype} of shape {list(array.shape)}"

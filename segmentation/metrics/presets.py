@@ -1,0 +1,100 @@
+"""What an evaluation does where evaluators disagree, as named switches, and each evaluator's own setting of them.
+
+=================  ==========================================================================================
+preset             the evaluator
+=================  ==========================================================================================
+``voc``            PASCAL VOC's VOCevalseg.m: mean over all classes; one that is nowhere makes the mean NaN
+``cityscapes``     cityscapesScripts' evalPixelLevelSemanticLabeling: classes that are nowhere are left out
+``mmseg``          MMSegmentation's IoUMetric: ``nanmean``, so the same (in float32)
+``keras``          keras.metrics.MeanIoU: classes without a count are left out (in float32)
+``tf``             tf.compat.v1.metrics.mean_iou: the same
+``detectron2``     detectron2's SemSegEvaluator: only classes that the ground truth has, so that a class which is
+                   predicted but absent lowers the others' IoU alone
+``ade20k``         the ADE20K scene parsing benchmark's script: mean over all classes; one that is nowhere counts 0
+``torchmetrics``   torchmetrics.segmentation.MeanIoU: the mean over every class of every image that either map has
+``deeplab``        DeepLab's eval.py: tf's mean on the padded canvas, whose padding is ignored, by align_corners
+=================  ==========================================================================================
+
+All but the last score label maps and say nothing of how logits become pixels, so they keep this library's own way: native
+size, and align_corners, which puts each feature cell on its pixel.
+(``tests/segmentation/metrics/test_presets.py`` holds each against that evaluator.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dense_resnet.errors import InputError
+from segmentation.metrics import ABSENT, SCOPES, scoped_mean_iou
+
+SIZES = ("native", "input")
+UPSAMPLES = ("align_corners", "half_pixel", "legacy")
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Where evaluators disagree. The defaults are this library's definition.
+
+    Raises:
+        InputError: a value that is none of those allowed.
+
+    >>> Switches(absent="one").scope
+    'dataset'
+    """
+
+    absent: str = "exclude"  # what becomes of a class that is not there: see segmentation.metrics
+    scope: str = "dataset"  # mean over classes of all images' counts; or over images; or over images and classes at once
+    background: bool = True  # False leaves class 0 out of the mean
+    size: str = "native"  # score pixels of the image as it came, or of the network's padded input
+    upsample: str = "align_corners"  # of the logits; legacy is TensorFlow 1's bilinear without align_corners
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("absent", ABSENT), ("scope", SCOPES), ("size", SIZES), ("upsample", UPSAMPLES)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)} (not {value!r}).")
+        if not isinstance(self.background, bool):
+            raise InputError(f"background must be True or False (not {self.background!r}).")
+
+
+PRESETS: dict[str, Switches] = {
+    "voc": Switches(absent="nan"),
+    "cityscapes": Switches(),
+    "mmseg": Switches(),
+    "keras": Switches(),
+    "tf": Switches(),
+    "detectron2": Switches(absent="gt_only"),
+    "ade20k": Switches(absent="zero"),
+    "torchmetrics": Switches(scope="image_class"),
+    "deeplab": Switches(size="input"),
+}
+
+
+def preset(name: str) -> Switches:
+    """The switches of an evaluator.
+
+    Raises:
+        InputError: no preset has that name; the message lists them.
+
+    >>> preset("ade20k")
+    Switches(absent='zero', scope='dataset', background=True, size='native', upsample='align_corners')
+    """
+    if name not in PRESETS:
+        raise InputError(f"a preset must be one of {', '.join(PRESETS)} (not {name!r}).")
+    return PRESETS[name]
+
+
+def mean_iou_under(matrices: Iterable[np.ndarray], switches: Switches) -> float:
+    """The mean IoU as `switches` has it.
+
+    Args:
+        matrices: one ``[classes, classes]`` an image, counted at the size and from the upsampling that `switches` names.
+        switches: of those only absent, scope and background matter here.
+
+    >>> mean_iou_under([[[3, 1], [0, 4]], [[6, 2], [0, 0]]], preset("torchmetrics"))  # (3/4 + 4/5 + 3/4 + 0) / 4
+    0.575
+    """
+    return scoped_mean_iou(matrices, switches.scope, switches.absent, background=switches.background)

@@ -1,0 +1,300 @@
+"""Labelling a folder of images: an index PNG an image, and what else is asked for.
+
+    OUT/<relative path without extension>.png                         what `evaluate --predictions` reads
+    OUT/<relative path without extension>.overlay.jpg                 the labels over the image, to look at
+    OUT/<relative path without extension>.probabilities.safetensors   `probabilities`, float16 [height, width, classes]
+    OUT/predictions.jsonl, protocol.json                              what is done, and how: a run that was killed goes on
+
+A photograph with an EXIF rotation is turned upright for the network, and its labels and probabilities are turned back, so
+that they lie on the pixels as they are stored; the overlay stays upright.
+(``tests/segmentation/prediction/test_label_images.py``)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from dense_resnet.checkpoints.containers import safetensors
+from dense_resnet.errors import InputError, UnreadableError, counted, listed
+from dense_resnet.image_io import decoding, discovery
+from dense_resnet.image_io.discovery import Found
+from dense_resnet.jobs import atomic_files, journal
+from dense_resnet.jobs.journal import ERROR, FAIL, OK, Journal
+from dense_resnet.jobs.pipeline import in_order
+from dense_resnet.planning.geometry import positive_integer
+from segmentation.data.label_files import encode_label
+from segmentation.data.source import without_suffix
+from segmentation.prediction.options import Inference
+
+if TYPE_CHECKING:
+    from dense_resnet.inference.runner import Runner
+    from segmentation.prediction.predictor import Prediction
+    from segmentation.saving.export.exported import Exported
+    from segmentation.saving.model_directory import SavedModel
+
+FORMAT = 1
+LOG, PROTOCOL = "predictions", "protocol.json"
+KINDS = LABELS, OVERLAY, PROBABILITIES = ".png", ".overlay.jpg", ".probabilities.safetensors"
+OPACITY = 0.55  # of the classes' colours over the image
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    written: int  # images, in this run
+    total: int  # images of this run that now have labels
+    failed: tuple[str, ...]  # messages
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An image to be labelled."""
+
+    image: Found
+    pixels: np.ndarray  # [height, width, 3] uint8, upright
+    orientation: int  # EXIF's, 1 to 8
+    sha256: str  # of the file
+
+
+class Labelling:
+    """A model and the folder that labels go to.
+
+    Args:
+        saved: the model: of :func:`segmentation.load_model`, or exported.
+        runner: how it is run: of ``saved.runner()``.
+        out: the folder; it must not hold the images.
+        inference: see :class:`Inference`.
+        shard: (i, n) takes every n-th image from the i-th on.
+        overlay: also writes a picture of the labels over the image.
+        probabilities: also writes those of every class.
+        max_pixels: larger images are refused.
+        batch: images that the network takes at a time.
+        threads: batches that are computed at the same time.
+    """
+
+    def __init__(
+        self,
+        saved: SavedModel | Exported,
+        runner: Runner,
+        out: str | os.PathLike[str],
+        inference: Inference,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        overlay: bool = False,
+        probabilities: bool = False,
+        max_pixels: int = decoding.MAX_PIXELS,
+        batch: int = 1,
+        threads: int = 1,
+    ) -> None:
+        if saved.space is None or saved.head is None:
+            raise InputError(f"{saved.path}: this is a backbone without a segmentation head: `extract` takes it.")
+        from segmentation.prediction.predictor import Predictor  # and TensorFlow
+
+        self._predictor = Predictor(runner, saved.head, inference, batch)
+        self._batch, self._threads = batch, positive_integer("threads", threads)
+        self.space, self.out, self.shard, self.max_pixels = saved.space, Path(out), shard, max_pixels
+        self.seams = self._predictor.seams
+        self._kinds = [LABELS, *([OVERLAY] if overlay else []), *([PROBABILITIES] if probabilities else [])]
+        self.protocol = {
+            "format": FORMAT,
+            "system": {**saved.described, "precision": runner.precision, "batch": batch},
+            "classes": saved.space.names,
+            "inference": dataclasses.asdict(inference),
+        }
+
+    def path_of(self, image: Found, kind: str = LABELS) -> Path:
+        """Where the labels of `image` go, or its OVERLAY or PROBABILITIES."""
+        return target_of(image, self.out, kind)
+
+    def run(
+        self,
+        found: Sequence[Found],
+        *,
+        on_error: str = FAIL,
+        progress: Progress = lambda what, done, total: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Outcome:
+        """Labels what an earlier run has not.
+
+        Args:
+            found: of :func:`dense_resnet.image_io.discovery.find_images`.
+            on_error: "fail" stops at a bad image, and checks every header first; "skip" lists it and goes on.
+            progress, stop: as :meth:`segmentation.evaluation.Evaluation.run`.
+
+        Raises:
+            InputError: a bad image under "fail", two images whose labels would have one name, an unusable folder, or logits
+                that are not finite.
+        """
+        journal.check_on_error(on_error)
+        check_targets(found, self.out)
+        index, count = self.shard
+        found = list(found)[index::count]
+        if on_error == FAIL:
+            bad = []
+            for number, image in enumerate(found):
+                if stop():
+                    return Outcome(0, 0, (), stopped=True)
+                progress("checking", number, len(found))
+                try:
+                    self._predictor.check_size(image.path, decoding.check_image(image.path, self.max_pixels).size)
+                except InputError as error:
+                    bad.append(str(error))
+            if bad:
+                raise InputError(
+                    f"{len(bad):,} of {counted(len(found), 'image')} cannot be used; nothing was computed. "
+                    f"--on-error skip leaves them out.{listed(bad)}"
+                )
+        atomic_files.probe_folder(self.out)
+        with journal.locked(self.out, shared=count > 1):
+            targets = (self.path_of(image, kind) for image in found for kind in KINDS)
+            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG, targets)
+            with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
+                return self._label_all(found, log, on_error, progress, stop)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _label_all(
+        self,
+        found: Sequence[Found],
+        log: Journal,
+        on_error: str,
+        progress: Progress,
+        stop: Callable[[], bool],
+    ) -> Outcome:
+        written = total = 0
+        stopped = False
+        failed: list[str] = []
+
+        def decoded() -> Iterator[list[_Ready]]:
+            nonlocal total, stopped
+            batch: list[_Ready] = []
+            for image in found:
+                progress("labelling", total + len(failed), len(found))
+                if stop():
+                    stopped = True
+                    return
+                try:
+                    data = decoding.read_file(image.path)
+                    sha256 = _sha256(data)
+                    if self._is_done(image, sha256, log):
+                        total += 1
+                        continue
+                    pixels = decoding.decode_image(image.path, data, max_pixels=self.max_pixels)
+                    self._predictor.check_size(image.path, pixels.shape[:2])
+                except InputError as error:
+                    if on_error == FAIL:
+                        raise
+                    failed.append(str(error))
+                    self._fail(image, error, log)
+                    continue
+                turned = decoding.orientation_of(image.path, data, self.max_pixels)
+                batch.append(_Ready(image, pixels, turned, sha256))
+                if len(batch) == self._batch:
+                    yield batch
+                    batch = []
+            if batch:
+                yield batch
+
+        for batch, predictions in in_order(self._predict, decoded(), self._threads):
+            for ready, prediction in zip(batch, predictions, strict=True):
+                earlier = self._written(ready.image, log)
+                written_now = self._write(ready, prediction)
+                for kind in earlier.keys() - written_now.keys():  # of what the image was before
+                    self.path_of(ready.image, kind).unlink(missing_ok=True)
+                log.add({"path": ready.image.relative, "status": OK, "sha256": ready.sha256, "files": written_now})
+                written, total = written + 1, total + 1
+        progress("labelling", total + len(failed), len(found))
+        return Outcome(written, total, tuple(failed), stopped)
+
+    def _is_done(self, image: Found, sha256: str, log: Journal) -> bool:
+        """Whether the log, or one of a shard, has this very image, with all its files; then this log has the line too."""
+        line = log.find(image.relative)
+        if line is None or line.get("sha256") != sha256:
+            return False
+        digests = self._written(image, log)
+        if not all(kind in digests and self._holds(image, kind, digests[kind]) for kind in self._kinds):
+            return False
+        log.add(line)
+        return True
+
+    def _written(self, image: Found, log: Journal) -> dict[str, str]:
+        """Digests of the files that an earlier run has made of `image`, by kind."""
+        line = log.find(image.relative)
+        return dict(line.get("files", {})) if line is not None else {}
+
+    def _holds(self, image: Found, kind: str, digest: str) -> bool:
+        with contextlib.suppress(UnreadableError):
+            return _sha256(decoding.read_file(self.path_of(image, kind))) == digest
+        return False
+
+    def _predict(self, batch: Sequence[_Ready]) -> list[Prediction]:
+        try:
+            return self._predictor.many([ready.pixels for ready in batch], keep_probabilities=PROBABILITIES in self._kinds)
+        except InputError as error:
+            raise InputError(f"{', '.join(str(ready.image.path) for ready in batch)}: {error}") from error
+
+    def _write(self, ready: _Ready, prediction: Prediction) -> dict[str, str]:
+        """Writes what is asked for; gives the files' digests by kind."""
+        image, pixels, orientation = ready.image, ready.pixels, ready.orientation
+        if prediction.probabilities is not None:
+            values = decoding.as_stored(prediction.probabilities.astype(np.float16), orientation)
+            safetensors.write(self.path_of(image, PROBABILITIES), {"probabilities": values}, {"classes": self.space.names})
+        if OVERLAY in self._kinds:
+            blended = (1 - OPACITY) * pixels + OPACITY * self.space.colored(prediction.labels)
+            picture = io.BytesIO()
+            Image.fromarray(np.rint(blended).astype(np.uint8)).save(picture, "JPEG", quality=90)
+            atomic_files.write_bytes(self.path_of(image, OVERLAY), picture.getvalue())
+        atomic_files.write_bytes(
+            self.path_of(image), encode_label(decoding.as_stored(prediction.labels, orientation), self.space)
+        )
+        return {kind: _sha256(decoding.read_file(self.path_of(image, kind))) for kind in self._kinds}
+
+    def _fail(self, image: Found, error: InputError, log: Journal) -> None:
+        """Records a bad image; labels of what it was before do not stay, but where nobody can say what it is now."""
+        earlier = self._written(image, log)
+        if earlier and isinstance(error, UnreadableError):
+            return
+        for kind in earlier:
+            self.path_of(image, kind).unlink(missing_ok=True)
+        log.add({"path": image.relative, "status": ERROR, "error": str(error)})
+
+
+def target_of(image: Found, out: Path, kind: str = LABELS) -> Path:
+    """Where the labels of `image` go in the folder `out`, or its OVERLAY or PROBABILITIES."""
+    return out / f"{without_suffix(image.relative)}{kind}"
+
+
+def check_targets(found: Sequence[Found], out: Path) -> None:
+    """Refuses, before any work and without TensorFlow, a folder that the labels of some images cannot go to.
+
+    Raises:
+        InputError: it is not a folder or holds the images, two images would have labels of one name, or a name is too long.
+    """
+    atomic_files.check_folder(out)
+    discovery.check_apart(found, out)
+    owners: dict[Path, Found] = {}
+    for image in found:
+        other = owners.setdefault(target_of(image, out), image)
+        if other is not image:
+            raise InputError(f"the labels of {other.path} and {image.path} would both be {target_of(image, out)}. Rename one.")
+        if not atomic_files.name_fits(target_of(image, out, PROBABILITIES)):
+            raise InputError(f"{image.path}: the name is too long for a file name with {PROBABILITIES} behind it.")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,302 @@
+"""From an image of any size to a class for each of its pixels.
+
+    pad -> network -> enlarge the logits on the padded canvas -> crop -> highest class
+
+An image is padded at the bottom and on the right with 0 after preprocessing, the mean colour, to exactly `size`; one that
+is larger to its own next 32n+1. The answer does not depend on that, but for models whose head reads the whole canvas
+(``canvas="padded"``, see :mod:`segmentation.heads.plan`): there is a warning where an image fills little of it. Logits are
+enlarged with align_corners on that canvas, where each cell sits exactly on its pixel. What was scaled before the network has
+its logits brought back by half-pixel bilinear. Scales and mirror images average their class probabilities, as DeepLab does,
+but mirrored at scale 1 too. Logits that are not finite are an error, not class 0.
+
+Sliding windows lie on the output-stride grid and overlap. Each cell's logits come from the window that it is deepest in,
+and the map is enlarged whole. So where the receptive field fits the overlap, the logits are those of the image run whole;
+elsewhere :attr:`Predictor.seams` says why not. (``tests/segmentation/prediction/test_predictor.py``)
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet.errors import InputError
+from dense_resnet.inference.runner import CELLS, Runner
+from dense_resnet.planning import geometry
+from segmentation.heads.plan import PADDED, SKIP_STRIDE, HeadPlan
+from segmentation.prediction.options import INPUT, USUAL, Inference
+
+OVERLAP = 1 / 3  # of a window with the next, at least
+LEAST_FILLED = 0.5  # share of its canvas that an image fills, where the head reads all of it
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's answer."""
+
+    labels: np.ndarray  # [height, width] uint8, or uint16 above 256 classes
+    confidence: np.ndarray  # [height, width] float32: the probability of that class
+    padded: int  # pixels of the canvas beyond the image; 0 where several runs were averaged
+    probabilities: np.ndarray | None = None  # [height, width, classes] float32, where asked for
+
+
+class Predictor:
+    """A network ready to run on images of any size.
+
+    Args:
+        runner: the network; it gives cells.
+        head: of the network.
+        inference: see :class:`Inference`.
+        batch: canvases that the network takes at a time; the last bits of its answers may depend on it.
+
+    Raises:
+        InputError: the inference has values that cannot be or that the runner does not take, or the network takes no RGB.
+
+    >>> from dense_resnet import Backbone
+    >>> from segmentation.model import SegmentationModel
+    >>> model = SegmentationModel(Backbone("resnet_v1_18", output_stride=16), num_classes=5, head="fcn")
+    >>> Predictor(model.runner("float32"), model.head, Inference(size=65))(np.zeros((40, 60, 3), np.uint8)).labels.shape
+    (40, 60)
+    """
+
+    def __init__(self, runner: Runner, head: HeadPlan, inference: Inference = USUAL, batch: int = 1) -> None:
+        self.plan, self.head, self.inference = runner.plan, head, inference
+        self.batch = geometry.positive_integer("batch", batch)
+        inference.check(self.plan.nominal_stride)
+        if self.plan.in_channels != 3:
+            raise InputError(f"images have 3 channels, this network takes {self.plan.in_channels}.")
+        self._runner = runner
+        self._canvas_counts = head.canvas == PADDED and head.image_projection is not None
+        size, maps = tf.TensorSpec([2], tf.int32), tf.TensorSpec([None, None, head.num_classes], tf.float32)
+        self._enlarged = tf.function(self._enlarged_of, [maps, size, size], autograph=False)
+        self._highest = tf.function(self._highest_of, [maps], autograph=False)
+
+    def __call__(self, image: np.ndarray, *, keep_probabilities: bool = False) -> Prediction:
+        """The class of every pixel of one image: see :meth:`many`."""
+        return self.many([image], keep_probabilities=keep_probabilities)[0]
+
+    def many(self, images: Sequence[np.ndarray], *, keep_probabilities: bool = False) -> list[Prediction]:
+        """The class of every pixel of some images; calls from several threads may run at once.
+
+        Args:
+            images: uint8 RGB ``[height, width, 3]``, of any sizes. Those of equal canvases go through the network together,
+                up to `batch` of them, which is filled up where they are fewer: an answer does not depend on its company.
+            keep_probabilities: also hands out those of all classes.
+
+        Raises:
+            InputError: logits are not finite.
+        """
+        if self.inference.averages:
+            return [self._averaged(image, keep_probabilities) for image in images]
+        answers = []
+        side = self.inference.size
+        for image, logits in zip(images, self._logits([(image, side) for image in images]), strict=True):
+            labels, confidence = self._highest(logits)
+            kept = tf.nn.softmax(logits).numpy() if keep_probabilities else None
+            height, width = self._canvas(image.shape[:2], side)
+            answers.append(
+                Prediction(labels.numpy(), confidence.numpy(), height * width - image.shape[0] * image.shape[1], kept)
+            )
+        return answers
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """Logits at the image's own scale, not mirrored: ``[height, width, classes]`` float32."""
+        return np.asarray(self._logits([(image, self.inference.size)])[0].numpy())
+
+    def check_size(self, place: object, size: Sequence[int]) -> None:
+        """Whether the network takes an image of that (height, width), which one that was exported for one canvas may not.
+
+        Args:
+            place: what the message calls the image.
+
+        Raises:
+            InputError: it does not.
+        """
+        only = self._runner.side
+        if only is None:
+            return
+        for scale in self.inference.scales:
+            window = self._window(self._canvas(_scaled_size(size, scale), self._side(scale)))
+            if window != (only, only):
+                tiles = f"--tile {only} cuts it into windows, " if self.inference == Inference(size=only) else ""
+                raise InputError(
+                    f"{place}: its {size[1]}x{size[0]} pixels run at {window[1]}x{window[0]}, and this network was exported "
+                    f"for {only}x{only} alone: {tiles}`export --size dynamic` writes one that takes any."
+                )
+
+    @property
+    def seams(self) -> str | None:
+        """Why sliding windows may differ from the image run whole; None where they do not (to 1e-5), or there are none."""
+        if self.inference.tile is None:
+            return None
+        plan = self.plan
+        overlap = self.inference.tile - _step(self.inference.tile, plan.output_stride)
+        if self.head.image_projection is not None:
+            return f"the head takes the mean of each window of {self.inference.tile} pixels, not of the image"
+        if plan.receptive_field > overlap:
+            return f"windows overlap by {overlap} pixels, and a cell sees {plan.receptive_field}"
+        return None
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _averaged(self, image: np.ndarray, keep_probabilities: bool) -> Prediction:
+        """Over scales and mirror images."""
+        total = np.zeros((*image.shape[:2], self.head.num_classes), np.float32)
+        for logits in self._runs(image):
+            total += tf.nn.softmax(logits).numpy()
+        probabilities = total / (len(self.inference.scales) * (1 + self.inference.flip))
+        labels = np.argmax(probabilities, axis=-1)
+        confidence = np.take_along_axis(probabilities, labels[..., None], axis=-1)[..., 0]
+        return Prediction(labels.astype(self.head.label_dtype), confidence, 0, probabilities if keep_probabilities else None)
+
+    def _runs(self, image: np.ndarray) -> Iterator[tf.Tensor]:
+        """The logits of each scale, then of its mirror image, on the image's own pixels."""
+        own = image.shape[:2]
+        for scale in self.inference.scales:
+            scaled = _scaled(image, scale)
+            for mirrored in (False, True) if self.inference.flip else (False,):
+                logits = self._logits([(scaled[:, ::-1] if mirrored else scaled, self._side(scale))])[0]
+                logits = logits[:, ::-1] if mirrored else logits
+                yield logits if scaled is image else tf.image.resize(logits, own)  # half-pixel bilinear
+
+    def _logits(self, wanted: Sequence[tuple[np.ndarray, int]]) -> list[tf.Tensor]:
+        """Logits on the pixels of each (image, least side of its canvas)."""
+        canvases = [self._canvas(image.shape[:2], side) for image, side in wanted]
+        if self._canvas_counts and not self.inference.tile:
+            self._warn_of_padding([image.shape[:2] for image, _ in wanted], canvases)
+        if self.inference.tile:
+            cells = [self._tiled(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)]
+        else:
+            cells = self._cells([(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)])
+        whole = self.inference.score == INPUT
+        return [
+            self._enlarged(own, canvas, canvas if whole else image.shape[:2])
+            for own, canvas, (image, _) in zip(cells, canvases, wanted, strict=True)
+        ]
+
+    def _warn_of_padding(self, sizes: Sequence[tuple[int, ...]], canvases: Sequence[tuple[int, int]]) -> None:
+        """Warns once of an image that fills little of its canvas."""
+        for (height, width), (rows, columns) in zip(sizes, canvases, strict=True):
+            if height * width < LEAST_FILLED * rows * columns:
+                self._canvas_counts = False
+                fitting = geometry.aligned_size(max(height, width), self.plan.nominal_stride)
+                warnings.warn(
+                    f"an image of {width}x{height} pixels fills {height * width / (rows * columns):.0%} of its canvas of "
+                    f"{columns}x{rows}, and this model's head reads all of it, as its training elsewhere did: answers depend "
+                    f"on the canvas. A size nearer to the images, such as {fitting}, or to its training crop may serve better.",
+                    stacklevel=4,
+                )
+                return
+
+    def _cells(self, wanted: Sequence[tuple[np.ndarray, tuple[int, int]]]) -> list[np.ndarray]:
+        """Logits ``[rows, columns, classes]``, one a cell, of each (image, its canvas)."""
+        found: list[np.ndarray | None] = [None] * len(wanted)
+        for canvas in dict.fromkeys(canvas for _, canvas in wanted):
+            alike = [number for number, (_, own) in enumerate(wanted) if own == canvas]
+            for start in range(0, len(alike), self.batch):
+                numbers = alike[start : start + self.batch]
+                pixels = np.zeros((self.batch, *canvas, 3), np.uint8)
+                sizes = np.zeros((self.batch, 2), np.int32)
+                for place, number in enumerate(numbers):
+                    image = wanted[number][0]
+                    sizes[place] = height, width = image.shape[:2]
+                    pixels[place, :height, :width] = image
+                cells = self._runner(pixels, sizes, (CELLS,))[CELLS]
+                for place, number in enumerate(numbers):
+                    found[number] = _finite(cells[place])
+        return [cells for cells in found if cells is not None]
+
+    def _tiled(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+        """The whole canvas's cells, each from the window that it is deepest in: later windows write over earlier ones."""
+        head, grid = self.head, self.plan.output_stride
+        stride = SKIP_STRIDE if head.skip else grid  # pixels between two cells of the logits
+        height, width = window = self._window(canvas)
+        rows, columns = (_shares(*axis, grid, stride) for axis in zip(canvas, window, strict=True))
+        whole = np.empty((*((side - 1) // stride + 1 for side in canvas), head.num_classes), np.float32)
+        windows = list(itertools.product(rows, columns))
+        parts = [(image[top : top + height, left : left + width], (height, width)) for (top, _), (left, _) in windows]
+        for ((top, row), (left, column)), cells in zip(windows, self._cells(parts), strict=True):
+            own = cells[row - top // stride :, column - left // stride :]
+            whole[row : row + own.shape[0], column : column + own.shape[1]] = own
+        return whole
+
+    def _side(self, scale: float) -> int:
+        """The least side of an image's canvas at that scale."""
+        return geometry.aligned_size(round((self.inference.size - 1) * scale) + 1, self.plan.nominal_stride)
+
+    def _window(self, canvas: tuple[int, int]) -> tuple[int, int]:
+        """What the network is given of a canvas at a time."""
+        height, width = (min(side, self.inference.tile or side) for side in canvas)
+        return height, width
+
+    def _canvas(self, size: tuple[int, ...], side: int) -> tuple[int, int]:
+        """Exactly `side`, or the image's own next aligned size where it is larger."""
+        height, width = self.plan.aligned_size((size[0], size[1]))
+        return max(side, height), max(side, width)
+
+    def _enlarged_of(self, cells: tf.Tensor, canvas: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        """Logits on the canvas's pixels, cropped to `kept`."""
+        if self.inference.upsample == "half_pixel":
+            pixels = tf.image.resize(cells, canvas)
+        else:
+            exact = self.inference.upsample == "align_corners"
+            pixels = tf.raw_ops.ResizeBilinear(images=cells[None], size=canvas, align_corners=exact)[0]
+        return pixels[: kept[0], : kept[1]]
+
+    def _highest_of(self, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(classes, their probabilities); the lowest class on ties, which top_k promises and argmax does not."""
+        highest, labels = tf.math.top_k(logits, 1)
+        return tf.cast(labels[..., 0], self.head.label_dtype), 1 / tf.reduce_sum(tf.exp(logits - highest), axis=-1)
+
+
+def _finite(cells: np.ndarray) -> np.ndarray:
+    if not np.isfinite(cells).all():
+        raise InputError(
+            "the network's logits are not finite (NaN or infinite). Are the weights sound, and was the model trained "
+            "with this preprocessing?"
+        )
+    return cells
+
+
+def window_starts(length: int, window: int, grid: int) -> list[int]:
+    """Where windows begin along an axis: on multiples of `grid`, and the last ends where the axis does.
+
+    Args:
+        length: of the axis, in pixels; 1 more than a multiple of `grid`, as is `window`.
+        window: pixels, at most `length`.
+        grid: pixels.
+
+    >>> window_starts(1025, 513, 16), window_starts(513, 513, 16)
+    ([0, 336, 512], [0])
+    """
+    return [*range(0, length - window, _step(window, grid)), length - window]
+
+
+def _step(window: int, grid: int) -> int:
+    """Pixels from a window to the next."""
+    return max(grid, int(window * (1 - OVERLAP)) // grid * grid)
+
+
+def _shares(length: int, window: int, grid: int, stride: int) -> list[tuple[int, int]]:
+    """(where a window begins, in pixels; from which cell on it counts) along an axis: half of what two windows share each."""
+    starts = window_starts(length, window, grid)
+    cells = (window - 1) // stride + 1
+    seams = [(before // stride + cells + start // stride) // 2 for before, start in itertools.pairwise(starts)]
+    return list(zip(starts, [0, *seams], strict=True))
+
+
+def _scaled_size(size: Sequence[int], scale: float) -> tuple[int, ...]:
+    return tuple(max(1, round(side * scale)) for side in size)
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    """`image` itself where its size does not change."""
+    size = _scaled_size(image.shape[:2], scale)
+    if size == image.shape[:2]:
+        return image
+    resized = tf.image.resize(image, size, antialias=scale < 1).numpy()
+    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)

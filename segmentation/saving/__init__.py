@@ -1,0 +1,1 @@
+"""Models on disk: model directories, conversions, exports."""

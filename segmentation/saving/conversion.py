@@ -1,0 +1,301 @@
+"""Weights of one world as files of another: what ``dense-resnet convert`` does.
+
+A source says by the names and shapes of its arrays which network it belongs to, backbone and head; what is written is that
+network's variables and nothing else, under canonical names and bit for bit, so that any file made here reads back as the
+same dictionary. (``tests/segmentation/saving/test_conversion.py``)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_resnet import checkpoints
+from dense_resnet.checkpoints.containers import keras_h5, safetensors
+from dense_resnet.checkpoints.load_report import LoadReport, match
+from dense_resnet.checkpoints.names import keras_applications
+from dense_resnet.checkpoints.provenance import Origin
+from dense_resnet.errors import InputError, counted
+from dense_resnet.jobs import atomic_files
+from dense_resnet.planning import variants
+from dense_resnet.planning.plan import Plan
+from dense_resnet.planning.schedule import check_root
+from segmentation.data import label_tables
+from segmentation.data.label_space import LabelClass, LabelSpace
+from segmentation.heads import plan
+from segmentation.heads.plan import HeadOptions
+from segmentation.saving.description import WEIGHTS
+from segmentation.saving.model_directory import (
+    is_model_directory,
+    load_backbone,
+    load_model,
+    save_backbone,
+    save_model,
+    saved_plan,
+)
+
+SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY = "slim", "safetensors", "keras", "model-dir"
+FORMATS = (SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY)
+KERAS_SUFFIX, CHECKPOINT = ".keras", ".ckpt"  # of files' names; behind the latter there may be more
+KNOWN_SPACES = {"voc": label_tables.VOC, "cityscapes": label_tables.CITYSCAPES, "ade20k": label_tables.ADE20K}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a source's weights are the weights of."""
+
+    plan: Plan
+    weights: checkpoints.Weights = field(repr=False)  # its variables, all of them, under canonical names
+    report: LoadReport
+    head: HeadOptions | None
+    image_pooling: Any = None  # of the head, where the source tells
+    canvas: str = plan.PADDED  # likewise; weights from elsewhere were trained on all of it
+    space: LabelSpace | None = None  # of the head's classes, likewise
+
+    @property
+    def origin(self) -> Origin | None:
+        return self.report.origin
+
+
+def open_network(
+    source: Any,
+    variant: str | dict[str, Any] | None = None,
+    output_stride: int | None = None,
+    *,
+    multi_grid: Sequence[int] | None = None,
+    root: str | None = None,
+    classifier: bool = True,
+) -> Network:
+    """Reads a source and finds out which network it belongs to.
+
+    Args:
+        source: see :func:`dense_resnet.checkpoints.open_source`; a model directory says by itself what it is.
+        variant: the network, where names and shapes do not tell; also blocks, as
+            :func:`dense_resnet.planning.variants.from_description` takes them.
+        output_stride: None is a model directory's own, else the nominal one.
+        multi_grid: which weights do not tell either.
+        root: the root block; None is the one that the weights were trained with.
+        classifier: whether an ImageNet classifier comes along.
+
+    Raises:
+        InputError: the source cannot be read, no variant fits it, or it lacks a variable; nothing is half taken.
+    """
+    check_request(source, variant, output_stride, multi_grid=multi_grid, root=root)
+    opened = checkpoints.open_source(source)
+    if variant and not is_model_directory(source):
+        opened = opened.under(variants.from_description(variant).scope)
+    weights = opened.weights
+    if not classifier:
+        weights = {name: value for name, value in weights.items() if "/logits/" not in name or name.startswith("logits/")}
+    if is_model_directory(source):
+        return _of_model_directory(Path(source), opened, weights, output_stride, multi_grid)
+    described = variant or opened.origin.variant
+    if described is None:
+        raise InputError(
+            f"{opened.name}: no variant fits these weights, whose first names are {', '.join(sorted(weights)[:4]) or 'none'}. "
+            "Name the one that comes closest with --model, and the report says what differs; or a .json file with blocks."
+        )
+    scope = variants.from_description(described).scope
+    biases = weights.get(f"{scope}/logits/biases")
+    first = next((value for name, value in weights.items() if name.startswith(f"{scope}/conv1") and value.ndim == 4), None)
+    plan = variants.from_description(
+        described,
+        output_stride,
+        multi_grid,
+        in_channels=3 if first is None else first.shape[2],
+        root=root or opened.origin.root,
+        num_classes=None if biases is None else biases.shape[0],
+    )
+    return _network(plan, weights, opened, plan.options_of(weights))
+
+
+def check_request(
+    source: Any,
+    variant: str | dict[str, Any] | None = None,
+    output_stride: int | None = None,
+    *,
+    multi_grid: Sequence[int] | None = None,
+    root: str | None = None,
+) -> None:
+    """What :func:`open_network` refuses without TensorFlow and before weights are read; arguments as there.
+
+    Raises:
+        InputError: there is no such source, or the network cannot be as asked.
+    """
+    if isinstance(source, str | os.PathLike):
+        checkpoints.check_source(os.fspath(source))
+    if root is not None:
+        check_root(root)
+    if is_model_directory(source):
+        if variant or root:
+            raise InputError(f"{source}: a model directory says what its network is: leave --model and --root out.")
+        saved_plan(source, output_stride, multi_grid=multi_grid)
+    elif variant:
+        variants.from_description(variant, output_stride, multi_grid, root=root)
+
+
+def _of_model_directory(
+    folder: Path,
+    opened: checkpoints.Source,
+    weights: checkpoints.Weights,
+    output_stride: int | None,
+    multi_grid: Sequence[int] | None,
+) -> Network:
+    plan = saved_plan(folder, output_stride, multi_grid=multi_grid)
+    if plan.num_classes and f"{plan.scope}/logits/biases" not in weights:
+        plan = dataclasses.replace(plan, logits=None)
+    head = plan.options_of(weights)
+    if head is None:
+        load_backbone(folder)  # that the two files belong together
+        return _network(plan, weights, opened, None)
+    saved = load_model(folder)
+    network = _network(plan, weights, opened, HeadOptions(head.num_classes, head.type, saved.model.head.separable))
+    return dataclasses.replace(
+        network, image_pooling=saved.model.image_pooling_crop, canvas=saved.head.canvas, space=saved.space
+    )
+
+
+def _network(plan: Plan, weights: checkpoints.Weights, opened: checkpoints.Source, head: HeadOptions | None) -> Network:
+    taken = match(plan, weights, opened.name)
+    own = dict(taken.weights)
+    unexpected = taken.report.unexpected
+    if head:
+        planned = plan.plan_head(plan, head.num_classes, head.type, separable=head.separable)
+        for name, shape, _ in planned.variables:
+            if name not in weights or weights[name].shape != shape:
+                found = f"has shape {list(weights[name].shape)}" if name in weights else "is missing"
+                raise InputError(
+                    f"{opened.name}: this looks like a backbone with the head {head.type!r}, but {name} {found}; "
+                    f"the head needs {list(shape)}."
+                )
+            own[name] = weights[name]
+        unexpected = tuple(name for name in unexpected if name not in own)
+    report = dataclasses.replace(taken.report, matched=tuple(own), unexpected=unexpected)
+    return Network(plan, own, report.told(opened.origin, plan, opened.notes), head)
+
+
+def known_space(name: str) -> LabelSpace:
+    """The classes of that name: "voc", "cityscapes" or "ade20k"."""
+    if name not in KNOWN_SPACES:
+        raise InputError(f"classes must be one of {', '.join(KNOWN_SPACES)}, or a .json file (not {name!r}).")
+    return KNOWN_SPACES[name]
+
+
+def label_space(count: int, named: LabelSpace | str | None) -> LabelSpace:
+    """The classes of a head: given, named ("voc", "cityscapes", "ade20k"), or numbered.
+
+    >>> label_space(2, None).names, label_space(21, "voc").names[:2]
+    (('class_0', 'class_1'), ('background', 'aeroplane'))
+    """
+    if isinstance(named, str):
+        named = known_space(named)
+    if named is None:
+        colors = label_space.voc_palette(count).tolist()
+        named = LabelSpace(tuple(LabelClass(f"class_{i}", tuple(color)) for i, color in enumerate(colors)))
+    if named.num_classes != count:
+        raise InputError(
+            f"the head has {counted(count, 'class')}, the label space {named.num_classes} ({', '.join(named.names[:5])}, …)."
+        )
+    return named
+
+
+def check_out(to: str, out: str | os.PathLike[str]) -> None:
+    """What :func:`write` refuses of a target, without TensorFlow and before weights are read.
+
+    Raises:
+        InputError: it has the ending of another format, cannot be made, or is a folder of something else.
+    """
+    out = Path(out)
+    if to == MODEL_DIRECTORY:
+        atomic_files.check_folder(out)
+        if out.is_dir() and not is_model_directory(out):
+            own = (WEIGHTS, *(entry.name for entry in out.glob(".*")))  # what a kill leaves
+            if others := sorted(entry.name for entry in out.iterdir() if entry.name not in own):
+                raise InputError(f"{out}: is not a model directory, and holds {others[0]}. Choose an --out of its own.")
+        return
+    if to == KERAS and out.suffix != KERAS_SUFFIX:
+        raise InputError(f"{out}: the name of a Keras model must end in {KERAS_SUFFIX}.")
+    if to == SAFETENSORS and out.suffix != safetensors.SUFFIX:
+        raise InputError(f"{out}: the name of a safetensors file must end in {safetensors.SUFFIX}.")
+    if to == SLIM and CHECKPOINT not in out.name:
+        raise InputError(f"{out}: the name of a slim checkpoint must have {CHECKPOINT} in it.")
+    atomic_files.check_folder(out.parent)
+
+
+def write(network: Network, to: str, out: str | os.PathLike[str], *, space: LabelSpace | str | None = None) -> tuple[str, ...]:
+    """Writes `network` and reads it back.
+
+    Args:
+        to: "slim" (a checkpoint of the V2 format, `out` with .ckpt in its name, never over an old one), "safetensors",
+            "keras" (a ``.keras`` model of the backbone) or "model-dir".
+        out: the file or folder; replaced in one step, a slim checkpoint aside.
+        space: of the head's classes, in a model directory; see :func:`label_space`.
+
+    Returns:
+        What did not go along, a sentence each.
+
+    Raises:
+        InputError: `out` cannot be written, or has another ending.
+    """
+    out = Path(out)
+    check_out(to, out)
+    if to == KERAS:
+        return _write_keras(network, out)
+    if to == MODEL_DIRECTORY:
+        return _write_model_directory(network, out, space)
+    atomic_files.probe_folder(out.parent, sum(value.nbytes for value in network.weights.values()))
+    checkpoints.write(out, network.weights, network.origin)
+    return ("A slim checkpoint has no place for where its weights come from: keep the lines above.",) if to == SLIM else ()
+
+
+def _write_keras(network: Network, out: Path) -> tuple[str, ...]:
+    from dense_resnet import keras_resnet  # whose backend may be one that is not installed
+
+    atomic_files.probe_folder(out.parent, sum(value.nbytes for value in network.weights.values()))
+    plan = network.plan
+    backbone = {variable.name: network.weights[variable.name] for variable in plan.variables}
+    model = keras_resnet.build(plan, input_shape=(None, None, plan.in_channels), weights=backbone)
+
+    def check(path: Path) -> None:
+        back = keras_applications.canonical(keras_h5.read(path), str(path))
+        if back.keys() != backbone.keys() or any(not np.array_equal(back[name], backbone[name]) for name in back):
+            raise OSError("what was read back differs from what was written")
+
+    with atomic_files.replacing(out, check) as temporary, atomic_files.scratch(out) as folder:
+        saved = folder / out.name  # Keras goes by the ending
+        model.save(saved)
+        saved.replace(temporary)
+    return ("The head did not go along: a Keras model holds the backbone.",) if network.head else ()
+
+
+def _write_model_directory(network: Network, out: Path, space: LabelSpace | str | None) -> tuple[str, ...]:
+    from dense_resnet.verification import laws
+    from segmentation.model import SegmentationModel
+
+    backbone = laws.loaded(network.plan, network.weights)
+    if network.head is None:
+        save_backbone(out, backbone, network.origin)
+        return ("It has no segmentation head: `extract`, `check` and `train --weights` take it.",)
+    model = SegmentationModel(
+        backbone,
+        network.head.num_classes,
+        network.head.type,
+        separable=network.head.separable,
+        image_pooling_crop=network.image_pooling,
+        canvas=network.canvas,
+    )
+    model.assign(network.weights, network.report.source)
+    classes = label_space(network.head.num_classes, space or network.space)
+    preprocessing = network.origin.preprocessing if network.origin else None
+    save_model(out, model, classes, preprocessing=preprocessing, origin=network.origin)
+    assumed = [] if space or network.space else ["The classes are numbered, since weights do not name them: see --classes."]
+    pooled = network.image_pooling is None and network.head.type != "fcn"
+    if pooled:
+        assumed.append("The image's mean is taken over the whole map; DeepLab ties it to its training crop.")
+    return tuple(assumed)

@@ -1,0 +1,236 @@
+"""Write and read what describes a model: ``model.json``, and its copy inside the weights' file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dense_resnet.checkpoints.containers import safetensors
+from dense_resnet.checkpoints.provenance import Origin
+from dense_resnet.errors import InputError, counted
+from dense_resnet.jobs import journal, strict_json
+from dense_resnet.planning import variants
+from dense_resnet.planning.plan import Plan
+from dense_resnet.preprocessing import SCHEMES
+from segmentation.data.label_space import LabelSpace
+from segmentation.heads import plan
+
+if TYPE_CHECKING:
+    from dense_resnet.backbone import Backbone
+    from segmentation.model import SegmentationModel
+from typing import TYPE_CHECKING
+
+from dense_resnet import checkpoints
+
+if TYPE_CHECKING:
+    from dense_resnet.backbone import Backbone
+    from segmentation.model import SegmentationModel
+
+DESCRIPTION, WEIGHTS = "model.json", checkpoints.MODEL_WEIGHTS
+COPY = "model"  # the description's key in the weights' metadata
+
+FORMAT = 1
+MOST_NAMED = 5  # of a folder's files, in a message
+EDITABLE = ("classes", "ignore_label", "origin", "training")  # what of the description people may change
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a network without its weights."""
+
+    plan: Plan  # the backbone's
+    head: plan.HeadPlan | None = None  # of a segmentation model
+    space: LabelSpace | None = None  # its classes
+    side: int | None = None  # of the only canvas that it takes, where it was exported for one
+    validation_size: int | None = None  # side of the canvas that it was validated on, where it was
+
+    @property
+    def size(self) -> int | None:
+        """Side of the canvas that images are run on where no other is asked for."""
+        return self.side or self.validation_size
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Names the description at `path` in the error of whatever is wrong with it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except OSError as error:  # of reading, which does not know the file's name
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: damaged, or edited by mistake: {error!r}.") from error
+
+
+def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
+    """``model.json`` where it belongs to the weights, else their own copy of it."""
+    path = folder / DESCRIPTION
+    try:
+        written = strict_json.loads(path.read_bytes()) if path.is_file() else {}
+        copy = safetensors.metadata(folder / WEIGHTS).get(COPY, {})
+        for described in (written, copy):
+            if described.get("weights_sha256") == weights_sha256:
+                return dict(described)
+    except (ValueError, AttributeError, OSError) as error:
+        raise InputError(
+            f"{path}: damaged: {error}. The copy in {WEIGHTS} takes over once {DESCRIPTION} is deleted."
+        ) from error
+    raise InputError(
+        f"{path}: was written for other weights than those of {WEIGHTS} (their sha256 is {weights_sha256}, it says "
+        f"{written.get('weights_sha256')!r}). Put back the file that belongs to them."
+    )
+
+
+def _compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelSpace | None = None) -> None:
+    """Refuses a ``model.json`` that tells of another network than the weights do. Classes may be renamed and recoloured."""
+    copy = safetensors.metadata(folder / WEIGHTS).get(COPY)
+    if not isinstance(copy, dict) or copy.get("weights_sha256") != described["weights_sha256"]:
+        return  # it is of a writer who knows of none
+    own, other = ({key: value for key, value in one.items() if key not in EDITABLE} for one in (copy, described))
+    if differing := journal.differences(own, other):
+        key, value, edited = differing[0]
+        raise InputError(
+            f"{folder / DESCRIPTION}: damaged, or edited by mistake: its {key} is {edited!r:.80}, and {value!r:.80} in the "
+            f"copy that {WEIGHTS} has. The copy takes over once {DESCRIPTION} is deleted."
+        )
+    classes = copy.get("classes")
+    if space is not None and (not isinstance(classes, list) or space.num_classes != len(classes)):
+        raise InputError(
+            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {counted(space.num_classes, 'class')}, and "
+            f"{WEIGHTS} are of {len(classes) if isinstance(classes, list) else 'none'}. Classes may be renamed, not added or "
+            "left out."
+        )
+
+
+# -- descriptions ------------------------------------------------------------------------------------------------------
+
+
+def description_of(
+    network: Backbone | SegmentationModel,
+    space: LabelSpace | None = None,
+    *,
+    preprocessing: str | None = None,
+    origin: Origin | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a network is, for JSON: all but its weights. A backbone alone has no `space`; see :func:`save_model`."""
+    from segmentation.model import SegmentationModel
+
+    backbone = network.backbone if isinstance(network, SegmentationModel) else network
+    plan = backbone.plan
+    description = {
+        "format": FORMAT,
+        "plan": variants.described(plan),
+        "root": plan.root_name,
+        "output_stride": plan.output_stride,
+        "multi_grid": plan.multi_grid,
+        "in_channels": plan.in_channels,
+        "head": None,
+    }
+    if plan.num_classes:
+        description["num_classes"] = plan.num_classes
+    if isinstance(network, SegmentationModel):
+        head = network.head
+        description["head"] = {
+            "type": head.type, "separable": head.separable, "image_pooling": network.image_pooling_crop,
+        }  # fmt: skip
+        description["canvas"] = head.canvas
+        # how label files were read is the dataset's affair
+        description |= LabelSpace(space.classes, space.ignore_label).as_json()
+    return description | {
+        "preprocessing": preprocessing or plan.preprocessing,
+        "origin": origin.as_json() if origin else None,
+        "training": dict(training or {}),
+    }
+
+
+def answers(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a description, with the weights' fingerprint in it, a network's answers depend on, for protocols."""
+    keys = ("weights_sha256", "plan", "root", "output_stride", "multi_grid", "head", "canvas", "preprocessing")
+    canvas = canvas_of(description) if description.get("head") else None
+    return {**{key: description.get(key) for key in keys}, "canvas": canvas}
+
+
+def plan_from(
+    description: Mapping[str, Any], output_stride: int | None = None, multi_grid: Sequence[int] | None = None
+) -> Plan:
+    """The backbone's plan, at its own output_stride and multi_grid or others.
+
+    Raises:
+        InputError: the description is of another format, or does not fit; KeyError, TypeError, ValueError or AttributeError
+            where it is none.
+    """
+    if description["format"] != FORMAT:
+        raise InputError(f"format {description['format']!r} is not read by this version, which reads {FORMAT}.")
+    if description["preprocessing"] not in SCHEMES:
+        raise InputError(f"preprocessing must be one of {', '.join(SCHEMES)} (not {description['preprocessing']!r}).")
+    plan = variants.from_description(
+        description["plan"],
+        description["output_stride"] if output_stride is None else output_stride,
+        description["multi_grid"] if multi_grid is None else multi_grid,
+        description["in_channels"],
+        root=description.get("root"),
+        num_classes=description.get("num_classes"),
+    )
+    return dataclasses.replace(plan, preprocessing=description["preprocessing"])
+
+
+def outline_from(description: Mapping[str, Any], output_stride: int | None = None) -> Outline:
+    """The network that a description is of. Errors as :func:`plan_from`."""
+    plan, head, space = plan_from(description, output_stride), None, None
+    if description["head"] is not None:
+        head = plan.plan_head(plan, **head_options(description))
+        space = space_from(description)
+    return Outline(plan, head, space, description.get("side"), validation_size(description["training"]))
+
+
+def check_head(outline: Outline) -> None:
+    """Raises an :class:`InputError` for a backbone alone."""
+    if outline.head is None:
+        raise InputError(
+            "this is a backbone without a segmentation head: `extract` takes it, and `train --weights` starts from it."
+        )
+
+
+def head_options(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What :class:`segmentation.model.SegmentationModel` and :func:`segmentation.heads.plan.plan_head` are told of a head."""
+    head = description["head"]
+    return {
+        "num_classes": len(description["classes"]),
+        "head": head["type"],
+        "separable": head["separable"],
+        "image_pooling_crop": head["image_pooling"],
+        "canvas": canvas_of(description),
+    }
+
+
+def validation_size(training: Mapping[str, Any]) -> int | None:
+    """Side of the canvas that a model was validated on, by the protocol of its training; None where it was not."""
+    size = training.get("validation_size")
+    return size if isinstance(size, int) and training.get("validation") else None
+
+
+def canvas_of(description: Mapping[str, Any]) -> str:
+    """What the head takes for the whole map.
+
+    Descriptions of before do not say it: models that were trained here answer better by today's rule, converted ones were
+    trained elsewhere, and the graph of an export has the rule of its time.
+    """
+    if "canvas" in description:
+        return str(description["canvas"])
+    trained_here = bool(description["training"]) and "export" not in description
+    return plan.IMAGE if trained_here and description["head"]["image_pooling"] is None else plan.PADDED
+
+
+def space_from(description: Mapping[str, Any]) -> LabelSpace:
+    """The classes of a segmentation model.
+
+    Raises:
+        InputError: as :meth:`segmentation.data.label_space.LabelSpace.from_json`.
+    """
+    return LabelSpace.from_json({key: description[key] for key in ("classes", "ignore_label")}, "classes")

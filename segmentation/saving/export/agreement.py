@@ -1,0 +1,158 @@
+"""Compare an export with the model it was made of, on photographs, here and in fresh processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dense_resnet.backbone import Backbone
+from dense_resnet.errors import InputError
+from dense_resnet.inference.canvas import placement, resize
+from dense_resnet.inference.precision import BFLOAT16, FLOAT32
+from dense_resnet.inference.runner import FEATURES, IMAGES, LABELS, SIZES, Runner
+from dense_resnet.planning.plan import Plan
+from dense_resnet.preprocessing import preprocess
+from dense_resnet.verification.laws import TOLERANCE, relative_error
+from segmentation.heads.plan import IMAGE
+from segmentation.model import SegmentationModel
+from segmentation.saving.export.exported import REQUIRED, Exported, _least_canvas, _plan_of
+from segmentation.saving.export.foreign_run import ONEDNN, ONNX, SAVED_MODEL, ForeignRunError, run_in_fresh_process
+
+LARGEST_CANVAS = 513  # pixels: of the comparison, where an export takes any size
+
+SMALL_CANVAS = 129  # pixels: of that in fresh processes, which only has to see that the file runs the same there
+WHITE = 255  # lies beyond an image whose size is told, so that reading it would show
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What an export may differ from the exact model by."""
+
+    feature_error: float  # max|a - b| / std(b)
+    label_agreement: float  # share of pixels
+
+
+TOLERANCES = {
+    FLOAT32: Tolerance(TOLERANCE, 0.999),  # law 4 of builders; labels may flip only where two classes tie to that precision
+    BFLOAT16: Tolerance(0.4, 0.95),  # 8 bits: single cells were seen to be off by up to a quarter of std, 1 % of labels
+}
+ADVICE = {
+    FLOAT32: "Please report it, with the versions of what is installed.",
+    BFLOAT16: "Untrained weights, whose classes nearly tie, may need --precision float32.",
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an export compares with the exact model."""
+
+    feature_error: float  # the largest of all images, max|a - b| / std(b)
+    label_agreement: float | None  # share of all pixels; None of a backbone alone
+
+    def within(self, tolerance: Tolerance) -> bool:
+        agreement = 1.0 if self.label_agreement is None else self.label_agreement
+        return self.feature_error <= tolerance.feature_error and agreement >= tolerance.label_agreement
+
+    def __str__(self) -> str:
+        text = f"features differ by at most {self.feature_error:.2g} of their std"
+        if self.label_agreement is not None:
+            text += f", labels agree on {self.label_agreement:.3%} of the pixels"
+        return text
+
+
+# -- comparing ---------------------------------------------------------------------------------------------------------
+
+
+def compare(runner: Runner, network: Backbone | SegmentationModel, images: Sequence[np.ndarray]) -> Agreement:
+    """Runs both on each image: whole, cut to odd sizes, lying and upright, alone and two together, told its size or not.
+
+    Args:
+        runner: gives features, and labels where the network does.
+        network: the exact one; other code than the runner's preprocesses, cuts and pads for it.
+        images: uint8 RGB ``[height, width, 3]``. Canvases are the runner's own, else such as hold the image, at most 513.
+    """
+    plan, errors, equal, pixels = _plan_of(network), [], 0, 0
+    backbone = network.backbone if isinstance(network, SegmentationModel) else network
+    head = network.head if isinstance(network, SegmentationModel) else None
+    for canvases, sizes in _cases(images, plan, runner.side, _least_canvas(plan, head)):
+        names = [FEATURES, LABELS][: 1 + isinstance(network, SegmentationModel)]
+        found = runner(canvases, sizes, names)
+        whole = [canvases.shape[1:3]] * len(canvases)
+        for number, (height, width) in enumerate(whole if sizes is None else sizes):
+            image = preprocess(canvases[number, :height, :width], plan.preprocessing)
+            needed = (height, width) if _ends_with_image(network) else whole[number]
+            exact = np.zeros((1, *plan.aligned_size(needed), image.shape[2]), np.float32)
+            exact[0, :height, :width] = image
+            features = backbone(exact)
+            rows, columns = features.shape[1:3]
+            errors.append(relative_error(found[FEATURES][number, :rows, :columns], features[0]))
+            if isinstance(network, SegmentationModel):
+                logits = network(image[None] if _ends_with_image(network) else exact)
+                labels = np.argmax(logits[0, :height, :width], axis=-1)
+                equal += int((found[LABELS][number, :height, :width] == labels).sum())
+                pixels += labels.size
+    return Agreement(float(np.max(errors)), equal / pixels if pixels else None)
+
+
+def _ends_with_image(network: Backbone | SegmentationModel) -> bool:
+    """Whether each image's maps end where it does, on canvases of any size."""
+    return isinstance(network, SegmentationModel) and network.head.canvas == IMAGE
+
+
+def _check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.ndarray, np.ndarray]) -> None:
+    """Whether the file gives the same without this package and its settings.
+
+    Args:
+        written: the file.
+        path: its name in messages.
+        opened: what it is, open here.
+        case: canvases and sizes to run.
+
+    Raises:
+        InputError: it does not run there, or gives something else.
+    """
+    network, tolerance = opened.network, TOLERANCES[opened.network.precision]
+    names = [FEATURES, LABELS][: 1 + (opened.head is not None)]
+    canvases, sizes = (values[:1] for values in case)
+    calls = [{IMAGES: canvases, SIZES: sizes}, {IMAGES: canvases}][: 2 - (opened.description["sizes"] == REQUIRED)]
+    expected = [network(call[IMAGES], call.get(SIZES), names) for call in calls]
+    environments: list[dict[str, str]] = [{}]  # ONNX Runtime heeds none
+    if opened.kind == SAVED_MODEL:
+        environments = [{ONEDNN: "1"}] if opened.description["onednn"] else [{ONEDNN: "0"}, {}]
+    program = "ONNX Runtime" if opened.kind == ONNX else "TensorFlow"
+    for environment in environments:
+        setting = " and ".join(f"{name}={value}" for name, value in environment.items()) or "no setting of ours"
+        start = f"{path}: not written, because in a fresh process with {program} alone and {setting} the export"
+        try:
+            found = run_in_fresh_process(opened.kind, written, calls, names, environment)
+        except ForeignRunError as error:
+            raise InputError(f"{start} does not run: {error}") from error
+        agreement = Agreement(
+            max(float(relative_error(a[FEATURES], b[FEATURES])) for a, b in zip(found, expected, strict=True)),
+            min(float(np.mean(a[LABELS] == b[LABELS])) for a, b in zip(found, expected, strict=True)) if opened.head else None,
+        )
+        if not agreement.within(tolerance):
+            raise InputError(f"{start} gives something else than here: {agreement}. {ADVICE[network.precision]}")
+
+
+def _cases(
+    images: Sequence[np.ndarray], plan: Plan, side: int | None, least: int, largest: int = LARGEST_CANVAS
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """(canvases, sizes) as a runner takes them: of `side`, or of at most `largest`, but at least `least`."""
+    for image in images:
+        channels = np.arange(plan.in_channels) % image.shape[2]
+        canvas = side or plan.aligned_size(max(least, min(max(image.shape[:2]), largest)))[0]
+        whole = resize(np.ascontiguousarray(image[..., channels]), placement(image.shape[:2], canvas).size)
+        lying = whole[: whole.shape[0] // 2 | 1, : whole.shape[1] * 2 // 3 | 1]
+        upright = lying.swapaxes(0, 1)
+        together = np.full((2, canvas, canvas, plan.in_channels), WHITE, np.uint8)
+        sizes = np.array([part.shape[:2] for part in (whole, upright)], np.int32)
+        for pixels, part, (height, width) in zip(together, (whole, upright), sizes, strict=True):
+            pixels[:height, :width] = part
+        yield together, sizes
+        yield together[:1], None  # what is white belongs to the image
+        if side is None:
+            yield from ((part[None], None) for part in (whole, lying, upright) if min(part.shape[:2]) >= least)

@@ -1,0 +1,161 @@
+"""An export, opened: it offers the tools what a model directory does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_resnet.backbone import Backbone
+from dense_resnet.errors import InputError
+from dense_resnet.inference.precision import AUTO
+from dense_resnet.inference.runner import CELLS, FEATURES, IMAGES, LABELS, PROBABILITIES, SIZES, Runner
+from dense_resnet.planning import geometry
+from dense_resnet.planning.plan import Plan
+from segmentation.data.label_space import LabelSpace
+from segmentation.heads.plan import SKIP_STRIDE, HeadPlan, plan_head
+from segmentation.model import SegmentationModel
+from segmentation.saving import description
+
+KEY = "dense_resnet"  # of ONNX's metadata
+DOCUMENTED = {  # inputs and outputs of ONNX, for whoever opens a file
+    IMAGES: "RGB pixels as they are decoded, 0 to 255: each image in the top left corner of its canvas.",
+    SIZES: "(height, width) of each image in pixels, in this order: what of its canvas is image. At most the canvas's own.",
+    FEATURES: "The backbone's features, one vector for each cell of output_stride pixels.",
+    CELLS: "Logits of the classes, before they are enlarged to pixels.",
+    LABELS: "The class of each pixel of the canvas; those beyond the image mean nothing.",
+    PROBABILITIES: "The probability of each class, of each pixel of the canvas; those beyond the image mean nothing.",
+}
+OPTIONAL, REQUIRED = "optional", "required"  # whether `sizes` may be left out
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export, opened. What :class:`segmentation.saving.model_directory.SavedModel` offers the tools, this does too."""
+
+    path: Path
+    kind: str  # one of FORMATS
+    plan: Plan
+    head: HeadPlan | None  # of a segmentation model
+    space: LabelSpace | None  # likewise
+    description: Mapping[str, Any]  # as it stands in the file
+    network: Runner
+
+    @property
+    def side(self) -> int | None:
+        """Of the only canvas that it takes."""
+        return self.network.side
+
+    @property
+    def preprocessing(self) -> str:
+        """A scheme of :func:`dense_resnet.preprocess`."""
+        return self.network.preprocessing
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights that it was made from."""
+        return self.network.weights_sha256
+
+    @property
+    def size(self) -> int | None:
+        """Side of the only canvas that it takes, else of that which the model was validated on, where it was."""
+        return self.network.side or description.validation_size(self.description["training"])
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All that its answers depend on, for protocols."""
+        return {**description.answers(self.description), "export": self.kind}
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Types and shapes by name, for people."""
+        batch, height, width, channels = _shapes(self.plan, self.head, self.network.side)[IMAGES]
+        needed = "" if self.description.get("sizes") == REQUIRED else "; may be left out"
+        return {
+            IMAGES: f"uint8 [{batch}, {height}, {width}, {channels}]",
+            SIZES: f"int32 [batch, 2], (height, width) of each image{needed}",
+        }
+
+    @property
+    def least_canvas(self) -> int:
+        """Pixels along each side of the smallest canvas that it takes."""
+        return self.network.side or _least_canvas(self.plan, self.head)
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Likewise, of what it gives."""
+        shapes = _shapes(self.plan, self.head, self.network.side)
+        types = {LABELS: np.dtype(self.head.label_dtype).name} if self.head else {}
+        return {name: f"{types.get(name, 'float32')} [{', '.join(map(str, shapes[name]))}]" for name in self.network.names}
+
+    def runner(self, precision: str = AUTO) -> Runner:
+        """The network. Its answers are those of the runner that it was written from.
+
+        Raises:
+            InputError: `precision` is neither "auto" nor the file's own.
+        """
+        own = self.network.precision
+        if precision not in (AUTO, own):
+            raise InputError(
+                f"{self.path}: was exported in {own}, and cannot run in {precision!r}. "
+                "Leave the precision out, or take the model directory that it was exported from."
+            )
+        return self.network
+
+
+# -- what both share ---------------------------------------------------------------------------------------------------
+
+
+def _opened(path: Path, kind: str, description: Mapping[str, Any], make: Any) -> Exported:
+    """`make` makes the runner from Runner's arguments."""
+    try:
+        plan = description.plan_from(description)
+        head = space = None
+        if description["head"]:
+            head = plan_head(plan, **description.head_options(description))
+            space = description.space_from(description)
+        of_network = (
+            plan,
+            plan.preprocessing,
+            description["precision"],
+            description["weights_sha256"],
+            description["outputs"],
+            description["side"],
+        )
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        said = error if isinstance(error, InputError) else f"{error!r}."
+        raise InputError(f"{path}: its description is not one of `export`: {said}") from error
+    return Exported(path, kind, plan, head, space, description, make(*of_network))
+
+
+def _plan_of(network: Backbone | SegmentationModel) -> Plan:
+    return network.backbone.plan if isinstance(network, SegmentationModel) else network.plan
+
+
+def _shapes(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tuple[int | str, ...]]:
+    """Of everything that goes in and comes out, by name; what is free has a name. Equal names are equal sizes."""
+    of_image, of_features, of_cells = ("height", "width"), ("rows", "columns"), ("cell_rows", "cell_columns")
+    sizes: dict[tuple[str, str], tuple[int | str, int | str]] = {key: key for key in (of_image, of_features, of_cells)}
+    if side:
+        stride = SKIP_STRIDE if head and head.skip else plan.output_stride
+        cells = geometry.output_size(side, stride)
+        sizes = {of_image: (side, side), of_features: plan.feature_size(side), of_cells: (cells, cells)}
+    shapes: dict[str, tuple[int | str, ...]] = {
+        IMAGES: ("batch", *sizes[of_image], plan.in_channels),
+        SIZES: ("batch_or_1", 2),
+        FEATURES: ("batch", *sizes[of_features], plan.depth),
+    }
+    if head:
+        shapes[CELLS] = ("batch", *sizes[of_cells], head.num_classes)
+        shapes[LABELS] = ("batch", *sizes[of_image])
+        shapes[PROBABILITIES] = ("batch", *sizes[of_image], head.num_classes)
+    return shapes
+
+
+def _least_canvas(plan: Plan, head: HeadPlan | None) -> int:
+    """Side of the smallest canvas that a network takes: a head may pool over windows as large as its training crops."""
+    pooled = head.image_pooling if head else None
+    return (max(pooled) - 1) * plan.output_stride + 1 if pooled else 1

@@ -1,0 +1,141 @@
+"""Exports as files: what can be asked for, what is one, and what a new one may replace, all without TensorFlow.
+
+:mod:`segmentation.saving.export.exporter` writes and opens them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from dense_resnet.errors import InputError
+from dense_resnet.inference.precision import AUTO, BFLOAT16, FLOAT32, chosen_precision
+from dense_resnet.jobs import atomic_files, strict_json
+from dense_resnet.planning import geometry
+from dense_resnet.planning.plan import Plan
+from segmentation.saving.description import Outline, explained, outline_from
+from segmentation.saving.export.foreign_run import ONNX, SAVED_MODEL
+
+FORMATS = SAVED_MODEL, ONNX
+GRAPH, DESCRIPTION = "saved_model.pb", Path("assets.extra") / "model.json"  # of a SavedModel
+SUFFIX = ".onnx"
+SEAL = "dense_resnet_sha256"  # of ONNX's metadata
+
+
+def check_request(
+    plan: Plan,
+    path: str | os.PathLike[str],
+    to: str,
+    precision: str,
+    side: int | None,
+    *,
+    onednn: bool = False,
+    require_sizes: bool = False,
+) -> str:
+    """What :func:`segmentation.saving.export.exporter.export` refuses before any work; gives the precision that it will have.
+
+    Raises:
+        InputError: as there.
+    """
+    path = Path(path)
+    if to not in FORMATS:
+        raise InputError(f"to must be one of {', '.join(map(repr, FORMATS))} (not {to!r}).")
+    if to == ONNX and precision == BFLOAT16:
+        raise InputError("ONNX Runtime has no bfloat16 convolutions on processors: export to onnx in float32.")
+    if to == ONNX and onednn:
+        raise InputError("--onednn is for --to savedmodel: an ONNX file leaves the kernels to its runtime.")
+    if to != ONNX and require_sizes:
+        raise InputError("--require-sizes is for --to onnx: a SavedModel has a signature with sizes and one without.")
+    if (path.suffix == SUFFIX) != (to == ONNX):
+        raise InputError(f"{path}: the name must {'' if to == ONNX else 'not '}end in {SUFFIX} for {to!r}.")
+    if to == ONNX:
+        precision = FLOAT32 if precision == AUTO else precision
+        require("tf2onnx", "onnx", "onnxruntime")
+    if side is not None:
+        geometry.check_aligned("size", side, plan.nominal_stride)
+    atomic_files.check_folder(path.parent)
+    check_replaceable(path, to)
+    return chosen_precision(precision)
+
+
+def check_replaceable(path: Path, to: str) -> None:
+    """Raises an :class:`InputError` where something else than an export of that format is at `path`."""
+    if os.path.lexists(path) and not may_be_replaced(path, to):
+        raise InputError(f"{path}: exists, and is not an export of the same format. Move it away, or choose another name.")
+
+
+def is_exported(path: object) -> bool:
+    """Whether `path` is that of a SavedModel's folder or an .onnx file, of whomever."""
+    if not isinstance(path, str | os.PathLike):
+        return False
+    path = Path(path)
+    return (path / GRAPH).is_file() or (path.suffix == SUFFIX and path.is_file())
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What a SavedModel of ours says of itself; opening it compares that with its digest.
+
+    Raises:
+        InputError: it was not written there, or is damaged.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise InputError(f"{folder}: has no {DESCRIPTION}, so it was not written by `export`, and is not run.")
+    try:
+        return dict(strict_json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: damaged, or not written by `export`: {error!r}.") from error
+
+
+def exported_outline(path: str | os.PathLike[str]) -> Outline | None:
+    """What is known of an export before TensorFlow is imported; None of an ONNX file, whose description its runtime reads.
+
+    Raises:
+        InputError: as :func:`read_description`.
+    """
+    path = Path(path)
+    if path.suffix == SUFFIX:
+        return None
+    described = read_description(path)
+    with explained(path / DESCRIPTION):
+        return outline_from(described)
+
+
+def may_be_replaced(path: Path, to: str) -> bool:
+    """Whether an export of that format stands there, and nothing else, or an empty folder."""
+    if to == ONNX:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            file.seek(-min(SEAL_SIZE, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            return file.read().startswith(seal(b"")[: -len(hashlib.sha256().hexdigest())])
+        return False
+    if not path.is_dir():
+        return False
+    inside = {file.relative_to(path) for file in path.rglob("*")}
+    written = {Path(GRAPH), DESCRIPTION.parent, DESCRIPTION}
+    return not inside or inside - {Path("variables")} == written  # TensorFlow leaves that folder empty
+
+
+def seal(data: bytes | memoryview) -> bytes:
+    """The digest of `data` as the last bytes of an ONNX file.
+
+    Protocol buffers may be written one behind the other, and are then read as one: these bytes are a model that has
+    nothing but an entry of metadata (field 14, an entry's key and value its fields 1 and 2).
+    """
+    entry = b"".join(
+        bytes([tag, len(text)]) + text
+        for tag, text in ((0x0A, SEAL.encode()), (0x12, hashlib.sha256(data).hexdigest().encode()))
+    )
+    return bytes([0x72, len(entry)]) + entry
+
+
+SEAL_SIZE = len(seal(b""))
+
+
+def require(*modules: str) -> None:
+    """Raises an :class:`InputError` that names the missing ones of the packages that ONNX takes."""
+    if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
+        raise InputError(f"for ONNX, {' and '.join(missing)} must be installed: pip install dense-resnet[onnx]")

@@ -1,0 +1,118 @@
+"""Run an exported file as another program does, in a fresh process with TensorFlow or ONNX Runtime alone.
+
+    python foreign_run.py savedmodel exported/ features labels <arrays.npz >answers.npz
+
+Nothing of this project is imported there, and nothing of its settings is in the environment: what `export` has written is
+read back like this before it takes its place. Arrays travel through pipes, so that a kill leaves no files behind.
+(``tests/segmentation/saving/test_export.py``)
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+import numpy as np
+
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+OWN_SETTINGS = (ONEDNN, "TF_CPP_MIN_LOG_LEVEL")  # what this project sets before it imports TensorFlow
+ALONE, SIZED = "serving_default", "sized"  # signatures of a SavedModel: images, and images with their sizes
+SAVED_MODEL, ONNX = "savedmodel", "onnx"
+LONGEST = 400  # characters of a message
+
+Arrays = Mapping[str, np.ndarray]
+Call = Callable[[Arrays, Sequence[str]], dict[str, np.ndarray]]
+
+
+class ForeignRunError(RuntimeError):
+    """The other process failed; the message is the last line that it wrote."""
+
+
+def run_in_fresh_process(
+    kind: str, path: str | os.PathLike[str], calls: Sequence[Arrays], names: Sequence[str], environment: Mapping[str, str]
+) -> list[dict[str, np.ndarray]]:
+    """What the file answers.
+
+    Args:
+        kind: "savedmodel" or "onnx".
+        path: of the export.
+        calls: the inputs by name, for one run after the other.
+        names: of the outputs that are wanted.
+        environment: variables that the process gets beside ours, from which OWN_SETTINGS are taken out.
+
+    Raises:
+        ForeignRunError: the process failed.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in OWN_SETTINGS}
+    done = subprocess.run(
+        [sys.executable, __file__, kind, os.fspath(path), *names],
+        input=_packed(calls),
+        capture_output=True,
+        env=inherited | dict(environment),
+    )
+    if done.returncode < 0:
+        raise ForeignRunError(f"signal {-done.returncode} ended it")
+    if done.returncode:
+        printed = done.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with code {done.returncode}"]
+        raise ForeignRunError(printed[-1][:LONGEST])
+    return _unpacked(done.stdout)
+
+
+def _packed(calls: Sequence[Arrays]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f"{number}.{name}": array for number, call in enumerate(calls) for name, array in call.items()})
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> list[dict[str, np.ndarray]]:
+    calls: dict[int, dict[str, np.ndarray]] = {}
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        for key in arrays.files:
+            number, _, name = key.partition(".")
+            calls.setdefault(int(number), {})[name] = arrays[key]
+    return list(calls.values())
+
+
+# -- in the fresh process ----------------------------------------------------------------------------------------------
+
+
+def _saved_model(path: str) -> Call:
+    import tensorflow as tf
+
+    signatures = tf.saved_model.load(path).signatures
+
+    def call(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
+        found = signatures[SIZED if "sizes" in arrays else ALONE](**{name: tf.constant(a) for name, a in arrays.items()})
+        return {name: found[name].numpy() for name in names}
+
+    return call
+
+
+def _onnx(path: str) -> Call:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def call(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(list(names), dict(arrays)), strict=True))
+
+    return call
+
+
+def main(arguments: Sequence[str], given: IO[bytes], answers: IO[bytes]) -> None:
+    """What the fresh process does."""
+    kind, path, *names = arguments
+    call = {SAVED_MODEL: _saved_model, ONNX: _onnx}[kind](path)
+    answers.write(_packed([call(arrays, names) for arrays in _unpacked(given.read())]))
+
+
+if __name__ == "__main__":
+    own = os.path.realpath(os.path.dirname(__file__))  # where files have names that installed packages may have too
+    sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != own]
+    with os.fdopen(os.dup(1), "wb") as results:
+        os.dup2(2, 1)  # what a framework prints goes to stderr, not into the answer
+        main(sys.argv[1:], sys.stdin.buffer, results)

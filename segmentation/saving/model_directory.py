@@ -1,0 +1,305 @@
+"""A model on disk: ``model.json`` says what it is, ``weights.safetensors`` holds its weights.
+
+Training writes it and every other tool reads it, so nobody passes the architecture twice. The weights file carries a copy
+of the description: where a kill fell between the two files, the weights still say what they are.
+
+    {"format": 1, "plan": "resnet_v2_50", "root": "slim", "output_stride": 16, "multi_grid": null, "in_channels": 3,
+     "head": {"type": "aspp", "separable": true, "image_pooling": null}, "canvas": "image",
+     "classes": [{"name": "background", "color": [0, 0, 0]}, …], "ignore_label": 255,
+     "preprocessing": "inception", "origin": null, "weights_sha256": "…", "training": {…}}
+
+`plan` is a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` for blocks of one's own, units as
+slim dicts. `canvas` is what the head takes for the whole map, see :mod:`segmentation.heads.plan`. A backbone alone has
+``"head": null`` and no classes, and one with an ImageNet classifier ``"num_classes"``; `origin` is what is known of where
+weights come from, see :mod:`dense_resnet.checkpoints.provenance`. Exported files carry the same description
+(:func:`description_of`). (``tests/segmentation/saving/test_model_directory.py``)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from dense_resnet import checkpoints
+from dense_resnet.checkpoints import provenance
+from dense_resnet.checkpoints.containers import safetensors, tf_checkpoint
+from dense_resnet.checkpoints.provenance import Origin
+from dense_resnet.errors import InputError
+from dense_resnet.image_io import file_types
+from dense_resnet.inference.precision import AUTO
+from dense_resnet.jobs import atomic_files, strict_json
+from dense_resnet.planning import variants
+from dense_resnet.planning.plan import Plan
+from segmentation.data.label_space import LabelSpace
+from segmentation.heads import build, plan
+
+if TYPE_CHECKING:
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.inference.runner import Runner
+    from segmentation.model import SegmentationModel
+from segmentation.saving.description import (
+    COPY,
+    DESCRIPTION,
+    MOST_NAMED,
+    WEIGHTS,
+    Outline,
+    _compare_with_copy,
+    _description,
+    answers,
+    check_head,
+    description_of,
+    explained,
+    head_options,
+    outline_from,
+    plan_from,
+    validation_size,
+)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a model directory holds."""
+
+    model: SegmentationModel
+    space: LabelSpace
+    preprocessing: str  # a scheme of dense_resnet.preprocess
+    training: Mapping[str, Any]  # the protocol that it was trained by
+    weights_sha256: str
+    path: Path
+
+    @property
+    def plan(self) -> Plan:
+        """The backbone's."""
+        return self.model.backbone.plan
+
+    @property
+    def head(self) -> plan.HeadPlan:
+        """The model's."""
+        return self.model.head
+
+    def runner(self, precision: str = AUTO) -> Runner:
+        """The model for images as they are decoded: see :meth:`segmentation.model.SegmentationModel.runner`."""
+        return self.model.runner(precision, preprocessing=self.preprocessing, weights_sha256=self.weights_sha256)
+
+    @property
+    def size(self) -> int | None:
+        """Side of the canvas that it was validated on, where it was."""
+        return validation_size(self.training)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All that its answers depend on, for protocols."""
+        description = description_of(self.model, self.space, preprocessing=self.preprocessing)
+        return answers({**description, "weights_sha256": self.weights_sha256})
+
+
+def save_model(
+    folder: str | os.PathLike[str],
+    model: SegmentationModel,
+    space: LabelSpace,
+    *,
+    preprocessing: str | None = None,
+    origin: Origin | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a model directory; each file replaces an older one in one step.
+
+    Args:
+        folder: made where it does not exist.
+        model: its plan, head and weights.
+        space: the classes of its labels.
+        preprocessing: what the weights expect of images; None is the plan's own.
+        origin: where the weights come from, where they were converted.
+        training: how it was trained, for the record.
+
+    Raises:
+        InputError: the plan has no root block, or the folder cannot be written to or is full.
+    """
+    described = description_of(model, space, preprocessing=preprocessing, origin=origin, training=training)
+    _write(Path(folder), model.weights, described)
+
+
+def save_backbone(folder: str | os.PathLike[str], backbone: Backbone, origin: Origin | None = None) -> None:
+    """Writes a model directory without a head: what `extract`, `check` and ``train --weights`` take.
+
+    Args:
+        folder: made where it does not exist.
+        backbone: its plan, with an ImageNet classifier or without, and weights.
+        origin: where the weights come from; what it says of preprocessing outweighs the plan.
+
+    Raises:
+        InputError: as :func:`save_model`.
+    """
+    described = description_of(backbone, preprocessing=origin and origin.preprocessing, origin=origin)
+    _write(Path(folder), backbone.weights, described)
+
+
+def is_model_directory(path: object) -> bool:
+    """Whether `path` is that of a folder with a ``model.json``."""
+    return isinstance(path, str | os.PathLike) and (Path(path) / DESCRIPTION).is_file()
+
+
+def _write(folder: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, Any]) -> None:
+    described = {**described, "weights_sha256": checkpoints.fingerprint(weights)}
+    atomic_files.probe_folder(folder, sum(value.nbytes for value in weights.values()))
+    safetensors.write(folder / WEIGHTS, weights, {COPY: described, provenance.ENTRY: described["origin"]})
+    atomic_files.write_bytes(folder / DESCRIPTION, (json.dumps(described, indent=1) + "\n").encode())
+
+
+def load_model(
+    folder: str | os.PathLike[str], output_stride: int | None = None, *, batch_norm_decays: tuple[float, float] | None = None
+) -> SavedModel:
+    """Reads a model directory.
+
+    Args:
+        folder: with ``model.json`` and ``weights.safetensors``.
+        output_stride: another one than the model was trained at; the head's rates follow.
+        batch_norm_decays: of the backbone's and the head's moving averages, where the model is to be trained on.
+
+    Raises:
+        InputError: a file is missing or damaged, the two do not belong together, or the output_stride cannot be.
+    """
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.resnet_utils import BATCH_NORM_DECAY
+    from segmentation.model import SegmentationModel, check_weights
+
+    folder = Path(folder)
+    weights, sha256, described = _read(folder)
+    backbone_decay, head_decay = batch_norm_decays or (BATCH_NORM_DECAY, build.BATCH_NORM_DECAY)
+    with explained(folder / DESCRIPTION):
+        outline = outline_from(described, output_stride)
+        check_head(outline)
+        training = dict(described["training"])
+    _compare_with_copy(folder, described, outline.space)
+    check_weights((*outline.plan.variables, *outline.head.variables), weights, str(folder / WEIGHTS))
+    backbone = Backbone(outline.plan, seed=0, batch_norm_decay=backbone_decay)
+    model = SegmentationModel(backbone, **head_options(described), seed=0, batch_norm_decay=head_decay)
+    model.assign(weights, str(folder / WEIGHTS))
+    return SavedModel(model, outline.space, described["preprocessing"], training, sha256, folder)
+
+
+def load_backbone(
+    folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
+) -> Backbone:
+    """The backbone of a model directory, whether it has a head or not.
+
+    Args:
+        folder: with ``model.json`` and ``weights.safetensors``.
+        output_stride, multi_grid: other ones than it was saved with.
+
+    Raises:
+        InputError: as :func:`load_model`.
+    """
+    from dense_resnet.backbone import Backbone
+    from segmentation.model import check_weights
+
+    folder = Path(folder)
+    weights, _, described = _read(folder)
+    with explained(folder / DESCRIPTION):
+        plan = plan_from(described, output_stride, multi_grid)
+    _compare_with_copy(folder, described)
+    check_weights(plan.variables, weights, str(folder / WEIGHTS))
+    backbone = Backbone(plan, seed=0)
+    backbone.assign(weights, str(folder / WEIGHTS))
+    return backbone
+
+
+def saved_plan(
+    folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
+) -> Plan:
+    """The plan of :func:`load_backbone`, from :func:`read_description` alone.
+
+    Raises:
+        InputError: the description is missing or damaged, or the output_stride cannot be.
+    """
+    folder = Path(folder)
+    described = read_description(folder)
+    with explained(folder / DESCRIPTION):
+        return plan_from(described, output_stride, multi_grid)
+
+
+def saved_outline(folder: str | os.PathLike[str], output_stride: int | None = None) -> Outline:
+    """The outline of :func:`load_model`, from :func:`read_description` alone.
+
+    Raises:
+        InputError: the description is missing or damaged, or the output_stride cannot be.
+    """
+    folder = Path(folder)
+    described = read_description(folder)
+    with explained(folder / DESCRIPTION):
+        return outline_from(described, output_stride)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What a model directory says of itself: ``model.json``, or the weights' copy where a kill fell between the two files.
+
+    TensorFlow is not needed for it. Whether the weights' values belong to it is not looked at: loading does that.
+
+    Raises:
+        InputError: it is not a model directory, or what it says is damaged.
+    """
+    check_model_directory(folder)
+    copy = None
+    with contextlib.suppress(SafetensorError, ValueError, OSError):  # loading says what is wrong with it
+        copy = safetensors.metadata(folder / WEIGHTS).get(COPY)
+    path = folder / DESCRIPTION
+    with explained(path):
+        described = dict(strict_json.loads(path.read_bytes())) if path.is_file() else {}
+    if isinstance(copy, dict) and copy.get("weights_sha256") != described.get("weights_sha256"):
+        return copy
+    if not described:
+        raise InputError(f"{folder}: has no {DESCRIPTION}, and {WEIGHTS} does not say either which network it is of.")
+    return described
+
+
+def check_model_directory(path: str | os.PathLike[str]) -> None:
+    """Refuses what is not a model directory, and says what it is.
+
+    Raises:
+        InputError: nothing is at `path`, or something else.
+    """
+    path = Path(path)
+    if (path / DESCRIPTION).is_file() or (path / WEIGHTS).is_file():
+        return
+    written = "`train` and `convert --to model-dir` write model directories"
+    if path.name in (DESCRIPTION, WEIGHTS) and path.is_file():
+        raise InputError(f"{path}: this is one file of a model directory: give the folder, {path.parent}.")
+    if path.exists() or path.with_name(f"{path.name}{tf_checkpoint.INDEX}").exists():
+        raise InputError(f"{path}: this is {_kind_of(path)}, not a model directory. {written}.")
+    if str(path) in variants.VARIANTS:
+        raise InputError(f"{path}: this is the name of a variant, which has no weights, and a model is expected. {written}.")
+    raise InputError(f"{path}: no such folder. A model directory is expected: {written}.")
+
+
+def _kind_of(path: Path) -> str:
+    """What `path` is instead of a model directory."""
+    if path.is_dir():
+        inside = sorted(entry.name for entry in path.iterdir())
+        if "saved_model.pb" in inside:
+            return "a SavedModel"
+        if models := [name for name in inside if is_model_directory(path / name)]:
+            return f"a folder with model directories in it ({', '.join(models[:MOST_NAMED])})"
+        if tf_checkpoint.STATE in inside or any(name.endswith(tf_checkpoint.INDEX) for name in inside):
+            return "a folder of TensorFlow checkpoints"
+        return f"a folder of other files ({', '.join(inside[:MOST_NAMED])})" if inside else "an empty folder"
+    kind = None
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        kind = file_types.kind_of(file.read(file_types.LENGTH))
+    holds_weights = ".ckpt" in path.name or path.suffix in checkpoints.SUFFIXES or not path.exists()
+    return kind or ("a file of weights" if holds_weights else "a file")
+
+
+def _read(folder: Path) -> tuple[checkpoints.Weights, str, dict[str, Any]]:
+    """The weights, their fingerprint, and the description that belongs to them."""
+    check_model_directory(folder)
+    weights = safetensors.read(folder / WEIGHTS)
+    sha256 = checkpoints.fingerprint(weights)
+    return weights, sha256, _description(folder, sha256)

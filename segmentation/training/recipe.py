@@ -1,0 +1,83 @@
+"""How a model is trained: what can be asked, checked without TensorFlow. :mod:`segmentation.training` does it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from dense_resnet.errors import InputError, counted
+from dense_resnet.inference.precision import BFLOAT16, FLOAT32
+from dense_resnet.planning import geometry
+from segmentation.data.transforms import Augmentation
+
+SMALLEST_BATCH = 12  # images below which batch statistics do harm: DeepLab's advice
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. All of it is recorded, and a run resumes only under the same."""
+
+    steps: int
+    batch: int = 8  # images a step, of all devices together
+    learning_rate: float = 0.007
+    head_rate: float = 1.0  # factor on the head's learning rate
+    warmup: int = 0  # steps of a rate that grows from 0
+    power: float = 0.9  # of the poly schedule: rate * (1 - step / steps) ** power
+    momentum: float = 0.9
+    weight_decay: float = 0.0001  # L2 of the convolutions' weights, as slim counts it
+    clip: float | None = None  # the gradients' greatest global norm
+    freeze_batch_norm: bool = False
+    class_weights: tuple[float, ...] | None = None
+    hardest: float = 1.0  # share of each image's pixels that count
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+    precision: str = FLOAT32
+    validate_every: int = 500  # steps; and at the end
+    save_every: int = 500
+
+    def check(self, num_classes: int) -> None:
+        """Raises an :class:`InputError` for values that cannot be."""
+        for name in ("steps", "batch", "validate_every", "save_every"):
+            geometry.positive_integer(name, getattr(self, name))
+        for name in ("learning_rate", "head_rate", "power"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be above 0 (not {getattr(self, name)}).")
+        for name in ("momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 0 and below 1 (not {getattr(self, name)}).")
+        if not 0 <= self.warmup < self.steps:
+            raise InputError(f"warmup must be at least 0 and below the {counted(self.steps, 'step')} (not {self.warmup}).")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise InputError(f"clip must be above 0 (not {self.clip}).")
+        if not 0 < self.hardest <= 1:
+            raise InputError(f"hardest must be a share above 0 and up to 1 (not {self.hardest}).")
+        if self.precision not in (FLOAT32, BFLOAT16):
+            raise InputError(f"precision must be {FLOAT32!r} or {BFLOAT16!r} (not {self.precision!r}).")
+        geometry.checked_seed(self.seed)
+        weights = self.class_weights
+        if weights is not None and not (
+            len(weights) == num_classes and all(0 <= weight < math.inf for weight in weights) and any(weights)
+        ):
+            raise InputError(
+                f"class_weights must be one number of at least 0 for each of the {counted(num_classes, 'class')}, not all 0 "
+                f"(not {' '.join(f'{weight:g}' for weight in weights):.80})."
+            )
+        self.augmentation.check()
+
+    def rate(self, step: int) -> float:
+        """The backbone's learning rate at `step`.
+
+        >>> Recipe(steps=100, warmup=10, learning_rate=1.0).rate(4), Recipe(steps=4, power=1.0, learning_rate=1.0).rate(3)
+        (0.4..., 0.25)
+        """
+        rate = self.learning_rate * (1 - step / self.steps) ** self.power
+        return rate * min(1.0, (step + 1) / self.warmup) if self.warmup else rate
+
+
+def batch_norm_decay(usual: float, steps: int) -> float:
+    """A moving average's decay that has forgotten its start after `steps` steps.
+
+    >>> batch_norm_decay(0.997, 200), batch_norm_decay(0.997, 30000)
+    (0.95, 0.997)
+    """
+    return min(usual, max(0.0, 1 - 10 / steps))

@@ -1,0 +1,41 @@
+"""What Python's own reader of JSON takes without a word."""
+
+import json
+import time
+
+import pytest
+
+from dense_resnet.jobs import strict_json
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"7": 0, "8": 1, "7": 2}', "the key '7' is there twice"),
+        ('[{"a": {"b": 1, "b": 1}}]', "the key 'b' is there twice"),
+        ("[NaN]", "NaN is no number"),
+        ("-Infinity", "-Infinity is no number"),
+        ("1e999", "1e999 is no number"),
+        ("[" * 100_000, "too many brackets within brackets"),
+        ('{"a":' * 100_000, "too many brackets within brackets"),
+        ("{", "Expecting property name"),
+        ("9" * 5000, "Exceeds the limit|integer string conversion"),
+        (b"\xff\xfe\xff", "can't decode"),
+    ],
+)
+def test_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        strict_json.loads(text)
+
+
+def test_a_key_twice_among_very_many():
+    text = "{" + "".join(f'"{number}": 0, ' for number in range(20_000)) + '"19999": 1}'
+    began = time.process_time()
+    with pytest.raises(ValueError, match="the key '19999' is there twice"):
+        strict_json.loads(text)
+    assert time.process_time() - began < 2  # by counting each: 9 s
+
+
+@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "é\udcff"], "b": {}}, [], "a", 3])
+def test_everything_else(value):
+    assert strict_json.loads(json.dumps(value)) == strict_json.loads(json.dumps(value).encode()) == value

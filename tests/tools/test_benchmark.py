@@ -1,0 +1,377 @@
+"""The benchmark: everyone computes the same, its figures are what its single times say, and who is missing is told."""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import io
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers.command import run
+from helpers.networks import small_plan
+
+import dense_resnet as dr
+from dense_resnet.errors import InputError
+from dense_resnet.image_io import decoding
+from dense_resnet.verification import laws
+from tools import benchmark as verb
+from tools import cli
+from tools.benchmarking import chart, competitors, contest, roofline
+from tools.benchmarking.competitors import COMPETITORS, FLOAT32, OWN, Case, Competitor
+from tools.benchmarking.segmentation import keras_network, training_timings
+from tools.benchmarking.worker_process import Process
+
+
+def has(*packages):
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+FAKES = """
+import os
+
+def same(case, weights, precision):
+    return lambda: case.images()
+
+def other(case, weights, precision):
+    return lambda: case.images() + 0.01
+
+def failing(case, weights, precision):
+    raise KeyError("a defect")
+
+class Mortal:
+    def pid(self):
+        return os.getpid()
+
+    def die(self):
+        print("last words", flush=True)
+        os._exit(7)
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path, monkeypatch):
+    """Competitors that import nothing, in a module that other processes find."""
+    (tmp_path / "fakes.py").write_text(FAKES)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("fakes")
+    del sys.modules["fakes"]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# A whole run
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """(figures, the chart's file, what was printed) of one run, on a machine where OpenVINO is not installed."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    lacking = tuple(
+        dataclasses.replace(one, modules=("no_such_package",)) if one.name == "openvino" else one for one in COMPETITORS
+    )
+    options = "--model resnet_v1_18 --size 65 --batches 2 --burn-in 1 --batch 2".split()
+    versus = "--versus keras onnxruntime openvino".split()
+    files = ["--json", folder / "b.json", *(["--chart", folder / "b.png"] if has("matplotlib") else [])]
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(competitors, "COMPETITORS", lacking)
+        assert cli.main([str(word) for word in ("benchmark", *options, *versus, *files)]) == 0
+    return json.loads((folder / "b.json").read_text()), folder / "b.png", printed.getvalue()
+
+
+def test_everyone_is_timed_and_who_is_missing_is_told(measured):
+    figures, _, printed = measured
+    expected = [OWN, f"{OWN} bfloat16", "keras", *(["onnxruntime"] if has("onnxruntime", "tf2onnx") else [])]
+    timings = {timing["name"]: timing for timing in figures["timings"]}
+    assert list(timings) == expected
+    assert {"openvino", "openvino bfloat16"} <= set(figures["skipped"])
+    assert figures["skipped"]["openvino"] == "No module named 'no_such_package'"
+    assert "skipped: openvino: No module named 'no_such_package'" in printed
+    for name, timing in timings.items():
+        assert len(timing["seconds"]) == len(timing["idle_processor_seconds"]) == 2
+        assert timing["images_per_second"] == pytest.approx(2 / median(timing["seconds"]))
+        assert timing["gmac_per_second"] == pytest.approx(figures["gmac"] / median(timing["seconds"]))
+        assert timing["relative_error"] < (0.5 if "bfloat16" in name else 1e-4)
+        assert timing["build_seconds"] > max(timing["seconds"])
+        assert name.split()[0] in printed
+    assert timings[f"{OWN} bfloat16"]["relative_error"] > 1e-3
+    assert 2**28 < timings["keras"]["peak_memory_bytes"] < 2**33
+    assert figures["gmac"] == pytest.approx(2 * dr.plan("resnet_v1_18", output_stride=16).macs(65) / 1e9)
+
+
+def test_ratios_are_medians_of_pairs(measured):
+    figures = measured[0]
+    seconds = {timing["name"]: timing["seconds"] for timing in figures["timings"]}
+    for own in (OWN, f"{OWN} bfloat16"):
+        assert set(figures["ratios"][own]) == set(seconds) - {own}
+        for other, value in figures["ratios"][own].items():
+            assert value == pytest.approx(median(b / a for a, b in zip(seconds[own], seconds[other], strict=True)))
+
+
+@pytest.mark.parametrize("precision", competitors.PRECISIONS)
+def test_limits_are_of_the_same_rounds(precision, measured):
+    figures = measured[0]
+    limit = figures["limits"][precision]
+    own = next(one["seconds"] for one in figures["timings"] if (one["competitor"], one["precision"]) == (OWN, precision))
+    rates = [2 * 2048**3 / min(seconds) for seconds in limit["matrix_products"]["seconds"]]
+    assert limit["matrix_products"]["gflop_per_second"] == pytest.approx(median(rates) / 1e9)
+    assert limit["matrix_products"]["best_gflop_per_second"] == pytest.approx(max(rates) / 1e9)
+    least = [2 * figures["gmac"] * 1e9 / rate for rate in rates]
+    assert limit["least_seconds"] == pytest.approx(median(least))
+    assert limit["ours / least"] == pytest.approx(median(a / b for a, b in zip(own, least, strict=True)))
+    assert len(rates) == 2
+
+    onednn = limit["onednn"]
+    if "skipped" in onednn:
+        pytest.skip(f"TensorFlow runs no {precision} convolutions by oneDNN here")
+    ours_of_it = median(a / b for a, b in zip(own, onednn["convolution_seconds"], strict=True))
+    assert onednn["ours / convolutions"] == pytest.approx(ours_of_it)
+    plan = dr.plan("resnet_v1_18", output_stride=16)
+    convolutions = sum(len(unit.convolutions) + bool(unit.shortcut) for unit in plan.units) + 1
+    assert sum(one["count"] for one in onednn["operations"] if one["kind"] == "convolution") == convolutions
+    assert sum(one["milliseconds"] for one in onednn["operations"]) < 3 * onednn["run_milliseconds"]
+
+
+def test_surroundings_are_told(measured):
+    figures = measured[0]
+    assert figures["machine"]["cores"] >= 1
+    assert figures["machine"]["processor"]
+    assert figures["machine"]["flags"] == sorted(figures["machine"]["flags"], key=figures["machine"]["flags"].index)
+    assert figures["versions"]["tensorflow"] == tf.__version__
+    assert figures["versions"]["keras"]
+    assert figures["date"].startswith("20")
+    assert figures["arguments"]["versus"][0] == "keras"
+    assert len(figures["load_before"]) == len(figures["load_after"])
+
+
+def test_other_work(monkeypatch):
+    monkeypatch.setattr(verb, "LABEL_MAPS", [((33, 65), 21)])
+    parser = argparse.ArgumentParser()
+    verb.configure(parser)
+    options = "--size 65 --crop 65 --images 2 --batches 1 --versus extract evaluate train confusion".split()
+    timings, figures = verb._other_work(parser.parse_args(options), small_plan("v2, last unit", 8))
+    assert figures["timings"] == [timing.as_dict() for timing in timings]
+    seconds = {timing.name: timing.seconds for timing in timings}
+    assert list(seconds) == [
+        "forward", "extract", "logits + argmax", "evaluate", "dense_resnet", "Keras fit", "dense_resnet, bfloat16",
+    ]  # fmt: skip
+    ratios = {name.partition("(")[0].strip(): value for name, value in figures["ratios"].items()}
+    for name, (one, other) in {
+        "forward / extract": ("forward", "extract"),
+        "evaluate /": ("evaluate", "logits + argmax"),
+        "Keras fit / our training step in float32": ("Keras fit", "dense_resnet"),
+    }.items():
+        pairs = zip(seconds[one], seconds[other], strict=True)
+        assert ratios[name] == pytest.approx(median(a / b for a, b in pairs))
+    assert ratios["confusion matrix, 33x65, 21 classes: keras / dense_resnet"] > 0
+    assert len(figures["peak_memory_bytes_after_each_extraction"]) == 3
+
+
+def test_the_chart_is_a_picture(measured):
+    pytest.importorskip("matplotlib")
+    figures, file, _ = measured
+    data = file.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", data[16:24])
+    assert width == chart.WIDTH * chart.DOTS
+    assert 400 < height < width
+    pixels = decoding.decode_image("chart", data)
+    ours, background = (int(np.all(pixels == colour, axis=-1).sum()) for colour in ((0x1D, 0x4E, 0x79), (255, 255, 255)))
+    assert ours > 1000  # bars are drawn
+    assert background > pixels.size / 3 / 2
+    one_bar_less = figures | {"timings": [one for one in figures["timings"] if one["competitor"] != "keras"]}
+    assert struct.unpack(">II", chart.draw(one_bar_less)[16:24])[1] < height
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Everyone computes the same
+
+
+@pytest.mark.parametrize("classes", [None, 7])
+def test_runtimes_of_onnx_compute_the_same(classes, tmp_path):
+    pytest.importorskip("tf2onnx")
+    blocks = [("block1", [(16, 4, 2)]), ("block2", [(32, 8, 2), (32, 8, 1)])]
+    plan = dr.plan(blocks, output_stride=8, num_classes=classes)
+    case = Case(plan, 50, 2, tmp_path)
+    competitors.write_onnx(case, tmp_path / "network.onnx")
+    backbone = laws.loaded(plan, case.weights())
+    reference = (backbone.logits if classes else backbone)(case.images()).numpy()
+    assert reference.std() > 1e-2
+    for one in COMPETITORS:
+        if one.onnx and has(one.name):
+            values = one.make(case, {}, one.precision)()
+            assert laws.relative_error(values, reference) < (1e-4 if one.precision == FLOAT32 else 0.5)
+
+
+@pytest.mark.parametrize(("name", "classes"), [("resnet_v1_5_18", None), ("resnet_v1_5_18", 7), ("resnet_v2_50", None)])
+def test_timm_computes_the_same_where_its_units_are_ours(name, classes, timm_resnet, tmp_path):
+    plan = dr.plan(name, output_stride=16, num_classes=classes)
+    case = Case(plan, 65, 1, tmp_path)
+    weights = case.weights()
+    timm = next(one for one in COMPETITORS if one.name == "timm")
+    values = timm.as_array(timm.make(case, weights, FLOAT32)())
+    assert timm.has_our_weights(plan) == (name != "resnet_v2_50")
+    if timm.has_our_weights(plan):
+        backbone = laws.loaded(plan, weights)
+        reference = (backbone.logits if classes else backbone)(case.images())
+        assert laws.relative_error(values, reference) <= 1e-4
+    else:
+        assert values.shape == (1, *plan.feature_size(65), plan.depth)
+
+
+def test_slim_computes_the_same(tmp_path):
+    plan = dr.plan("resnet_v1_50", output_stride=16, num_classes=7)
+    case = Case(plan, 33, 1, tmp_path)
+    weights = case.weights()
+    values = competitors.slim(case, weights, FLOAT32)()
+    assert laws.relative_error(values, competitors.own(case, weights, FLOAT32)()) <= 1e-4
+    assert laws.relative_error(values, competitors.function(case, weights, FLOAT32)()) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [("resnet_v2_152", "resnetv2_152"), ("resnet_v1_152", "resnet152"), ("resnet_v1_50_original", "resnet50")],
+)
+def test_names_of_timm(name, theirs):
+    assert competitors.timm_name(dr.plan(name, output_stride=16)) == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet_v1_50_beta", {}),
+        ("resnet_v2_200", {}),
+        ("resnet_v2_50", {"multi_grid": (1, 2, 4)}),
+        ("resnet_v2_50", {"output_stride": 4}),
+    ],
+)
+def test_networks_that_timm_lacks(name, options):
+    with pytest.raises(InputError, match="timm has no resnet_v.* to compare with: leave timm out"):
+        competitors.timm_name(dr.plan(name, **{"output_stride": 16} | options))
+
+
+def contest_of(fakes, monkeypatch, *makers):
+    entering = tuple(Competitor(OWN if maker == "same" else maker, FLOAT32, getattr(fakes, maker), ()) for maker in makers)
+    monkeypatch.setattr(competitors, "COMPETITORS", entering)
+    return contest.contest(dr.plan("resnet_v1_18"), 33, 1, makers)
+
+
+def test_a_wrong_competitor_is_refused_before_anything_is_timed(fakes, monkeypatch):
+    with pytest.raises(InputError, match="other: what it computes differs from ours by .*: leave other out of --versus"):
+        contest_of(fakes, monkeypatch, "same", "other")
+
+
+def test_a_defect_of_a_competitor_keeps_its_traceback(fakes, monkeypatch):
+    with pytest.raises(RuntimeError, match="in failing\n(.|\n)*KeyError: 'a defect'"):
+        contest_of(fakes, monkeypatch, "same", "failing")
+
+
+@pytest.mark.parametrize("error", [2e-3, np.nan, np.inf])
+def test_errors_that_are_too_large(error):
+    lowered = dataclasses.replace(COMPETITORS[0], precision="bfloat16")
+    assert contest.agreed(COMPETITORS[0], 1e-4) == 1e-4
+    with pytest.raises(InputError, match="its time would say nothing"):
+        contest.agreed(COMPETITORS[0], error)
+    assert contest.agreed(lowered, 0.2) == 0.2
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Processes, limits, mistakes
+
+
+def test_a_process_is_stopped_between_calls_and_tells_why_it_ended(fakes):
+    with Process(fakes.Mortal) as process:
+        status = Path(f"/proc/{process.call('pid')}/status")
+        if status.exists():
+            deadline = time.monotonic() + 5
+            while "State:\tT" not in status.read_text():
+                assert time.monotonic() < deadline, "it runs while nobody asks"
+        with pytest.raises(RuntimeError, match="ended with code 7: last words"):
+            process.call("die")
+    assert not status.exists()
+
+
+def test_onednns_lines_are_read():
+    lines = [
+        "onednn_verbose,v1,info,oneDNN v3.7.1 (commit 1)",
+        "onednn_verbose,v1,primitive,exec,cpu,convolution,brgconv_1x1:avx512_core,forward,src:f32::blocked:acdb::f0,,a,mb1,1.5",
+        "onednn_verbose,primitive,exec,cpu,convolution,brgconv_1x1:avx512_core,forward,src:f32::blocked:acdb::f0,,a,mb1,0.5",
+        "onednn_verbose,v1,primitive,create:cache_miss,cpu,convolution,brgconv_1x1:avx512_core,forward,src:f32,,a,mb1,9",
+        "onednn_verbose,exec,cpu,pooling,jit:avx512_core,forward,src:f32,,alg:pooling_max,mb1,3",
+        "onednn_verbose,v1,primitive,exec,cpu,matmul,brg_matmul:avx512_core,undef,src:f32,,,2x2:2x2,0.25",
+        "something that somebody else printed, exec, cpu",
+        "",
+    ]
+    found = roofline.operations(lines)
+    assert [(one.kind, one.count, one.milliseconds) for one in found] == [
+        ("pooling", 1, 3.0), ("convolution", 2, 2.0), ("matmul", 1, 0.25),
+    ]  # fmt: skip
+    assert roofline.Profile(1.0, found).convolution_seconds == pytest.approx(0.00225)
+
+
+def test_a_tensorflow_without_onednn():
+    limit = contest.Limit([[0.1, 0.2]], [roofline.Profile(1.0, ())])
+    figures = limit.as_dict(contest.Timing(OWN, 1.0, [0.5]), 2048**3)
+    assert figures["least_seconds"] == pytest.approx(0.1)
+    assert "does not run its convolutions by oneDNN" in figures["onednn"]["skipped"]
+
+
+def test_the_verb_names_who_there_is():
+    assert verb.NETWORKS == competitors.NAMES
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "resnet_v1_18", "--versus", "slim"), "tf_slim.nets has no resnet_v1_18 to compare with"),
+        (("--model", "resnet_v2_200", "--versus", "timm"), "timm has no resnet_v2_200 at output_stride 16 to compare with"),
+        (("--versus", "extract", "--size", 64), "size must be 32n+1 pixels"),
+        (("--model", "resnet_v1_18", "--versus", "train"), "training is compared on v2 bottlenecks"),
+        (("--size", 0), "--size must be a positive integer"),
+        (("--json", "{file}/b.json"), "cannot be written to"),
+        (("--chart", "{file}/b.png"), "cannot be written to"),
+        (("--json", "{folder}"), "is a folder"),
+    ],
+)
+def test_mistakes_are_refused_before_any_work(options, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(chart, "check", lambda: None)
+    monkeypatch.setattr(contest, "contest", lambda *_, **__: pytest.fail("it began"))
+    (tmp_path / "file").touch()
+    words = [str(option).format(file=tmp_path / "file", folder=tmp_path) for option in options]
+    code, _, err = run(capsys, "benchmark", *words)
+    assert (code, message in err) == (1, True), err
+
+
+def test_unknown_names_and_a_missing_matplotlib(capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        run(capsys, "benchmark", "--versus", "tensorrt")
+    assert "invalid choice: 'tensorrt'" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(contest, "contest", lambda *_, **__: pytest.fail("it began"))
+    code, _, err = run(capsys, "benchmark", "--chart", "b.png")
+    assert (code, err) == (
+        1,
+        "error: --chart needs matplotlib, which is not installed: pip install matplotlib, or leave --chart out.\n",
+    )
+
+
+def test_the_network_that_keras_trains_is_the_plans():
+    plan = dr.plan("resnet_v2_50", output_stride=16)
+    network = keras_network(plan, 21, 65)
+    trained = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
+    assert trained == plan.parameter_count + (plan.depth + 1) * 21
+    assert network.layers[-2].output.shape[1:3] == plan.feature_size(65)
+
+
+def test_training_steps_are_timed():
+    plan = dr.plan([("block1", [(8, 4, 1), (8, 4, 2)])], output_stride=8, scope="tiny", kind="bottleneck_v2")
+    timings = training_timings(plan, crop=33, batch=2, steps=1, runs=1)
+    assert [timing.name for timing in timings] == ["dense_resnet", "Keras fit", "dense_resnet, bfloat16"]

@@ -1,0 +1,357 @@
+"""The networks that a forward pass is timed against, each as it is run best, in a process of its own.
+
+====================  =============================================================================================
+``function``          ours as it is trained: the backbone in a ``tf.function``
+``slim``              ``tf_slim.nets`` in a session
+``keras``             :mod:`dense_resnet.keras_resnet` in a ``tf.function``: Keras Applications has no output_stride
+``timm``              PyTorch, channels last, in inference mode; float32 and bfloat16
+``openvino``          OpenVINO with its hint for latency; float32 and bfloat16
+``onnxruntime``       ONNX Runtime
+====================  =============================================================================================
+
+OpenVINO and ONNX Runtime get our folded float32 graph as an ONNX file with the shape of the images fixed, so that nothing is
+left to them but to run it. All have the same weights, but for timm where the plan is not ``resnet_v1_5_N``: its units stand as
+many and as wide, with the stride in other convolutions. Everyone may use every core, gets the images in memory in the type
+and layout that it likes best, and answers with what it computes, not copied again.
+
+A competitor is ready when it has answered once. The clock starts with the plan and the weights in memory (for the ONNX file:
+written) and the framework imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from dense_resnet.errors import InputError
+from dense_resnet.inference import cpu
+from dense_resnet.planning.plan import Plan
+
+from . import hardware
+from .worker_process import Process
+
+PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
+OWN = "dense_resnet"
+TORCHVISION = ("", ".transforms", ".transforms.functional", ".datasets", ".ops", ".ops.misc")  # what timm imports of it
+TIMM_STRIDES = (8, 16, 32)
+
+Run = Callable[[], Any]
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Case:
+    """What everyone has to compute."""
+
+    plan: Plan  # with classes their logits are wanted, else the features
+    size: int  # side of the images
+    batch: int
+    folder: Path  # for files that competitors read
+
+    @property
+    def output(self) -> str:
+        return "logits" if self.plan.logits else "features"
+
+    def images(self) -> Array:
+        """``[batch, size, size, channels]`` float32."""
+        return noise_images(self.plan, self.size, self.batch)
+
+    def weights(self) -> dict[str, Array]:
+        """Under canonical names, the same in every process: no statistic of a batch norm is trivial."""
+        generator = np.random.default_rng(0)
+        values = {}
+        for name, shape, _ in self.plan.variables:
+            noise = generator.standard_normal(shape, np.float32)
+            leaf = name.rpartition("/")[2]
+            if leaf == "weights":
+                noise *= 1 / math.sqrt(math.prod(shape[:-1]))
+            elif leaf == "gamma":
+                noise = 1 + 0.2 * noise
+                noise[::5] *= -1
+            elif leaf == "moving_variance":
+                noise = 1 + 0.2 * np.abs(noise)
+            else:
+                noise *= 0.1
+            values[name] = noise
+        return values
+
+
+def noise_images(plan: Plan, size: int, batch: int) -> Array:
+    """``[batch, size, size, channels]`` float32."""
+    shape = (batch, size, size, plan.in_channels)
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# TensorFlow
+
+
+def own(case: Case, weights: dict[str, Array], precision: str) -> Run:
+    from dense_resnet.verification.laws import loaded
+
+    images, compiled = case.images(), loaded(case.plan, weights).compile(precision, output=case.output)
+    return lambda: compiled(images)
+
+
+def function(case: Case, weights: dict[str, Array], precision: str) -> Run:
+    import tensorflow as tf
+
+    from dense_resnet.verification.laws import loaded
+
+    backbone = loaded(case.plan, weights)
+    return _called(backbone.logits if case.plan.logits else backbone, tf.constant(case.images()))
+
+
+def keras(case: Case, weights: dict[str, Array], precision: str) -> Run:
+    import tensorflow as tf
+
+    from dense_resnet import keras_resnet
+
+    shape = (case.size, case.size, case.plan.in_channels)
+    model = keras_resnet.build(case.plan, input_shape=shape, weights=weights)
+    return _called(functools.partial(model, training=False), tf.constant(case.images()))
+
+
+def _called(network: Callable[[Any], Any], images: Any) -> Run:
+    import tensorflow as tf
+
+    traced = tf.function(network, autograph=False).get_concrete_function(tf.TensorSpec(images.shape, tf.float32))
+    return lambda: traced(images).numpy()
+
+
+def slim(case: Case, weights: dict[str, Array], precision: str) -> Run:
+    import tensorflow as tf
+
+    from dense_resnet.compat import slim as layers
+    from dense_resnet.verification.parity import slim_network
+
+    v1, plan, images = tf.compat.v1, case.plan, case.images()
+    network = slim_network(plan)
+    from tf_slim.nets import resnet_utils
+
+    with tf.Graph().as_default() as graph, layers.arg_scope(resnet_utils.resnet_arg_scope()):
+        placeholder = v1.placeholder(tf.float32, images.shape)
+        net, _ = network(
+            placeholder,
+            plan.num_classes,
+            is_training=False,
+            global_pool=bool(plan.logits),
+            output_stride=plan.output_stride,
+        )
+        if plan.logits:
+            net = tf.squeeze(net, [1, 2])
+        initial = {variable.initializer: weights[variable.op.name] for variable in v1.global_variables()}
+    session = v1.Session(graph=graph)
+    session.run(list(initial), {assign.inputs[1]: value for assign, value in initial.items()})
+    return lambda: session.run(net, {placeholder: images})
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# PyTorch
+
+
+def timm_name(plan: Plan) -> str:
+    """timm's network for a plan.
+
+    Raises:
+        InputError: it has none.
+    """
+    family, _, depth = plan.name.removesuffix("_original").rpartition("_")
+    known = {"resnet_v2": "resnetv2_", "resnet_v1": "resnet", "resnet_v1_5": "resnet"}
+    depths = (18, 34, 50, 101, 152) if family == "resnet_v2" else (18, 34, 50, 101, 152, 200)
+    fits = family in known and depth in map(str, depths)
+    if not fits or plan.multi_grid or plan.output_stride not in TIMM_STRIDES:
+        what = f"{plan.name} at output_stride {plan.output_stride}{' with multi_grid' if plan.multi_grid else ''}"
+        raise InputError(f"timm has no {what} to compare with: leave timm out of --versus.")
+    return known[family] + depth
+
+
+def has_timms_weights(plan: Plan) -> bool:
+    """Whether timm's network is the same, so that its features must be."""
+    return plan.name.startswith("resnet_v1_5_")
+
+
+def timm(case: Case, weights: dict[str, Array], precision: str) -> Run:
+    import timm as models
+    import torch
+
+    from dense_resnet.checkpoints.names import torch_resnet
+
+    plan = case.plan
+    torch.set_num_threads(cpu.cores())
+    model = models.create_model(
+        timm_name(plan), num_classes=plan.num_classes or 0, in_chans=plan.in_channels, output_stride=plan.output_stride
+    )
+    if has_timms_weights(plan):
+        state = model.state_dict()  # with counts of batches, which stay
+        for ours, theirs in torch_resnet.names(plan).items():
+            state[theirs] = torch.from_numpy(_as_torch(weights[ours])).reshape(state[theirs].shape)  # a classifier has no axes
+        model.load_state_dict(state)
+    dtype = getattr(torch, precision)
+    model = model.eval().to(dtype=dtype, memory_format=torch.channels_last)
+    images = torch.from_numpy(case.images()).permute(0, 3, 1, 2).to(dtype=dtype, memory_format=torch.channels_last)
+    forward = model if plan.logits else model.forward_features
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return forward(images)
+
+    return run
+
+
+def _as_torch(value: Array) -> Array:
+    """A kernel with its axes as PyTorch has them, ``[depth out, depth in, height, width]``."""
+    return np.ascontiguousarray(value.transpose(3, 2, 0, 1)) if value.ndim == 4 else value
+
+
+def _from_torch(output: Any) -> Array:
+    return _from_channels_first(output.float().numpy())
+
+
+def _from_channels_first(output: Any) -> Array:
+    output = np.asarray(output)
+    return output.transpose(0, 2, 3, 1) if output.ndim == 4 else output
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Runtimes of ONNX
+
+
+def onnx_file(case: Case) -> Path:
+    """Our folded graph, written by a process of its own where it is not there yet: neither runtime needs TensorFlow."""
+    path = case.folder / "network.onnx"
+    if not path.exists():
+        Process(write_onnx, case, path).close()
+    return path
+
+
+def write_onnx(case: Case, path: Path) -> None:
+    """Writes our folded float32 graph, with the shape of the images fixed."""
+    import tensorflow as tf
+    import tf2onnx
+
+    from dense_resnet.inference import folding
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph:
+        images = v1.placeholder(tf.float32, case.images().shape, name="images")
+        layers = folding.Layers(case.weights(), FLOAT32)
+        tf.identity(getattr(folding.network(layers, case.plan, images), case.output), name="output")
+    tf2onnx.convert.from_graph_def(
+        graph.as_graph_def(), input_names=["images:0"], output_names=["output:0"], opset=17, output_path=str(path)
+    )
+
+
+def openvino(case: Case, weights: dict[str, Array], precision: str) -> Run:
+    import openvino as runtime
+
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": {FLOAT32: "f32", BFLOAT16: "bf16"}[precision]}
+    request = runtime.Core().compile_model(str(case.folder / "network.onnx"), "CPU", hints).create_infer_request()
+    images = case.images()
+    return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
+
+
+def onnxruntime(case: Case, weights: dict[str, Array], precision: str) -> Run:
+    import onnxruntime as runtime
+
+    session = runtime.InferenceSession(str(case.folder / "network.onnx"), providers=["CPUExecutionProvider"])
+    images = {session.get_inputs()[0].name: case.images()}
+    return lambda: session.run(None, images)[0]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# All of them
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """One way of running the network at one precision."""
+
+    name: str
+    precision: str
+    make: Callable[[Case, dict[str, Array], str], Run]
+    modules: tuple[str, ...]  # imported before the clock starts; their versions are told
+    as_array: Callable[[Any], Array] = np.asarray  # what it computes, channels last
+    onnx: bool = False  # reads our ONNX file
+
+    @property
+    def label(self) -> str:
+        return self.name if self.precision == FLOAT32 else f"{self.name} {self.precision}"
+
+    def has_our_weights(self, plan: Plan) -> bool:
+        return self.make is not timm or has_timms_weights(plan)
+
+
+COMPETITORS = (
+    Competitor(OWN, FLOAT32, own, ("tensorflow", "dense_resnet.verification.laws")),
+    Competitor(OWN, BFLOAT16, own, ("tensorflow", "dense_resnet.verification.laws")),
+    Competitor("function", FLOAT32, function, ("tensorflow", "dense_resnet.verification.laws")),
+    Competitor("slim", FLOAT32, slim, ("tensorflow", "dense_resnet.verification.parity", "tf_slim")),
+    Competitor("keras", FLOAT32, keras, ("tensorflow", "keras", "dense_resnet.keras_resnet")),
+    Competitor("timm", FLOAT32, timm, ("torch", "timm"), _from_torch),
+    Competitor("timm", BFLOAT16, timm, ("torch", "timm"), _from_torch),
+    Competitor("openvino", FLOAT32, openvino, ("openvino",), onnx=True),
+    Competitor("openvino", BFLOAT16, openvino, ("openvino",), onnx=True),
+    Competitor("onnxruntime", FLOAT32, onnxruntime, ("onnxruntime",), onnx=True),
+)
+NAMES = tuple(dict.fromkeys(competitor.name for competitor in COMPETITORS if competitor.name != OWN))
+
+
+class Contestant:
+    """A competitor at work, in the process that :class:`tools.benchmarking.worker_process.Process` makes for it.
+
+    Raises:
+        ImportError: its framework is not installed.
+    """
+
+    def __init__(self, competitor: Competitor, case: Case) -> None:
+        self._as_array = competitor.as_array
+        if "timm" in competitor.modules:
+            _stand_in_for_torchvision()
+        modules = {name: importlib.import_module(name) for name in competitor.modules}
+        self._versions = {name: str(module.__version__) for name, module in modules.items() if hasattr(module, "__version__")}
+        if competitor.onnx:
+            onnx_file(case)
+        weights = {} if competitor.onnx else case.weights()
+        start = time.perf_counter()
+        self._run = competitor.make(case, weights, competitor.precision)
+        self._first = self._run()
+        self._seconds = time.perf_counter() - start
+        self._rested = time.process_time()
+
+    def ready(self) -> tuple[float, dict[str, str]]:
+        """(seconds until it had answered once, versions of its packages)."""
+        return self._seconds, self._versions
+
+    def first(self) -> Array:
+        """What it computes, float32, channels last."""
+        return np.ascontiguousarray(self._as_array(self._first), np.float32)
+
+    def run(self) -> tuple[float, float]:
+        """(seconds of one run, processor seconds used since the last one, while it was others' turn)."""
+        busy = time.process_time() - self._rested
+        start = time.perf_counter()
+        self._run()
+        seconds = time.perf_counter() - start
+        self._rested = time.process_time()
+        return seconds, busy
+
+    def peak_memory(self) -> int:
+        """Bytes."""
+        return hardware.peak_memory()
+
+
+def _stand_in_for_torchvision() -> None:
+    """Empty modules, where torchvision is not installed: timm imports it for its data pipelines, which no network needs."""
+    if importlib.util.find_spec("torchvision") is None:
+        sys.modules.update({f"torchvision{part}": mock.MagicMock() for part in TORCHVISION})

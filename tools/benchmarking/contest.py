@@ -1,0 +1,365 @@
+"""Forward time as the field reports it, ratios against others that ran in turn with it, and the limits of the machine.
+
+Machines are shared and noisy, so competitors take turns, run by run, and the ratio is taken pair by pair; its median is the
+figure to quote. Nothing is timed before `burn_in` runs of everyone.
+
+The networks of a :func:`contest` each live in a process of their own, and all but the one whose turn it is are stopped. In one
+process they would share what cannot be shared honestly: the thread pools of one framework spin when their work is done and
+take the cores from the next one, two OpenMP libraries may not even load together, and nobody could tell whose the memory is.
+Stopped, they use no time in others' turns: each one's processor time between its turns is measured and told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_resnet.backbone import Backbone
+from dense_resnet.errors import InputError
+from dense_resnet.extraction.extract import Extraction
+from dense_resnet.extraction.settings import Settings
+from dense_resnet.image_io.decoding import opencv
+from dense_resnet.image_io.discovery import find_images
+from dense_resnet.inference import throughput
+from dense_resnet.planning.plan import Plan
+from dense_resnet.verification.laws import relative_error
+
+from . import competitors, hardware
+from .competitors import COMPETITORS, FLOAT32, OWN, PRECISIONS, Case, Competitor, Contestant, Run
+from .hardware import peak_memory
+from .roofline import ENVIRONMENT, FLOP, Meter, Profile
+from .worker_process import Process
+
+TOLERANCE = 1e-3  # that float32 features may differ by: a fast wrong answer is no answer
+
+Progress = Callable[[str, int, int, str], None]  # (what is being done, images done, images in all, who is at work)
+
+
+@dataclass
+class Timing:
+    """One competitor."""
+
+    name: str
+    build_seconds: float  # from nothing to ready, first run included
+    seconds: list[float] = field(default_factory=list)  # of each timed run
+    images: int = 1  # in a run
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures: seconds a run, images a second."""
+        return {
+            "name": self.name,
+            "build_seconds": self.build_seconds,
+            "mean": statistics.mean(self.seconds),
+            "sd": statistics.stdev(self.seconds) if len(self.seconds) > 1 else 0.0,
+            "median": self.median,
+            "minimum": min(self.seconds),
+            "images_per_second": self.images / self.median,
+            "seconds": self.seconds,
+        }
+
+
+def prepared(name: str, make: Callable[[], Run], images: int) -> tuple[Timing, Run]:
+    """Builds a competitor and runs it once."""
+    start = time.perf_counter()
+    run = make()
+    run()
+    return Timing(name, time.perf_counter() - start, images=images), run
+
+
+def alternate(competitors: Sequence[tuple[Timing, Run]], runs: int, burn_in: int) -> None:
+    """Runs everyone in turn, `burn_in` times unrecorded and then `runs` times."""
+    for number in range(burn_in + runs):
+        for timing, run in competitors:
+            start = time.perf_counter()
+            run()
+            if number >= burn_in:
+                timing.seconds.append(time.perf_counter() - start)
+
+
+def ratio(slower: Timing, faster: Timing) -> float:
+    """Median over pairs of runs of `slower` / `faster`: above 1 where the second is faster."""
+    return pairwise(slower.seconds, faster.seconds)
+
+
+def pairwise(slower: Sequence[float], faster: Sequence[float]) -> float:
+    """Median over pairs of times of `slower` / `faster`."""
+    return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Networks
+
+
+@dataclass
+class Entry:
+    """A competitor of a contest, and what was measured of it."""
+
+    competitor: Competitor
+    timing: Timing
+    versions: dict[str, str]
+    error: float | None  # of what it computes, against our float32; None where its weights are others
+    idle: list[float] = field(default_factory=list)  # processor seconds between its turns
+    peak_memory: int = 0  # bytes
+
+    def as_dict(self, gmacs: float) -> dict[str, Any]:
+        return {
+            **self.timing.as_dict(),
+            "competitor": self.competitor.name,
+            "precision": self.competitor.precision,
+            "gmac_per_second": gmacs / self.timing.median,
+            "relative_error": self.error,
+            "peak_memory_bytes": self.peak_memory,
+            "idle_processor_seconds": self.idle,
+        }
+
+
+@dataclass
+class Limit:
+    """What bounds our time at one precision: measurements of each round."""
+
+    products: list[list[float]] = field(default_factory=list)  # seconds of matrix products
+    profiles: list[Profile] = field(default_factory=list)  # of our graph
+
+    def as_dict(self, own: Timing, macs: float) -> dict[str, Any]:
+        """The figures; `macs`: multiply-adds of a run."""
+        rates = [FLOP / min(seconds) for seconds in self.products]
+        least = [2 * macs / rate for rate in rates]
+        return {
+            "matrix_products": {
+                "flop": FLOP,
+                "seconds": self.products,
+                "gflop_per_second": statistics.median(rates) / 1e9,
+                "best_gflop_per_second": max(rates) / 1e9,
+            },
+            "least_seconds": statistics.median(least),
+            "ours / least": pairwise(own.seconds, least),
+            "onednn": self._onednn(own),
+        }
+
+    def _onednn(self, own: Timing) -> dict[str, Any]:
+        convolutions = [profile.convolution_seconds for profile in self.profiles]
+        if not all(convolutions):
+            return {"skipped": "this TensorFlow does not run its convolutions by oneDNN"}
+        times: dict[tuple[str, str, int], list[float]] = {}
+        for profile in self.profiles:
+            for one in profile.operations:
+                times.setdefault((one.kind, one.implementation, one.count), []).append(one.milliseconds)
+        return {
+            "convolution_seconds": convolutions,
+            "median": statistics.median(convolutions),
+            "ours / convolutions": pairwise(own.seconds, convolutions),
+            "operations": [
+                {"kind": kind, "implementation": implementation, "count": count, "milliseconds": statistics.median(values)}
+                for (kind, implementation, count), values in times.items()
+            ],
+            "run_milliseconds": statistics.median(profile.seconds for profile in self.profiles) * 1000,  # with all the rest
+        }
+
+
+@dataclass
+class Contest:
+    """Everything that was measured of one network."""
+
+    case: Case
+    entries: list[Entry] = field(default_factory=list)  # ours first
+    limits: dict[str, Limit] = field(default_factory=dict)  # by precision
+    skipped: dict[str, str] = field(default_factory=dict)  # who did not take part: why
+
+    def own(self, precision: str) -> Entry:
+        return next(entry for entry in self.entries if entry.competitor.name == OWN and entry.competitor.precision == precision)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every figure and every single time."""
+        macs = self.case.plan.macs(self.case.size) * self.case.batch
+        others = [entry.timing for entry in self.entries if entry.competitor.name != OWN]
+        own = {precision: self.own(precision).timing for precision in PRECISIONS}
+        versions: dict[str, str] = {}
+        for entry in self.entries:
+            versions |= entry.versions
+        return {
+            "model": self.case.plan.name,
+            "output_stride": self.case.plan.output_stride,
+            "multi_grid": self.case.plan.multi_grid,
+            "classes": self.case.plan.num_classes,
+            "size": self.case.size,
+            "batch": self.case.batch,
+            "gmac": macs / 1e9,
+            "rounds": len(self.entries[0].timing.seconds),
+            "timings": [entry.as_dict(macs / 1e9) for entry in self.entries],
+            "ratios": {
+                timing.name: {other.name: ratio(other, timing) for other in [*own.values(), *others] if other is not timing}
+                for timing in own.values()
+            },
+            "limits": {precision: limit.as_dict(own[precision], macs) for precision, limit in self.limits.items()},
+            "skipped": self.skipped,
+            "versions": versions,
+        }
+
+
+def check(plan: Plan, versus: Sequence[str]) -> None:
+    """Raises an :class:`InputError` where somebody has no such network."""
+    if "slim" in versus:
+        from dense_resnet.verification.parity import slim_network
+
+        slim_network(plan)
+    if "timm" in versus:
+        competitors.timm_name(plan)
+
+
+def contest(
+    plan: Plan,
+    size: int,
+    batch: int,
+    versus: Sequence[str] = (),
+    *,
+    runs: int = 20,
+    burn_in: int = 3,
+    progress: Progress = lambda what, done, total, note: None,
+) -> Contest:
+    """Times our folded network at both precisions, and others in turn with it.
+
+    Args:
+        plan: with classes, their logits are computed, else the features.
+        size: side of the images.
+        batch: images a run.
+        versus: names among :data:`tools.benchmarking.competitors.NAMES`. One whose packages are missing is skipped.
+        runs: timed ones of each.
+        burn_in: runs before those.
+        progress: called with (what is being done, images done, images in all, who is at work).
+
+    Raises:
+        InputError: somebody has no such network, or computes something else than ours.
+    """
+    check(plan, versus)
+    entering = [competitor for competitor in COMPETITORS if competitor.name in (OWN, *versus)]
+    with contextlib.ExitStack() as stack:
+        case = Case(plan, size, batch, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        found = Contest(case)
+        total = (runs + burn_in) * len(entering) * batch
+        processes = []
+        reference = None
+        for competitor in entering:
+            progress("timing", 0, total, f"building {competitor.label}")
+            try:
+                process = stack.enter_context(Process(Contestant, competitor, case))
+            except ImportError as error:
+                found.skipped[competitor.label] = str(error)
+                continue
+            seconds, versions = process.call("ready")
+            error = None
+            if competitor.has_our_weights(plan):
+                values = process.call("first")
+                reference = values if reference is None else reference
+                error = agreed(competitor, relative_error(values, reference))
+            found.entries.append(Entry(competitor, Timing(competitor.label, seconds, images=batch), versions, error))
+            processes.append(process)
+        progress("timing", 0, total, "building the limits")
+        meter = stack.enter_context(Process(Meter, case, environment=ENVIRONMENT))
+        found.limits = {precision: Limit() for precision in PRECISIONS}
+
+        total = (runs + burn_in) * len(processes) * batch
+        done = 0
+        for number in range(burn_in + runs):
+            timed = number >= burn_in
+            for entry, process in zip(found.entries, processes, strict=True):
+                progress("timing", done, total, entry.timing.name)
+                seconds, idle = process.call("run")
+                done += batch
+                if timed:
+                    entry.timing.seconds.append(seconds)
+                    entry.idle.append(idle)
+            for precision, limit in found.limits.items():
+                progress("timing", done, total, "the limits")
+                products, profile = meter.call("products", precision), meter.call("profile", precision)
+                if timed:
+                    limit.products.append(products)
+                    limit.profiles.append(profile)
+        for entry, process in zip(found.entries, processes, strict=True):
+            entry.peak_memory = process.call("peak_memory")
+    return found
+
+
+def agreed(competitor: Competitor, error: float) -> float:
+    """The error, if it is what a competitor may have.
+
+    Raises:
+        InputError: it is not.
+    """
+    if competitor.precision == FLOAT32 and not error <= TOLERANCE:
+        raise InputError(
+            f"{competitor.label}: what it computes differs from ours by {error:.1e} of its spread, more than {TOLERANCE:g}. "
+            "That is another network, or a defect of that version, and its time would say nothing: leave "
+            f"{competitor.name} out of --versus."
+        )
+    return error
+
+
+def surroundings(arguments: Mapping[str, Any], load_before: Sequence[float]) -> dict[str, Any]:
+    """What else a file of figures has to tell: when and on what they were measured, by which command."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "arguments": dict(arguments),
+        "machine": hardware.described(),
+        "load_before": list(load_before),
+        "load_after": list(hardware.load()),
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Extraction against the bare forward
+
+
+def extraction_forward(plan: Plan, size: int, images: int, folder: Path) -> tuple[Callable[[], Any], Run]:
+    """(the bare forward of `images` images one by one, their extraction from JPEG files to disk) with one backbone.
+
+    Each run of the second writes to a folder of its own.
+    """
+    backbone = Backbone(plan, seed=0)
+    photographs = folder / "photographs"
+    photographs.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(images):
+        coarse = generator.integers(0, 256, (24, 32, 3), np.uint8)
+        pixels = opencv().resize(coarse, (640, 480), interpolation=opencv().INTER_CUBIC)
+        opencv().imwrite(str(photographs / f"{number:03}.jpg"), pixels)
+    found = find_images([str(photographs)])
+    forward, noise = backbone.compile(), competitors.noise_images(plan, size, 1)
+    runner = backbone.runner()
+    canvas = np.zeros((size, size, plan.in_channels), np.uint8)
+    chosen = throughput.chosen(lambda batch: runner(np.stack([canvas] * batch)), images)
+    count = iter(range(sys.maxsize))
+
+    def bare() -> None:
+        for _ in range(images):
+            forward(noise)
+
+    def extract() -> None:
+        Extraction(runner, folder / str(next(count)), Settings(size, batch=chosen.batch), threads=chosen.threads).run(found)
+
+    return bare, extract
+
+
+def against_extraction(plan: Plan, size: int, images: int, runs: int) -> tuple[Timing, Timing, list[int]]:
+    """(bare forward, extraction, peak memory in bytes after each pair of runs) over `images` JPEG files a run."""
+    with tempfile.TemporaryDirectory() as name:
+        bare, extract = extraction_forward(plan, size, images, Path(name))
+        pair = prepared("forward", lambda: bare, images), prepared("extract", lambda: extract, images)
+        peaks = []
+        for _ in range(runs):
+            alternate(pair, runs=1, burn_in=0)
+            peaks.append(peak_memory())
+        return pair[0][0], pair[1][0], peaks

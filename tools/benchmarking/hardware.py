@@ -1,0 +1,40 @@
+"""What a measured time depends on beside the program: the processor, its load, its memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from dense_resnet.inference.cpu import MEMORY, PROCESSOR, _fields, cores, flags
+
+
+def load() -> tuple[float, ...]:
+    """Processes that wanted a core, on average, in the last 1, 5 and 15 minutes; () where the system does not say."""
+    return os.getloadavg() if hasattr(os, "getloadavg") else ()
+
+
+def described() -> dict[str, Any]:
+    """The machine, as far as the system tells."""
+    processor = _fields(PROCESSOR)
+    return {
+        "processor": processor.get("model name") or platform.processor() or platform.machine(),
+        "megahertz": float(processor["cpu MHz"]) if "cpu MHz" in processor else None,
+        "flags": flags(),
+        "cores": cores(),
+        "memory": _fields(MEMORY).get("MemTotal"),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def peak_memory() -> int:
+    """Bytes: the most that this process has held so far."""
+    import resource
+
+    status = _fields(Path("/proc/self/status"))
+    if "VmHWM" in status:  # resource usage would count in what the parent held at the time of the fork
+        return int(status["VmHWM"].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,269 @@
+"""The confusion matrix against those of the field, timed in turn on the same label maps.
+
+Everyone adds one image a run to a matrix that it keeps, and gets the maps beforehand in the type that it likes best. No label
+is to be ignored: dropping pixels costs the others extra. torchmetrics runs as it comes, looking for values outside the
+classes as we do, and once more without looking, which is another contract: values outside are then undefined.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet.backbone import Backbone
+from dense_resnet.errors import InputError
+from dense_resnet.image_io.decoding import opencv
+from dense_resnet.inference.precision import BFLOAT16, FLOAT32
+from dense_resnet.planning.geometry import positive_integer
+from dense_resnet.planning.layers import BOTTLENECK_V2, Conv
+from dense_resnet.planning.plan import Plan
+from dense_resnet.preprocessing import preprocess
+from segmentation.data.label_space import LabelClass, LabelSpace
+from segmentation.data.layouts import open_dataset
+from segmentation.data.samples import Dataset, Sample
+from segmentation.data.source import Source
+from segmentation.data.synthetic import CLASSES, write_scenes
+from segmentation.data.transforms import Augmentation
+from segmentation.evaluation.evaluate import Evaluation
+from segmentation.evaluation.systems import ModelSystem
+from segmentation.metrics.confusion import ConfusionMatrix
+from segmentation.model import SegmentationModel
+from segmentation.prediction.options import Inference
+from segmentation.saving.model_directory import SavedModel
+from segmentation.training.loop import Training, TrainingRun, mixed_precision, quiet
+from segmentation.training.recipe import Recipe
+
+from .competitors import Run
+from .contest import Timing, alternate, prepared, ratio
+from .hardware import peak_memory
+
+OWN = "dense_resnet"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Timings of one size and number of classes."""
+
+    timings: tuple[Timing, ...]  # ours first
+    missing: dict[str, str]  # what was not timed: why
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """How many times as long as ours each of the others takes: the median over pairs of runs."""
+        return {timing.name: ratio(timing, self.timings[0]) for timing in self.timings[1:]}
+
+
+def confusion_timings(height: int, width: int, num_classes: int, runs: int = 20, burn_in: int = 3) -> Comparison:
+    """Ours, then Keras' MeanIoU, torchmetrics' MulticlassConfusionMatrix (twice) and scikit-learn's confusion_matrix.
+
+    Args:
+        height, width: of the label maps, in pixels.
+        num_classes: 1 to 256.
+        runs: timed ones of each, one image a run.
+        burn_in: runs before those.
+    """
+    for name, value in (("height", height), ("width", width), ("num_classes", num_classes), ("runs", runs)):
+        positive_integer(name, value)
+    maps = label_maps(height, width, num_classes)
+    makers: dict[str, Callable[..., Run]] = {
+        OWN: _own,
+        "keras": _keras,
+        "torchmetrics": _torchmetrics,
+        "torchmetrics unchecked": functools.partial(_torchmetrics, checked=False),
+        "scikit-learn": _scikit_learn,
+    }
+    competitors, missing = [], {}
+    for name, make in makers.items():
+        try:
+            competitors.append(prepared(name, lambda make=make: make(*maps, num_classes), images=1))
+        except ImportError as error:
+            missing[name] = str(error)
+    alternate(competitors, runs, burn_in)
+    return Comparison(tuple(timing for timing, _ in competitors), missing)
+
+
+def label_maps(height: int, width: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, predictions), uint8 ``[height, width]``: blobs, and the same blobs a little elsewhere with specks."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, num_classes, (height // 32 + 1, width // 32 + 1), np.uint8)
+    labels = opencv().resize(coarse, (width, height), interpolation=opencv().INTER_NEAREST)
+    predictions = np.roll(labels, (5, 3), axis=(0, 1))
+    specks = generator.random(labels.shape) < 0.02
+    predictions[specks] = generator.integers(0, num_classes, np.count_nonzero(specks), np.uint8)
+    return labels, predictions
+
+
+def _own(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> Run:
+    matrix = ConfusionMatrix(num_classes, ignore_label=None)
+    return lambda: matrix.update(labels, predictions)
+
+
+def _keras(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> Run:
+    metric = tf.keras.metrics.MeanIoU(num_classes)
+    update = tf.function(metric.update_state, autograph=False)
+    pair = tf.constant(labels, tf.int32), tf.constant(predictions, tf.int32)
+
+    def run() -> None:
+        update(*pair)
+        metric.total_cm.numpy()
+
+    return run
+
+
+def _torchmetrics(labels: np.ndarray, predictions: np.ndarray, num_classes: int, *, checked: bool = True) -> Run:
+    import torch
+    from torchmetrics.classification import MulticlassConfusionMatrix
+
+    metric = MulticlassConfusionMatrix(num_classes, validate_args=checked)
+    pair = torch.from_numpy(predictions.astype(np.int64)), torch.from_numpy(labels.astype(np.int64))
+    return lambda: metric.update(*pair)
+
+
+def _scikit_learn(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> Run:
+    from sklearn.metrics import confusion_matrix
+
+    total = np.zeros((num_classes, num_classes), np.int64)
+    labels, predictions, classes = labels.ravel(), predictions.ravel(), np.arange(num_classes)
+
+    def run() -> None:
+        np.add(total, confusion_matrix(labels, predictions, labels=classes), out=total)
+
+    return run
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Evaluation against the bare forward
+
+
+def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[Timing, Timing, list[int]]:
+    """(forward + enlarging + argmax of images in memory, `evaluate` of the same from files, peak memory after each pair).
+
+    Args:
+        plan: of the backbone; the head is DeepLabv3's.
+        size: of the images and the canvas.
+        images: how many a run.
+        runs: pairs of runs.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_scenes(folder / "scenes", 1, images, size=size)
+        dataset = open_dataset(folder / "scenes", "val")
+        model = SegmentationModel(Backbone(plan, seed=0), len(CLASSES), "aspp", seed=0)
+        saved = SavedModel(model, dataset.space, plan.preprocessing, {}, "", folder)
+        system = ModelSystem(saved, saved.runner(), Inference(size))
+        pictures = [preprocess(sample.read_image(), plan.preprocessing)[None] for sample in dataset.samples]
+        logits = model.compile()
+        count = iter(range(sys.maxsize))
+
+        def bare() -> None:
+            for picture in pictures:
+                np.argmax(logits(picture), axis=-1)
+
+        def evaluate() -> None:
+            Evaluation(system, dataset, folder / str(next(count))).run(report=False)
+
+        competitors = prepared("forward", lambda: bare, images), prepared("evaluate", lambda: evaluate, images)
+        peaks = []
+        for _ in range(runs):
+            alternate(competitors, runs=1, burn_in=0)
+            peaks.append(peak_memory())
+        return competitors[0][0], competitors[1][0], peaks
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Training against Keras
+
+
+def check_training(plan: Plan) -> None:
+    """Raises an :class:`InputError` where :func:`training_timings` has nothing to compare `plan` with."""
+    if any(unit.kind != BOTTLENECK_V2 for unit in plan.units):
+        raise InputError(f"training is compared on v2 bottlenecks, such as resnet_v2_50 (not {plan.name}).")
+
+
+def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -> tuple[Timing, ...]:
+    """Our steps in float32 and bfloat16, and those of the same network written plainly in Keras and run by ``fit``.
+
+    Args:
+        plan: of v2 bottlenecks; the head is one 1x1 convolution.
+        crop: side of the training images.
+        batch: images a step.
+        steps: a run.
+        runs: timed ones of each.
+    """
+    check_training(plan)
+    classes = 21
+    generator = np.random.default_rng(0)
+    pixels = generator.standard_normal((batch, crop, crop, 3)).astype(np.float32)
+    labels = generator.integers(0, classes, (batch, crop, crop)).astype(np.int32)
+    boxes = np.tile(np.array([0, 0, crop, crop], np.int32), (batch, 1))
+    sample = Sample("noise", Source(Path("noise")))
+    space = LabelSpace(tuple(LabelClass(f"class {i}", (i, i, i)) for i in range(classes)))
+    dataset = Dataset("noise", "train", space, (sample,))
+
+    def own(precision: str) -> Run:
+        model = SegmentationModel(Backbone(plan, seed=0), classes, "fcn", seed=0)
+        recipe = Recipe(steps=sys.maxsize, batch=batch, augmentation=Augmentation((crop, crop)), precision=precision)
+        with tempfile.TemporaryDirectory() as folder:
+            run = TrainingRun(Training(model, dataset, None, folder, recipe), quiet, str)
+
+        def some() -> None:
+            with mixed_precision(precision):
+                for step in range(steps):
+                    run.train(step, [sample] * batch, pixels, labels, boxes)
+
+        return some
+
+    def plain() -> Run:
+        model = keras_network(plan, classes, crop)
+        data = tf.data.Dataset.from_tensors((pixels, labels)).repeat(steps)
+        return lambda: model.fit(data, verbose=0, shuffle=False)
+
+    competitors = [
+        prepared("dense_resnet", lambda: own(FLOAT32), batch * steps),
+        prepared("Keras fit", plain, batch * steps),
+        prepared("dense_resnet, bfloat16", lambda: own(BFLOAT16), batch * steps),
+    ]
+    alternate(competitors, runs, burn_in=1)
+    return tuple(timing for timing, _ in competitors)
+
+
+def keras_network(plan: Plan, num_classes: int, crop: int) -> Any:
+    """A v2 ResNet with an fcn head as one would write it in Keras, compiled with the same loss and optimizer."""
+    keras = tf.keras
+    layers = keras.layers
+
+    def conv(net: Any, one: Conv, bias: bool = True) -> Any:
+        return layers.Conv2D(one.depth, one.kernel, one.stride, "same", dilation_rate=one.rate, use_bias=bias)(net)
+
+    def norm(net: Any) -> Any:
+        return layers.ReLU()(layers.BatchNormalization(momentum=0.997, epsilon=1e-5)(net))
+
+    image = net = keras.Input((crop, crop, plan.in_channels))
+    for layer in plan.root:
+        net = conv(net, layer) if isinstance(layer, Conv) else layers.MaxPool2D(layer.kernel, layer.stride, "same")(net)
+    for unit in plan.units:
+        before = norm(net)
+        shortcut = net
+        if unit.shortcut:
+            shortcut = conv(before, unit.shortcut)
+        elif unit.stride > 1:
+            shortcut = layers.MaxPool2D(1, unit.stride)(net)
+        for one in unit.convolutions:
+            before = conv(before, one, bias=not one.batch_norm)
+            before = norm(before) if one.batch_norm else before
+        net = layers.Add()([shortcut, before])
+    cells = layers.Conv2D(num_classes, 1)(norm(net))
+    model = keras.Model(image, layers.Resizing(crop, crop)(cells))
+    model.compile(
+        keras.optimizers.SGD(0.007, momentum=0.9, weight_decay=0.0001),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255),
+    )
+    return model

@@ -1,0 +1,342 @@
+"""Options that verbs share, and the checked values that they mean."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.inference.runner import Runner
+    from dense_resnet.inference.throughput import Pace
+    from dense_resnet.planning.plan import Plan
+    from segmentation.prediction.options import Inference
+    from segmentation.saving.description import Outline
+    from segmentation.saving.export.exported import Exported
+    from segmentation.saving.model_directory import SavedModel
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """--output-stride and --multi-grid."""
+    parser.add_argument("--output-stride", type=int, metavar="N", help="pixels per feature cell: 4, 8, 16, 32")
+    parser.add_argument(
+        "--multi-grid", type=int, nargs="+", metavar="N", help="atrous factors of the last block, such as 1 2 4"
+    )
+
+
+WEIGHTS_HELP = "a slim .ckpt, .safetensors, Keras .h5 or .keras, PyTorch .pth, keras:ResNet152V2, or a model directory"
+
+
+def add_weights_options(parser: argparse.ArgumentParser) -> None:
+    """--weights or --random-weights."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--weights", metavar="PATH", help=WEIGHTS_HELP)
+    group.add_argument("--random-weights", type=int, metavar="SEED", help="fresh weights instead, for trying things out")
+
+
+def add_dataset_options(parser: argparse.ArgumentParser) -> None:
+    """The dataset and how its labels are read."""
+    parser.add_argument("dataset", metavar="DATASET", help="a folder in a layout that doctor knows, or a CSV list")
+    parser.add_argument("--classes", metavar="FILE", help="a dataset.json with class names and colours")
+    parser.add_argument(
+        "--label-map", metavar="MAP", help="labelIds, trainIds, reduce_zero_label, or a JSON file of value: label"
+    )
+    parser.add_argument(
+        "--exif", choices=("error", "apply", "ignore"), default="error", help="what a rotated image gets (default error)"
+    )
+
+
+def add_inference_options(parser: argparse.ArgumentParser) -> None:
+    """How a model is run on an image."""
+    group = parser.add_argument_group("inference")
+    group.add_argument("--output-stride", type=int, metavar="N", help="another one than the model was trained at")
+    group.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="side of the canvas, 32n+1 (default: that of the model's validation or export, else 513)",
+    )
+    group.add_argument(
+        "--scales", type=float, nargs="+", default=[1.0], metavar="X", help="such as 0.5 0.75 1 1.25 (default 1)"
+    )
+    group.add_argument("--flip", action="store_true", help="also mirrored, and averaged")
+    group.add_argument("--tile", type=int, metavar="N", help="sliding windows of that side, 32n+1, over large images")
+
+
+def asked_inference(args: argparse.Namespace, model: Outline | SavedModel | Exported, **others: str) -> Inference:
+    """What :func:`add_inference_options` asks for; refuses what `model` cannot."""
+    from dense_resnet.errors import InputError
+    from segmentation.prediction.options import Inference
+
+    size = model.size if args.size is None else args.size
+    asked = {"scales": tuple(args.scales), "flip": args.flip, "tile": args.tile, **others}
+    inference = Inference(**asked) if size is None else Inference(size=size, **asked)
+    inference.check(model.plan.nominal_stride)
+    side = getattr(model, "side", None)  # of an export's only canvas
+    if side and inference.scales == (1.0,) and min(inference.size, inference.tile or inference.size) != side:
+        raise InputError(
+            f"--size: this network was exported for canvases of {side}x{side} pixels alone (not {inference.size}). "
+            "`export --size dynamic` writes one that takes any."
+        )
+    return inference
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """How a network is run, for the same answers."""
+    group = parser.add_argument_group("speed")
+    precision = group.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--precision", default="auto", help="auto (bfloat16 where the processor has it), float32 or bfloat16 (default auto)"
+    )
+    precision.add_argument("--exact", action="store_true", help="the slim graph in float32 instead of the folded one")
+    group.add_argument("--batch", type=int, metavar="N", help="images at a time (default: measured where it pays)")
+    group.add_argument("--threads", type=int, metavar="N", help="batches at the same time (default: measured where it pays)")
+
+
+def asked_precision(args: argparse.Namespace) -> str:
+    """What :func:`add_speed_options` asks for; refuses before anything is read."""
+    from dense_resnet.errors import InputError
+    from dense_resnet.inference.precision import PRECISIONS
+    from dense_resnet.planning.geometry import positive_integer
+
+    for name in ("batch", "threads"):
+        if (value := getattr(args, name)) is not None:
+            positive_integer(f"--{name}", value)
+    if args.exact:
+        return "exact"
+    if args.precision not in PRECISIONS:
+        raise InputError(f"--precision must be auto, float32 or bfloat16 (not {args.precision!r}).")
+    return str(args.precision)
+
+
+def chosen_pace(args: argparse.Namespace, runner: Runner, side: int, images: int, protocol: str) -> Pace:
+    """Batch and threads: as asked for, the batch as in the `protocol` of an earlier run in --out, or measured; says which.
+
+    Shards run one image at a time unless told otherwise, so that machines agree.
+    """
+    import numpy as np
+
+    from dense_resnet.errors import counted
+    from dense_resnet.inference import throughput
+    from dense_resnet.inference.runner import CELLS
+    from dense_resnet.jobs import journal
+
+    names = (CELLS,) if CELLS in runner.names else runner.names  # what the run will ask for
+    earlier = journal.recorded(Path(args.out) / protocol)
+    recorded = earlier.get("system", earlier)
+    recorded = recorded.get("batch") if isinstance(recorded, dict) else None
+    batch = args.batch or (recorded if isinstance(recorded, int) and recorded > 0 else None)
+    batch = batch or (None if shard_of(args.shard)[1] == 1 else 1)
+    canvas = np.random.default_rng(0).integers(0, 256, (side, side, runner.plan.in_channels), np.uint8)
+    chosen = throughput.chosen(
+        lambda size: runner(np.stack([canvas] * size), names=names), images, batch=batch, threads=args.threads
+    )
+    batches = f"{counted(chosen.batch, 'image')} at a time" + (
+        f", {chosen.threads} batches at once" if chosen.threads > 1 else ""
+    )
+    speed = f", measured: {chosen.images_per_second:.2f} images/s" if chosen.images_per_second else ""
+    print(f"{runner.precision}: {batches}{speed}")
+    return chosen
+
+
+def outlined_model(args: argparse.Namespace) -> Outline | None:
+    """What is known of the segmentation model that --model names before TensorFlow is imported; None of an ONNX file.
+
+    Refuses what is no model, so that nobody waits for it.
+    """
+    from segmentation.saving.description import check_head, explained
+    from segmentation.saving.export.files import is_exported
+    from segmentation.saving.model_directory import saved_outline
+
+    outline = outlined_export(args) if is_exported(args.model) else saved_outline(args.model, args.output_stride)
+    if outline:
+        with explained(Path(args.model)):
+            check_head(outline)
+    return outline
+
+
+def outlined_export(args: argparse.Namespace) -> Outline | None:
+    """What is known of the exported file that --model names before TensorFlow is imported; None of an ONNX file."""
+    from segmentation.saving.export.files import exported_outline
+
+    outline = exported_outline(args.model)
+    if outline:
+        _check_exported_stride(args, outline.plan)
+    return outline
+
+
+def opened_model(args: argparse.Namespace) -> SavedModel | Exported:
+    """The model directory, or exported file, that --model names."""
+    from segmentation.saving.export.files import is_exported
+    from segmentation.saving.model_directory import load_model
+
+    return opened_export(args) if is_exported(args.model) else load_model(args.model, args.output_stride)
+
+
+def opened_export(args: argparse.Namespace) -> Exported:
+    """The exported file that --model names."""
+    from segmentation.saving.export.exporter import open_exported
+
+    exported = open_exported(args.model)
+    _check_exported_stride(args, exported.plan)
+    return exported
+
+
+def _check_exported_stride(args: argparse.Namespace, planned: Plan) -> None:
+    from dense_resnet.errors import InputError
+
+    if args.output_stride not in (None, planned.output_stride):
+        own = planned.output_stride
+        raise InputError(f"{args.model}: was exported at output_stride {own}. `export --output-stride` writes another.")
+
+
+def add_shard_options(parser: argparse.ArgumentParser) -> None:
+    """Which images, and what bad ones get."""
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th image from the I-th on")
+    parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="at a bad image (default fail)")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
+
+
+def asked_max_pixels(args: argparse.Namespace) -> int:
+    """--max-pixels, or the default."""
+    from dense_resnet.image_io.decoding import MAX_PIXELS
+    from dense_resnet.planning.geometry import positive_integer
+
+    return MAX_PIXELS if args.max_pixels is None else positive_integer("max_pixels", args.max_pixels)
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """--shard as numbers."""
+    from dense_resnet.errors import InputError
+
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise InputError(f"--shard must be I/N with 0 <= I < N, such as 0/4 (not {text!r}).")
+    return int(index), int(count)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow with oneDNN, and without the lines that it prints before anybody can set its log level.
+
+    TensorFlow leaves oneDNN off on processors without AVX512-VNNI, though convolutions are faster with it there too.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    sys.stderr.flush()
+    os.dup2(silent, 2)
+    try:
+        import tensorflow
+
+        tensorflow.get_logger().setLevel("ERROR")  # a run traces functions for many sizes, which users cannot act on
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(silent)
+
+
+def described_network(name: str) -> Any:
+    """--model as :func:`variants.from_description` takes it: a variant's name, or a .json file's blocks."""
+    from dense_resnet.errors import InputError
+    from dense_resnet.jobs import strict_json
+
+    if not (name.endswith(".json") and os.path.isfile(name)):
+        return checked_name(name)
+    try:
+        return strict_json.loads(Path(name).read_bytes())
+    except ValueError as error:
+        raise InputError(f"{name}: is not JSON: {error}.") from error
+
+
+def checked_name(name: str) -> str:
+    """`name` where it may be a variant's; refuses what is a path, or like no variant's name."""
+    from dense_resnet.errors import InputError
+    from dense_resnet.planning.variants import VARIANTS
+
+    if name in VARIANTS:
+        return name
+    if os.path.isfile(name) or os.path.isfile(f"{name}.index"):
+        raise InputError(f"{name}: is a file, no variant's name. If it holds weights, name the VARIANT, and --weights {name}.")
+    if os.sep in name or "." in name or "resnet" not in name.lower():
+        raise InputError(f"{name}: no such file or folder, and no variant's name.")
+    return name
+
+
+def is_folder(name: str) -> bool:
+    """Whether --model is a model directory; a variant's name is that variant, whatever else has it."""
+    from dense_resnet.planning.variants import VARIANTS
+
+    return name not in VARIANTS and Path(name).is_dir()
+
+
+def asked_plan(args: argparse.Namespace, name: str) -> Plan:
+    """The plan that --output-stride and --multi-grid ask for, of a variant or of a model directory's backbone.
+
+    Refuses, without TensorFlow and before weights are read, if none are given or none are there.
+    """
+    from dense_resnet.errors import InputError
+    from dense_resnet.planning.geometry import checked_seed
+    from dense_resnet.planning.variants import plan
+
+    given = args.weights is not None or args.random_weights is not None
+    if is_folder(name):
+        if given:
+            raise InputError(f"{name}: a model directory has its own weights: leave --weights and --random-weights out.")
+        from segmentation.saving.model_directory import saved_plan
+
+        return saved_plan(name, args.output_stride, multi_grid=args.multi_grid)
+    planned = plan(checked_name(name), args.output_stride, multi_grid=args.multi_grid)
+    if not given:
+        raise InputError("no weights: give --weights PATH, or --random-weights SEED to try things out.")
+    if args.weights is None:
+        checked_seed(args.random_weights)
+    else:
+        from dense_resnet.checkpoints import check_source
+
+        check_source(args.weights)
+    return planned
+
+
+def loaded_backbone(args: argparse.Namespace, name: str, planned: Plan) -> Backbone:
+    """The backbone with what --weights or --random-weights ask for, or a model directory's; prints the load report."""
+    start_tensorflow()
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.errors import spelt
+
+    if is_folder(name):
+        from segmentation.saving.model_directory import load_backbone
+
+        return load_backbone(name, args.output_stride, multi_grid=args.multi_grid)
+    backbone = Backbone(planned, seed=args.random_weights)
+    if args.weights is not None:
+        print(spelt(str(backbone.load(args.weights))))
+    else:
+        print(
+            f"{planned.name}: random weights of seed {args.random_weights}. The features mean nothing; the geometry is exact."
+        )
+    return backbone
+
+
+def checked_laws(backbone: Backbone, nominal: Plan, size: int) -> bool:
+    """Whether laws 2 and 3 hold on the backbone's weights; prints a table of the figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dense_resnet.verification import laws
+
+    table = Table("law", "largest error", "of std", "")
+    holds = True
+    for finding in laws.check(backbone, nominal, size):
+        verdict = "[green]holds[/]" if finding.holds else "[red]FAILS[/]"
+        table.add_row(finding.law, f"{finding.error:.1e}", f"{finding.spread:.3g}", verdict)
+        holds = holds and finding.holds
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Errors are max|a - b| / std(b); a law holds up to {laws.TOLERANCE:g}, "
+        f"and must break by {laws.BREAKS:g} at even sizes."
+    )
+    return holds
