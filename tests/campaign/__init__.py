@@ -6,8 +6,7 @@ Each tries as many random cases as ``--cases`` says, or as fit into ``--seconds`
 
 A case is made from its test's name and its own number, so that a failing one comes again (a moment of time, at which a
 process is killed, aside). What was counted is printed, and ``--figures`` keeps it, with the date, the command and the machine,
-a JSON file a test. The long form's figures are in ``.github/campaign``; ``python -m campaign`` makes SECURITY.md's table
-of them.
+a JSON file a test. ``python -m tests.campaign figures`` adds them to ``results.json`` and writes ``RESULTS.md``.
 """
 
 from __future__ import annotations

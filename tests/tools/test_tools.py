@@ -11,7 +11,6 @@ import sys
 
 import numpy as np
 import pytest
-from campaign.__main__ import table
 from helpers import ROOT
 from helpers.command import SCENES_MODEL, run
 from helpers.datasets import image_file, label_file, own_dataset
@@ -504,10 +503,6 @@ def test_a_signal_ends_a_verb_in_its_middle(number, error):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (terminal.STOPPED, "interrupted\n")
-
-
-def test_security_md_has_the_figures_that_the_campaign_kept():
-    assert f"\n\n{table()}\n" in (ROOT / "SECURITY.md").read_text()
 
 
 def test_security_md_names_tests_that_exist():
