@@ -1,8 +1,12 @@
-"""What is generated from other files is up to date."""
+"""What the documents name exists, and what is generated is up to date."""
 
 import json
+from collections import defaultdict
+from pathlib import Path
 
 from campaign import __main__ as results
+
+HERE = Path(__file__).parent
 
 
 def test_the_results_page_is_what_the_generator_gives():
@@ -20,3 +24,17 @@ def test_new_figures_of_a_test_replace_its_old_ones():
     other, new = old | {"test": "u"}, old | {"commit": "b", "figures": {"x": 2}}
     runs = results.runs_of([old, other, new])
     assert [(run["commit"], run["commands"]) for run in runs] == [("a", {"c": {"u": {"x": 1}}}), ("b", {"c": {"t": {"x": 2}}})]
+
+
+def test_every_test_that_faults_md_names_exists():
+    sources = defaultdict(str)
+    for path in HERE.rglob("*.py"):
+        sources[path.name] += path.read_text()
+    file, named = None, 0
+    for word in (HERE / "FAULTS.md").read_text().split("`"):
+        place, separator, test = word.partition("::")
+        if separator:
+            file = Path(place).name or file
+            assert f"def {test.partition('[')[0]}(" in sources[file], word
+            named += 1
+    assert named > 20

@@ -505,19 +505,6 @@ def test_a_signal_ends_a_verb_in_its_middle(number, error):
     assert (result.returncode, result.stderr) == (terminal.STOPPED, "interrupted\n")
 
 
-def test_security_md_names_tests_that_exist():
-    text = (ROOT / "SECURITY.md").read_text()
-    file = None
-    named = 0
-    for word in text.split("`"):
-        if "::" not in word:
-            continue
-        file = word.partition("::")[0] or file
-        assert f"def {word.partition('::')[2].partition('[')[0]}(" in (ROOT / "tests" / file).read_text(), word
-        named += 1
-    assert named > 20
-
-
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
