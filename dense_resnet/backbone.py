@@ -20,7 +20,8 @@ from dense_resnet.builders.slim_module import SlimModule, check_eager
 from dense_resnet.checkpoints import load_report
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
-from dense_resnet.inference import compiled, folding, precision, runner
+from dense_resnet.inference import compiled, folding, runner
+from dense_resnet.inference.precision import AUTO
 from dense_resnet.jobs import atomic_files
 from dense_resnet.planning import variants
 from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2
@@ -110,7 +111,7 @@ class Backbone(SlimModule):
         """Every activation that slim names, such as ``resnet_v2_50/block1/unit_2/bottleneck_v2/conv3``, and ``features``."""
         return self._run("end_points", images, training)
 
-    def compile(self, precision: str = precision.AUTO, *, output: str = FEATURES) -> compiled.Compiled:
+    def compile(self, precision: str = AUTO, *, output: str = FEATURES) -> compiled.CompiledFunction:
         """The network frozen for inference with the weights that it has now: the fastest way to run it on a processor.
 
         Args:
@@ -136,10 +137,10 @@ class Backbone(SlimModule):
         def build(layers: folding.Layers, images: tf.Tensor) -> Any:
             return getattr(folding.network(layers, self.plan, images, pyramid=output == PYRAMID), output)
 
-        return compiled.Compiled(build, self.weights, self.plan.in_channels, precision, self.plan.preprocessing)
+        return compiled.CompiledFunction(build, self.weights, self.plan.in_channels, precision, self.plan.preprocessing)
 
     def runner(
-        self, precision: str = precision.AUTO, strides: Sequence[int] = (), *, side: int | None = None, plain: bool = False
+        self, precision: str = AUTO, strides: Sequence[int] = (), *, side: int | None = None, plain: bool = False
     ) -> runner.ExactRunner | runner.CompiledRunner:
         """The network for images as they are decoded, with the weights that it has now: what `extract` runs.
 
@@ -224,7 +225,7 @@ class Backbone(SlimModule):
         check_eager("loading weights")
         opened = checkpoints.open_source(source).under(self.plan.scope)
         outcome = self.assign(opened.weights, opened.name, strict=strict, first_convolution=first_convolution)
-        return outcome.told(opened.origin, self.plan, opened.notes)
+        return outcome.with_provenance(opened.origin, self.plan, opened.notes)
 
     def assign(
         self,

@@ -20,7 +20,7 @@ LEGACY_SOURCE = "tf_keras.src.legacy_tf_layers"
 LEGACY_MODULES = ("base", "convolutional", "core", "normalization", "pooling")
 
 
-def _installed(distribution: str) -> str:
+def _find_version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -41,7 +41,7 @@ def _import_slim() -> ModuleType:
                 sys.modules[f"{LEGACY}.{name}"] = importlib.import_module(f"{LEGACY_SOURCE}.{name}")
         return importlib.import_module("tf_slim")
     except (ImportError, AttributeError) as error:
-        versions = ", ".join(f"{name} {_installed(name)}" for name in ("tensorflow", "tf-keras", "tf-slim"))
+        versions = ", ".join(f"{name} {_find_version(name)}" for name in ("tensorflow", "tf-keras", "tf-slim"))
         raise ImportError(
             f"tf-slim cannot run here ({versions}): {error}. Versions that work together: {TESTED}. "
             "The likely fix: pip install tf-slim 'tf-keras~=' followed by TensorFlow's own version."

@@ -23,20 +23,20 @@ class UnreadableError(InputError):
     """A file that the system does not give, whatever is in it: it may do so another time."""
 
 
-def counted(number: int, thing: str) -> str:
+def pluralize(number: int, thing: str) -> str:
     """How many there are, for messages.
 
-    >>> counted(1, "image"), counted(2000, "bad line"), counted(2, "class")
+    >>> pluralize(1, "image"), pluralize(2000, "bad line"), pluralize(2, "class")
     ('1 image', '2,000 bad lines', '2 classes')
     """
     plural = "es" if thing.endswith("s") else "s"
     return f"{number:,} {thing}" + ("" if number == 1 else plural)
 
 
-def grouped(messages: Iterable[str]) -> list[str]:
+def group_alike(messages: Iterable[str]) -> list[str]:
     """Messages that differ in names and numbers alone as one each, with their number and the first names.
 
-    >>> grouped(f"labels/{name}.png: label value {name} is outside 0..2." for name in range(3, 10))
+    >>> group_alike(f"labels/{name}.png: label value {name} is outside 0..2." for name in range(3, 10))
     ['7 alike: labels/3.png: label value 3 is outside 0..2. Also: labels/4.png, labels/5.png and 4 more.']
     """
     groups: dict[str, list[str]] = {}
@@ -53,9 +53,9 @@ def grouped(messages: Iterable[str]) -> list[str]:
     return lines
 
 
-def listed(messages: Iterable[str]) -> str:
+def format_list(messages: Iterable[str]) -> str:
     """Give each message a line of its own, those that are alike one together, and not too many of them."""
-    lines = grouped(messages)
+    lines = group_alike(messages)
     more = len(lines) - MOST_SHOWN
     return "".join(f"\n  {line}" for line in [*lines[:MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
 
@@ -66,10 +66,10 @@ def _cause(message: str) -> str:
     return " ".join("#" if "/" in word or word.rstrip(".,;)").endswith((".png", ".jpg", ".jpeg")) else word for word in words)
 
 
-def spelt(text: str) -> str:
+def escape_control(text: str) -> str:
     """`text` for a terminal: letters that would steer it, as names of files and classes may hold, are spelt out.
 
-    >>> spelt("a\\x1b[31m.png")
+    >>> escape_control("a\\x1b[31m.png")
     'a\\\\x1b[31m.png'
     """
     return "".join(letter if letter == "\n" or _is_printed(letter) else ascii(letter)[1:-1] for letter in text)

@@ -24,7 +24,7 @@ from dense_resnet import checkpoints
 from dense_resnet.builders.slim_module import check_eager
 from dense_resnet.checkpoints import load_report
 from dense_resnet.checkpoints.names.keras_applications import VARIABLES, import_keras
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.planning import geometry, variants
 from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm, Pool, Unit, Variable
 from dense_resnet.planning.plan import Plan
@@ -87,7 +87,7 @@ def build(
         raise InputError("a Plan has its own output_stride, multi_grid, num_classes and root: give them to dr.plan.")
     if plan.in_channels != channels:
         raise InputError(
-            f"input_shape must end in the plan's {counted(plan.in_channels, 'channel')} (not {tuple(input_shape)!r})."
+            f"input_shape must end in the plan's {pluralize(plan.in_channels, 'channel')} (not {tuple(input_shape)!r})."
         )
     if pyramid and plan.logits:
         raise InputError(f"a pyramid has no classifier: leave out num_classes={plan.num_classes} or pyramid=True.")
@@ -113,10 +113,10 @@ def _model(plan: Plan, input_shape: tuple[int | None, int | None, int], pyramid:
     images = keras.Input(input_shape, name="images")
     net = _root(images, plan.root, batch_norm_decay)
     outputs = {}  # by stride
-    deferred = plan.deferred if pyramid else {}
+    deferred = plan.deferred_strides if pyramid else {}
     for unit in plan.units:
         factor = deferred.get(unit.scope, 1)
-        net = _residual_unit(net, unit.undivided if factor > 1 else unit, batch_norm_decay)
+        net = _residual_unit(net, unit.at_stride_1 if factor > 1 else unit, batch_norm_decay)
         outputs[unit.input_stride * unit.stride // factor] = net
         net = _subsample(net, factor, f"{unit.scope}/subsample")
     if plan.postnorm:  # a v2 unit ends in a bare sum
@@ -283,7 +283,7 @@ def load(model: keras.Model, source: Any, *, strict: bool = True) -> load_report
         InputError: (a ValueError) the file is missing, damaged, or does not fit; then the message is the report.
     """
     opened = checkpoints.open_source(source).under(_scope(_variables(model)))
-    return assign(model, opened.weights, opened.name, strict=strict).told(opened.origin, notes=opened.notes)
+    return assign(model, opened.weights, opened.name, strict=strict).with_provenance(opened.origin, notes=opened.notes)
 
 
 def assign(
@@ -306,15 +306,15 @@ def _check_eager(what: str) -> None:
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     """The network's variables under their canonical names, which the layers' names tell."""
-    found = dict(_named(model))
+    found = dict(_name_variables(model))
     scope = _scope(found)
     return {name: variable for name, variable in found.items() if name.startswith(f"{scope}/")}
 
 
-def _named(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+def _name_variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _named(layer)
+            yield from _name_variables(layer)
         else:
             for variable in layer.weights:
                 yield f"{layer.name}.{VARIABLES.get(variable.name, variable.name)}".replace(".", "/"), variable

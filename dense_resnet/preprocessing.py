@@ -103,14 +103,14 @@ def preprocess(images: Any, scheme: str) -> Any:
     return (values - np.float32(recipe.mean)) / np.float32(recipe.std)
 
 
-def preprocessing_doubt(images: Any, scheme: str) -> str | None:
+def range_mismatch(images: Any, scheme: str) -> str | None:
     """Why `images`, a network's input, cannot have gone through `scheme`; None where they can.
 
     The commonest mistakes are raw RGB values, and the scheme of another set of weights: a network runs on either without a
     word. A scheme of unit scale gives nothing near 100, the others nothing beyond 152, and more than [-1, 1] but for a
     picture of a single colour.
 
-    >>> preprocessing_doubt(np.full((1, 1, 1, 3), 200.0), "inception")
+    >>> range_mismatch(np.full((1, 1, 1, 3), 200.0), "inception")
     "images have values from 200 to 200, which dr.preprocess(images, 'inception') never gives: they look like raw RGB values."
     """
     if scheme not in SCHEMES or 0 in images.shape:
@@ -132,8 +132,8 @@ def preprocessing_doubt(images: Any, scheme: str) -> str | None:
     )
 
 
-class Look:
-    """Looks at a network's inputs, and warns once where :func:`preprocessing_doubt` does.
+class InputRangeCheck:
+    """Looks at a network's inputs, and warns once where :func:`range_mismatch` does.
 
     Images may be right in one call and raw in the next, so each of the first calls is looked at.
     """
@@ -145,6 +145,6 @@ class Look:
         if self._left <= 0:
             return
         self._left -= 1
-        if doubt := preprocessing_doubt(images, self._scheme):
+        if doubt := range_mismatch(images, self._scheme):
             self._left = 0
             warnings.warn(doubt, stacklevel=stacklevel)

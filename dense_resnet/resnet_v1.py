@@ -112,7 +112,7 @@ resnet_v1.default_image_size = 224
 
 def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
     """A block of `num_units` bottleneck units of ``4 * base_depth`` channels, the last one with `stride`."""
-    return Block(scope, bottleneck, variants.stacked_units(base_depth, num_units, stride))
+    return Block(scope, bottleneck, variants.stack_units(base_depth, num_units, stride))
 
 
 resnet_v1_18 = resnet_utils.named_network("resnet_v1_18", resnet_v1, lite_bottleneck)

@@ -130,7 +130,7 @@ resnet_v2.default_image_size = 224
 
 def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
     """A block of `num_units` bottleneck units of ``4 * base_depth`` channels, the last one with `stride`."""
-    return Block(scope, bottleneck, variants.stacked_units(base_depth, num_units, stride))
+    return Block(scope, bottleneck, variants.stack_units(base_depth, num_units, stride))
 
 
 resnet_v2_50 = resnet_utils.named_network("resnet_v2_50", resnet_v2, bottleneck)

@@ -18,18 +18,18 @@ import tensorflow as tf
 from dense_resnet.backbone import Backbone
 from dense_resnet.builders.slim_module import SlimModule
 from dense_resnet.errors import InputError
-from dense_resnet.inference.canvas_ops import ImageEnds, boxes_of, masked
-from dense_resnet.inference.compiled import Compiled
+from dense_resnet.inference.canvas_ops import ImageEnds, apply_mask, boxes_of
+from dense_resnet.inference.compiled import CompiledFunction
 from dense_resnet.inference.folding import Layers, network
 from dense_resnet.inference.precision import AUTO
-from dense_resnet.inference.runner import CELLS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
+from dense_resnet.inference.runner import COARSE_LOGITS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
 from dense_resnet.planning import geometry
 from dense_resnet.planning.layers import Variable
-from segmentation.heads.build import BATCH_NORM_DECAY, build_head, enlarged
+from segmentation.heads.build import BATCH_NORM_DECAY, build_head, resize_align_corners
 from segmentation.heads.folded import head_cells
 from segmentation.heads.plan import IMAGE, PADDED, SKIP_STRIDE, Uniform, plan_head
 
-PIXELS = "pixels"  # logits on the pixels of the image, where CELLS are those before they are enlarged
+LOGITS = "pixels"  # logits on the pixels of the image, where CELLS are those before they are enlarged
 IMAGE_CELLS = "image_cells"  # of images that are padded to the next aligned size
 
 
@@ -53,7 +53,7 @@ class SegmentationModel(SlimModule):
     (TensorShape([1, 40, 70, 5]), TensorShape([1, 5, 7, 5]))
     """
 
-    _output = PIXELS
+    _output = LOGITS
 
     def __init__(
         self,
@@ -88,13 +88,13 @@ class SegmentationModel(SlimModule):
         Returns:
             ``[batch, height, width, num_classes]`` float32.
         """
-        return self._run(PIXELS, images, training)
+        return self._run(LOGITS, images, training)
 
     def logits(self, images: Any, training: bool = False) -> tf.Tensor:
         """Logits before they are enlarged, one a cell; nothing is padded or cropped."""
-        return self._run(CELLS, images, training)
+        return self._run(COARSE_LOGITS, images, training)
 
-    def compile(self, precision: str = AUTO, *, enlarge: bool = True) -> Compiled:
+    def compile(self, precision: str = AUTO, *, enlarge: bool = True) -> CompiledFunction:
         """The model frozen for inference with the weights that it has now: the fastest way to run it on a processor.
 
         Args:
@@ -111,12 +111,12 @@ class SegmentationModel(SlimModule):
 
         def build(layers: Layers, images: tf.Tensor) -> tf.Tensor:
             if not enlarge:
-                return self._folded(layers, images, None)[1]
+                return self._build_folded(layers, images, None)[1]
             canvas, boxes = self._padded(images)
-            return _on_pixels(self._folded(layers, canvas, boxes)[1], canvas, images)
+            return _on_pixels(self._build_folded(layers, canvas, boxes)[1], canvas, images)
 
         plan = self.backbone.plan
-        return Compiled(build, self.weights, plan.in_channels, precision, plan.preprocessing)
+        return CompiledFunction(build, self.weights, plan.in_channels, precision, plan.preprocessing)
 
     def runner(
         self,
@@ -137,7 +137,7 @@ class SegmentationModel(SlimModule):
             weights_sha256: for the record, where it is known.
             side: of the only canvas that a compiled one takes; None takes any.
             plain: whether a compiled one's graph is to be written to a file.
-            onednn: whether such a file may need oneDNN: see :func:`dense_resnet.inference.compiled.frozen`.
+            onednn: whether such a file may need oneDNN: see :func:`dense_resnet.inference.compiled.freeze`.
 
         Raises:
             InputError: there is no such precision.
@@ -147,21 +147,21 @@ class SegmentationModel(SlimModule):
         if precision == EXACT:
 
             def exact(canvases: tf.Tensor, sizes: np.ndarray, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
-                return {CELLS: self._cells_of_images(canvases, sizes)}
+                return {COARSE_LOGITS: self._cells_of_images(canvases, sizes)}
 
-            return ExactRunner(exact, plan, scheme, weights_sha256, (CELLS,))
+            return ExactRunner(exact, plan, scheme, weights_sha256, (COARSE_LOGITS,))
 
         def build(layers: Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
             ends = None
             if self.head.canvas == IMAGE:
-                ends = ImageEnds(boxes_of(_aligned(sizes, plan.nominal_stride)))
-            features, cells = self._folded(layers, canvases, boxes_of(sizes), ends)
-            pixels = enlarged(cells, tf.shape(canvases)[1:3])
+                ends = ImageEnds(boxes_of(_align_size(sizes, plan.nominal_stride)))
+            features, cells = self._build_folded(layers, canvases, boxes_of(sizes), ends)
+            pixels = resize_align_corners(cells, tf.shape(canvases)[1:3])
             logits = pixels[:, : size[0], : size[1]]
             labels = tf.math.top_k(logits, 1).indices[..., 0]  # the lowest class on ties
             return {
                 FEATURES: features,
-                CELLS: cells,
+                COARSE_LOGITS: cells,
                 LABELS: tf.cast(labels, self.head.label_dtype),
                 PROBABILITIES: tf.nn.softmax(logits),
             }
@@ -182,7 +182,7 @@ class SegmentationModel(SlimModule):
 
         Args:
             images: as :meth:`__call__`.
-            boxes: where the images lie on their canvases: see :func:`dense_resnet.inference.canvas_ops.covered`.
+            boxes: where the images lie on their canvases: see :func:`dense_resnet.inference.canvas_ops.coverage_mask`.
             dropout: a function of a shape and a dtype that draws from [0, 1); equal numbers drop the same activations.
             freeze_batch_norm: normalizes by the moving averages and leaves them alone.
             freeze_image_pooling: does so for the head's pooled features alone.
@@ -218,17 +218,17 @@ class SegmentationModel(SlimModule):
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> tf.Tensor:
         dropout = tf.random.uniform if training else None
-        if output == CELLS:
+        if output == COARSE_LOGITS:
             return self._cells(images, training, dropout, None)
         canvas, boxes = self._padded(images)
         cells = self._cells(canvas, training, dropout, boxes)
-        return _on_pixels(cells, canvas, images) if output == PIXELS else cells
+        return _on_pixels(cells, canvas, images) if output == LOGITS else cells
 
     def _padded(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`images` on canvases of the next aligned size, and where they lie there: see :func:`canvas_ops.covered`."""
+        """`images` on canvases of the next aligned size, and where they lie there: see :func:`canvas_ops.coverage_mask`."""
         height, width = (_size(images, axis) for axis in (1, 2))
         stride = self.backbone.plan.nominal_stride
-        below, right = (_aligned(side, stride) - side for side in (height, width))
+        below, right = (_align_size(side, stride) - side for side in (height, width))
         return tf.pad(images, [[0, 0], [0, below], [0, right], [0, 0]]), boxes_of(tf.stack([[height, width]]))
 
     def _cells_of_images(self, canvases: tf.Tensor, sizes: np.ndarray) -> tf.Tensor:
@@ -246,7 +246,7 @@ class SegmentationModel(SlimModule):
             found.append(tf.pad(cells, [*((0, all_ - own) for all_, own in zip(grid, cells.shape[:2], strict=True)), (0, 0)]))
         return tf.stack(found)
 
-    def _folded(
+    def _build_folded(
         self, layers: Layers, canvases: tf.Tensor, boxes: tf.Tensor | None, ends: ImageEnds | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(features, cells) of the inference graph, float32."""
@@ -255,7 +255,7 @@ class SegmentationModel(SlimModule):
         found = network(layers, self.backbone.plan, canvases, skip=skip, ends=ends)
         cells = head_cells(layers, head, found, boxes if head.canvas == IMAGE else None)
         if ends:
-            cells = masked(cells, ends.inside(cells, SKIP_STRIDE if head.skip else head.output_stride))
+            cells = apply_mask(cells, ends.inside(cells, SKIP_STRIDE if head.skip else head.output_stride))
         return tf.cast(found.features, tf.float32), tf.cast(cells, tf.float32)
 
     def _cells(
@@ -294,7 +294,7 @@ def check_weights(variables: Iterable[Variable], weights: Mapping[str, np.ndarra
 
 def _on_pixels(cells: tf.Tensor, canvas: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
     """Logits of cells on the pixels of `images`, which lie on `canvas`: enlarged there, cropped back."""
-    pixels = enlarged(cells, [_size(canvas, axis) for axis in (1, 2)])
+    pixels = resize_align_corners(cells, [_size(canvas, axis) for axis in (1, 2)])
     return pixels[:, : _size(images, 1), : _size(images, 2)]
 
 
@@ -304,6 +304,6 @@ def _size(images: tf.Tensor, axis: int) -> Any:
     return tf.shape(images)[axis] if static is None else static
 
 
-def _aligned(size: Any, stride: int) -> Any:
+def _align_size(size: Any, stride: int) -> Any:
     """:func:`dense_resnet.planning.geometry.aligned_size` of a number or a tensor."""
     return (size + stride - 2) // stride * stride + 1

@@ -56,7 +56,9 @@ def end_points_of(case):
     """Every activation of a numeric case, by name."""
     name, size, multi_grid = CASES[case]
     plan = dr.plan(name, output_stride=16, multi_grid=multi_grid)
-    backbone = laws.loaded(plan, {variable.name: det_weight(variable.name, variable.shape) for variable in plan.variables})
+    backbone = laws.backbone_with(
+        plan, {variable.name: det_weight(variable.name, variable.shape) for variable in plan.variables}
+    )
     return backbone.end_points(det_input(*size))
 
 

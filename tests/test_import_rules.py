@@ -121,7 +121,7 @@ def test_the_rule_sees_a_breach():
     assert list(imports_of("if TYPE_CHECKING:\n    import tensorflow")) == []
 
 
-def loaded_by(code):
+def modules_after(code):
     """The top-level modules in a fresh interpreter after `code`."""
     code += "\nimport json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -129,7 +129,7 @@ def loaded_by(code):
 
 
 def test_planning_imports_no_tensorflow():
-    loaded = loaded_by("import dense_resnet as dr; dr.plan('resnet_v2_152', output_stride=16).describe((513, 513))")
+    loaded = modules_after("import dense_resnet as dr; dr.plan('resnet_v2_152', output_stride=16).describe((513, 513))")
     assert "dense_resnet" in loaded
     assert not loaded & {"tensorflow", "tf_slim", "tf_keras", "keras", "numpy", "cv2", "PIL", "safetensors"}
 
@@ -141,13 +141,13 @@ def test_what_checks_requests_imports_no_tensorflow():
         "segmentation.prediction.options", "segmentation.saving.conversion", "segmentation.saving.export.files",
         "segmentation.saving.model_directory", "segmentation.training.recipe",
     ]  # fmt: skip
-    assert not loaded_by(f"import {', '.join(light)}") & {"tensorflow", "tf_slim", "tf_keras", "keras"}
+    assert not modules_after(f"import {', '.join(light)}") & {"tensorflow", "tf_slim", "tf_keras", "keras"}
 
 
 def test_describe_imports_no_tensorflow():
-    loaded = loaded_by("from tools import cli; cli.main(['describe', 'resnet_v2_50'])")
+    loaded = modules_after("from tools import cli; cli.main(['describe', 'resnet_v2_50'])")
     assert not loaded & {"tensorflow", "numpy", "rich"}
-    assert "tensorflow" not in loaded_by("from tools import cli; assert cli.main(['describe', 'tools/scenes_model']) == 0")
+    assert "tensorflow" not in modules_after("from tools import cli; assert cli.main(['describe', 'tools/scenes_model']) == 0")
 
 
 def test_the_public_face():

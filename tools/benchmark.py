@@ -89,10 +89,10 @@ def main(args: argparse.Namespace) -> int:
 
     load = hardware.load()
     with progress_bar() as progress:
-        contest = contest.contest(
+        result = contest.contest(
             planned, args.size, args.batch, networks, runs=args.batches, burn_in=args.burn_in, progress=progress
         )
-    figures = contest.as_dict() | contest.surroundings(vars(args), load)
+    figures = result.as_dict() | contest.surroundings(vars(args), load)
     console = Console()
     _print_networks(console, figures)
     _print_limits(console, figures)
@@ -125,9 +125,9 @@ def _table(*headings: str, title: str) -> Table:
 
 
 def _print_networks(console: Console, figures: dict[str, Any]) -> None:
-    from dense_resnet.errors import counted
+    from dense_resnet.errors import pluralize
 
-    what = f"logits of {counted(figures['classes'], 'class')}" if figures["classes"] else "features"
+    what = f"logits of {pluralize(figures['classes'], 'class')}" if figures["classes"] else "features"
     print(
         f"{figures['model']}, {what}, output_stride {figures['output_stride']}, {figures['size']}x{figures['size']}, "
         f"batch {figures['batch']}: {figures['gmac']:.1f} GMAC"

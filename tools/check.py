@@ -24,14 +24,14 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.planning.geometry import check_aligned
     from dense_resnet.planning.variants import at_output_stride
 
-    from .options import asked_plan, checked_laws, loaded_backbone
+    from .options import backbone_from_args, check_laws, plan_from_args
 
-    planned = asked_plan(args, args.variant)
+    planned = plan_from_args(args, args.variant)
     nominal = at_output_stride(planned, None)
     if planned == nominal:
         raise InputError(f"--output-stride {planned.output_stride} is the nominal network itself; check a finer one.")
     check_aligned("--size", args.size, nominal.nominal_stride)
-    return 0 if checked_laws(loaded_backbone(args, args.variant, planned), nominal, args.size) else 1
+    return 0 if check_laws(backbone_from_args(args, args.variant, planned), nominal, args.size) else 1
 
 
 if __name__ == "__main__":

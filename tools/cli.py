@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; a mistake in the input becomes one message."""
     try:  # Ctrl-C can come at once
         from dense_resnet import __version__
-        from dense_resnet.errors import InputError, spelt
+        from dense_resnet.errors import InputError, escape_control
 
         _outlive_readers()
         parser = argparse.ArgumentParser(
@@ -81,15 +81,15 @@ def main(arguments: list[str] | None = None) -> int:
         if error.filename is None:
             _drop_output()
         message = f"{error.filename or 'the output'}: {error.strerror}."
-    print(f"error: {spelt(message)}", file=sys.stderr)
+    print(f"error: {escape_control(message)}", file=sys.stderr)
     return 1
 
 
 def _print_warning(message: Warning | str, *unused: Any) -> None:
     """A warning of the library, without its place in the code."""
-    from dense_resnet.errors import spelt
+    from dense_resnet.errors import escape_control
 
-    print(f"warning: {spelt(str(message))}", file=sys.stderr)
+    print(f"warning: {escape_control(str(message))}", file=sys.stderr)
 
 
 def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -121,7 +121,7 @@ def _hints(strange: Sequence[str], verb: str, parsers: dict[str, argparse.Argume
         plain = f"--{synonyms.plain_name(given)}"
         if plain in own:
             yield f"Did you mean {plain}?"
-        elif said := synonyms.meant(given, own | places):
+        elif said := synonyms.suggest_option(given, own | places):
             yield said
         elif others := [name for name in parsers if given in options[name]]:
             yield f"{given} is an option of {', '.join(others)}."
@@ -133,16 +133,16 @@ def _check_texts(args: argparse.Namespace) -> None:
     """Refuses empty texts, which would mean the folder here, and puts the home folder for a ``~`` that no shell replaced."""
     from dense_resnet.errors import InputError
 
-    def checked(name: str, text: str) -> str:
+    def expand_text(name: str, text: str) -> str:
         if not text:
             raise InputError(f"{name}: is empty. Is it a variable of the shell that is not set?")
         return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
 
     for name, value in vars(args).items():
         if isinstance(value, str):
-            setattr(args, name, checked(name, value))
+            setattr(args, name, expand_text(name, value))
         elif isinstance(value, list):
-            setattr(args, name, [checked(name, item) if isinstance(item, str) else item for item in value])
+            setattr(args, name, [expand_text(name, item) if isinstance(item, str) else item for item in value])
 
 
 def script(file: str) -> None:

@@ -22,12 +22,12 @@ def main(args: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from dense_resnet.errors import counted, spelt
+    from dense_resnet.errors import escape_control, pluralize
     from dense_resnet.jobs.atomic_files import probe_file, write_bytes
     from segmentation.evaluation.results import compare
     from segmentation.metrics.intervals import FEWEST_IMAGES
 
-    from .evaluate import missing_intervals, number
+    from .evaluate import explain_missing_intervals, number
 
     if args.json:
         probe_file(args.json)
@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
         low_high = one["interval"]
         clear = low_high is not None and not low_high[0] <= 0 <= low_high[1]
         table.add_row(
-            Text(spelt(one["name"])),
+            Text(escape_control(one["name"])),
             number(one["first"]),
             number(one["second"]),
             "-" if one["difference"] is None else f"{one['difference']:+.4f}",
@@ -56,13 +56,13 @@ def main(args: argparse.Namespace) -> int:
             f"the evaluations' own mean IoU has scope {' and '.join(others)}, so theirs are other figures: what is compared is "
             "the mean IoU of the counts of all images"
         )
-    images = counted(found["images"], "image")
+    images = pluralize(found["images"], "image")
     if mean["p_value"] is not None:
         lines.append(
             f"{images}, {found['resamples']} resamples; p = {number(mean['p_value'])} (two-sided) for the difference of the "
             "mean IoUs; * marks intervals without 0"
         )
-        lines += missing_intervals(found["classes"], "difference")
+        lines += explain_missing_intervals(found["classes"], "difference")
     elif mean["difference"] is None:
         lines.append(f"{images}: a mean IoU is undefined, so there is no difference to judge")
     else:
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
             f"{images}: too few images to tell; intervals and a p-value need at least {FEWEST_IMAGES} with scored pixels"
         )
     for line in lines:
-        console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
+        console.print(escape_control(line), markup=False, highlight=False, soft_wrap=True)
     if args.json:
         write_bytes(args.json, (json.dumps(found, indent=1) + "\n").encode())
     return 0

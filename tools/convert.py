@@ -36,14 +36,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.errors import counted, spelt
+    from dense_resnet.errors import escape_control, pluralize
     from dense_resnet.planning.variants import USUAL_STRIDE
     from segmentation.saving import conversion
     from segmentation.saving.model_directory import is_model_directory
 
-    from .options import described_network, start_tensorflow
+    from .options import read_network_config, start_tensorflow
 
-    described = described_network(args.model) if args.model else None
+    described = read_network_config(args.model) if args.model else None
     conversion.check_out(args.to, args.out)
     space = _space(args.classes)
     stride = args.output_stride
@@ -59,14 +59,14 @@ def main(args: argparse.Namespace) -> int:
         root=args.root,
         classifier=not args.no_classifier,
     )
-    print(spelt(str(network.report)))
+    print(escape_control(str(network.report)))
     _print_network(network)
     if args.check and not _check(args.source, network):
         print(f"{args.out}: not written")
         return 1
     for sentence in conversion.write(network, args.to, args.out, space=space):
         print(sentence)
-    print(f"{args.out}: {counted(len(network.weights), 'array')}, read back and equal bit for bit")
+    print(f"{args.out}: {pluralize(len(network.weights), 'array')}, read back and equal bit for bit")
     return 0
 
 
@@ -74,9 +74,9 @@ def _space(named: str | None) -> LabelSpace | None:
     if named is None:
         return None
     if not named.endswith(".json"):
-        from segmentation.saving.conversion import known_space
+        from segmentation.saving.conversion import find_known_space
 
-        return known_space(named)
+        return find_known_space(named)
     from segmentation.data.description import read_description
 
     return read_description(Path(named)).space
@@ -87,7 +87,7 @@ def _print_network(network: Network) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from dense_resnet.errors import counted, spelt
+    from dense_resnet.errors import escape_control, pluralize
 
     plan, known = network.plan, network.origin
     rows: list[tuple[str, Any]] = [
@@ -96,13 +96,13 @@ def _print_network(network: Network) -> None:
         ("root block", plan.root_name),
         ("output_stride", plan.output_stride),
         ("preprocessing", (known and known.preprocessing) or plan.preprocessing),
-        ("classifier", counted(plan.num_classes, "class") if plan.num_classes else "none"),
-        ("head", f"{network.head.type}, {counted(network.head.num_classes, 'class')}" if network.head else "none"),
+        ("classifier", pluralize(plan.num_classes, "class") if plan.num_classes else "none"),
+        ("head", f"{network.head.type}, {pluralize(network.head.num_classes, 'class')}" if network.head else "none"),
         ("values", f"{sum(value.size for value in network.weights.values()):,}"),
     ]
     table = Table(show_header=False)
     for heading, value in rows:
-        table.add_row(heading, Text(spelt(str(value))))
+        table.add_row(heading, Text(escape_control(str(value))))
     Console().print(table)
 
 
@@ -111,12 +111,12 @@ def _check(source: str, network: Network) -> bool:
     from dense_resnet.planning.variants import at_output_stride
     from dense_resnet.verification import laws, parity
 
-    from .options import checked_laws
+    from .options import check_laws
 
     plan = network.plan
     finest = min(plan.output_stride, plan.nominal_stride // 2)
-    dense = laws.loaded(at_output_stride(plan, finest), network.weights)
-    holds = checked_laws(dense, at_output_stride(plan, None), CHECKED_SIZE)
+    dense = laws.backbone_with(at_output_stride(plan, finest), network.weights)
+    holds = check_laws(dense, at_output_stride(plan, None), CHECKED_SIZE)
     try:
         framework, error = parity.compare(source)
     except parity.NotComparableError as reason:

@@ -20,19 +20,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.jobs.atomic_files import check_folder
-    from dense_resnet.planning.variants import from_description
+    from dense_resnet.planning.variants import plan_from_config
 
-    from .options import described_network, is_folder, start_tensorflow
+    from .options import is_folder, read_network_config, start_tensorflow
 
     if args.tensorboard:
         check_folder(args.tensorboard)
     if is_folder(args.variant):
-        from segmentation.saving.model_directory import saved_plan
+        from segmentation.saving.model_directory import read_plan
 
-        planned = saved_plan(args.variant, args.output_stride, multi_grid=args.multi_grid)
+        planned = read_plan(args.variant, args.output_stride, multi_grid=args.multi_grid)
     else:
-        planned = from_description(described_network(args.variant), args.output_stride, args.multi_grid)
-    analysis = planned.analyse(args.size if len(args.size) > 1 else args.size[0])
+        planned = plan_from_config(read_network_config(args.variant), args.output_stride, args.multi_grid)
+    analysis = planned.analyze(args.size if len(args.size) > 1 else args.size[0])
     print(json.dumps(analysis.as_dict(), indent=1) if args.json else analysis)
     if args.tensorboard:
         start_tensorflow()

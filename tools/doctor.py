@@ -29,20 +29,20 @@ def main(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from dense_resnet.errors import counted, spelt
+    from dense_resnet.errors import escape_control, pluralize
     from dense_resnet.jobs.atomic_files import check_folder, probe_file, write_bytes
     from segmentation.data.doctor import inspect
-    from segmentation.data.layouts import open_layout, recognise
+    from segmentation.data.layouts import open_layout, recognize
 
-    from .options import asked_max_pixels, start_tensorflow
+    from .options import max_pixels_from_args, start_tensorflow
     from .terminal import print_note, progress_bar
 
     if args.json:
         probe_file(args.json)
     if args.records:
         check_folder(args.records)
-    max_pixels = asked_max_pixels(args)
-    layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
+    max_pixels = max_pixels_from_args(args)
+    layout = recognize(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
         print_note(note)
     if args.records or layout.is_records:
@@ -69,9 +69,9 @@ def main(args: argparse.Namespace) -> int:
     if len(lines) < len(report.findings) and not args.json:
         lines.append("note: --json FILE lists all that are alike")
     for line in lines:
-        console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
-    found = f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
-    console.print(f"{spelt(report.name)}: {found}", markup=False, highlight=False)
+        console.print(escape_control(line), markup=False, highlight=False, soft_wrap=True)
+    found = f"{pluralize(len(report.errors), 'error')}, {pluralize(len(report.warnings), 'warning')}"
+    console.print(f"{escape_control(report.name)}: {found}", markup=False, highlight=False)
     if args.records:
         print(f"{args.records}: " + ("nothing was written: mend the errors first" if report.errors else "written"))
     return 1 if report.errors else 0
@@ -83,19 +83,19 @@ def _table(report: Report, counts: SplitCounts) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from dense_resnet.errors import counted, spelt
+    from dense_resnet.errors import escape_control, pluralize
 
     scored = int(counts.pixels.sum())
     shares = counts.pixels / max(1, scored)
     ignored = counts.ignored / max(1, scored + counts.ignored)
-    title = f"{spelt(counts.split)}: {counted(counts.images, 'image')}, {scored:,} px and {ignored:.1%} ignored"
+    title = f"{escape_control(counts.split)}: {pluralize(counts.images, 'image')}, {scored:,} px and {ignored:.1%} ignored"
     table = Table(title=Text(title), title_justify="left")
     for column in ("", "class", "pixels", "share", "", "images", "weight"):
         table.add_column(column, justify="left" if column in ("class", "") else "right")
     for index, name in enumerate(report.space.names):
         table.add_row(
             str(index),
-            Text(spelt(name)),
+            Text(escape_control(name)),
             f"{counts.pixels[index]:,}",
             f"{shares[index]:.2%}",
             Bar(max(shares.max(), 1e-9), 0, shares[index], width=20),
@@ -107,13 +107,16 @@ def _table(report: Report, counts: SplitCounts) -> Table:
 
 def _lines(title: str, findings: tuple[Finding, ...]) -> list[str]:
     """The findings, kind by kind and split by split; those that are alike as one."""
-    from dense_resnet.errors import grouped
+    from dense_resnet.errors import group_alike
 
     kinds: dict[str, dict[str, list[str]]] = {}
     for finding in findings:
         kinds.setdefault(finding.kind, {}).setdefault(finding.split, []).append(finding.message)
     return [
-        f"{title}: {split}: {message}" for own in kinds.values() for split, alike in own.items() for message in grouped(alike)
+        f"{title}: {split}: {message}"
+        for own in kinds.values()
+        for split, alike in own.items()
+        for message in group_alike(alike)
     ]
 
 

@@ -46,20 +46,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.errors import counted
+    from dense_resnet.errors import pluralize
     from dense_resnet.jobs.atomic_files import check_folder
-    from segmentation.data.layouts import VALIDATION, open_layout, recognise, usual_split
+    from segmentation.data.layouts import VALIDATION, open_layout, recognize, usual_split
     from segmentation.evaluation.evaluate import Evaluation
-    from segmentation.evaluation.systems import FolderSystem
+    from segmentation.evaluation.systems import SavedPredictions
 
-    from .options import asked_max_pixels, asked_precision, shard_of, start_tensorflow
+    from .options import max_pixels_from_args, precision_from_args, shard_of, start_tensorflow
     from .terminal import STOPPED, print_deep, print_note, print_skipped, progress_bar, stop_signals
 
     switches = _switches(args)
-    shard, precision = shard_of(args.shard), asked_precision(args)
-    max_pixels = asked_max_pixels(args)
+    shard, precision = shard_of(args.shard), precision_from_args(args)
+    max_pixels = max_pixels_from_args(args)
     check_folder(args.out)
-    layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
+    layout = recognize(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
         print_note(note)
     if layout.is_records:
@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
         _check_model(args, switches, dataset)
     else:
         _check_predictions(args, precision)
-        system = FolderSystem(args.predictions, dataset.space, dataset.samples, max_pixels)  # takes no TensorFlow
+        system = SavedPredictions(args.predictions, dataset.space, dataset.samples, max_pixels)  # takes no TensorFlow
     with stop_signals() as stop:
         if system is None:
             start_tensorflow()
@@ -90,11 +90,14 @@ def main(args: argparse.Namespace) -> int:
             )  # fmt: skip
     print_skipped(outcome.failed)
     if outcome.stopped:
-        print(f"stopped with {outcome.total:,} of {counted(len(dataset.samples), 'image')}; the same command goes on from here")
+        print(
+            f"stopped with {outcome.total:,} of {pluralize(len(dataset.samples), 'image')}; the same command goes on from here"
+        )
         return STOPPED
     if outcome.result is None:
         print(
-            f"{args.out}: {counted(outcome.total, 'image')} of shard {args.shard}; the command without --shard joins the shards"
+            f"{args.out}: {pluralize(outcome.total, 'image')} of shard {args.shard}; "
+            "the command without --shard joins the shards"
         )
         return 0
     print_result(outcome.result)
@@ -109,14 +112,14 @@ def print_result(result: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from dense_resnet.errors import counted, spelt
+    from dense_resnet.errors import escape_control, pluralize
 
     table = Table("class", "IoU", "95 %", "accuracy", "boundary IoU", "pixels")
     for column in table.columns[1:]:
         column.justify = "right"
     for one in result["classes"]:
         table.add_row(
-            Text(spelt(one["name"])),
+            Text(escape_control(one["name"])),
             number(one["iou"]),
             _interval(one["interval"]),
             number(one["accuracy"]),
@@ -127,26 +130,26 @@ def print_result(result: dict[str, Any]) -> None:
     console.print(table)
     counts, calibration = result["counts"], result["calibration"]
     lines = [
-        f"mean IoU {_mean(result)}, {counted(counts['images'], 'image')} "
+        f"mean IoU {_mean(result)}, {pluralize(counts['images'], 'image')} "
         f"({counts['scored']:,} pixels scored, {counts['ignored']:,} ignored)",
         f"pixel accuracy {number(result['pixel_accuracy'])}, mean accuracy {number(result['mean_accuracy'])}, "
         f"frequency-weighted IoU {number(result['frequency_weighted_iou'])}, boundary IoU {number(result['mean_boundary_iou'])}"
         + (f", calibration error {number(calibration['expected_error'])}" if calibration else ""),
     ]
-    lines += missing_intervals(result["classes"], "iou")
+    lines += explain_missing_intervals(result["classes"], "iou")
     lines += [f"warning: {warning}" for warning in result["warnings"]]
     for line in lines:
-        console.print(spelt(line), markup=False, highlight=False, soft_wrap=True)
+        console.print(escape_control(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _mean(result: dict[str, Any]) -> str:
     """The mean IoU, with its interval and what it is the mean of, or why there is none."""
-    from dense_resnet.errors import counted
+    from dense_resnet.errors import pluralize
 
     if result["mean_iou"] is not None:
         figures = number(result["mean_iou"]), _interval(result["intervals"]["mean_iou"])
         averaged = result["averaged_classes"]
-        return " ".join([*filter(None, figures), f"over {counted(averaged, 'class')}"])
+        return " ".join([*filter(None, figures), f"over {pluralize(averaged, 'class')}"])
     if not result["counts"]["scored"]:
         return "undefined (no pixel was scored)"
     switches = result["protocol"]["switches"]
@@ -156,7 +159,7 @@ def _mean(result: dict[str, Any]) -> str:
     return f"undefined under --absent {switches['absent']}" + (f" (absent: {listed})" if nowhere else "")
 
 
-def missing_intervals(classes: list[dict[str, Any]], figure: str) -> list[str]:
+def explain_missing_intervals(classes: list[dict[str, Any]], figure: str) -> list[str]:
     """Why classes have the figure and no interval; empty where none lacks it."""
     from segmentation.metrics.intervals import FEWEST_IMAGES
 
@@ -202,26 +205,26 @@ def _check_model(args: argparse.Namespace, switches: Switches, dataset: Dataset)
     """Refuses what --model cannot, as far as it is known before TensorFlow is imported."""
     from segmentation.evaluation.evaluate import check_classes
 
-    from .options import asked_inference, outlined_model
+    from .options import inference_from_args, model_outline_from_args
 
-    if outline := outlined_model(args):
-        asked_inference(args, outline, upsample=switches.upsample, score=switches.size)
+    if outline := model_outline_from_args(args):
+        inference_from_args(args, outline, upsample=switches.upsample, score=switches.size)
         check_classes(outline.space, dataset)
 
 
 def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, precision: str) -> tuple[System, int]:
     """The model that is to be scored, and how many batches of it run at the same time."""
     from segmentation.evaluation.evaluate import PROTOCOL
-    from segmentation.evaluation.systems import ModelSystem
+    from segmentation.evaluation.systems import ModelPredictions
 
-    from .options import asked_inference, chosen_pace, opened_model
+    from .options import choose_pace, inference_from_args, model_from_args
 
-    model = opened_model(args)
-    inference = asked_inference(args, model, upsample=switches.upsample, score=switches.size)
+    model = model_from_args(args)
+    inference = inference_from_args(args, model, upsample=switches.upsample, score=switches.size)
     runner = model.runner(precision)
     images = 0 if args.merge else len(dataset.samples)
-    pace = chosen_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
-    return ModelSystem(model, runner, inference, pace.batch), pace.threads
+    pace = choose_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
+    return ModelPredictions(model, runner, inference, pace.batch), pace.threads
 
 
 def _check_predictions(args: argparse.Namespace, precision: str) -> None:

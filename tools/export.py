@@ -46,22 +46,22 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.planning.variants import USUAL_STRIDE
     from segmentation.saving.export.files import check_request
 
-    from .options import asked_plan, is_folder, start_tensorflow
+    from .options import is_folder, plan_from_args, start_tensorflow
 
     if args.size != DYNAMIC and not args.size.isdecimal():
         raise InputError(f"--size must be {DYNAMIC} or a number of pixels, 32n+1, such as 513 (not {args.size!r}).")
     side = None if args.size == DYNAMIC else int(args.size)
     if args.output_stride is None and not is_folder(args.model):
         args.output_stride = USUAL_STRIDE
-    planned = asked_plan(args, args.model)
+    planned = plan_from_args(args, args.model)
     forms = {"onednn": args.onednn, "require_sizes": args.require_sizes}
     check_request(planned, args.out, args.to, args.precision, side, **forms)
-    described = _described(args)
+    described = _read_model_description(args)
     start_tensorflow()
     from segmentation.saving.export import exporter
     from segmentation.saving.export.exported import OPTIONAL
 
-    network, options = _loaded(args, planned, described)
+    network, options = _load_network(args, planned, described)
     photograph = decode_image(PHOTOGRAPH, read_file(PHOTOGRAPH))
     exported, agreement = exporter.export(
         network, args.out, [photograph], to=args.to, precision=args.precision, side=side, **forms, **options
@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _described(args: argparse.Namespace) -> dict[str, Any] | None:
+def _read_model_description(args: argparse.Namespace) -> dict[str, Any] | None:
     """What a model directory says of itself; None of a variant."""
     from dense_resnet.errors import InputError
     from segmentation.saving.model_directory import read_description
@@ -92,18 +92,18 @@ def _described(args: argparse.Namespace) -> dict[str, Any] | None:
     return described
 
 
-def _loaded(args: argparse.Namespace, planned: Plan, described: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+def _load_network(args: argparse.Namespace, planned: Plan, described: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
     """The network, and what else :func:`segmentation.saving.export.exporter.export` is told of it."""
     from dense_resnet.checkpoints.provenance import from_json
     from segmentation.saving.model_directory import load_model
 
-    from .options import loaded_backbone
+    from .options import backbone_from_args
 
     if described is None:
-        return loaded_backbone(args, args.model, planned), {}
+        return backbone_from_args(args, args.model, planned), {}
     known = {"origin": from_json(described.get("origin"))}
     if described.get("head") is None:
-        return loaded_backbone(args, args.model, planned), known
+        return backbone_from_args(args, args.model, planned), known
     saved = load_model(args.model, args.output_stride)
     return saved.model, {**known, "space": saved.space, "training": saved.training}
 
@@ -114,7 +114,7 @@ def _print(exported: Exported) -> None:
 
     runner, path = exported.network, exported.path
 
-    def named(way: str, name: str) -> str:
+    def format_name(way: str, name: str) -> str:
         notes = {"sizes": ", in the signature 'sized'", "cells": ", a tensor outside the signatures"}
         return f"{way}: {name}" + (notes.get(name, "") if exported.kind == "savedmodel" else "")
 
@@ -125,8 +125,8 @@ def _print(exported: Exported) -> None:
         ("size", f"{runner.side}x{runner.side}" if runner.side else "any"),
         *([("runs in", "TensorFlow with oneDNN alone")] if exported.description.get("onednn") else []),
         ("on disk", f"{sum(file.stat().st_size for file in files) / 2**20:,.1f} MiB"),
-        *((named("in", name), shape) for name, shape in exported.inputs.items()),
-        *((named("out", name), shape) for name, shape in exported.outputs.items()),
+        *((format_name("in", name), shape) for name, shape in exported.inputs.items()),
+        *((format_name("out", name), shape) for name, shape in exported.outputs.items()),
     ]
     table = Table(show_header=False)
     for heading, value in rows:

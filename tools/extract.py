@@ -40,21 +40,21 @@ def main(args: argparse.Namespace) -> int:
     from segmentation.saving.export.files import is_exported
 
     from .options import (
-        asked_max_pixels,
-        asked_plan,
-        asked_precision,
-        chosen_pace,
+        backbone_from_args,
+        choose_pace,
+        export_from_args,
+        export_outline_from_args,
         is_folder,
-        loaded_backbone,
-        opened_export,
-        outlined_export,
+        max_pixels_from_args,
+        plan_from_args,
+        precision_from_args,
         shard_of,
         start_tensorflow,
     )
     from .terminal import print_deep, print_note, print_outcome, progress_bar, stop_signals
 
     found = find_images(args.images, without=args.out, note=print_note)
-    shard, precision, max_pixels = shard_of(args.shard), asked_precision(args), asked_max_pixels(args)
+    shard, precision, max_pixels = shard_of(args.shard), precision_from_args(args), max_pixels_from_args(args)
     check_folder(args.out)
     check_apart(found, args.out)
     print_deep(found[shard[0] :: shard[1]], max_pixels)
@@ -64,12 +64,12 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(
                 f"{args.model}: an exported file has its own weights: leave --weights, --random-weights and --multi-grid out."
             )
-        if outline := outlined_export(args):
+        if outline := export_outline_from_args(args):
             _settings(args, outline.plan, outline.side)  # mistakes show before TensorFlow is imported
     else:
         if args.output_stride is None and not is_folder(args.model):
             args.output_stride = USUAL_STRIDE
-        planned = asked_plan(args, args.model)
+        planned = plan_from_args(args, args.model)
         settings = _settings(args, planned)
     with stop_signals() as stop:
         start_tensorflow()
@@ -77,12 +77,12 @@ def main(args: argparse.Namespace) -> int:
         from dense_resnet.extraction.settings import PROTOCOL
 
         if exported:
-            opened = opened_export(args)
+            opened = export_from_args(args)
             settings = _settings(args, opened.plan, opened.side)
             runner = opened.runner(precision)
         else:
-            runner = loaded_backbone(args, args.model, planned).runner(precision, settings.strides(planned))
-        pace = chosen_pace(args, runner, settings.size, len(found), PROTOCOL)
+            runner = backbone_from_args(args, args.model, planned).runner(precision, settings.strides(planned))
+        pace = choose_pace(args, runner, settings.size, len(found), PROTOCOL)
         settings = dataclasses.replace(settings, batch=pace.batch)
         extraction = Extraction(runner, args.out, settings, shard=shard, max_pixels=max_pixels, threads=pace.threads)
         with progress_bar() as progress:

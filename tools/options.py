@@ -66,7 +66,7 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tile", type=int, metavar="N", help="sliding windows of that side, 32n+1, over large images")
 
 
-def asked_inference(args: argparse.Namespace, model: Outline | SavedModel | Exported, **others: str) -> Inference:
+def inference_from_args(args: argparse.Namespace, model: Outline | SavedModel | Exported, **others: str) -> Inference:
     """What :func:`add_inference_options` asks for; refuses what `model` cannot."""
     from dense_resnet.errors import InputError
     from segmentation.prediction.options import Inference
@@ -96,7 +96,7 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="batches at the same time (default: measured where it pays)")
 
 
-def asked_precision(args: argparse.Namespace) -> str:
+def precision_from_args(args: argparse.Namespace) -> str:
     """What :func:`add_speed_options` asks for; refuses before anything is read."""
     from dense_resnet.errors import InputError
     from dense_resnet.inference.precision import PRECISIONS
@@ -112,29 +112,29 @@ def asked_precision(args: argparse.Namespace) -> str:
     return str(args.precision)
 
 
-def chosen_pace(args: argparse.Namespace, runner: Runner, side: int, images: int, protocol: str) -> Pace:
+def choose_pace(args: argparse.Namespace, runner: Runner, side: int, images: int, protocol: str) -> Pace:
     """Batch and threads: as asked for, the batch as in the `protocol` of an earlier run in --out, or measured; says which.
 
     Shards run one image at a time unless told otherwise, so that machines agree.
     """
     import numpy as np
 
-    from dense_resnet.errors import counted
+    from dense_resnet.errors import pluralize
     from dense_resnet.inference import throughput
-    from dense_resnet.inference.runner import CELLS
+    from dense_resnet.inference.runner import COARSE_LOGITS
     from dense_resnet.jobs import journal
 
-    names = (CELLS,) if CELLS in runner.names else runner.names  # what the run will ask for
-    earlier = journal.recorded(Path(args.out) / protocol)
+    names = (COARSE_LOGITS,) if COARSE_LOGITS in runner.names else runner.names  # what the run will ask for
+    earlier = journal.read_protocol(Path(args.out) / protocol)
     recorded = earlier.get("system", earlier)
     recorded = recorded.get("batch") if isinstance(recorded, dict) else None
     batch = args.batch or (recorded if isinstance(recorded, int) and recorded > 0 else None)
     batch = batch or (None if shard_of(args.shard)[1] == 1 else 1)
     canvas = np.random.default_rng(0).integers(0, 256, (side, side, runner.plan.in_channels), np.uint8)
-    chosen = throughput.chosen(
+    chosen = throughput.choose(
         lambda size: runner(np.stack([canvas] * size), names=names), images, batch=batch, threads=args.threads
     )
-    batches = f"{counted(chosen.batch, 'image')} at a time" + (
+    batches = f"{pluralize(chosen.batch, 'image')} at a time" + (
         f", {chosen.threads} batches at once" if chosen.threads > 1 else ""
     )
     speed = f", measured: {chosen.images_per_second:.2f} images/s" if chosen.images_per_second else ""
@@ -142,41 +142,41 @@ def chosen_pace(args: argparse.Namespace, runner: Runner, side: int, images: int
     return chosen
 
 
-def outlined_model(args: argparse.Namespace) -> Outline | None:
+def model_outline_from_args(args: argparse.Namespace) -> Outline | None:
     """What is known of the segmentation model that --model names before TensorFlow is imported; None of an ONNX file.
 
     Refuses what is no model, so that nobody waits for it.
     """
-    from segmentation.saving.description import check_head, explained
+    from segmentation.saving.description import check_head, explain_errors
     from segmentation.saving.export.files import is_exported
-    from segmentation.saving.model_directory import saved_outline
+    from segmentation.saving.model_directory import read_outline
 
-    outline = outlined_export(args) if is_exported(args.model) else saved_outline(args.model, args.output_stride)
+    outline = export_outline_from_args(args) if is_exported(args.model) else read_outline(args.model, args.output_stride)
     if outline:
-        with explained(Path(args.model)):
+        with explain_errors(Path(args.model)):
             check_head(outline)
     return outline
 
 
-def outlined_export(args: argparse.Namespace) -> Outline | None:
+def export_outline_from_args(args: argparse.Namespace) -> Outline | None:
     """What is known of the exported file that --model names before TensorFlow is imported; None of an ONNX file."""
-    from segmentation.saving.export.files import exported_outline
+    from segmentation.saving.export.files import read_export_outline
 
-    outline = exported_outline(args.model)
+    outline = read_export_outline(args.model)
     if outline:
         _check_exported_stride(args, outline.plan)
     return outline
 
 
-def opened_model(args: argparse.Namespace) -> SavedModel | Exported:
+def model_from_args(args: argparse.Namespace) -> SavedModel | Exported:
     """The model directory, or exported file, that --model names."""
     from segmentation.saving.export.files import is_exported
     from segmentation.saving.model_directory import load_model
 
-    return opened_export(args) if is_exported(args.model) else load_model(args.model, args.output_stride)
+    return export_from_args(args) if is_exported(args.model) else load_model(args.model, args.output_stride)
 
 
-def opened_export(args: argparse.Namespace) -> Exported:
+def export_from_args(args: argparse.Namespace) -> Exported:
     """The exported file that --model names."""
     from segmentation.saving.export.exporter import open_exported
 
@@ -200,7 +200,7 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
 
 
-def asked_max_pixels(args: argparse.Namespace) -> int:
+def max_pixels_from_args(args: argparse.Namespace) -> int:
     """--max-pixels, or the default."""
     from dense_resnet.image_io.decoding import MAX_PIXELS
     from dense_resnet.planning.geometry import positive_integer
@@ -238,20 +238,20 @@ def start_tensorflow() -> None:
         os.close(silent)
 
 
-def described_network(name: str) -> Any:
-    """--model as :func:`variants.from_description` takes it: a variant's name, or a .json file's blocks."""
+def read_network_config(name: str) -> Any:
+    """--model as :func:`variants.plan_from_config` takes it: a variant's name, or a .json file's blocks."""
     from dense_resnet.errors import InputError
     from dense_resnet.jobs import strict_json
 
     if not (name.endswith(".json") and os.path.isfile(name)):
-        return checked_name(name)
+        return check_variant_name(name)
     try:
         return strict_json.loads(Path(name).read_bytes())
     except ValueError as error:
         raise InputError(f"{name}: is not JSON: {error}.") from error
 
 
-def checked_name(name: str) -> str:
+def check_variant_name(name: str) -> str:
     """`name` where it may be a variant's; refuses what is a path, or like no variant's name."""
     from dense_resnet.errors import InputError
     from dense_resnet.planning.variants import VARIANTS
@@ -272,27 +272,27 @@ def is_folder(name: str) -> bool:
     return name not in VARIANTS and Path(name).is_dir()
 
 
-def asked_plan(args: argparse.Namespace, name: str) -> Plan:
+def plan_from_args(args: argparse.Namespace, name: str) -> Plan:
     """The plan that --output-stride and --multi-grid ask for, of a variant or of a model directory's backbone.
 
     Refuses, without TensorFlow and before weights are read, if none are given or none are there.
     """
     from dense_resnet.errors import InputError
-    from dense_resnet.planning.geometry import checked_seed
+    from dense_resnet.planning.geometry import check_seed
     from dense_resnet.planning.variants import plan
 
     given = args.weights is not None or args.random_weights is not None
     if is_folder(name):
         if given:
             raise InputError(f"{name}: a model directory has its own weights: leave --weights and --random-weights out.")
-        from segmentation.saving.model_directory import saved_plan
+        from segmentation.saving.model_directory import read_plan
 
-        return saved_plan(name, args.output_stride, multi_grid=args.multi_grid)
-    planned = plan(checked_name(name), args.output_stride, multi_grid=args.multi_grid)
+        return read_plan(name, args.output_stride, multi_grid=args.multi_grid)
+    planned = plan(check_variant_name(name), args.output_stride, multi_grid=args.multi_grid)
     if not given:
         raise InputError("no weights: give --weights PATH, or --random-weights SEED to try things out.")
     if args.weights is None:
-        checked_seed(args.random_weights)
+        check_seed(args.random_weights)
     else:
         from dense_resnet.checkpoints import check_source
 
@@ -300,11 +300,11 @@ def asked_plan(args: argparse.Namespace, name: str) -> Plan:
     return planned
 
 
-def loaded_backbone(args: argparse.Namespace, name: str, planned: Plan) -> Backbone:
+def backbone_from_args(args: argparse.Namespace, name: str, planned: Plan) -> Backbone:
     """The backbone with what --weights or --random-weights ask for, or a model directory's; prints the load report."""
     start_tensorflow()
     from dense_resnet.backbone import Backbone
-    from dense_resnet.errors import spelt
+    from dense_resnet.errors import escape_control
 
     if is_folder(name):
         from segmentation.saving.model_directory import load_backbone
@@ -312,7 +312,7 @@ def loaded_backbone(args: argparse.Namespace, name: str, planned: Plan) -> Backb
         return load_backbone(name, args.output_stride, multi_grid=args.multi_grid)
     backbone = Backbone(planned, seed=args.random_weights)
     if args.weights is not None:
-        print(spelt(str(backbone.load(args.weights))))
+        print(escape_control(str(backbone.load(args.weights))))
     else:
         print(
             f"{planned.name}: random weights of seed {args.random_weights}. The features mean nothing; the geometry is exact."
@@ -320,7 +320,7 @@ def loaded_backbone(args: argparse.Namespace, name: str, planned: Plan) -> Backb
     return backbone
 
 
-def checked_laws(backbone: Backbone, nominal: Plan, size: int) -> bool:
+def check_laws(backbone: Backbone, nominal: Plan, size: int) -> bool:
     """Whether laws 2 and 3 hold on the backbone's weights; prints a table of the figures."""
     from rich.console import Console
     from rich.table import Table

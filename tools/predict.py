@@ -26,33 +26,33 @@ def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from dense_resnet.image_io.discovery import find_images
-    from segmentation.prediction.label_images import PROTOCOL, Labelling, check_targets
+    from segmentation.prediction.label_images import PROTOCOL, Labeling, check_targets
 
     from .options import (
-        asked_inference,
-        asked_max_pixels,
-        asked_precision,
-        chosen_pace,
-        opened_model,
-        outlined_model,
+        choose_pace,
+        inference_from_args,
+        max_pixels_from_args,
+        model_from_args,
+        model_outline_from_args,
+        precision_from_args,
         shard_of,
         start_tensorflow,
     )
     from .terminal import print_deep, print_note, print_outcome, progress_bar, stop_signals
 
     found = find_images(args.images, without=args.out, note=print_note)
-    shard, precision, max_pixels = shard_of(args.shard), asked_precision(args), asked_max_pixels(args)
+    shard, precision, max_pixels = shard_of(args.shard), precision_from_args(args), max_pixels_from_args(args)
     check_targets(found, Path(args.out))
     print_deep(found[shard[0] :: shard[1]], max_pixels)
-    if outline := outlined_model(args):
-        asked_inference(args, outline)  # mistakes show before TensorFlow is imported
+    if outline := model_outline_from_args(args):
+        inference_from_args(args, outline)  # mistakes show before TensorFlow is imported
     with stop_signals() as stop:
         start_tensorflow()
-        model = opened_model(args)
-        inference = asked_inference(args, model)
+        model = model_from_args(args)
+        inference = inference_from_args(args, model)
         runner = model.runner(precision)
-        pace = chosen_pace(args, runner, inference.tile or inference.size, len(found), PROTOCOL)
-        labelling = Labelling(
+        pace = choose_pace(args, runner, inference.tile or inference.size, len(found), PROTOCOL)
+        labelling = Labeling(
             model,
             runner,
             args.out,

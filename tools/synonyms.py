@@ -73,12 +73,12 @@ ROWS = (  # (of ours, what others call it, a remark)
 )
 
 
-def meant(name: str, own: Collection[str]) -> str:
+def suggest_option(name: str, own: Collection[str]) -> str:
     """Say which of a verb's `own` options and positional arguments is meant by an option called `name`; empty if none is known.
 
-    >>> meant("--output_dir", {"--out", "--model"})
+    >>> suggest_option("--output_dir", {"--out", "--model"})
     'Did you mean --out?'
-    >>> meant("--epochs", {"--steps"})
+    >>> suggest_option("--epochs", {"--steps"})
     'Did you mean --steps? It counts batches: epochs x images / --batch.'
     """
     plain = plain_name(name)

@@ -27,7 +27,7 @@ def _interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
     try:
-        with _handling(handle):
+        with _handle_signals(handle):
             yield
     except Exception as error:
         if received:
@@ -36,7 +36,7 @@ def _interrupts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handling(handle: Callable[[int, object], None]) -> Iterator[None]:
+def _handle_signals(handle: Callable[[int, object], None]) -> Iterator[None]:
     """SIGINT and SIGTERM go to `handle`; where whoever started us had one ignored, it stays so."""
     numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in numbers}
@@ -84,37 +84,38 @@ def _drop_output() -> None:
 
 def print_note(message: str) -> None:
     """What is no mistake, and good to know."""
-    from dense_resnet.errors import spelt
+    from dense_resnet.errors import escape_control
 
-    print(f"note: {spelt(message)}")
+    print(f"note: {escape_control(message)}")
 
 
 def print_deep(pictures: Iterable[Encoded], max_pixels: int) -> None:
     """Which of the images to be read have 16 bits, and what of their range is used; nothing where none has."""
-    from dense_resnet.errors import spelt
+    from dense_resnet.errors import escape_control
     from dense_resnet.image_io.bit_depth import find_deep
 
     if deep := find_deep(pictures, max_pixels):
-        print(f"{'warning' if deep.are_dark else 'note'}: {spelt(str(deep))}")
+        print(f"{'warning' if deep.are_dark else 'note'}: {escape_control(str(deep))}")
 
 
 def print_skipped(failed: Sequence[str]) -> None:
     """The messages of the images that were left out, if any."""
-    from dense_resnet.errors import counted, spelt
+    from dense_resnet.errors import escape_control, pluralize
 
     if failed:
-        print(f"{counted(len(failed), 'image')} skipped:")
+        print(f"{pluralize(len(failed), 'image')} skipped:")
         for message in failed:
-            print(f"  {spelt(message)}")
+            print(f"  {escape_control(message)}")
 
 
 def print_outcome(outcome: Any, out: str, what: str) -> int:
     """What a run over images has written to `out`, what it left out, whether it was stopped; gives the exit code."""
-    from dense_resnet.errors import counted
+    from dense_resnet.errors import pluralize
 
     earlier = outcome.total - outcome.written
     print(
-        f"{out}: {what} of {counted(outcome.total, 'image')}" + (f", {earlier} of them from an earlier run" if earlier else "")
+        f"{out}: {what} of {pluralize(outcome.total, 'image')}"
+        + (f", {earlier} of them from an earlier run" if earlier else "")
     )
     print_skipped(outcome.failed)
     if outcome.stopped:
@@ -135,7 +136,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         with contextlib.suppress(OSError):  # nobody may read it any more
             print("stopping after what has begun; once more to end at once", file=sys.stderr)
 
-    with _handling(handle):
+    with _handle_signals(handle):
         yield lambda: bool(received)
 
 
@@ -145,7 +146,7 @@ def progress_bar() -> Iterator[Callable[..., None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    from dense_resnet.errors import spelt
+    from dense_resnet.errors import escape_control
 
     class Speed(ProgressColumn):
         def render(self, task: Any) -> Text:
@@ -157,7 +158,7 @@ def progress_bar() -> Iterator[Callable[..., None]]:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int, note: str = "") -> None:
-            what = spelt(what)
+            what = escape_control(what)
             if what not in tasks:  # what came before has made room for it
                 for task in tasks.values():
                     bar.remove_task(task)

@@ -85,7 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.errors import InputError
     from dense_resnet.jobs.atomic_files import check_folder
-    from segmentation.data.layouts import recognise
+    from segmentation.data.layouts import recognize
 
     from .options import is_folder, start_tensorflow
     from .terminal import STOPPED, print_note, progress_bar, stop_signals
@@ -98,10 +98,10 @@ def main(args: argparse.Namespace) -> int:
         raise InputError("--init brings the whole model: --weights, --multi-grid, --head and --plain go with --model.")
     check_folder(args.out)
     planned = None if args.init else _plan(args)
-    layout = recognise(args.dataset, classes=args.classes, label_map=args.label_map)
+    layout = recognize(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
         print_note(note)
-    prepared = None if layout.is_records else _prepared(args, layout, planned)  # without TensorFlow, mistakes show at once
+    prepared = None if layout.is_records else _prepare(args, layout, planned)  # without TensorFlow, mistakes show at once
     with stop_signals() as stop:
         start_tensorflow()
         import tensorflow as tf
@@ -110,7 +110,7 @@ def main(args: argparse.Namespace) -> int:
         tf.config.experimental.enable_op_determinism()
         from segmentation.training.loop import Training
 
-        dataset, validation, checked, recipe = prepared or _prepared(args, layout, planned)
+        dataset, validation, checked, recipe = prepared or _prepare(args, layout, planned)
         with strategy.scope():
             model, preprocessing = _model(args, planned, dataset.space)
         training = Training(
@@ -129,23 +129,21 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepared(
-    args: argparse.Namespace, layout: Layout, planned: Plan | None
-) -> tuple[Dataset, Dataset | None, Checked, Recipe]:
+def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> tuple[Dataset, Dataset | None, Checked, Recipe]:
     """What is trained on, and how: all that can be checked before TensorFlow is imported and weights are read."""
     from dense_resnet.checkpoints import check_source
     from dense_resnet.planning.geometry import check_aligned
     from segmentation.heads.plan import plan_head
     from segmentation.prediction.options import Inference
-    from segmentation.saving.description import check_head, explained
-    from segmentation.saving.model_directory import saved_outline
+    from segmentation.saving.description import check_head, explain_errors
+    from segmentation.saving.model_directory import read_outline
 
     dataset, validation = _datasets(args, layout)
     for split in filter(None, (dataset, validation)):
         split.check_apart(Path(args.out))
     if planned is None:
-        outline = saved_outline(args.init, args.output_stride)
-        with explained(Path(args.init)):
+        outline = read_outline(args.init, args.output_stride)
+        with explain_errors(Path(args.init)):
             check_head(outline)
         _check_classes(args, outline.space, dataset.space)
         planned = outline.plan
@@ -157,9 +155,9 @@ def _prepared(
     Inference(args.size).check(planned.nominal_stride)
     recipe = _recipe(args)
     recipe.check(dataset.space.num_classes)
-    checked = _checked((dataset, validation))
+    checked = _check_splits((dataset, validation))
     if args.class_weights == [BALANCED]:
-        recipe = dataclasses.replace(recipe, class_weights=_balanced(checked.labels[0]))
+        recipe = dataclasses.replace(recipe, class_weights=_balance_classes(checked.labels[0]))
     return dataset, validation, checked, recipe
 
 
@@ -202,7 +200,7 @@ def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Datase
     return dataset, validation
 
 
-def _checked(datasets: tuple[Dataset, Dataset | None]) -> Checked:
+def _check_splits(datasets: tuple[Dataset, Dataset | None]) -> Checked:
     from segmentation.data.doctor import check_splits
 
     from .terminal import progress_bar
@@ -212,12 +210,12 @@ def _checked(datasets: tuple[Dataset, Dataset | None]) -> Checked:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from dense_resnet.planning.variants import USUAL_STRIDE, from_description
+    from dense_resnet.planning.variants import USUAL_STRIDE, plan_from_config
 
-    from .options import described_network
+    from .options import read_network_config
 
     stride = USUAL_STRIDE if args.output_stride is None else args.output_stride
-    return from_description(described_network(args.model), stride, args.multi_grid)
+    return plan_from_config(read_network_config(args.model), stride, args.multi_grid)
 
 
 def _strategy(asked: str) -> Any:
@@ -237,7 +235,7 @@ def _strategy(asked: str) -> Any:
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    from dense_resnet.errors import counted
+    from dense_resnet.errors import pluralize
     from segmentation.data.transforms import Augmentation
     from segmentation.training.recipe import SMALLEST_BATCH, Recipe
 
@@ -245,7 +243,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     small = args.batch < SMALLEST_BATCH
     freeze = args.freeze_bn == YES or (args.freeze_bn == AUTO and small and given)
     why = {
-        AUTO: f"{counted(args.batch, 'image')} a batch"
+        AUTO: f"{pluralize(args.batch, 'image')} a batch"
         + ("" if given or not small else ", which is few; but random weights have no averages to go by yet"),
         YES: "as asked",
         NO: "as asked",
@@ -271,14 +269,14 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     )
 
 
-def _balanced(labels: LabelCounts) -> tuple[float, ...]:
+def _balance_classes(labels: LabelCounts) -> tuple[float, ...]:
     """Class weights from the labels of the split that is trained on; prints them."""
-    from dense_resnet.errors import spelt
+    from dense_resnet.errors import escape_control
     from segmentation.data.label_counts import class_weights
 
     weights = tuple(float(f"{weight:.4g}") for weight in class_weights(labels.pixels))
     named = ", ".join(f"{name} {w:g}" for name, w in zip(labels.space.names, weights, strict=True))
-    print(f"class weights: {spelt(named)}")
+    print(f"class weights: {escape_control(named)}")
     return weights
 
 
@@ -297,7 +295,7 @@ def _class_weights(asked: list[str]) -> tuple[float, ...] | None:
 def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) -> tuple[SegmentationModel, str]:
     """The model with its initial weights, and what they expect of images."""
     from dense_resnet.backbone import Backbone
-    from dense_resnet.errors import spelt
+    from dense_resnet.errors import escape_control
     from dense_resnet.resnet_utils import BATCH_NORM_DECAY
     from segmentation.heads import build
     from segmentation.model import SegmentationModel
@@ -313,7 +311,7 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
     preprocessing = planned.preprocessing
     if args.weights:
         report = backbone.load(args.weights)
-        print(spelt(str(report)))
+        print(escape_control(str(report)))
         preprocessing = (report.origin and report.origin.preprocessing) or preprocessing  # bound to where they come from
     else:
         print(f"{planned.name}: random weights. Weights of ImageNet (--weights) save days.")

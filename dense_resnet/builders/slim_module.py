@@ -18,9 +18,9 @@ import tensorflow as tf
 
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
-from dense_resnet.planning.geometry import LARGEST_SEED, checked_seed
+from dense_resnet.planning.geometry import LARGEST_SEED, check_seed
 from dense_resnet.planning.layers import Variable
-from dense_resnet.preprocessing import Look
+from dense_resnet.preprocessing import InputRangeCheck
 
 v1 = tf.compat.v1
 
@@ -53,7 +53,7 @@ class SlimModule(tf.Module):
     ) -> None:
         super().__init__(name=name)
         self._in_channels, self._preprocessing = in_channels, preprocessing
-        self._look = Look(preprocessing)
+        self._look = InputRangeCheck(preprocessing)
         self._by_name = {}
         for (path, _, trainable), value in _initial_values(variables, seed):
             kept = {} if trainable else MOVING_AVERAGE
@@ -182,7 +182,7 @@ def _initial_values(variables: Sequence[Variable], seed: int | None) -> Iterator
     As slim's: convolutions truncated normal of variance 2 / fan-in (He et al., https://arxiv.org/abs/1502.01852), biases
     and means 0, scales and variances 1. A depthwise convolution's fan-in is its kernel's area.
     """
-    seed = int(np.random.default_rng().integers(LARGEST_SEED)) if seed is None else checked_seed(seed)
+    seed = int(np.random.default_rng().integers(LARGEST_SEED)) if seed is None else check_seed(seed)
     for number, variable in enumerate(variables):
         leaf = variable.name.rpartition("/")[2]
         if leaf.endswith("weights"):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dense_resnet.checkpoints.provenance import Origin, fitting_variants
+from dense_resnet.checkpoints.provenance import Origin, find_fitting_variants
 from dense_resnet.errors import InputError
 from dense_resnet.planning.layers import Variable
 from dense_resnet.planning.plan import Plan
@@ -39,7 +39,7 @@ class LoadReport:
         """Whether the network's own variables all came from the file."""
         return not (self.missing or self.mismatched)
 
-    def told(self, origin: Origin, plan: Plan | None = None, notes: Sequence[str] = ()) -> LoadReport:
+    def with_provenance(self, origin: Origin, plan: Plan | None = None, notes: Sequence[str] = ()) -> LoadReport:
         """The same, with where the weights come from and what that means for `plan`, and other `notes` on them."""
         return dataclasses.replace(self, origin=origin, notes=(*origin.notes(plan), *notes))
 
@@ -163,7 +163,7 @@ def match(
         unexpected=tuple(name for name in unexpected if not name.startswith(logits)),
         mismatched=tuple(mismatched),
         left_out=tuple(left_out),
-        fitting=fitting_variants(weights) if missing or mismatched else (),
+        fitting=find_fitting_variants(weights) if missing or mismatched else (),
     )
     if strict and not report.complete:
         hint = "" if report.fitting else " No variant fits them."

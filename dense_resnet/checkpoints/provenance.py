@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet.errors import counted
+from dense_resnet.errors import pluralize
 from dense_resnet.planning import variants
 from dense_resnet.planning.plan import Plan
 
@@ -60,7 +60,7 @@ class Origin:
             notes.append(f"They were trained with root={self.root!r}; with {plan.root_name!r} features near the border differ.")
         if self.class_count:
             order = f": {self.label_order}" if self.label_order else ""
-            notes.append(f"Their classifier has {counted(self.class_count, 'class')}{order}.")
+            notes.append(f"Their classifier has {pluralize(self.class_count, 'class')}{order}.")
         return tuple(notes)
 
 
@@ -70,7 +70,7 @@ def origin_of(framework: str, weights: Mapping[str, np.ndarray]) -> Origin:
     >>> origin_of(SLIM, {}).variant is None
     True
     """
-    fitting = fitting_variants(weights)
+    fitting = find_fitting_variants(weights)
     if not fitting:
         return Origin(framework)
     variant = variants.VARIANTS[fitting[0]]
@@ -155,7 +155,7 @@ def from_json(value: object) -> Origin | None:
     return Origin(**value)
 
 
-def fitting_variants(weights: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+def find_fitting_variants(weights: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """The variants whose every variable, the classifier aside, is in `weights` under its name and with its shape."""
     shapes = {name: value.shape for name, value in weights.items()}
     return tuple(

@@ -82,12 +82,12 @@ def open_source(source: Any) -> Source:
     arrays, found = averages.without_suffix(arrays)
     notes += found
     name = source if isinstance(source, str | os.PathLike) else f"a {type(source).__name__} in memory"
-    if packed in (keras_h5, keras_applications) or keras_applications.recognises(arrays):
+    if packed in (keras_h5, keras_applications) or keras_applications.recognizes(arrays):
         framework, weights = provenance.KERAS, keras_applications.canonical(arrays, str(name))
         notes += averages.beside_prefix(arrays, keras_applications.network_prefix(arrays))
         if any("." in array for array in arrays):  # our own Keras face, whose layers have slim's scopes
             framework = provenance.OWN
-    elif torch_resnet.recognises(arrays):
+    elif torch_resnet.recognizes(arrays):
         framework, weights = provenance.TORCH, torch_resnet.canonical(arrays, str(name))
         notes += averages.beside_prefix(arrays, torch_resnet.network_prefix(arrays, str(name)))
     else:
@@ -109,7 +109,7 @@ def check_source(source: str) -> None:
         keras_applications.check_application(source.removeprefix(APPLICATION))
         return
     path = _file_of(source)
-    packed = _packed_in(path)
+    packed = _choose_reader(path)
     (tf_checkpoint if packed is tf_checkpoint else atomic_files).check_there(path)
 
 
@@ -138,7 +138,7 @@ def _arrays(source: Any, note: Callable[[str], object] = lambda sentence: None) 
             f"weights must be a path, a Keras model, a PyTorch module or a dictionary of arrays (not {source!r:.80}).{hint}"
         )
     path = _file_of(source)
-    packed = _packed_in(path)
+    packed = _choose_reader(path)
     arrays = torch_pickle.read(path, note) if packed is torch_pickle else packed.read(path)
     return arrays, packed, safetensors.metadata(path) if packed is safetensors else {}
 
@@ -157,7 +157,7 @@ def _file_of(source: str | os.PathLike[str]) -> Path:
     return path / MODEL_WEIGHTS if (path / MODEL_WEIGHTS).is_file() else path
 
 
-def _packed_in(path: Path) -> Any:
+def _choose_reader(path: Path) -> Any:
     """The reader for the file at `path`, by its first bytes, which names can belie; for what is no file, by its name."""
     suffix = path.suffix.lower()
     if path.is_file():
@@ -172,7 +172,7 @@ def _packed_in(path: Path) -> Any:
             return keras_h5 if suffix == keras_h5.ARCHIVE else torch_pickle
         if start[:2] in torch_pickle.STARTS:
             return torch_pickle
-        if suffix not in (*torch_pickle.SUFFIXES, *OTHERS) and (kind := file_types.kind_of(start)):
+        if suffix not in (*torch_pickle.SUFFIXES, *OTHERS) and (kind := file_types.describe(start)):
             raise InputError(f"{path}: this is {kind}, no file of weights. Read are {READABLE}.")
     if suffix == safetensors.SUFFIX:
         return safetensors

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet.checkpoints.containers import safetensors
-from dense_resnet.errors import InputError, UnreadableError, counted, listed
+from dense_resnet.errors import InputError, UnreadableError, format_list, pluralize
 from dense_resnet.extraction import features
 from dense_resnet.extraction.settings import PROTOCOL, Settings
 from dense_resnet.extraction.visualization import alignment_picture, write_picture
@@ -149,13 +149,13 @@ class Extraction:
                 bad[image.relative] = error
         if bad and on_error == FAIL:
             raise InputError(
-                f"{len(bad):,} of {counted(len(found), 'image')} cannot be used; nothing was computed. "
-                f"--on-error skip leaves them out.{listed(map(str, bad.values()))}"
+                f"{len(bad):,} of {pluralize(len(found), 'image')} cannot be used; nothing was computed. "
+                f"--on-error skip leaves them out.{format_list(map(str, bad.values()))}"
             )
         atomic_files.probe_folder(self.out)
-        with journal.locked(self.out, shared=count > 1):
+        with journal.lock_folder(self.out, shared=count > 1):
             targets = (place(image.relative) for image in found for place in (self._features_of, self._picture_of))
-            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, MANIFEST, targets)
+            journal.check_protocol(self.out / PROTOCOL, self.protocol, MANIFEST, targets)
             with Journal(self.out / journal.log_name(MANIFEST, self.shard), MANIFEST) as manifest:
                 return self._work(found, bad, manifest, on_error, progress, stop, picture)
 
@@ -213,7 +213,7 @@ class Extraction:
                     self._draw(image)
         written, failures, stopped = 0, {name: str(error) for name, error in bad.items()}, False
         progress("extracting", len(done), len(found))
-        with ThreadPoolExecutor(DECODERS) as decoders, pipeline.OneByOne(BATCHES_AHEAD) as writer:
+        with ThreadPoolExecutor(DECODERS) as decoders, pipeline.SerialWorker(BATCHES_AHEAD) as writer:
             decoded = _ahead(decoders, self._read, todo, BATCHES_AHEAD)
 
             def batches() -> Iterator[list[_Ready]]:
@@ -234,7 +234,7 @@ class Extraction:
                     if ready:
                         yield ready
 
-            for ready, maps in pipeline.in_order(self._forward, batches(), self._threads):
+            for ready, maps in pipeline.ordered_map(self._forward, batches(), self._threads):
                 writer.add(self._write, ready, maps, done, manifest, picture)
                 written += sum(one.image.relative not in done for one in ready)
                 progress("extracting", len(done) + written, len(found))

@@ -34,7 +34,7 @@ class Features:
     placement: Placement
     path: str  # of the image, relative
 
-    def cell_centres(self, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    def cell_centers(self, stride: int) -> tuple[np.ndarray, np.ndarray]:
         """(y of each row, x of each column) on the original image; cells of the padding lie outside of it."""
         rows, columns, _ = self.map(stride).shape
         longest = max(rows, columns)

@@ -22,7 +22,7 @@ LEAST_WIDTH = 620  # of a panel
 LONGEST_SIDE = 2000  # of a panel, unless the image is larger
 
 
-def principal_colours(values: np.ndarray) -> np.ndarray:
+def principal_colors(values: np.ndarray) -> np.ndarray:
     """``[cells, channels]`` features as ``[cells, 3]`` colours in [0, 1], from their three strongest components."""
     centred = values.astype(np.float64) - values.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
@@ -51,29 +51,31 @@ def alignment_picture(pixels: np.ndarray, features: Features) -> np.ndarray:
     image = cv2.resize(small, (width * zoom, height * zoom), interpolation=cv2.INTER_LINEAR)
     strides = sorted(features.maps)
     _draw_cells(image, strides[-1], zoom)
-    panels = [_captioned(image, f"{width} x {height} pixels, a dot on the centre of each stride-{strides[-1]} cell")]
+    panels = [_add_caption(image, f"{width} x {height} pixels, a dot on the centre of each stride-{strides[-1]} cell")]
     for stride in strides:
         values = features.maps[stride]
-        colours = _false_colours(values, features.placement.size, stride, zoom)
+        colours = _false_colors(values, features.placement.size, stride, zoom)
         if stride == strides[-1]:
             _draw_cells(colours, stride, zoom)
         rows, columns = ((side - 1) // stride + 1 for side in (height, width))
-        panels.append(_captioned(colours, f"stride {stride}: {columns} x {rows} cells, {values.shape[2]} channels as colours"))
+        panels.append(
+            _add_caption(colours, f"stride {stride}: {columns} x {rows} cells, {values.shape[2]} channels as colours")
+        )
     if len(panels) % 2:
         panels.append(np.full_like(panels[0], 255))
-    return _bordered(
+    return _add_border(
         np.concatenate(
-            [_bordered(np.concatenate([_bordered(p) for p in panels[i : i + 2]], axis=1)) for i in range(0, len(panels), 2)]
+            [_add_border(np.concatenate([_add_border(p) for p in panels[i : i + 2]], axis=1)) for i in range(0, len(panels), 2)]
         )
     )
 
 
-def _false_colours(values: np.ndarray, size: tuple[int, int], stride: int, zoom: int) -> np.ndarray:
+def _false_colors(values: np.ndarray, size: tuple[int, int], stride: int, zoom: int) -> np.ndarray:
     """A map's cells on the image as colours, ``[height * zoom, width * zoom, 3]`` uint8, spread over `size` pixels."""
     cv2 = opencv()
     rows, columns = (min((side - 1) // stride + 1, cells) for side, cells in zip(size, values.shape[:2], strict=True))
     own = values[:rows, :columns].reshape(rows * columns, -1)
-    colours = principal_colours(own).reshape(rows, columns, 3).astype(np.float32)
+    colours = principal_colors(own).reshape(rows, columns, 3).astype(np.float32)
     y, x = (np.arange(side * zoom, dtype=np.float32) / (zoom * stride) for side in size)
     x, y = np.meshgrid(x, y)
     spread = cv2.remap(colours, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -90,7 +92,7 @@ def _draw_cells(panel: np.ndarray, stride: int, zoom: int) -> None:
             cv2.circle(panel, (x, y), radius, DOT, -1, cv2.LINE_AA)
 
 
-def _bordered(panel: np.ndarray) -> np.ndarray:
+def _add_border(panel: np.ndarray) -> np.ndarray:
     return np.pad(panel, ((MARGIN // 2, 0), (MARGIN // 2, MARGIN // 2), (0, 0)), constant_values=255)
 
 
@@ -102,7 +104,7 @@ def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     atomic_files.write_bytes(Path(path), data.tobytes())
 
 
-def _captioned(panel: np.ndarray, caption: str) -> np.ndarray:
+def _add_caption(panel: np.ndarray, caption: str) -> np.ndarray:
     cv2 = opencv()
     panel = np.pad(panel, ((0, 0), (0, max(0, LEAST_WIDTH // 2 - panel.shape[1])), (0, 0)), constant_values=255)
     strip = np.full((CAPTION, panel.shape[1], 3), 255, np.uint8)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dense_resnet.errors import InputError, counted
-from dense_resnet.image_io.decoding import MAX_PIXELS, PNG_START, Encoded, opened
+from dense_resnet.errors import InputError, pluralize
+from dense_resnet.image_io.decoding import MAX_PIXELS, PNG_START, Encoded, open_image
 
 PNG_DEPTH = 24  # where in a PNG the bits per sample stand, a byte
 DEEP = 16  # bits per sample
@@ -34,7 +34,7 @@ class DeepImages:
         return self.high < DARK
 
     def __str__(self) -> str:
-        others = f" and {counted(self.count - 1, 'other image')}" if self.count > 1 else ""
+        others = f" and {pluralize(self.count - 1, 'other image')}" if self.count > 1 else ""
         seen = f" in the {self.looked_at} looked at" if self.looked_at < self.count else ""
         text = (
             f"{self.first}{others}: 16-bit, with values {self.low} to {self.high} of {2**DEEP - 1}{seen}; read as value / 256, "
@@ -46,7 +46,7 @@ class DeepImages:
         return f"{text}: {how_dark}. Save with 8 bits, such as value * 255 / {max(1, self.high)}."
 
 
-def spread(items: Sequence[Any]) -> Sequence[Any]:
+def sample_evenly(items: Sequence[Any]) -> Sequence[Any]:
     """Take at most LOOKED_AT of the items, at equal steps: all that decoding some of them can tell."""
     return items[:: max(1, -(-len(items) // LOOKED_AT))]
 
@@ -63,7 +63,7 @@ def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> Deep
             if start.startswith(PNG_START) and start[PNG_DEPTH:] == bytes([DEEP]):
                 deep.append(picture)
     ranges = []
-    for picture in spread(deep):
+    for picture in sample_evenly(deep):
         with contextlib.suppress(InputError):
             ranges.append(_range_of(picture, max_pixels))
     if not ranges:
@@ -74,7 +74,7 @@ def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> Deep
 
 def _range_of(picture: Encoded, max_pixels: int) -> tuple[int, int]:
     """(lowest, highest) value of a 16-bit image; in colours, where Pillow keeps the high bits alone, what they allow."""
-    with opened(picture.place, io.BytesIO(picture.read()), max_pixels) as image:
+    with open_image(picture.place, io.BytesIO(picture.read()), max_pixels) as image:
         try:
             image.load()
         except Exception as error:  # Pillow's decoders raise what they please

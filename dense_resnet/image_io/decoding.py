@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from dense_resnet.errors import InputError, UnreadableError, counted
+from dense_resnet.errors import InputError, UnreadableError, pluralize
 from dense_resnet.image_io import file_types, jpeg, png
 
 FORMATS = ("PNG", "JPEG")
@@ -52,7 +52,7 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             end = file.read().rstrip(b"\0\r\n ")
             file.seek(0)
-            with opened(path, file, max_pixels) as image:
+            with open_image(path, file, max_pixels) as image:
                 width, height = image.size
                 if image.info.get("progressive"):
                     _check_scans(path, read_file(path))
@@ -99,7 +99,7 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
     Returns:
         ``[height, width, channels]`` uint8.
     """
-    with opened(path, io.BytesIO(data), max_pixels) as image:
+    with open_image(path, io.BytesIO(data), max_pixels) as image:
         _check_scans(path, data)
         try:
             if data.startswith(PNG_START):
@@ -113,7 +113,7 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
         if image.mode.startswith("I"):  # 16 bits, of which Pillow takes the high ones in all other kinds
             pixels = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
         stored = np.asarray(pixels.convert("L" if channels == 1 else "RGB"), np.uint8)
-        return upright(stored.reshape(image.height, image.width, channels), turn)
+        return apply_orientation(stored.reshape(image.height, image.width, channels), turn)
 
 
 class Encoded(Protocol):
@@ -135,7 +135,7 @@ def _check_scans(path: Path, data: bytes) -> None:
         )
 
 
-def opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
+def open_image(path: Path, file: IO[bytes], max_pixels: int) -> Any:
     """A Pillow image whose header has been read and found admissible; raises an :class:`InputError` otherwise."""
     Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for the process, and so have we
     start = file.read(len(PNG_START))
@@ -143,20 +143,20 @@ def opened(path: Path, file: IO[bytes], max_pixels: int) -> Any:
     try:
         image = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{path}: more than {counted(max_pixels, 'pixel')}. If that is right, raise --max-pixels.") from None
+        raise InputError(f"{path}: more than {pluralize(max_pixels, 'pixel')}. If that is right, raise --max-pixels.") from None
     except Exception as error:
         if start == PNG_START or start.startswith(JPEG_START):
             raise InputError(
                 f"{path}: cannot be decoded: its header is truncated or damaged, or of a rare kind, such as a JPEG of 12 bits."
             ) from error
         file.seek(0)
-        known = file_types.kind_of(file.read(file_types.LENGTH))
+        known = file_types.describe(file.read(file_types.LENGTH))
         what = f"this is {known}" if known else f"its first bytes are {start!r}"
         raise InputError(f"{path}: not a PNG or JPEG image ({what}). Convert it, or leave it out of the folder.") from error
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(
-            f"{path}: {width}x{height} is more than {counted(max_pixels, 'pixel')}. If that is right, raise --max-pixels."
+            f"{path}: {width}x{height} is more than {pluralize(max_pixels, 'pixel')}. If that is right, raise --max-pixels."
         )
     return image
 
@@ -165,22 +165,22 @@ def orientation_of(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> int
     """The EXIF orientation of an image file, 1 (upright) to 8."""
     if data.startswith(PNG_START) and not any(mark in data for mark in PNG_EXIF):
         return 1  # Pillow would decode all of it to say so
-    with opened(path, io.BytesIO(data), max_pixels) as image:
+    with open_image(path, io.BytesIO(data), max_pixels) as image:
         if data.startswith(PNG_START):  # what stands behind the pixels may say it, and is seen once they are decoded
             with contextlib.suppress(Exception):  # whoever decodes it says what is wrong
                 image.load()
         return orientation(image)
 
 
-def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+def apply_orientation(stored: np.ndarray, orientation: int) -> np.ndarray:
     """Turns the pixels ``[height, width, ...]`` of a file as its EXIF orientation says."""
     rows, columns = _turns(orientation)
     turned = stored[::rows, ::columns]
     return np.ascontiguousarray(turned.swapaxes(0, 1) if orientation >= 5 else turned)
 
 
-def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes :func:`upright`: ``[height, width, ...]`` on the pixels as they lie in the file."""
+def undo_orientation(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes :func:`apply_orientation`: ``[height, width, ...]`` on the pixels as they lie in the file."""
     turned = upright.swapaxes(0, 1) if orientation >= 5 else upright
     rows, columns = _turns(orientation)
     return np.ascontiguousarray(turned[::rows, ::columns])

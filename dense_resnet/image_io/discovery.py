@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.image_io.decoding import SUFFIXES, read_file
 from dense_resnet.jobs import atomic_files
 
@@ -78,7 +78,7 @@ def find_images(
                 note(f"{source}: {_hidden_note(hidden)}")
             found += [Found(file, file.relative_to(path).as_posix()) for file in inside]
         elif path.is_file() and path.suffix.lower() == ".txt":
-            found += _listed(path)
+            found += _read_list(path)
         elif path.is_file():
             single.append(path)
         elif glob.has_magic(source):
@@ -142,7 +142,7 @@ def _walk(folder: Path, hidden: list[Path], above: frozenset[tuple[int, int]] = 
             yield Path(entry.path)
 
 
-def _listed(path: Path) -> list[Found]:
+def _read_list(path: Path) -> list[Found]:
     found, problems = [], []
     for number, line in enumerate(path.read_text("utf-8-sig", errors="surrogateescape").splitlines(), 1):
         name = line.strip()
@@ -156,7 +156,7 @@ def _listed(path: Path) -> list[Found]:
         else:
             found.append(Found(path.parent / name, str(pure)))
     if problems:
-        found_bad = f"{counted(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
+        found_bad = f"{pluralize(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
         raise InputError(f"{path}: {found_bad}. A line is one path, from the list's folder on.")
     if not found:
         raise InputError(f"{path}: the list is empty.")

@@ -6,7 +6,7 @@ an archive that was not unpacked.
 
 from __future__ import annotations
 
-LENGTH = 512  # bytes of a file's start that are enough for :func:`kind_of`
+LENGTH = 512  # bytes of a file's start that are enough for :func:`describe`
 LFS_POINTER = b"version https://git-lfs"
 ARCHIVES = {b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive", b"\xfd7zXZ\0": "an xz archive"}
 PICTURES = {
@@ -21,18 +21,18 @@ PICTURES = {
 STATE = b"model_checkpoint_path:"
 
 
-def kind_of(start: bytes) -> str | None:
+def describe(start: bytes) -> str | None:
     """What a file is that begins with `start`, and what to do about it; None where that is not known.
 
-    >>> kind_of(b"<html><head>")
+    >>> describe(b"<html><head>")
     "text that begins '<html><head>' (a failed download?)"
-    >>> kind_of(bytes(40)) is None
+    >>> describe(bytes(40)) is None
     True
     """
     if not start:
         return "an empty file (a failed download?)"
     if start.startswith(LFS_POINTER):
-        return f"text that begins {_shown(start)} (a pointer of git-lfs: `git lfs pull` fetches the file)"
+        return f"text that begins {_quote_start(start)} (a pointer of git-lfs: `git lfs pull` fetches the file)"
     if start[257:262] == b"ustar":
         return "a tar archive (unpack it first)"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
@@ -46,9 +46,9 @@ def kind_of(start: bytes) -> str | None:
             if start.startswith(beginning):
                 return name + advice
     if start[:40].isascii() and b"\0" not in start[:40]:
-        return f"text that begins {_shown(start)} (a failed download?)"
+        return f"text that begins {_quote_start(start)} (a failed download?)"
     return None
 
 
-def _shown(start: bytes) -> str:
+def _quote_start(start: bytes) -> str:
     return repr(start[:40].decode("ascii"))

@@ -12,11 +12,11 @@ import tensorflow as tf
 
 
 def boxes_of(sizes: tf.Tensor) -> tf.Tensor:
-    """Where images of those (height, width) lie: in the top left corners of their canvases; see :func:`covered`."""
+    """Where images of those (height, width) lie: in the top left corners of their canvases; see :func:`coverage_mask`."""
     return tf.pad(sizes, [[0, 0], [2, 0]])
 
 
-def covered(boxes: tf.Tensor | None, size: tf.Tensor, stride: int) -> tf.Tensor | None:
+def coverage_mask(boxes: tf.Tensor | None, size: tf.Tensor, stride: int) -> tf.Tensor | None:
     """Which cells images cover: those that their pixels are interpolated from.
 
     Args:
@@ -28,7 +28,7 @@ def covered(boxes: tf.Tensor | None, size: tf.Tensor, stride: int) -> tf.Tensor 
     Returns:
         bool ``[batch or 1, rows, columns, 1]``, or None.
 
-    >>> covered(tf.constant([[0, 0, 34, 17]]), tf.constant([5, 3]), 16)[0, :, :, 0].numpy().astype(int)
+    >>> coverage_mask(tf.constant([[0, 0, 34, 17]]), tf.constant([5, 3]), 16)[0, :, :, 0].numpy().astype(int)
     array([[1, 1, 0],
            [1, 1, 0],
            [1, 1, 0],
@@ -45,7 +45,7 @@ def covered(boxes: tf.Tensor | None, size: tf.Tensor, stride: int) -> tf.Tensor 
     return (axes[0][:, :, None] & axes[1][:, None, :])[..., None]
 
 
-def masked(values: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
+def apply_mask(values: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
     """`values` with zeros where `inside` is 0 or False; None changes nothing."""
     return values if inside is None else values * tf.cast(inside, values.dtype)
 
@@ -54,7 +54,7 @@ class ImageEnds:
     """Where the maps of a batch end: keeps one mask for each stride.
 
     Args:
-        boxes: see :func:`covered`; aligned sizes end on a cell at every stride.
+        boxes: see :func:`coverage_mask`; aligned sizes end on a cell at every stride.
     """
 
     def __init__(self, boxes: tf.Tensor) -> None:
@@ -64,5 +64,5 @@ class ImageEnds:
     def inside(self, values: tf.Tensor, stride: int) -> tf.Tensor:
         """The mask for `values` ``[batch, rows, columns, channels]`` whose cells lie `stride` pixels apart, of their type."""
         if stride not in self._inside:
-            self._inside[stride] = tf.cast(covered(self._boxes, tf.shape(values)[1:3], stride), values.dtype)
+            self._inside[stride] = tf.cast(coverage_mask(self._boxes, tf.shape(values)[1:3], stride), values.dtype)
         return self._inside[stride]

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from dense_resnet.errors import InputError
 from dense_resnet.inference.folding import Layers, Weights
-from dense_resnet.inference.onednn import CPU, Assignment, fused_graph, stand_in
-from dense_resnet.inference.precision import chosen_precision
-from dense_resnet.preprocessing import Look
+from dense_resnet.inference.onednn import CPU, Assignment, fuse_graph, placeholder_kernel
+from dense_resnet.inference.precision import choose_precision
+from dense_resnet.preprocessing import InputRangeCheck
 
 v1 = tf.compat.v1
 NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
@@ -27,7 +27,7 @@ NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
 )  # fmt: skip
 
 
-class Compiled:
+class CompiledFunction:
     """A network frozen for inference, for any image size and batch. Calls from several threads may run at once.
 
     Args:
@@ -49,16 +49,16 @@ class Compiled:
         precision: str,
         preprocessing: str,
     ) -> None:
-        self.precision = chosen_precision(precision)
-        self._in_channels, self._look = in_channels, Look(preprocessing)
+        self.precision = choose_precision(precision)
+        self._in_channels, self._look = in_channels, InputRangeCheck(preprocessing)
 
-        def named(layers: Layers) -> list[str]:
+        def build_outputs(layers: Layers) -> list[str]:
             images = v1.placeholder(tf.float32, [None, None, None, in_channels], name="images")
             self._structure = build(layers, images)
             flat = tf.nest.flatten(self._structure)
             return [tf.identity(tf.cast(output, tf.float32), f"output_{i}").op.name for i, output in enumerate(flat)]
 
-        _, session, names = frozen(named, weights, self.precision)
+        _, session, names = freeze(build_outputs, weights, self.precision)
         self._run = session.make_callable([f"{name}:0" for name in names], ["images:0"])
 
     def __call__(self, images: Any) -> Any:
@@ -82,7 +82,7 @@ class Compiled:
         return tf.nest.pack_sequence_as(self._structure, self._run(images))
 
 
-def frozen(
+def freeze(
     build: Callable[[Layers], Sequence[str]],
     weights: Weights,
     precision: str,
@@ -111,9 +111,9 @@ def frozen(
         return graph, session(graph), outputs
     config = session_options()
     try:
-        graph, assignments = fused_graph(graph, layers.kernels, outputs, config)
+        graph, assignments = fuse_graph(graph, layers.kernels, outputs, config)
     except (RuntimeError, ValueError):  # such as a batch norm of 3 channels, where there is no root block
-        return frozen(build, weights, precision, plain=True, onednn=True)
+        return freeze(build, weights, precision, plain=True, onednn=True)
     config.graph_options.rewrite_options.disable_meta_optimizer = True  # it has been done
     running = v1.Session(graph=graph, config=config)
     _assign(running, assignments, layers.kernels)
@@ -121,7 +121,7 @@ def frozen(
 
 
 def _assign(running: Any, assignments: Sequence[Assignment], kernels: dict[str, np.ndarray]) -> None:
-    """Gives the variables of :func:`dense_resnet.inference.onednn.fused_graph` their kernels, each of which is then let go."""
+    """Gives the variables of :func:`dense_resnet.inference.onednn.fuse_graph` their kernels, each of which is then let go."""
     for name, assign, value in assignments:
         running.run(assign, {value: kernels.pop(name)})
 
@@ -147,18 +147,18 @@ def session_options() -> Any:
 
 @functools.cache
 def keeps_kernels_apart() -> bool:
-    """Whether :func:`onednn.fused_graph` works here: on two convolutions and a sum, which must all be fused."""
+    """Whether :func:`onednn.fuse_graph` works here: on two convolutions and a sum, which must all be fused."""
     values, ones = np.full((1, 1, 1, 1), 3, np.float32), np.ones((1, 2, 2, 1), np.float32)
     try:
         with tf.Graph().as_default() as graph, tf.device(CPU):
-            kernels = [stand_in(tf.float32, values.shape) for _ in range(2)]
+            kernels = [placeholder_kernel(tf.float32, values.shape) for _ in range(2)]
             first, second = (lambda net, kernel=kernel: tf.nn.conv2d(net, kernel, 1, "SAME") for kernel in kernels)
             net = tf.nn.bias_add(first(v1.placeholder(tf.float32, ones.shape, name="images")), [1.0])
             tf.identity(tf.nn.bias_add(second(net), [1.0]) + net, name="sum")
-        named = {kernel.op.name: values for kernel in kernels}
-        graph, assignments = fused_graph(graph, named, ["sum"], session_options())
+        build_outputs = {kernel.op.name: values for kernel in kernels}
+        graph, assignments = fuse_graph(graph, build_outputs, ["sum"], session_options())
         with v1.Session(graph=graph) as running:
-            _assign(running, assignments, named)
+            _assign(running, assignments, build_outputs)
             right = np.all(running.run("sum:0", {"images:0": ones}) == (3 * 1 + 1) * 3 + 1 + (3 * 1 + 1))
         return bool(right) and not any(operation.type == "AddV2" for operation in graph.get_operations())
     except (ImportError, AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError):

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dense_resnet.inference.canvas_ops import ImageEnds, masked
-from dense_resnet.inference.onednn import stand_in
+from dense_resnet.inference.canvas_ops import ImageEnds, apply_mask
+from dense_resnet.inference.onednn import placeholder_kernel
 from dense_resnet.planning import geometry
 from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm, Pool, Unit
 from dense_resnet.planning.plan import Plan
@@ -47,9 +47,9 @@ class Layers:
     def __init__(self, weights: Weights, precision: str, *, apart: bool = False, onednn: bool = True) -> None:
         self.weights, self.dtype, self.onednn = weights, tf.as_dtype(precision), onednn
         self.kernels: dict[str, np.ndarray] = {}
-        self._apart = apart
+        self._external_kernels = apart
 
-    def affine(self, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
+    def scale_and_shift(self, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
         """A batch norm's scale and shift, float64."""
         gamma, beta, mean, variance = (
             np.float64(self.weights[f"{norm.scope}/{leaf}"]) for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
@@ -57,12 +57,12 @@ class Layers:
         scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
         return scale, beta - mean * scale
 
-    def folded(self, conv: Conv) -> tuple[np.ndarray, np.ndarray]:
+    def fold_batch_norm(self, conv: Conv) -> tuple[np.ndarray, np.ndarray]:
         """A convolution's kernel and bias, its batch norm in them, float64."""
         kernel = np.float64(self.weights[f"{conv.scope}/weights"])
         if conv.norm is None:
             return kernel, np.float64(self.weights[f"{conv.scope}/biases"])
-        scale, shift = self.affine(conv.norm)
+        scale, shift = self.scale_and_shift(conv.norm)
         return kernel * scale, shift
 
     def constant(self, value: np.ndarray) -> tf.Tensor:
@@ -70,18 +70,18 @@ class Layers:
 
     def kernel(self, value: np.ndarray) -> tf.Tensor:
         """A convolution's kernel: a constant, or its stand-in."""
-        if not self._apart:
+        if not self._external_kernels:
             return self.constant(value)
-        tensor = stand_in(self.dtype, value.shape)
+        tensor = placeholder_kernel(self.dtype, value.shape)
         self.kernels[tensor.op.name] = value.astype(self.dtype.as_numpy_dtype)
         return tensor
 
     def convolve(self, net: tf.Tensor, conv: Conv) -> tf.Tensor:
         """A convolution with its batch norm or bias, without its ReLU."""
-        kernel, bias = self.folded(conv)
+        kernel, bias = self.fold_batch_norm(conv)
         stride = conv.stride
         if conv.kernel == 1:  # a slice, and a matrix product of what is left of it
-            net, stride = subsampled(net, stride), 1
+            net, stride = subsample(net, stride), 1
         padding: Any = "SAME"  # at stride 1 symmetric; the rewriter knows that it keeps the size, as a residual sum must
         if stride > 1:
             pads = geometry.symmetric_padding(conv.kernel)
@@ -89,7 +89,7 @@ class Layers:
         net = tf.nn.conv2d(net, self.kernel(kernel), stride, padding, dilations=conv.rate, name=conv.scope)
         return tf.nn.bias_add(net, self.constant(bias))
 
-    def activated(self, net: tf.Tensor, conv: Conv) -> tf.Tensor:
+    def convolve_and_activate(self, net: tf.Tensor, conv: Conv) -> tf.Tensor:
         """A convolution with everything that is its own."""
         net = self.convolve(net, conv)
         return tf.nn.relu(net) if conv.relu else net
@@ -102,35 +102,35 @@ class Layers:
         net = tf.pad(net, pads, constant_values=tf.cast(0 if layer.zeros else net.dtype.min, net.dtype))
         return tf.nn.max_pool2d(net, layer.kernel, layer.stride, "VALID")
 
-    def masked(self, net: tf.Tensor, inside: tf.Tensor) -> tf.Tensor:
+    def apply_mask(self, net: tf.Tensor, inside: tf.Tensor) -> tf.Tensor:
         """`net` with zeros where it is not `inside`."""
-        found = masked(net, inside)
-        if not self._apart:
+        found = apply_mask(net, inside)
+        if not self._external_kernels:
             return found
         return tf.reshape(found, tf.shape(net))  # the rewriter knows no sizes behind a broadcast, and would leave sums alone
 
-    def ended(self, net: tf.Tensor, inside: tf.Tensor, layer: Conv | Pool) -> tf.Tensor:
+    def fill_outside(self, net: tf.Tensor, inside: tf.Tensor, layer: Conv | Pool) -> tf.Tensor:
         """`net` with what `layer` is padded with where it is not `inside`."""
         if isinstance(layer, Conv) or layer.zeros:
-            return self.masked(net, inside)
+            return self.apply_mask(net, inside)
         return tf.where(tf.cast(inside, tf.bool), net, tf.constant(BELOW_ALL, net.dtype))
 
-    def normalized(self, net: tf.Tensor, norm: Norm) -> tf.Tensor:
+    def normalize(self, net: tf.Tensor, norm: Norm) -> tf.Tensor:
         """Batch norm and ReLU that stand before a convolution."""
-        scale, shift = (value.astype(np.float32) for value in self.affine(norm))
+        scale, shift = (value.astype(np.float32) for value in self.scale_and_shift(norm))
         neutral = np.zeros_like(scale), np.ones_like(scale)
         net, *_ = tf.compat.v1.nn.fused_batch_norm(net, scale, shift, *neutral, epsilon=0.0, is_training=False)
         return tf.nn.relu(net)
 
     def unit(self, net: tf.Tensor, unit: Unit, ends: ImageEnds | None) -> tuple[tf.Tensor, tf.Tensor]:
         """A residual unit: its output, and that of its last convolution."""
-        inputs, branch = net, self.normalized(net, unit.preact) if unit.preact else net
-        shortcut = self.convolve(branch, unit.shortcut) if unit.shortcut else subsampled(inputs, unit.stride)
+        inputs, branch = net, self.normalize(net, unit.preact) if unit.preact else net
+        shortcut = self.convolve(branch, unit.shortcut) if unit.shortcut else subsample(inputs, unit.stride)
         stride = unit.input_stride
         for conv in unit.convolutions:
             if ends and conv.kernel > 1:
-                branch = self.masked(branch, ends.inside(branch, stride))
-            branch = self.activated(branch, conv)
+                branch = self.apply_mask(branch, ends.inside(branch, stride))
+            branch = self.convolve_and_activate(branch, conv)
             stride *= conv.stride
         summed = branch + shortcut
         return summed if unit.preact else tf.nn.relu(summed), branch
@@ -164,33 +164,33 @@ def network(
         ends: where each image's map is to end; None is where the canvas does. `images` are 0 beyond.
     """
     found = Activations(tf.cast(images, layers.dtype), {}, None, None)
-    deferred = plan.deferred if pyramid else {}
+    deferred = plan.deferred_strides if pyramid else {}
     net, stride = found.features, 1
     for layer in plan.root:
         if ends and stride > 1:
-            net = layers.ended(net, ends.inside(net, stride), layer)
-        net = layers.pool(net, layer) if isinstance(layer, Pool) else layers.activated(net, layer)
+            net = layers.fill_outside(net, ends.inside(net, stride), layer)
+        net = layers.pool(net, layer) if isinstance(layer, Pool) else layers.convolve_and_activate(net, layer)
         stride *= layer.stride
         if ends and isinstance(layer, Pool):
-            net = layers.masked(net, ends.inside(net, stride))  # a window wholly beyond the image holds BELOW_ALL
+            net = layers.apply_mask(net, ends.inside(net, stride))  # a window wholly beyond the image holds BELOW_ALL
     for unit in plan.units:
         factor = deferred.get(unit.scope, 1)
-        net, branch = layers.unit(net, unit.undivided if factor > 1 else unit, ends)
+        net, branch = layers.unit(net, unit.at_stride_1 if factor > 1 else unit, ends)
         if unit.convolutions[-1].scope == skip:
             found.skip = branch
         found.pyramid[unit.input_stride * unit.stride // factor] = net
-        net = subsampled(net, factor)
+        net = subsample(net, factor)
     if plan.postnorm:
-        net = layers.normalized(net, plan.postnorm)
+        net = layers.normalize(net, plan.postnorm)
     found.features = found.pyramid[plan.output_stride] = net
     if pyramid:
         found.pyramid = {stride: found.pyramid[stride] for stride in plan.pyramid}
     if plan.logits:
         mean = tf.reduce_mean(tf.cast(net, tf.float32), [1, 2], keepdims=True)
-        found.logits = layers.activated(tf.cast(mean, layers.dtype), plan.logits)[:, 0, 0]
+        found.logits = layers.convolve_and_activate(tf.cast(mean, layers.dtype), plan.logits)[:, 0, 0]
     return found
 
 
-def subsampled(net: tf.Tensor, factor: int) -> tf.Tensor:
+def subsample(net: tf.Tensor, factor: int) -> tf.Tensor:
     """Every `factor`-th row and column."""
     return net if factor == 1 else net[:, ::factor, ::factor]

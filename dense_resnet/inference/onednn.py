@@ -1,6 +1,6 @@
 """Keep large kernels out of graphs: one copy of the weights instead of seven while a session starts.
 
-A session copies the constants of its graph about seven times while it starts. :func:`fused_graph` runs TensorFlow's
+A session copies the constants of its graph about seven times while it starts. :func:`fuse_graph` runs TensorFlow's
 rewriting by itself, on a graph whose kernels are stand-ins of no size, and hands the true ones to oneDNN's convolutions as
 variables, which are marked as never changing, so that oneDNN keeps its packed copy as it does of constants. Memory while a
 session starts is 2.8 times the weights instead of 7 times (measured on TensorFlow 2.16 and 2.21). Where TensorFlow has no
@@ -24,12 +24,12 @@ CPU = "/device:CPU:0"  # where stand-ins' graphs must be placed, or nothing is f
 Assignment = tuple[str, tf.Tensor, tf.Tensor]  # (a stand-in's name, the op that sets its variable, what that op is fed)
 
 
-def stand_in(dtype: tf.DType, shape: Sequence[int]) -> tf.Tensor:
+def placeholder_kernel(dtype: tf.DType, shape: Sequence[int]) -> tf.Tensor:
     """A kernel of that type and shape that takes no room in a graph."""
     return tf.constant(0, dtype, shape)
 
 
-def fused_graph(
+def fuse_graph(
     graph: tf.Graph, kernels: Mapping[str, np.ndarray], outputs: Sequence[str], config: Any
 ) -> tuple[tf.Graph, list[Assignment]]:
     """The graph that a session with `config` would make of `graph`, with a variable for each stand-in.

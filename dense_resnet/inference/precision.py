@@ -10,7 +10,7 @@ PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
 FAST_IN_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # as Linux calls what multiplies such numbers
 
 
-def chosen_precision(asked: str) -> str:
+def choose_precision(asked: str) -> str:
     """What was asked for, "float32" or "bfloat16"; with "auto" what this processor is fast in."""
     if asked not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(map(repr, PRECISIONS))} (not {asked!r}).")

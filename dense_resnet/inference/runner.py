@@ -19,11 +19,12 @@ import tensorflow as tf
 
 from dense_resnet.errors import InputError
 from dense_resnet.inference import compiled, folding
+from dense_resnet.inference.precision import choose_precision
 from dense_resnet.planning.plan import Plan
 from dense_resnet.preprocessing import preprocess
 
 EXACT = "exact"  # the slim graph in float32, where others are "float32" or "bfloat16"
-FEATURES, CELLS, LABELS, PROBABILITIES = "features", "cells", "labels", "probabilities"  # what networks give
+FEATURES, COARSE_LOGITS, LABELS, PROBABILITIES = "features", "cells", "labels", "probabilities"  # what networks give
 IMAGES, SIZES = "images", "sizes"  # the inputs' names
 
 v1 = tf.compat.v1
@@ -144,7 +145,7 @@ class CompiledRunner(SessionRunner):
         plan, preprocessing, weights_sha256, side: as :class:`Runner`'s.
         precision: "auto", "float32" or "bfloat16".
         plain, onednn: whether the graph is to be written to a file, and whether that may need oneDNN: see
-            :func:`dense_resnet.inference.compiled.frozen`.
+            :func:`dense_resnet.inference.compiled.freeze`.
     """
 
     def __init__(
@@ -159,9 +160,9 @@ class CompiledRunner(SessionRunner):
         plain: bool = False,
         onednn: bool = False,
     ) -> None:
-        precision = precision.chosen_precision(precision)
+        precision = choose_precision(precision)
 
-        def named(layers: folding.Layers) -> list[str]:
+        def build_outputs(layers: folding.Layers) -> list[str]:
             images = v1.placeholder(tf.uint8, [None, side, side, plan.in_channels], name=IMAGES)
             canvas = tf.shape(images)[1:3]
             sizes = _within(v1.placeholder_with_default(canvas[None], [None, 2], name=SIZES), canvas)
@@ -169,7 +170,7 @@ class CompiledRunner(SessionRunner):
             outputs = build(layers, canvases, canvas, sizes)
             return [tf.identity(values, name).op.name for name, values in outputs.items()]
 
-        self.graph, self.session, names = compiled.frozen(named, weights, precision, plain=plain, onednn=onednn)
+        self.graph, self.session, names = compiled.freeze(build_outputs, weights, precision, plain=plain, onednn=onednn)
         super().__init__(plan, preprocessing, precision, weights_sha256, names, side)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dense_resnet.inference.cpu import cores
-from dense_resnet.jobs.pipeline import in_order
+from dense_resnet.jobs.pipeline import ordered_map
 
 WORTH = 100  # images from which on measuring pays: it takes the time of about 15, and wins a tenth to a fifth
 GAIN = 1.03  # by which a step must be faster to be taken
@@ -33,7 +33,7 @@ class Pace:
     images_per_second: float | None = None
 
 
-def chosen(run: Callable[[int], Any], images: int, *, batch: int | None = None, threads: int | None = None) -> Pace:
+def choose(run: Callable[[int], Any], images: int, *, batch: int | None = None, threads: int | None = None) -> Pace:
     """The pace for a run over `images` images.
 
     Args:
@@ -43,29 +43,29 @@ def chosen(run: Callable[[int], Any], images: int, *, batch: int | None = None, 
     """
     if (batch and threads) or images < WORTH:
         return Pace(batch or 1, threads or min(2, cores()))
-    return measured(run, batch=batch, threads=threads)
+    return measure(run, batch=batch, threads=threads)
 
 
-def measured(run: Callable[[int], Any], *, batch: int | None = None, threads: int | None = None) -> Pace:
-    """Doubles first the threads, then the batch, for as long as that is faster. Arguments as :func:`chosen`'s."""
+def measure(run: Callable[[int], Any], *, batch: int | None = None, threads: int | None = None) -> Pace:
+    """Doubles first the threads, then the batch, for as long as that is faster. Arguments as :func:`choose`'s."""
     start = time.perf_counter()
-    best = _timed(run, Pace(batch or 1, threads or 1))
+    best = _time_run(run, Pace(batch or 1, threads or 1))
     steps = [] if threads else [("threads", cores())]
     steps += [] if batch else [("batch", LARGEST_BATCH)]
     for name, most in steps:
         while time.perf_counter() - start < LONGEST and (value := 2 * getattr(best, name)) <= most:
-            other = _timed(run, dataclasses.replace(best, **{name: value}))
+            other = _time_run(run, dataclasses.replace(best, **{name: value}))
             if _speed(other) < GAIN * _speed(best):
                 break
             best = other
     return best
 
 
-def _timed(run: Callable[[int], Any], pace: Pace) -> Pace:
+def _time_run(run: Callable[[int], Any], pace: Pace) -> Pace:
     run(pace.batch)  # a new shape has its first time
     start, batches = time.perf_counter(), 0
     while batches == 0 or time.perf_counter() - start < SHORTEST:
-        batches += len(list(in_order(run, [pace.batch] * 2 * pace.threads, pace.threads)))
+        batches += len(list(ordered_map(run, [pace.batch] * 2 * pace.threads, pace.threads)))
     return dataclasses.replace(pace, images_per_second=batches * pace.batch / (time.perf_counter() - start))
 
 

@@ -40,7 +40,7 @@ def name_fits(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def replace_file(path: str | os.PathLike[str], check: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends without an error.
 
     Args:
@@ -54,7 +54,7 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
     path = Path(path)
     check_target(path)
     temporary = temporary_of(path)
-    with _writing(path):
+    with _prepare_writing(path):
         try:
             temporary.unlink(missing_ok=True)  # what a kill left behind, or a link to something else
             yield temporary
@@ -71,7 +71,7 @@ def replacing(path: str | os.PathLike[str], check: Callable[[Path], None] | None
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, for whoever is :func:`replacing` it and has to choose names; it goes with the block."""
+    """An empty folder beside `path`, for whoever is :func:`replace_file` it and has to choose names; it goes with the block."""
     folder = path.with_name(f"{PARTIAL[0]}{path.name}{SCRATCH}")
     _remove(folder)
     try:
@@ -82,13 +82,13 @@ def scratch(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a small file under the rules of :func:`replacing`, and reads it back."""
+    """Writes a small file under the rules of :func:`replace_file`, and reads it back."""
 
     def check(written: Path) -> None:
         if written.read_bytes() != data:
             raise OSError("what was read back differs from what was written")
 
-    with replacing(path, check) as temporary:
+    with replace_file(path, check) as temporary:
         temporary.write_bytes(data)
 
 
@@ -114,7 +114,7 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+def replace_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """A path beside `folder`, for a folder that takes its place when the block ends without an error.
 
     Args:
@@ -123,11 +123,11 @@ def replacing_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Itera
             its name any more.
 
     Raises:
-        InputError: as :func:`replacing`, or it may not be replaced.
+        InputError: as :func:`replace_file`, or it may not be replaced.
     """
     _check_no_link(folder)
     temporary, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
-    with _writing(folder):
+    with _prepare_writing(folder):
         try:
             if old.exists() and not folder.exists():  # a kill fell between the two steps below
                 os.rename(old, folder)
@@ -299,7 +299,7 @@ def _remove(left_behind: Path) -> None:
         shutil.rmtree(left_behind, ignore_errors=True)
 
 
-def _locked(beside: Path, path: Path) -> int:
+def _open_locked(beside: Path, path: Path) -> int:
     """The file `beside`, open and locked for writing `path`."""
     for _ in range(ATTEMPTS):
         handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -315,12 +315,12 @@ def _locked(beside: Path, path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _prepare_writing(path: Path) -> Iterator[None]:
     """Makes the folder of `path`, keeps other runs from writing `path`, and turns the system's errors into messages."""
     beside = path.with_name(f"{PARTIAL[0]}{path.name}{LOCK}")
     try:
         make_folder(path.parent)
-        handle = _locked(beside, path)
+        handle = _open_locked(beside, path)
         try:
             yield
         finally:

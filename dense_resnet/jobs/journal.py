@@ -42,7 +42,7 @@ def log_name(stem: str, shard: tuple[int, int] = (0, 1)) -> str:
     return f"{stem}{SUFFIX}" if count == 1 else f"{stem}.{index}-of-{count}{SUFFIX}"
 
 
-def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str, targets: Iterable[Path]) -> None:
+def check_protocol(path: Path, protocol: Mapping[str, Any], stem: str, targets: Iterable[Path]) -> None:
     """Writes the protocol at `path`, so that what is written from now on is known to be of this run.
 
     Args:
@@ -69,12 +69,12 @@ def agree_on_protocol(path: Path, protocol: Mapping[str, Any], stem: str, target
             raise ValueError(f"a {type(there).__name__}")
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}). Choose another --out.") from error
-    if differing := said_differences(there, json.loads(text)):
+    if differing := format_differences(there, json.loads(text)):
         raise InputError(f"{path.parent}: holds results of another protocol ({differing}). Choose another --out.")
 
 
-def recorded(path: Path) -> dict[str, Any]:
-    """The protocol at `path`; empty where there is none that can be read, which :func:`agree_on_protocol` will say."""
+def read_protocol(path: Path) -> dict[str, Any]:
+    """The protocol at `path`; empty where there is none that can be read, which :func:`check_protocol` will say."""
     try:
         there = strict_json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -82,13 +82,13 @@ def recorded(path: Path) -> dict[str, Any]:
     return there if isinstance(there, dict) else {}
 
 
-def said_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def format_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Where two protocols differ, in words; empty where they do not.
 
-    >>> said_differences({"size": 513}, {"size": 257})
+    >>> format_differences({"size": 513}, {"size": 257})
     'size: 513 there, 257 now'
     """
-    return "; ".join(f"{key}: {shown(old)} there, {shown(new)} now" for key, old, new in differences(there, now))
+    return "; ".join(f"{key}: {format_value(old)} there, {format_value(new)} now" for key, old, new in differences(there, now))
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], depth: int = 0) -> list[tuple[str, Any, Any]]:
@@ -114,7 +114,7 @@ def _differ(one: Any, other: Any) -> bool:
         return True
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value for a message: short."""
     try:
         text = repr(value)
@@ -124,7 +124,7 @@ def shown(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, shared: bool) -> Iterator[None]:
+def lock_folder(folder: Path, *, shared: bool) -> Iterator[None]:
     """Keeps other runs out of `folder`; shards keep out only runs of the whole."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -165,7 +165,7 @@ class Journal:
         """The last line of an image, here or in a shard's log."""
         for log in (self._own, *self._others):
             if line := log.line(name):
-                return _parsed(line)
+                return _parse_line(line)
         return None
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -174,7 +174,7 @@ class Journal:
         Raises:
             InputError: the disk is full.
         """
-        line = _written(record)
+        line = _encode_record(record)
         if line != self._own.line(record["path"]):
             self._own.append(record["path"], line)
 
@@ -186,7 +186,7 @@ class Journal:
                     f"{self.path}: was removed or replaced while this run wrote to it. Give the same command again."
                 )
             if stands and self._own.superseded:  # one line an image again
-                with atomic_files.replacing(self.path) as temporary, open(temporary, "wb") as file:
+                with atomic_files.replace_file(self.path) as temporary, open(temporary, "wb") as file:
                     file.writelines(self._own.line(name) for name in self._own.names)
 
 
@@ -200,7 +200,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         with open(path, "rb") as file:
             log = _Log(path, file)
             for name in log.names:
-                yield _parsed(log.line(name))
+                yield _parse_line(log.line(name))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
@@ -257,17 +257,17 @@ class _Log:
         self.end += length
 
 
-def _written(record: Mapping[str, Any]) -> bytes:
+def _encode_record(record: Mapping[str, Any]) -> bytes:
     """A line, with its end."""
-    return _summed(json.dumps(record).encode())
+    return _add_checksum(json.dumps(record).encode())
 
 
-def _summed(text: bytes) -> bytes:
+def _add_checksum(text: bytes) -> bytes:
     """A line: the JSON object `text` with its checksum, and an end."""
     return text[:-1] + f', "{CHECKSUM}": "{zlib.crc32(text):08x}"}}\n'.encode()
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def _parse_line(line: bytes) -> dict[str, Any]:
     """What was added."""
     record = dict(json.loads(line))
     record.pop(CHECKSUM, None)
@@ -281,7 +281,7 @@ def _name(line: bytes, where: str) -> str:
         if not (isinstance(record["path"], str) and record["status"] in (OK, ERROR)):
             raise ValueError("no path or status")
         if CHECKSUM in record:
-            if line != _summed(line[: -len(_summed(b"}"))] + b"}"):
+            if line != _add_checksum(line[: -len(_add_checksum(b"}"))] + b"}"):
                 raise ValueError("another checksum")
         elif LIKE_CHECKSUM.search(line):
             raise ValueError("a checksum under another name")

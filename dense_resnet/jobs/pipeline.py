@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
+def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
     """Each item with what `function` makes of it, `threads` of them at work, in the items' order.
 
     Where `items` end in an error, what has begun comes first.
 
-    >>> list(in_order(lambda n: n * n, [3, 1, 2], threads=2))
+    >>> list(ordered_map(lambda n: n * n, [3, 1, 2], threads=2))
     [(3, 9), (1, 1), (2, 4)]
     """
     running: deque[tuple[Item, Future[Result]]] = deque()
@@ -40,7 +40,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads:
         raise failure
 
 
-class OneByOne:
+class SerialWorker:
     """A thread that does work in the order in which it comes. Where some of it fails, what comes behind is not begun.
 
     The block ends when all is done, and raises what has failed; so may :meth:`add`.
@@ -54,7 +54,7 @@ class OneByOne:
         self._pool = ThreadPoolExecutor(1)
         self._begun: deque[Future[None]] = deque()
 
-    def __enter__(self) -> OneByOne:
+    def __enter__(self) -> SerialWorker:
         return self
 
     def add(self, function: Callable[..., None], *arguments: Any) -> None:

@@ -16,7 +16,7 @@ def loads(text: str | bytes) -> Any:
             what a float holds, or more brackets within brackets than can be followed.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_refused, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError("too many brackets within brackets") from None
 
@@ -29,12 +29,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refused(text: str) -> NoReturn:
+def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        _refused(text)
+        _refuse_constant(text)
     return value

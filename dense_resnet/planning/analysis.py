@@ -97,7 +97,7 @@ class Analysis:
         return "\n".join([title, "", *lines, "", total])
 
 
-def analyse(plan: Plan, size: object) -> Analysis:
+def analyze(plan: Plan, size: object) -> Analysis:
     """Follows one image of `size` pixels, (height, width) or one number, through `plan`."""
     image_size = geometry.image_size(size)
     rows: list[Row] = []

@@ -38,7 +38,7 @@ def positive_integer(name: str, value: object) -> int:
     return number
 
 
-def checked_seed(seed: object) -> int:
+def check_seed(seed: object) -> int:
     """`seed` as an ``int``, or an :class:`InputError`."""
     try:
         number = operator.index(seed)  # type: ignore[arg-type]
@@ -120,7 +120,7 @@ class Window:
         total = max(span - size, 0)
         return total // 2, total - total // 2
 
-    def first_centre(self, size: int) -> int:
+    def first_center(self, size: int) -> int:
         """Input position on which output cell 0 is centred (odd kernels)."""
         return effective_kernel(self.kernel, self.rate) // 2 - self.pads(size)[0]
 
@@ -138,11 +138,11 @@ class Grid:
         return Grid(
             size=output_size(self.size, window.stride),
             stride=self.stride * window.stride,
-            first=self.first + self.stride * window.first_centre(self.size),
+            first=self.first + self.stride * window.first_center(self.size),
         )
 
     @property
-    def centres(self) -> tuple[int, ...]:
+    def centers(self) -> tuple[int, ...]:
         """Pixel on which each cell is centred."""
         return tuple(self.first + i * self.stride for i in range(self.size))
 

@@ -130,7 +130,7 @@ class Unit:
             yield from conv.variables
 
     @property
-    def undivided(self) -> Unit:
+    def at_stride_1(self) -> Unit:
         """The unit at stride 1, for those after which subsampling equals their stride."""
         return replace(
             self,

@@ -124,7 +124,7 @@ class Plan:
         return last | {self.output_stride: None}
 
     @property
-    def deferred(self) -> dict[str, int]:
+    def deferred_strides(self) -> dict[str, int]:
         """{scope of a unit: what its output is subsampled by} for those units that a pyramid needs at their input's stride."""
         factors = {unit.scope: unit.input_stride * unit.stride // stride for stride, unit in self.pyramid.items() if unit}
         return {scope: factor for scope, factor in factors.items() if factor > 1}
@@ -133,15 +133,15 @@ class Plan:
 
     def macs(self, size: object) -> int:
         """Multiply-adds of all convolutions for one image of `size`."""
-        return analysis.analyse(self, size).macs
+        return analysis.analyze(self, size).macs
 
-    def analyse(self, size: object) -> analysis.Analysis:
+    def analyze(self, size: object) -> analysis.Analysis:
         """Sizes, receptive field, parameters, multiply-adds and activation memory, layer group by layer group."""
-        return analysis.analyse(self, size)
+        return analysis.analyze(self, size)
 
     def describe(self, size: object) -> str:
         """The analysis as a table, one row a unit."""
-        return str(self.analyse(size))
+        return str(self.analyze(size))
 
 
 KNOWN_ARGUMENTS = {"depth", "depth_bottleneck", "stride", "stride_at", "unit_rate"}

@@ -24,7 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.planning import geometry
 from dense_resnet.planning.geometry import positive_integer
 from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V2, LAST_3X3, Conv, Pool
@@ -238,7 +238,7 @@ def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = No
     last = listed[-1].units
     if not isinstance(multi_grid, (tuple, list)) or len(multi_grid) != len(last):
         raise InputError(
-            f"multi_grid must have one factor for each of the {counted(len(last), 'unit')} of the last block, "
+            f"multi_grid must have one factor for each of the {pluralize(len(last), 'unit')} of the last block, "
             f"such as {tuple(2**i for i in range(len(last)))!r} (not {multi_grid!r})."
         )
     for unit, factor in zip(last, multi_grid, strict=True):

@@ -94,9 +94,7 @@ FAMILIES = (
 )  # fmt: skip
 
 
-def stacked_units(
-    base_depth: int, count: int, stride: int, *, basic: bool = False, first: bool = False
-) -> list[dict[str, Any]]:
+def stack_units(base_depth: int, count: int, stride: int, *, basic: bool = False, first: bool = False) -> list[dict[str, Any]]:
     """`count` units as slim dicts, the last or the first one with `stride`; a bottleneck has ``4 * base_depth`` channels."""
     depths = {"depth": base_depth} if basic else {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
     units: list[dict[str, Any]] = [dict(depths, stride=1) for _ in range(count)]
@@ -129,7 +127,7 @@ class Variant:
         ]
 
     def _block(self, base_depth: int, count: int, stride: int) -> list[dict[str, Any]]:
-        units = stacked_units(base_depth, count, stride, basic=self.basic, first=self.family.first_unit)
+        units = stack_units(base_depth, count, stride, basic=self.basic, first=self.family.first_unit)
         stride_at = self.family.basic_stride_at if self.basic else self.family.stride_at
         for unit in units:
             if unit["stride"] > 1 and stride_at != LAST_3X3:
@@ -239,7 +237,7 @@ def _kind_of(blocks: Sequence[Any], asked: str | None) -> str:
     return kinds.pop() if kinds else BOTTLENECK_V2
 
 
-def described(planned: Plan) -> str | dict[str, Any]:
+def plan_config(planned: Plan) -> str | dict[str, Any]:
     """`planned` as JSON: a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` with slim dicts.
 
     Raises:
@@ -259,7 +257,7 @@ def described(planned: Plan) -> str | dict[str, Any]:
     return {"scope": planned.scope, "kind": planned.units[0].kind, "blocks": blocks}
 
 
-def from_description(
+def plan_from_config(
     description: object,
     output_stride: int | None = None,
     multi_grid: Sequence[int] | None = None,
@@ -267,12 +265,12 @@ def from_description(
     root: str | None = None,
     num_classes: int | None = None,
 ) -> Plan:
-    """The plan that :func:`described` tells of, at an output_stride.
+    """The plan that :func:`plan_config` tells of, at an output_stride.
 
     Raises:
         InputError: it is neither a variant's name nor blocks, or does not fit.
 
-    >>> from_description(described(plan("resnet_v1_18")), output_stride=8).name
+    >>> plan_from_config(plan_config(plan("resnet_v1_18")), output_stride=8).name
     'resnet_v1_18'
     """
     others: dict[str, Any] = {
@@ -294,8 +292,8 @@ def at_output_stride(planned: Plan, output_stride: int | None) -> Plan:
     >>> at_output_stride(plan("resnet_v2_50", 8, multi_grid=(1, 2, 4)), 16).units[-1].rate
     8
     """
-    other = from_description(
-        described(planned),
+    other = plan_from_config(
+        plan_config(planned),
         output_stride,
         planned.multi_grid,
         planned.in_channels,

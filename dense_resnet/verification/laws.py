@@ -29,7 +29,7 @@ def relative_error(values: object, reference: object) -> float:
     return float(np.abs(values - reference).max() / reference.std())
 
 
-def loaded(plan: Plan, weights: Mapping[str, np.ndarray]) -> Backbone:
+def backbone_with(plan: Plan, weights: Mapping[str, np.ndarray]) -> Backbone:
     """A backbone with `weights`."""
     backbone = Backbone(plan)
     backbone.assign(dict(weights))
@@ -60,7 +60,7 @@ def dense_equals_nominal(dense: Backbone, nominal: Backbone, images: np.ndarray)
     return Finding(law, error, spread, error <= TOLERANCE and spread >= LEAST_SPREAD)
 
 
-def mirrored(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def mirror_kernels(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Every kernel turned over, top to bottom and left to right."""
     return {name: value[::-1, ::-1] if value.ndim == 4 else value for name, value in weights.items()}
 
@@ -70,7 +70,7 @@ def mirror(backbone: Backbone, turned: Backbone, images: np.ndarray, *, aligned:
 
     Args:
         backbone: any weights.
-        turned: the :func:`mirrored` ones.
+        turned: the :func:`mirror_kernels` ones.
         images: ``[batch, height, width, channels]``, preprocessed.
         aligned: whether the images' size is aligned, so whether the law must hold.
     """
@@ -90,11 +90,11 @@ def check(backbone: Backbone, nominal: Plan, size: int, seed: int = 0) -> Iterat
         preprocess(generator.uniform(0, 255, (1, side, side, plan.in_channels)), plan.preprocessing)
         for side in (size, size - 1)
     )
-    reference = loaded(nominal, weights)
+    reference = backbone_with(nominal, weights)
     yield dense_equals_nominal(backbone, reference, odd)
     yield dense_equals_nominal(backbone, reference, even)
     del reference
-    turned = loaded(plan, mirrored(weights))
+    turned = backbone_with(plan, mirror_kernels(weights))
     yield mirror(backbone, turned, odd, aligned=True)
     yield mirror(backbone, turned, even, aligned=False)
 

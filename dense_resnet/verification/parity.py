@@ -64,7 +64,7 @@ def compare(source: Any) -> tuple[str, float]:
     if not recognises(arrays):
         raise NotComparableError(f"the arrays came from {known.framework}, but no longer have its names")
     plan = variants.plan(known.variant, root=known.root)
-    ours = laws.loaded(plan, opened.weights)
+    ours = laws.backbone_with(plan, opened.weights)
     network = theirs(known, arrays)
     errors = []
     for size in SIZES:
@@ -183,6 +183,6 @@ def _variant(known: Origin) -> str:
 FRAMEWORKS: dict[str, tuple[str, Callable[[Origin, Arrays], Network], Callable[[Arrays], bool]]] = {
     # of an origin: its code, how that is run on arrays, and whether arrays have its names
     provenance.SLIM: ("tf_slim.nets", _slim, lambda arrays: True),
-    provenance.KERAS: ("keras.applications", _keras, keras_applications.recognises),
-    provenance.TORCH: ("PyTorch", _torch, torch_resnet.recognises),
+    provenance.KERAS: ("keras.applications", _keras, keras_applications.recognizes),
+    provenance.TORCH: ("PyTorch", _torch, torch_resnet.recognizes),
 }

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet.errors import InputError, counted
-from dense_resnet.image_io.bit_depth import spread
+from dense_resnet.errors import InputError, pluralize
+from dense_resnet.image_io.bit_depth import sample_evenly
 from dense_resnet.image_io.decoding import read_file
 from dense_resnet.image_io.discovery import find_images
 from dense_resnet.jobs import strict_json
@@ -35,7 +35,7 @@ class Described:
     space: LabelSpace
 
 
-def _described(folder: Path, classes: str | Path | None) -> Described | None:
+def _load_description(folder: Path, classes: str | Path | None) -> Described | None:
     path = folder / DESCRIPTION if classes is None else Path(classes)
     if classes is None and not path.exists():
         return None
@@ -61,7 +61,7 @@ def read_description(path: Path, name: str = "") -> Described:
     return Described(name, LabelSpace.from_json(value, path))
 
 
-def _needed(described: Described | None, folder: Path, why: str = "") -> Described:
+def _require_description(described: Described | None, folder: Path, why: str = "") -> Described:
     """`described`, which must be there; `why` says what of the folder does not do instead."""
     if described is None:
         above, labelmap, hint = folder.resolve().parent / DESCRIPTION, folder / LABELMAP, ""
@@ -98,7 +98,7 @@ class Known:
         files = [one for one in find_images([str(folder)]) if without_suffix(one.relative).endswith(ending)]
         if not files:
             raise InputError(f"{folder}: holds no *{ending}.png.")
-        shown = spread(files)
+        shown = sample_evenly(files)
         values: set[int] = set()
         for file in shown:
             with contextlib.suppress(InputError):  # reading the pairs says what is wrong
@@ -112,13 +112,13 @@ class Known:
                 f"{root}: there is no {DESCRIPTION}, and the labels look like those of {self.name} ({alike}): {classes} are "
                 f"assumed. If yours are others, name them in {root / DESCRIPTION}."
             ]
-        others = f" and {counted(len(shown) - 1, 'other file')}" if len(shown) > 1 else ""
+        others = f" and {pluralize(len(shown) - 1, 'other file')}" if len(shown) > 1 else ""
         held = f"values up to {max(values)}" if values else "no number per pixel"
         why = f", and the labels ({shown[0].path}{others}, with {held}) are not those of a well-known dataset"
-        return _needed(None, root, why), []
+        return _require_description(None, root, why), []
 
 
-def _mapped(space: LabelSpace, label_map: str | Path) -> LabelSpace:
+def _apply_label_map(space: LabelSpace, label_map: str | Path) -> LabelSpace:
     if str(label_map) == "trainIds":
         return replace(space, mapping=None)
     if str(label_map) == "labelIds":

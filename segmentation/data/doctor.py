@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet.errors import InputError, counted, listed
+from dense_resnet.errors import InputError, format_list, pluralize
 from dense_resnet.image_io.bit_depth import find_deep
-from dense_resnet.image_io.decoding import MAX_PIXELS, opened
+from dense_resnet.image_io.decoding import MAX_PIXELS, open_image
 from segmentation.data.label_counts import BOTH, MOST_VALUES, LabelCounts, SplitCounts, _size, check_pair
 from segmentation.data.label_space import LabelSpace
 from segmentation.data.samples import Dataset, Sample
@@ -106,7 +106,7 @@ def judge(splits: Sequence[tuple[Dataset, LabelCounts]]) -> dict[str, str]:
     warnings = {}
     whole = LabelCounts(splits[0][0].space)
     for number, (dataset, counts) in enumerate(splits):
-        if problem := counts.unlabelled:
+        if problem := counts.no_labels_problem:
             instead = " Or train without validation images: --validation none." if number else ""
             raise InputError(f"{dataset.name}, split {dataset.split}: {problem}{instead}")
         whole.add(counts)
@@ -151,7 +151,7 @@ def check_splits(datasets: Sequence[Dataset], progress: Progress = quiet, max_pi
     counts = [LabelCounts(dataset.space) for dataset in datasets]
     pairs = [(total, sample) for dataset, total in zip(datasets, counts, strict=True) for sample in dataset.samples]
     bad = []
-    with contextlib.closing(_looked_at(look, pairs)) as work:
+    with contextlib.closing(_map_in_threads(look, pairs)) as work:
         for number, ((total, _), (own, problem)) in enumerate(zip(pairs, work, strict=True), 1):
             total.add(own)
             if problem:
@@ -159,13 +159,13 @@ def check_splits(datasets: Sequence[Dataset], progress: Progress = quiet, max_pi
             progress("checking", number, len(pairs))
     if bad:
         raise InputError(
-            f"{len(bad)} of {counted(len(pairs), 'pair')} cannot be used; nothing was computed. `dense-resnet doctor` says "
-            f"more about the dataset.{listed(bad)}"
+            f"{len(bad)} of {pluralize(len(pairs), 'pair')} cannot be used; nothing was computed. `dense-resnet doctor` says "
+            f"more about the dataset.{format_list(bad)}"
         )
     return Checked(tuple(counts), judge(list(zip(datasets, counts, strict=True))))
 
 
-def _looked_at(look: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:
+def _map_in_threads(look: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:
     """Map `look` over items by threads; closing it, as an interrupt does, does not wait for the rest."""
     with ThreadPoolExecutor(os.cpu_count()) as pool, contextlib.closing(pool.map(look, items)) as work:
         yield from work
@@ -186,7 +186,7 @@ def inspect(
     space = datasets[0].space
     pairs = {(sample.image, sample.label): sample for dataset in datasets for sample in dataset.samples}
     seen: dict[Any, _Seen] = {}
-    with contextlib.closing(_looked_at(lambda sample: _examine(sample, space, max_pixels), pairs.values())) as work:
+    with contextlib.closing(_map_in_threads(lambda sample: _examine(sample, space, max_pixels), pairs.values())) as work:
         for pair, result in zip(pairs, work, strict=True):
             seen[pair] = result
             progress("inspecting", len(seen), len(pairs))
@@ -209,9 +209,9 @@ def inspect(
         counts = SplitCounts(dataset.split, len(own), labels.pixels, occurrences, labels.ignored)
         splits.append(counts)
         if labels.meaningless:
-            notes.append(f"{dataset.split}: {_unexplained(labels)}")
-        for kind in ("unlabelled", "seams"):
-            if doubt := getattr(labels, kind):
+            notes.append(f"{dataset.split}: {_report_meaningless(labels)}")
+        for kind, doubt in (("unlabelled", labels.no_labels_problem), ("seams", labels.seams)):
+            if doubt:
                 findings.append(Finding(dataset.split, kind, doubt, False))
         findings += _absent(space, counts)
         findings += _twice(dataset, seen)
@@ -230,7 +230,7 @@ class _Seen:
     found: list[tuple[str, str, bool]] = field(default_factory=list)  # (kind, message, whether it is an error)
 
     @contextlib.contextmanager
-    def noting(self, kind: str) -> Iterator[None]:
+    def note_errors(self, kind: str) -> Iterator[None]:
         """A mistake becomes a finding."""
         try:
             yield
@@ -242,13 +242,13 @@ def _examine(sample: Sample, space: LabelSpace, max_pixels: int) -> _Seen:
     counts = LabelCounts(space)
     seen = _Seen(counts)
     image_size = None
-    with seen.noting("image"):
+    with seen.note_errors("image"):
         data = sample.image_bytes()
         seen.digest = hashlib.sha256(data).hexdigest()
         if sample.is_turned(data, max_pixels) and sample.exif != "error":
             seen.found.append(("exif", f"{sample.image}: has an EXIF rotation: --exif {sample.exif}", False))
         image_size = sample.decode_image(data, max_pixels).shape[:2]
-    with seen.noting("label"):
+    with seen.note_errors("label"):
         data = sample.label_bytes()
         labels = counts.read(sample, data, max_pixels)
         if not space.from_colors:
@@ -267,7 +267,7 @@ def _palette_surprise(
 ) -> list[tuple[str, str, bool]]:
     """A palette that is neither the classes' given colours nor grey: are the indices what they seem?"""
     assert sample.label is not None
-    with opened(sample.label.place, io.BytesIO(data), max_pixels) as image:
+    with open_image(sample.label.place, io.BytesIO(data), max_pixels) as image:
         palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     if not len(palette):
         return []
@@ -291,7 +291,7 @@ def _palette_surprise(
     return []
 
 
-def _unexplained(labels: LabelCounts) -> str:
+def _report_meaningless(labels: LabelCounts) -> str:
     """The numbers in label files, where some of them have no meaning."""
     space = labels.space
     meaning = f"the classes are 0..{space.num_classes - 1}"

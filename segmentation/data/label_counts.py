@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.image_io.decoding import MAX_PIXELS, check_image
 from segmentation.data.label_files import (
     INTERPOLATED,
@@ -135,13 +135,13 @@ class LabelCounts:
         return listed + (f" and {more} rarer ones, up to {max(self.numbers)}" if more else "")
 
     @property
-    def unlabelled(self) -> str | None:
+    def no_labels_problem(self) -> str | None:
         """What is wrong where no pixel has a class."""
         if not self.files or self.pixels.any() or self.meaningless:
             return None
         held = f" The files hold {self.shown}." if self.numbers else ""
         return (
-            f"no pixel is labelled: every pixel of {counted(self.files, 'label')} has the ignore label, so nothing is counted."
+            f"no pixel is labeled: every pixel of {pluralize(self.files, 'label')} has the ignore label, so nothing is counted."
             f"{held} Were the labels withheld, as those of test splits are? Choose another split, or correct the label map."
         )
 

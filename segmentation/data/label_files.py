@@ -18,12 +18,12 @@ from PIL import Image
 from dense_resnet.errors import InputError
 from dense_resnet.image_io import png
 from dense_resnet.image_io.bit_depth import PNG_DEPTH
-from dense_resnet.image_io.decoding import JPEG_START, MAX_PIXELS, opencv, opened, orientation
+from dense_resnet.image_io.decoding import JPEG_START, MAX_PIXELS, open_image, opencv, orientation
 from segmentation.data.label_space import IGNORE_LABEL, LARGEST, MOST_RANGES, LabelSpace, _counted, check_labels
 
 LABEL_IDS = 35  # of Cityscapes: its labelIds are below
 PNG_KIND = 25  # where in a PNG the kind of pixel stands, a byte
-PNG_GREY, PNG_PALETTE = 0, 3  # kinds of pixel
+PNG_GRAY, PNG_PALETTE = 0, 3  # kinds of pixel
 WHITE = 255  # of 8-bit masks, which 1-bit ones store as 1
 SEAM = 5  # side in pixels of the window in which an interpolated number lies between two others
 INTERPOLATED = 0.9  # share of a number's pixels that do, from which on interpolation is the likely cause
@@ -50,7 +50,7 @@ def decode_label(path: str | Path, data: bytes, space: LabelSpace, max_pixels: i
         InputError: not such a file, truncated, or a value that means nothing in `space`.
     """
     if space.from_colors:
-        return _from_colors(path, _decoded(path, data, max_pixels, colors=True), space)
+        return _from_colors(path, _decode(path, data, max_pixels, colors=True), space)
     return to_labels(path, decode_numbers(path, data, space, max_pixels), space)
 
 
@@ -72,34 +72,34 @@ def is_bilevel(data: bytes) -> bool:
 
 def decode_indices(path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The numbers in a label file as they stand there, ``[height, width]`` uint8 or uint16. Errors as `decode_label`."""
-    return _decoded(path, data, max_pixels, colors=False)
+    return _decode(path, data, max_pixels, colors=False)
 
 
 def decode_prediction(path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """As :func:`decode_indices`, of what another program predicted: it is never read from colours."""
-    return _decoded(path, data, max_pixels, colors=False, advice="Predictions must be index PNGs.")
+    return _decode(path, data, max_pixels, colors=False, advice="Predictions must be index PNGs.")
 
 
-def _decoded(path: str | Path, data: bytes, max_pixels: int, colors: bool, advice: str = PAINTED) -> np.ndarray:
+def _decode(path: str | Path, data: bytes, max_pixels: int, colors: bool, advice: str = PAINTED) -> np.ndarray:
     """Indices ``[h, w]``, or RGB ``[h, w, 3]`` if `colors`; `advice` is for pictures in colours that are not to be."""
     if data.startswith(JPEG_START):
         raise InputError(f"{path}: a JPEG file changes the values of labels. Save labels as PNG, from the original.")
-    with opened(Path(path), io.BytesIO(data), max_pixels) as image:
-        with decoding(path):
+    with open_image(Path(path), io.BytesIO(data), max_pixels) as image:
+        with explain_decoder_errors(path):
             png.check(data)
         depth, kind = data[PNG_DEPTH], data[PNG_KIND]
-        single = kind in (PNG_GREY, PNG_PALETTE)
+        single = kind in (PNG_GRAY, PNG_PALETTE)
         if not single and not colors:
             raise InputError(f"{path}: a label must hold one number per pixel, and this is an {image.mode} picture. {advice}")
         if depth == 16 and (colors or not single):
             raise InputError(f"{path}: 16 bits per channel cannot be compared with the classes' colours. Save it with 8.")
-        with decoding(path):
+        with explain_decoder_errors(path):
             image.load()
         if orientation(image) != 1:
             raise InputError(f"{path}: the label has an EXIF rotation; labels are read as stored. Save it without EXIF.")
-        stretched = 255 // (2**depth - 1) if kind == PNG_GREY and depth < 8 else 1  # by Pillow, to 0..255
+        stretched = 255 // (2**depth - 1) if kind == PNG_GRAY and depth < 8 else 1  # by Pillow, to 0..255
         if colors:
-            clear = png.last(data, b"tRNS") if kind == PNG_GREY and "transparency" in image.info else None
+            clear = png.last(data, b"tRNS") if kind == PNG_GRAY and "transparency" in image.info else None
             if clear:  # its low bits count; Pillow takes all, and stretches none of them, or since 12.3 those of 1 bit alone
                 image.info["transparency"] = int.from_bytes(clear[:2], "big") % 2**depth * stretched
             return _opaque(path, image)
@@ -110,7 +110,7 @@ def _decoded(path: str | Path, data: bytes, max_pixels: int, colors: bool, advic
 
 
 @contextlib.contextmanager
-def decoding(path: str | Path) -> Iterator[None]:
+def explain_decoder_errors(path: str | Path) -> Iterator[None]:
     """Makes one message of whatever Pillow's decoders raise."""
     try:
         yield
@@ -119,7 +119,7 @@ def decoding(path: str | Path) -> Iterator[None]:
 
 
 def _opaque(path: str | Path, image: Image.Image) -> np.ndarray:
-    with decoding(path):
+    with explain_decoder_errors(path):
         rgba = np.asarray(image.convert("RGBA"))
     if rgba[..., 3].min() < 255:
         raise InputError(f"{path}: the label has transparent pixels, which are no class's colour. Save it without alpha.")
@@ -245,6 +245,7 @@ def encode_label(labels: np.ndarray, space: LabelSpace) -> bytes:
     Args:
         labels: ``[height, width]``, each a class or the ignore label.
 
+    >>> from segmentation.data.label_tables import VOC
     >>> decode_label("", encode_label(np.array([[0, 20, 255]]), VOC), VOC).tolist()
     [[0, 20, 255]]
     """

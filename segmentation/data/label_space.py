@@ -51,7 +51,7 @@ class LabelSpace:
     >>> space = LabelSpace((LabelClass("road", (128, 64, 128)), LabelClass("car", (0, 0, 142))))
     >>> space.num_classes, space.names
     (2, ('road', 'car'))
-    >>> space.colored(np.array([[0, 1, 255]]))[0].tolist()
+    >>> space.colorize(np.array([[0, 1, 255]]))[0].tolist()
     [[128, 64, 128], [0, 0, 142], [224, 224, 192]]
     """
 
@@ -85,7 +85,7 @@ class LabelSpace:
             if not _is_integer(self.ignore_label) or not 0 <= self.ignore_label <= LARGEST:
                 raise InputError(
                     f"ignore_label must be an integer from 0 to {LARGEST}, or null for none (not {self.ignore_label!r:.80})"
-                    f"{_unquoted(self.ignore_label)}."
+                    f"{_suggest_ignore_label(self.ignore_label)}."
                 )
             if self.ignore_label < self.num_classes:
                 raise InputError(
@@ -97,7 +97,7 @@ class LabelSpace:
                 if not (_is_integer(raw) and 0 <= raw <= LARGEST and _is_integer(label) and self._allows(label)):
                     by_name = label in self.names and f" {label!r} is class {self.names.index(label)}: write the number."
                     raise InputError(
-                        f"the label map sends {raw!r} to {label!r}, which is neither {self._allowed}.{by_name or ''}"
+                        f"the label map sends {raw!r} to {label!r}, which is neither {self._allowed_values}.{by_name or ''}"
                     )
         if self.from_colors:
             if self.mapping is not None:
@@ -133,7 +133,7 @@ class LabelSpace:
         largest = max(self.num_classes - 1, self.ignore_label or 0)
         return np.uint8 if largest < 256 else np.uint16
 
-    def colored(self, labels: np.ndarray) -> np.ndarray:
+    def colorize(self, labels: np.ndarray) -> np.ndarray:
         """A picture of `labels` ``[h, w]``: uint8 ``[h, w, 3]``, RGB."""
         return self._palette()[check_labels(labels, self)]
 
@@ -208,7 +208,7 @@ class LabelSpace:
         return 0 <= label < self.num_classes or label == self.ignore_label
 
     @property
-    def _allowed(self) -> str:
+    def _allowed_values(self) -> str:
         ignore = "" if self.ignore_label is None else f" nor the ignore label {self.ignore_label}"
         return f"a class 0..{self.num_classes - 1}{ignore}"
 
@@ -283,7 +283,7 @@ def _as_list(value: object) -> str:
     return f": write {json.dumps(value)}" if value and all(isinstance(name, str) for name in value) else ""
 
 
-def _unquoted(value: object) -> str:
+def _suggest_ignore_label(value: object) -> str:
     """What to write for an ignore label."""
     if isinstance(value, str) and value.strip().isdecimal():
         return f": write {value.strip()}, without quotes"
@@ -353,7 +353,7 @@ def check_labels(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
     if space.ignore_label is not None:
         wrong &= labels != space.ignore_label
     if wrong.any():
-        raise InputError(f"{_counted(labels, wrong)} is neither {space._allowed}.")
+        raise InputError(f"{_counted(labels, wrong)} is neither {space._allowed_values}.")
     return labels
 
 

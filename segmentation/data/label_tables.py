@@ -5,7 +5,7 @@ from __future__ import annotations
 from segmentation.data.label_space import IGNORE_LABEL, LabelClass, LabelSpace, reduce_zero_label, voc_palette
 
 
-def _named(listing: str) -> tuple[LabelClass, ...]:
+def _parse_classes(listing: str) -> tuple[LabelClass, ...]:
     """Classes from "name rrggbb, name rrggbb, ..."."""
     pairs = (entry.strip().rsplit(" ", 1) for entry in listing.split(","))
     return tuple(LabelClass(name, tuple(bytes.fromhex(color))) for name, color in pairs)
@@ -21,7 +21,7 @@ VOC = LabelSpace(
 
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # labelId of each trainId
 CITYSCAPES = LabelSpace(  # for *_labelIds.png; for *_labelTrainIds.png the mapping is None
-    _named("""
+    _parse_classes("""
     road 804080, sidewalk f423e8, building 464646, wall 66669c, fence be9999, pole 999999, traffic light faaa1e,
     traffic sign dcdc00, vegetation 6b8e23, terrain 98fb98, sky 4682b4, person dc143c, rider ff0000, car 00008e,
     truck 000046, bus 003c64, train 005064, motorcycle 0000e6, bicycle 770b20
@@ -31,7 +31,7 @@ CITYSCAPES = LabelSpace(  # for *_labelIds.png; for *_labelTrainIds.png the mapp
 
 ADE20K = reduce_zero_label(  # SceneParse150: first names and colours of its own tables
     LabelSpace(
-        _named("""
+        _parse_classes("""
     wall 787878, building b47878, sky 06e6e6, floor 503232, tree 04c803, ceiling 787850, road 8c8c8c, bed cc05ff,
     windowpane e6e6e6, grass 04fa07, cabinet e005ff, sidewalk ebff07, person 96053d, earth 787846, door 08ff33,
     table ff0652, mountain 8fff8c, plant ccff04, curtain ff3307, chair cc4603, car 0066c8, water 3de6fa, painting ff0633,

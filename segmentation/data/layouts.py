@@ -1,6 +1,6 @@
 """Finding and reading pairs of image and label in the layouts that datasets really come in.
 
-The layout is told by what is there (:func:`recognise`); a dataset of your own needs no code, only two folders and a small
+The layout is told by what is there (:func:`recognize`); a dataset of your own needs no code, only two folders and a small
 dataset.json. Pairs are matched by relative path without extension, and that path is the sample's name, so no two outputs
 ever overwrite each other. All problems of a split are found before any work and named at once.
 
@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.image_io.decoding import SUFFIXES, read_file
 from dense_resnet.image_io.discovery import find_images, is_hidden
 from segmentation.data import tfrecords
@@ -41,9 +41,9 @@ from segmentation.data.description import (
     KNOWN_VOC,
     MOST_SHOWN,
     Described,
-    _described,
-    _mapped,
-    _needed,
+    _apply_label_map,
+    _load_description,
+    _require_description,
 )
 from segmentation.data.label_space import LabelSpace
 from segmentation.data.samples import EXIF, WHOLE, Dataset, Pairs, Sample
@@ -91,11 +91,11 @@ def open_dataset(
     Raises:
         InputError: nothing is recognised, the split is not there, or (if `strict`) problems, all in one message.
     """
-    return open_layout(recognise(source, classes=classes, label_map=label_map), split, exif=exif, strict=strict)
+    return open_layout(recognize(source, classes=classes, label_map=label_map), split, exif=exif, strict=strict)
 
 
 def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error", strict: bool = True) -> Dataset:
-    """As :func:`open_dataset`, of what :func:`recognise` found."""
+    """As :func:`open_dataset`, of what :func:`recognize` found."""
     if exif not in EXIF:
         raise InputError(f"exif must be one of {', '.join(EXIF)} (not {exif!r}).")
     if split is None:
@@ -112,7 +112,7 @@ def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error"
         shown = problems[:MOST_SHOWN]
         if len(problems) > len(shown):
             shown.append(f"... and {len(problems) - len(shown)} more: doctor lists them all")
-        raise InputError("\n  ".join([f"{layout.name}, split {split}: {counted(len(problems), 'problem')}:", *shown]))
+        raise InputError("\n  ".join([f"{layout.name}, split {split}: {pluralize(len(problems), 'problem')}:", *shown]))
     samples = tuple(replace(sample, exif=exif) for sample in found.samples)
     return Dataset(layout.name, split, layout.space, samples, tuple(problems), found.notes)
 
@@ -123,7 +123,7 @@ def usual_split(layout: Layout, usual: Iterable[str]) -> str | None:
     return next((named[name] for name in usual if name in named), None)
 
 
-def recognise(source: str | Path, *, classes: str | Path | None = None, label_map: str | Path | None = None) -> Layout:
+def recognize(source: str | Path, *, classes: str | Path | None = None, label_map: str | Path | None = None) -> Layout:
     """Which layout `source` has, its label space and its splits. Arguments and errors as :func:`open_dataset`."""
     given = Path(source)
     if given.is_file():
@@ -132,8 +132,8 @@ def recognise(source: str | Path, *, classes: str | Path | None = None, label_ma
         root, layout = _layout_of(given)
     else:
         raise InputError(f"{source}: no such file or folder.")
-    found = layout(root, _described(root if root.is_dir() else root.parent, classes), str(label_map) == "trainIds")
-    return found if label_map is None else replace(found, space=_mapped(found.space, label_map))
+    found = layout(root, _load_description(root if root.is_dir() else root.parent, classes), str(label_map) == "trainIds")
+    return found if label_map is None else replace(found, space=_apply_label_map(found.space, label_map))
 
 
 def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bool], Layout]]:
@@ -187,7 +187,7 @@ def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
             kinds = [suffix for suffix in SUFFIXES if is_inside(name) and os.path.isfile(root / f"JPEGImages/{name}{suffix}")]
             image = f"JPEGImages/{name}{kinds[0] if kinds else '.jpg'}"
             rows.append(_Row(f"{lists[split]}: line {number}", name, image, f"{labels}/{name}.png"))
-        return _listed(root, rows)
+        return _pair_rows(root, rows)
 
     own, notes = KNOWN_VOC.described(described, root, root / (there or [plain])[0])
     return Layout(own.name, own.space, tuple(lists), pairs, tuple(notes))
@@ -205,15 +205,15 @@ def _ade20k(root: Path, described: Described | None, train_ids: bool) -> Layout:
 
 
 def _own(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    return _folders(root, _needed(described, root), IMAGES, _labels_in(root) or LABELS[0])
+    return _folders(root, _require_description(described, root), IMAGES, _labels_in(root) or LABELS[0])
 
 
 def _by_split(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    own, labels = _needed(described, root), _split_folders(root)
+    own, labels = _require_description(described, root), _split_folders(root)
 
     def pairs(split: str) -> Pairs:
         folder = root / split
-        return _matched(_Files(folder / IMAGES, "", ".jpg"), _Files(folder / labels[split], "", ".png"))
+        return _match_pairs(_Files(folder / IMAGES, "", ".jpg"), _Files(folder / labels[split], "", ".png"))
 
     unlabelled = [name for name in _subfolders(root) if name not in labels and os.path.isdir(root / name / IMAGES)]
     notes = tuple(f"{root / name}: left out, for there is no {root / name / LABELS[0]}" for name in unlabelled)
@@ -252,7 +252,9 @@ def _folders(
 
     def pairs(split: str) -> Pairs:
         part = "" if splits == (WHOLE,) else split
-        return _matched(_Files(root / images / part, image_ending, ".jpg"), _Files(root / labels / part, label_ending, ".png"))
+        return _match_pairs(
+            _Files(root / images / part, image_ending, ".jpg"), _Files(root / labels / part, label_ending, ".png")
+        )
 
     left_out = (f"{root / images / name}: left out, for there is no {root / labels / name}" for name in unlabelled)
     return Layout(own.name, own.space, splits, pairs, (*notes, *left_out))
@@ -298,7 +300,7 @@ class _Files:
         return by_name, problems
 
 
-def _matched(images: _Files, labels: _Files) -> Pairs:
+def _match_pairs(images: _Files, labels: _Files) -> Pairs:
     notes: list[str] = []
     of_image, problems = images.by_name(notes.append)
     of_label, label_problems = labels.by_name(notes.append)
@@ -317,7 +319,7 @@ def _matched(images: _Files, labels: _Files) -> Pairs:
 
 
 def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layout:
-    own = _needed(described, path.parent)
+    own = _require_description(described, path.parent)
     reader = csv.DictReader(_lines(path), restval="", strict=True)
     try:
         columns, entries = reader.fieldnames or (), [(reader.line_num, entry) for entry in reader]
@@ -339,11 +341,11 @@ def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layou
             problems.append(f"line {number}: the split {split!r:.80}")
         rows.setdefault(split, []).append(row)
     if problems:
-        found_bad = f"{counted(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
+        found_bad = f"{pluralize(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
         raise InputError(f"{path}: {found_bad}. The column split may be left out; {SPLIT_NAMES}.")
     if not rows:
         raise InputError(f"{path}: the list is empty.")
-    return Layout(own.name, own.space, tuple(sorted(rows)), lambda split: _listed(path.parent, rows[split]))
+    return Layout(own.name, own.space, tuple(sorted(rows)), lambda split: _pair_rows(path.parent, rows[split]))
 
 
 @dataclass(frozen=True)
@@ -357,7 +359,7 @@ class _Row:
     beyond: str = ""  # what stands behind the last column
 
 
-def _listed(root: Path, rows: Iterable[_Row]) -> Pairs:
+def _pair_rows(root: Path, rows: Iterable[_Row]) -> Pairs:
     samples: dict[str, Sample] = {}
     problems = []
     for row in rows:
@@ -383,7 +385,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _tfrecords(folder: Path, described: Described | None, train_ids: bool) -> Layout:
-    own = _needed(described, folder)
+    own = _require_description(described, folder)
 
     def pairs(split: str) -> Pairs:
         found, problems = tfrecords.read_split(folder, split)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_resnet.errors import InputError
-from dense_resnet.image_io.decoding import MAX_PIXELS, as_stored, decode_image, orientation_of
+from dense_resnet.image_io.decoding import MAX_PIXELS, decode_image, orientation_of, undo_orientation
 from dense_resnet.jobs import atomic_files
 from segmentation.data.label_files import decode_label
 from segmentation.data.label_space import LabelSpace
@@ -59,7 +59,7 @@ class Sample:
                 "--exif apply (the label fits the image as viewers show it) or --exif ignore (as it is stored)."
             )
         pixels = decode_image(path, data, max_pixels=max_pixels)
-        return pixels if self.exif == "apply" else as_stored(pixels, orientation)
+        return pixels if self.exif == "apply" else undo_orientation(pixels, orientation)
 
     def orientation(self, data: bytes, max_pixels: int = MAX_PIXELS) -> int:
         """The EXIF orientation of the encoded image, 1 (upright) to 8."""

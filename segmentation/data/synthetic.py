@@ -87,13 +87,13 @@ def scene(split: str, index: int, size: int = SIZE, seed: int = 0) -> tuple[np.n
     towards = rng.uniform(0, 2 * np.pi)
     light = np.array([np.cos(towards), np.sin(towards)])
     centre = np.full(2, size / 2)
-    canvas = _painted(0, _sheet((size, size), centre, size, light, rng), rng)
+    canvas = _paint_texture(0, _sheet((size, size), centre, size, light, rng), rng)
     instances = np.zeros((size, size), np.uint8)
     classes = np.zeros(256, np.uint8)
     for number, thing in enumerate(_things(size, rng), 1):
         classes[number] = thing.kind
         _draw(thing, number, canvas, instances, light, rng)
-    return _photographed(canvas, light, rng), _label(instances, classes)
+    return _simulate_camera(canvas, light, rng), _label(instances, classes)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Thing:
     """An object of a scene."""
 
     kind: int  # its class
-    centre: np.ndarray  # (x, y) in pixels
+    center: np.ndarray  # (x, y) in pixels
     radius: float  # pixels, of a circle around it
     outline: np.ndarray  # [points, 2] of (x, y) in pixels
 
@@ -115,7 +115,7 @@ def _things(size: int, rng: np.random.Generator) -> list[Thing]:
     for radius in radii:
         # of a few random places, the one that hides least of the others
         places = rng.uniform(0.6 * radius, size - 0.6 * radius, (6, 2))
-        gaps = [min((np.hypot(*(place - other.centre)) - other.radius for other in things), default=0) for place in places]
+        gaps = [min((np.hypot(*(place - other.center)) - other.radius for other in things), default=0) for place in places]
         centre = places[int(np.argmax(gaps))]
         kind = int(rng.integers(1, len(CLASSES)))
         outline = _circle(rng) if CLASSES[kind][0] == "ball" else OUTLINES[rng.integers(len(OUTLINES))](rng)
@@ -129,13 +129,13 @@ def _circle(rng: np.random.Generator) -> np.ndarray:
 
 
 def _ellipse(rng: np.random.Generator) -> np.ndarray:
-    return _turned(_circle(rng) * [1, rng.uniform(0.6, 1)], rng.uniform(0, np.pi))
+    return _rotate(_circle(rng) * [1, rng.uniform(0.6, 1)], rng.uniform(0, np.pi))
 
 
 def _rectangle(rng: np.random.Generator) -> np.ndarray:
     half = np.array([1, rng.uniform(0.6, 1)])
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half / np.hypot(*half)
-    return _turned(corners, rng.uniform(0, np.pi))
+    return _rotate(corners, rng.uniform(0, np.pi))
 
 
 def _polygon(rng: np.random.Generator) -> np.ndarray:
@@ -154,7 +154,7 @@ def _blob(rng: np.random.Generator) -> np.ndarray:
 OUTLINES = (_ellipse, _rectangle, _polygon, _blob)
 
 
-def _turned(points: np.ndarray, angle: float) -> np.ndarray:
+def _rotate(points: np.ndarray, angle: float) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
     return points @ np.array([[c, s], [-s, c]])
 
@@ -168,7 +168,7 @@ class Sheet:
     radius: float  # the object's, in the same unit
     light: np.ndarray  # (x, y): the direction that the light comes from
 
-    def shifted(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def shift_origin(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(x, y) from a random origin, for patterns that have no centre."""
         dx, dy = rng.uniform(0, TILE, 2).astype(np.float32)
         return self.x + dx, self.y + dy
@@ -179,19 +179,19 @@ def _sheet(shape: tuple[int, ...], centre: np.ndarray, radius: float, light: np.
     c, s = (np.array([np.cos(angle), np.sin(angle)]) / scale).astype(np.float32)
     x = np.arange(shape[1], dtype=np.float32) - np.float32(centre[0])
     y = (np.arange(shape[0], dtype=np.float32) - np.float32(centre[1]))[:, None]
-    return Sheet(c * x + s * y, c * y - s * x, float(radius / scale), _turned(light, -angle))
+    return Sheet(c * x + s * y, c * y - s * x, float(radius / scale), _rotate(light, -angle))
 
 
 # A texture is a field of 0..1 between two colours.
 
 
 def _ground(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shifted(rng)
+    x, y = sheet.shift_origin(rng)
     return _read(0.5 + 0.14 * _noise(1.3, 1.3, rng) + 0.1 * _noise(9, 9, rng), x, y)
 
 
 def _bricks(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shifted(rng)
+    x, y = sheet.shift_origin(rng)
     row = np.floor(y / 19)
     along = x / 40 + 0.5 * row
     column = np.floor(along)
@@ -201,23 +201,23 @@ def _bricks(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
 
 
 def _stripes(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, _ = sheet.shifted(rng)
+    x, _ = sheet.shift_origin(rng)
     return _edge(20 * (_to_edge(x / 20) - rng.uniform(0.2, 0.3)))
 
 
 def _checks(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shifted(rng)
+    x, y = sheet.shift_origin(rng)
     return _edge(6 * np.sin(x * (np.pi / 17)) * np.sin(y * (np.pi / 17)))
 
 
 def _grass(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shifted(rng)
+    x, y = sheet.shift_origin(rng)
     blades = [_read(_noise(1.2, 8, rng), x + lean * y, y) for lean in (-0.3, 0.3)]
     return 0.3 + 0.3 * np.maximum(*blades)
 
 
 def _dots(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shifted(rng)
+    x, y = sheet.shift_origin(rng)
     row = np.floor(y / 22)
     along = x / 25 + 0.5 * row
     dx, dy = 25 * (along - np.floor(along) - 0.5), y - 22 * (row + 0.5)
@@ -225,7 +225,7 @@ def _dots(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
 
 
 def _waves(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shifted(rng)
+    x, y = sheet.shift_origin(rng)
     return 0.5 + 0.5 * np.sin((y + 8 * np.sin(x * (2 * np.pi / 44))) * (2 * np.pi / 21))
 
 
@@ -243,7 +243,7 @@ def _ball(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
 
 
 def _scales(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shifted(rng)
+    x, y = sheet.shift_origin(rng)
     reach = 17  # a scale's radius; rows are half of it apart, and each lies on the row before
     first = np.floor(y * (2 / reach))
     value = np.zeros_like(x)
@@ -281,16 +281,16 @@ def _read(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(opencv().remap(tile, x, y, opencv().INTER_LINEAR, borderMode=opencv().BORDER_WRAP))
 
 
-def _painted(kind: int, sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
+def _paint_texture(kind: int, sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
     """The texture in two colours: float32 ``[3, height, width]``."""
     values = np.clip(TEXTURES[kind](sheet, rng), 0, 1)
-    first, second = _two_colours(rng)
+    first, second = _two_colors(rng)
     if CLASSES[kind][0] == "ball" and first.sum() > second.sum():
         first, second = second, first  # its second colour is the lit one
     return first[:, None, None] + (second - first)[:, None, None] * values
 
 
-def _two_colours(rng: np.random.Generator) -> np.ndarray:
+def _two_colors(rng: np.random.Generator) -> np.ndarray:
     """Two RGB colours ``[2, 3]`` in 0..255, a dark and a light one in either order; the same distribution for all classes."""
     hue = rng.uniform(0, 360) + np.array([0, rng.choice([-1, 1]) * rng.uniform(0, 150)])
     value = np.array([rng.uniform(0.2, 0.5), rng.uniform(0.75, 1)])
@@ -315,7 +315,7 @@ def _draw(
     shadow = cv2.warpAffine(soft, away, inside.shape[::-1])
     below = canvas[(slice(None), *window)]
     below *= 1 - rng.uniform(0.35, 0.6) * shadow
-    paint = _painted(thing.kind, _sheet(inside.shape, thing.centre - low, thing.radius, light, rng), rng)
+    paint = _paint_texture(thing.kind, _sheet(inside.shape, thing.center - low, thing.radius, light, rng), rng)
     paint *= 0.6 + 0.4 * np.minimum(1.6 * soft - 0.6, 1)  # darker towards the outline, as if it were rounded
     paint -= below
     paint *= cover
@@ -323,7 +323,7 @@ def _draw(
     instances[window][inside > 127] = number
 
 
-def _photographed(canvas: np.ndarray, light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _simulate_camera(canvas: np.ndarray, light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The scene under uneven light, through a lens and a sensor."""
     cv2 = opencv()
     size = canvas.shape[1]

@@ -26,7 +26,7 @@ from dense_resnet.errors import InputError
 from dense_resnet.image_io.decoding import JPEG_START, MAX_PIXELS, read_file
 from dense_resnet.image_io.discovery import is_hidden
 from dense_resnet.jobs import strict_json
-from dense_resnet.jobs.atomic_files import probe_folder, replacing, write_bytes
+from dense_resnet.jobs.atomic_files import probe_folder, replace_file, write_bytes
 
 if TYPE_CHECKING:
     from segmentation.data.samples import Dataset, Sample
@@ -66,7 +66,7 @@ def read_split(folder: Path, split: str) -> tuple[list[Record], list[str]]:
     """(the sound records of a split, its problems): every byte of every shard is read once."""
     shards = find_shards(folder).get(split, [])
     records: dict[str, Record] = {}
-    problems = _missing_shards(shards)
+    problems = _find_missing_shards(shards)
     counts: dict[str, int] = {}
     for shard in shards:
         counts[shard.name] = 0
@@ -82,11 +82,11 @@ def read_split(folder: Path, split: str) -> tuple[list[Record], list[str]]:
         except InputError as error:
             problems.append(str(error))
             del counts[shard.name]
-    problems += _compared(counts_path(folder, split), counts, {shard.name for shard in shards})
+    problems += _compare_counts(counts_path(folder, split), counts, {shard.name for shard in shards})
     return list(records.values()), problems
 
 
-def _missing_shards(shards: list[Path]) -> list[str]:
+def _find_missing_shards(shards: list[Path]) -> list[str]:
     """By the names ``…-00000-of-00004.tfrecord`` alone."""
     matches = [match for match in (SHARD.fullmatch(shard.name) for shard in shards) if match and match["count"]]
     there: dict[str, set[int]] = {}
@@ -103,7 +103,7 @@ def _missing_shards(shards: list[Path]) -> list[str]:
     return problems
 
 
-def _compared(path: Path, counts: dict[str, int], there: set[str]) -> list[str]:
+def _compare_counts(path: Path, counts: dict[str, int], there: set[str]) -> list[str]:
     """What differs between the counts file and what was read; nothing where there is no such file."""
     if not path.exists():
         return []
@@ -274,7 +274,7 @@ def _write_shard(
         if count != len(samples):
             raise OSError(f"{count} records were read back of {len(samples)}")
 
-    with replacing(path, check) as temporary:
+    with replace_file(path, check) as temporary:
         try:
             with tf.io.TFRecordWriter(str(temporary)) as writer:
                 for number, sample in enumerate(samples, done + 1):

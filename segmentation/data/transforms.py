@@ -54,11 +54,11 @@ def augment(
 
     Returns:
         (image, label, offset): the view's pixels, at most `settings.crop` of them, and where it starts (row, column) on
-        a canvas of that size. Smaller images are placed at random; :func:`placed` pads them.
+        a canvas of that size. Smaller images are placed at random; :func:`place_on_canvas` pads them.
 
     >>> image, label = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
     >>> view, own, offset = augment(image, label, Augmentation((33, 65)), np.random.default_rng(0))
-    >>> canvas = placed(own, offset, (33, 65), 255)
+    >>> canvas = place_on_canvas(own, offset, (33, 65), 255)
     >>> canvas.shape
     (33, 65)
     """
@@ -89,11 +89,11 @@ def augment(
     if mirrored:
         view, own = view[:, ::-1], own[:, ::-1]
     if settings.jitter:
-        view = _jittered(view, colours * settings.jitter)
+        view = _jitter(view, colours * settings.jitter)
     return np.ascontiguousarray(view), np.ascontiguousarray(own), (offset[0], offset[1])
 
 
-def placed(values: np.ndarray, offset: tuple[int, int], size: tuple[int, int], fill: float) -> np.ndarray:
+def place_on_canvas(values: np.ndarray, offset: tuple[int, int], size: tuple[int, int], fill: float) -> np.ndarray:
     """`values` on a canvas of `size` (height, width) from `offset` (row, column) on, the rest `fill`."""
     canvas = np.full((*size, *values.shape[2:]), fill, values.dtype)
     canvas[offset[0] : offset[0] + values.shape[0], offset[1] : offset[1] + values.shape[1]] = values
@@ -115,7 +115,7 @@ def _window(side: int, first: float, step: float, size: int) -> slice:
     return slice(start, end)
 
 
-def _jittered(image: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+def _jitter(image: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     """Brightness, contrast, saturation and hue changed by `amounts`, each in (-1, 1)."""
     brightness, contrast, saturation, hue = amounts
     mean = float(image.mean())

@@ -8,11 +8,16 @@ from dense_resnet import import_lazily
 
 if TYPE_CHECKING:
     from segmentation.evaluation.evaluate import Evaluation
-    from segmentation.evaluation.results import read_result, summarise
-    from segmentation.evaluation.systems import FolderSystem, ModelSystem
+    from segmentation.evaluation.results import read_result, summarize
+    from segmentation.evaluation.systems import ModelPredictions, SavedPredictions
 
-__all__ = ["Evaluation", "FolderSystem", "ModelSystem", "read_result", "summarise"]
+__all__ = ["Evaluation", "ModelPredictions", "SavedPredictions", "read_result", "summarize"]
 
 __getattr__ = import_lazily(
-    __name__, Evaluation="evaluate", FolderSystem="systems", ModelSystem="systems", read_result="results", summarise="results"
+    __name__,
+    Evaluation="evaluate",
+    ModelPredictions="systems",
+    SavedPredictions="systems",
+    read_result="results",
+    summarize="results",
 )

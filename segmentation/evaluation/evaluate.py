@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet.errors import InputError, counted, listed
+from dense_resnet.errors import InputError, format_list, pluralize
 from dense_resnet.image_io import decoding
 from dense_resnet.jobs import atomic_files, journal
 from dense_resnet.jobs.journal import ERROR, FAIL, OK, Journal
-from dense_resnet.jobs.pipeline import OneByOne, in_order
+from dense_resnet.jobs.pipeline import SerialWorker, ordered_map
 from dense_resnet.planning.geometry import positive_integer
 from segmentation.data.doctor import judge
 from segmentation.data.label_counts import LabelCounts, check_pair, compare_sizes
@@ -38,7 +38,7 @@ from segmentation.data.label_space import LabelSpace
 from segmentation.data.samples import Dataset, Sample
 from segmentation.evaluation.report.pictures import Example
 from segmentation.evaluation.report.sections import write_page
-from segmentation.evaluation.results import FORMAT, LOG, RESULT, ImageCounts, summarise
+from segmentation.evaluation.results import FORMAT, LOG, RESULT, ImageCounts, summarize
 from segmentation.evaluation.systems import Answer, System, _sha256
 from segmentation.metrics import boundaries, calibration
 from segmentation.metrics.presets import Switches
@@ -68,8 +68,8 @@ def check_classes(space: LabelSpace, dataset: Dataset) -> None:
     """Raises an :class:`InputError` where a model's classes are not the dataset's."""
     if space.names != dataset.space.names:
         raise InputError(
-            f"the model has {_named(space)}, {dataset.name} has {_named(dataset.space)}: they must be the same, in "
-            "the same order. See --classes and --label-map."
+            f"the model has {_format_classes(space)}, {dataset.name} has {_format_classes(dataset.space)}: they must be the "
+            "same, in the same order. See --classes and --label-map."
         )
 
 
@@ -173,15 +173,15 @@ class Evaluation:
             bad += self._refusal(sample, labels)
         if bad and on_error == FAIL:
             raise InputError(
-                f"{len(bad)} of {counted(len(samples), 'pair')} cannot be used; nothing was computed. "
-                f"--on-error skip leaves them out.{listed(bad)}"
+                f"{len(bad)} of {pluralize(len(samples), 'pair')} cannot be used; nothing was computed. "
+                f"--on-error skip leaves them out.{format_list(bad)}"
             )
         if count == 1:  # a shard may hold what its split does not
             for doubt in judge([(self.dataset, labels)]).values():
                 note(doubt)
         atomic_files.probe_folder(self.out)
-        with journal.locked(self.out, shared=count > 1):
-            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG, (self.out / name for name in (RESULT, REPORT)))
+        with journal.lock_folder(self.out, shared=count > 1):
+            journal.check_protocol(self.out / PROTOCOL, self.protocol, LOG, (self.out / name for name in (RESULT, REPORT)))
             with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
                 outcome = self._score(samples, log, on_error, merge, progress, stop)
                 if outcome.stopped or count > 1:
@@ -223,15 +223,15 @@ class Evaluation:
                 todo.append(sample)
         if merge and (missing := [sample for sample in todo if not log.find(sample.name)]):
             raise InputError(
-                f"{self.out}: {len(missing)} of {counted(len(samples), 'image')} {'is' if len(missing) == 1 else 'are'} in no "
-                f"shard's log, the first is {missing[0]}. "
+                f"{self.out}: {len(missing)} of {pluralize(len(samples), 'image')} {'is' if len(missing) == 1 else 'are'} in "
+                f"no shard's log, the first is {missing[0]}. "
                 "Run the shards that are missing, or leave out --merge to score them now."
             )
         earlier, scored, stopped = len(samples) - len(todo), 0, False
         failed: list[str] = []
-        with ThreadPoolExecutor(DECODERS) as decoders, OneByOne(IMAGES_AHEAD) as counter:
+        with ThreadPoolExecutor(DECODERS) as decoders, SerialWorker(IMAGES_AHEAD) as counter:
 
-            def decoded() -> Iterator[list[tuple[Sample, _Pair]]]:
+            def decode_batches() -> Iterator[list[tuple[Sample, _Pair]]]:
                 nonlocal stopped
                 batch: list[tuple[Sample, _Pair]] = []
                 for sample, pair in zip(todo, _ahead(decoders, self._read, todo), strict=True):
@@ -252,7 +252,7 @@ class Evaluation:
                 if batch:
                     yield batch
 
-            for batch, answers in in_order(self._answers, decoded(), self._threads):
+            for batch, answers in ordered_map(self._answers, decode_batches(), self._threads):
                 for (sample, pair), answer in zip(batch, answers, strict=True):
                     counter.add(self._count, sample, pair, answer, log)
                     scored += 1
@@ -321,7 +321,7 @@ class Evaluation:
             return (line for name in names if (line := log.find(name)))
 
         try:
-            return summarise(lines, self.dataset.space, self.switches, self.protocol)
+            return summarize(lines, self.dataset.space, self.switches, self.protocol)
         except InputError as error:
             raise InputError(f"{self.out}: {error}") from error
 
@@ -352,6 +352,6 @@ def _ahead(pool: Executor, read: Callable[[Sample], _Pair], samples: Iterable[Sa
         yield begun.popleft()
 
 
-def _named(space: LabelSpace) -> str:
+def _format_classes(space: LabelSpace) -> str:
     names = ", ".join(space.names[:5]) + (", …" if space.num_classes > 5 else "")
-    return f"{counted(space.num_classes, 'class')} ({names})"
+    return f"{pluralize(space.num_classes, 'class')} ({names})"

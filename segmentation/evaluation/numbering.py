@@ -104,7 +104,7 @@ def _numberings(matrix: np.ndarray, space: LabelSpace) -> Iterator[_Numbering]:
     renamed = (matrix.argmax(axis=1)[:, None] == numbers) & (matrix.argmax(axis=0) == numbers[:, None])
     yield _Numbering(
         renamed,
-        f"renumbered ({_listed(_pairs(renamed, matrix))})",
+        f"renumbered ({_format_pairs(_pairs(renamed, matrix))})",
         "their classes look to be in another order",
         "Renumber the predictions, or reorder the classes in dataset.json.",
     )
@@ -128,10 +128,10 @@ def _pairs(agrees: np.ndarray, matrix: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _conversion(pairs: Sequence[tuple[int, int]]) -> str:
-    return f"Convert the predictions ({_listed(pairs)}): --label-map maps the labels only."
+    return f"Convert the predictions ({_format_pairs(pairs)}): --label-map maps the labels only."
 
 
-def _listed(pairs: Sequence[tuple[int, int]]) -> str:
+def _format_pairs(pairs: Sequence[tuple[int, int]]) -> str:
     return ", ".join(
         [*(f"{value} -> {label}" for value, label in pairs[:EXAMPLES]), *(["..."] if len(pairs) > EXAMPLES else [])]
     )

@@ -119,7 +119,7 @@ class ImageCounts:
         )
 
 
-def summarise(
+def summarize(
     lines: Callable[[], Iterable[Line]], space: LabelSpace, switches: Switches, protocol: Mapping[str, Any]
 ) -> dict[str, Any]:
     """``evaluation.json`` as a function of the lines of a log.
@@ -266,7 +266,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
     if names[0] != names[1]:
         raise InputError(f"{both} have different classes: {', '.join(names[0])}; and {', '.join(names[1])}.")
     differing = [
-        f"{key}: other images" if key in OF_IMAGES else f"{key}: {journal.shown(old)} and {journal.shown(new)}"
+        f"{key}: other images" if key in OF_IMAGES else f"{key}: {journal.format_value(old)} and {journal.format_value(new)}"
         for key, old, new in journal.differences(own["protocol"], other["protocol"])
         if key.partition(".")[0] != "system"  # which is what is compared
     ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dense_resnet.errors import InputError, counted, listed
+from dense_resnet.errors import InputError, format_list, pluralize
 from dense_resnet.image_io import decoding
 from segmentation.data.label_files import decode_prediction
 from segmentation.data.label_space import LabelSpace
@@ -42,7 +42,7 @@ class Answer:
     sha256: str | None = None  # of the file that it was read from
 
 
-class ModelSystem:
+class ModelPredictions:
     """A model, asked anew for every image.
 
     Args:
@@ -79,7 +79,7 @@ class ModelSystem:
         return [Answer(one.labels, one.confidence, one.padded) for one in predictions]
 
 
-class FolderSystem:
+class SavedPredictions:
     """Predictions that another program wrote: one index PNG an image, under the sample's name, on the image's stored pixels.
 
     `predict` writes them so: where the samples' images are turned by their EXIF rotation, predictions are turned with them.
@@ -129,7 +129,7 @@ class FolderSystem:
         data = decoding.read_file(path)
         labels = decode_prediction(path, data, self._max_pixels)
         turn = sample.orientation(sample.image_bytes(), self._max_pixels) if sample.exif == "apply" else 1
-        stored = decoding.as_stored(image, turn)
+        stored = decoding.undo_orientation(image, turn)
         if labels.shape != stored.shape[:2]:
             as_stored = "" if turn == 1 else f" as it is stored (it has EXIF rotation {turn}, which predictions are without)"
             raise InputError(
@@ -142,7 +142,7 @@ class FolderSystem:
                 f"{path}: prediction value {labels[y, x]} ({np.count_nonzero(labels == labels[y, x])} px, first at y={y}, "
                 f"x={x}) is outside 0..{self.space.num_classes - 1}. {outside_cause(labels, self.space)}"
             )
-        return Answer(decoding.upright(labels, turn), sha256=_sha256(data))
+        return Answer(decoding.apply_orientation(labels, turn), sha256=_sha256(data))
 
 
 def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
@@ -168,9 +168,9 @@ def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
             f"{root / name}.png: no such file" for name, there in zip(unique[best], found[best], strict=True) if not there
         ]
         others = ", ".join(f"{names[0]}.png" for names in unique[: MOST_WAYS + 1] if names != unique[best])
-        missed = f"{len(missing)} of {counted(len(samples), 'prediction')} {'is' if len(missing) == 1 else 'are'}"
+        missed = f"{len(missing)} of {pluralize(len(samples), 'prediction')} {'is' if len(missing) == 1 else 'are'}"
         also = f"\n  Nor are all of them there under other names, such as {others} for the first." if others else ""
-        raise InputError(f"{root}: {missed} missing.{listed(missing)}{also}")
+        raise InputError(f"{root}: {missed} missing.{format_list(missing)}{also}")
     return {sample.name: root / f"{name}.png" for sample, name in zip(samples, unique[best], strict=True)}
 
 
@@ -181,7 +181,7 @@ def _image_files(samples: Sequence[Sample]) -> list[list[Path]]:
     return [[Path(f"/{sample.name}{ending}.png") for sample in samples] for ending in ("", IMAGE_ENDING)]
 
 
-System = ModelSystem | FolderSystem
+System = ModelPredictions | SavedPredictions
 
 
 def _size(pixels: np.ndarray) -> str:

@@ -29,7 +29,7 @@ def build_head(
         features: ``[batch, rows, columns, depth]`` of the backbone.
         skip: for the decoder, ``[batch, 4 x rows, 4 x columns, channels]`` of its skip unit, or as many as there are.
         is_training: batch norm's mode.
-        boxes: where the images lie on their canvases: see :func:`canvas_ops.covered`; None takes the whole canvas.
+        boxes: where the images lie on their canvases: see :func:`canvas_ops.coverage_mask`; None takes the whole canvas.
         dropout: draws the numbers that say which activations training drops; None drops none.
         batch_norm_decay: of the moving averages.
         freeze_image_pooling: normalizes the pooled features by their moving averages, and leaves those alone.
@@ -40,7 +40,7 @@ def build_head(
     import tensorflow as tf
 
     from dense_resnet.compat import slim
-    from dense_resnet.inference.canvas_ops import covered, masked
+    from dense_resnet.inference.canvas_ops import apply_mask, coverage_mask
     from dense_resnet.resnet_utils import convolve, resnet_arg_scope
 
     with (
@@ -50,11 +50,11 @@ def build_head(
         net = features
         if head.projection and head.image_projection:
             size = tf.shape(features)[1:3]
-            inside = covered(boxes, size, head.output_stride)
-            features = masked(features, inside)
+            inside = coverage_mask(boxes, size, head.output_stride)
+            features = apply_mask(features, inside)
             with slim.arg_scope([slim.batch_norm], is_training=is_training and not freeze_image_pooling):
                 pooled = convolve(image_mean(head, features, inside), head.image_projection)
-            parts = [enlarged(pooled, size)]
+            parts = [resize_align_corners(pooled, size)]
             parts += [_stack(features, branch, None) for branch in head.branches]
             net = convolve(tf.concat(parts, axis=3), head.projection)
             if dropout is not None:
@@ -62,18 +62,18 @@ def build_head(
         if head.skip_projection and skip is not None:
             beside = convolve(skip, head.skip_projection)
             size = tf.shape(beside)[1:3]
-            inside = covered(boxes, size, SKIP_STRIDE)
-            net = _stack(tf.concat([enlarged(net, size), beside], axis=3), head.decoder, inside)
+            inside = coverage_mask(boxes, size, SKIP_STRIDE)
+            net = _stack(tf.concat([resize_align_corners(net, size), beside], axis=3), head.decoder, inside)
         return convolve(net, head.logits)
 
 
 def _stack(net: tf.Tensor, layers: tuple[Layer, ...], inside: tf.Tensor | None) -> tf.Tensor:
     from dense_resnet.compat import slim
-    from dense_resnet.inference.canvas_ops import masked
+    from dense_resnet.inference.canvas_ops import apply_mask
     from dense_resnet.resnet_utils import convolve
 
     for layer in layers:
-        net = masked(net, inside) if layer.kernel > 1 else net
+        net = apply_mask(net, inside) if layer.kernel > 1 else net
         if isinstance(layer, DepthwiseConv):
             net = slim.separable_conv2d(net, None, layer.kernel, depth_multiplier=1, rate=layer.rate, scope=layer.scope)
         else:
@@ -93,7 +93,7 @@ def image_mean(head: HeadPlan, features: tf.Tensor, inside: tf.Tensor | None) ->
     return tf.nn.avg_pool2d(features, head.image_pooling, 1, "VALID")
 
 
-def enlarged(values: tf.Tensor, size: Any) -> tf.Tensor:
+def resize_align_corners(values: tf.Tensor, size: Any) -> tf.Tensor:
     """`values` on another grid of cells, corner on corner."""
     import tensorflow as tf
 

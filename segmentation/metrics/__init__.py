@@ -32,7 +32,7 @@ ABSENT = ("exclude", "gt_only", "zero", "one", "nan")
 SCOPES = ("dataset", "image", "image_class")
 
 
-def checked_counts(counts: np.ndarray) -> np.ndarray:
+def check_counts(counts: np.ndarray) -> np.ndarray:
     """`counts` as a square int64 matrix, or an :class:`InputError`."""
     hint = " Give its .counts." if hasattr(counts, "counts") else ""
     counts = np.asarray(counts)
@@ -56,10 +56,10 @@ def class_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool =
     """
     if absent not in ABSENT:
         raise InputError(f"absent must be one of {', '.join(ABSENT)} (not {absent!r}).")
-    counts = checked_counts(counts)
+    counts = check_counts(counts)
     hits, truth = np.diagonal(counts), counts.sum(axis=1)
     union = truth + counts.sum(axis=0) - hits
-    iou = _divided(hits, union)
+    iou = _divide(hits, union)
     if absent == "gt_only":
         iou[truth == 0] = np.nan
     if absent in ("zero", "one"):
@@ -100,7 +100,7 @@ def scoped_mean_iou(
     if scope not in SCOPES:
         raise InputError(f"scope must be one of {', '.join(SCOPES)} (not {scope!r}).")
     if scope == "dataset":
-        return mean_iou(np.sum([*map(checked_counts, matrices)], axis=0), absent, background=background)
+        return mean_iou(np.sum([*map(check_counts, matrices)], axis=0), absent, background=background)
     of_image = mean_iou if scope == "image" else class_iou
     each = [np.atleast_1d(of_image(matrix, absent, background=background)) for matrix in matrices]
     values = np.concatenate([*each, np.empty(0)])
@@ -109,14 +109,14 @@ def scoped_mean_iou(
 
 def pixel_accuracy(counts: np.ndarray) -> float:
     """Share of the pixels that are right."""
-    counts = checked_counts(counts)
-    return float(_divided(np.trace(counts), counts.sum()))
+    counts = check_counts(counts)
+    return float(_divide(np.trace(counts), counts.sum()))
 
 
 def class_accuracy(counts: np.ndarray) -> np.ndarray:
     """Share of each class's pixels that are right, ``[classes]`` float64; NaN where the ground truth lacks it."""
-    counts = checked_counts(counts)
-    return _divided(np.diagonal(counts), counts.sum(axis=1))
+    counts = check_counts(counts)
+    return _divide(np.diagonal(counts), counts.sum(axis=1))
 
 
 def mean_accuracy(counts: np.ndarray) -> float:
@@ -127,12 +127,12 @@ def mean_accuracy(counts: np.ndarray) -> float:
 
 def frequency_weighted_iou(counts: np.ndarray) -> float:
     """The classes' IoU, weighted by their share of the ground truth's pixels."""
-    counts = checked_counts(counts)
+    counts = check_counts(counts)
     truth = counts.sum(axis=1)
-    return float(_divided(np.nansum(class_iou(counts) * truth), truth.sum()))
+    return float(_divide(np.nansum(class_iou(counts) * truth), truth.sum()))
 
 
-def _divided(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Float64 quotients; NaN for nothing out of nothing."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.true_divide(numerator, denominator, dtype=np.float64))

@@ -58,7 +58,7 @@ def boundary_counts(
     """
     if not 0 < dilation_ratio < math.inf:
         raise InputError(f"dilation_ratio must be a positive number (not {dilation_ratio!r}).")
-    labels, predictions = _ignored_as_a_class(labels, predictions, num_classes, ignore_label)
+    labels, predictions = _make_ignored_a_class(labels, predictions, num_classes, ignore_label)
     distance = max(1, round(dilation_ratio * math.hypot(*labels.shape)))
     box = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
     true = _near_another(labels, box, outside=num_classes)
@@ -110,7 +110,7 @@ def trimap_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int,
     >>> trimap_counts(labels, np.zeros_like(labels), 2, None)[:3].tolist()
     [[[1, 1, 2], [0, 1, 0]], [[2, 2, 4], [0, 2, 0]], [[3, 3, 6], [0, 3, 0]]]
     """
-    labels, predictions = _ignored_as_a_class(labels, predictions, num_classes, ignore_label)
+    labels, predictions = _make_ignored_a_class(labels, predictions, num_classes, ignore_label)
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
     touching = _near_another(labels, cross)
     beyond = len(TRIMAP_WIDTHS)
@@ -141,7 +141,7 @@ def trimap_mean_iou(counts: np.ndarray) -> np.ndarray:
     return _mean(boundary_iou(counts))
 
 
-def _ignored_as_a_class(
+def _make_ignored_a_class(
     labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both with `num_classes` where the label is to be ignored, as integers that OpenCV takes."""

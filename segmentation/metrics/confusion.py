@@ -72,7 +72,7 @@ def image_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int, 
         if not np.issubdtype(values.dtype, np.integer):
             raise InputError(f"a {name} must hold integers (not {values.dtype}).")
     bytes_only = labels.dtype == predictions.dtype == np.uint8 and num_classes <= BYTE
-    count = _counted_bytes if bytes_only else _counted
+    count = _count_bytes if bytes_only else _count_integers
     counts, ignored = count(labels, predictions, num_classes, ignore_label)
     if counts is None:
         raise InputError(_outside(labels, predictions, num_classes, ignore_label))
@@ -81,7 +81,7 @@ def image_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int, 
     return counts
 
 
-def _counted_bytes(
+def _count_bytes(
     labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None
 ) -> tuple[np.ndarray | None, int]:
     """(counts, ignored pixels) by OpenCV's two-dimensional histogram over byte pairs; None for a value outside."""
@@ -105,7 +105,7 @@ def _counted_bytes(
     return joint[:num_classes].astype(np.int64), ignored
 
 
-def _counted(
+def _count_integers(
     labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None
 ) -> tuple[np.ndarray | None, int]:
     """The same for any integers."""

@@ -70,7 +70,7 @@ def class_sums(matrices: np.ndarray) -> np.ndarray:
     """
     matrices = np.asarray(matrices)
     if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2] or not np.issubdtype(matrices.dtype, np.integer):
-        raise InputError(f"matrices must be [..., classes, classes] integers (not {_described(matrices)}).")
+        raise InputError(f"matrices must be [..., classes, classes] integers (not {_describe_array(matrices)}).")
     right = np.diagonal(matrices, axis1=-2, axis2=-1)
     return np.stack([right, matrices.sum(axis=-1), matrices.sum(axis=-2)], axis=-1).astype(np.int64)
 
@@ -103,9 +103,9 @@ def bootstrap_mean_iou(
     >>> bootstrap_mean_iou(sums).mean
     Interval(value=0.694..., low=0.647..., high=0.738...)
     """
-    sums = _checked(sums)
+    sums = _check_sums(sums)
     value = _scores(sums.sum(axis=0), absent, background)
-    draws = [_scores(drawn, absent, background) for drawn in _resampled(sums, resamples, seed)]
+    draws = [_scores(drawn, absent, background) for drawn in _resample(sums, resamples, seed)]
     intervals = _intervals(value, np.concatenate(draws), _images(sums[:, None], background))
     return Intervals(intervals[0], intervals[1:], resamples, seed)
 
@@ -136,7 +136,7 @@ def paired_bootstrap(
     >>> paired_bootstrap(first, second).mean
     Interval(value=0.0688..., low=0.0639..., high=0.0724...)
     """
-    first, second = _checked(first), _checked(second)
+    first, second = _check_sums(first), _check_sums(second)
     if first.shape != second.shape:
         raise InputError(f"both must have the same images and classes (not {list(first.shape)} and {list(second.shape)}).")
     other = np.flatnonzero((first[..., 1] != second[..., 1]).any(axis=1))
@@ -146,7 +146,7 @@ def paired_bootstrap(
         )
     pairs = np.stack([first, second], axis=1)
     value = _difference(pairs.sum(axis=0), absent, background)
-    draws = [_difference(drawn, absent, background) for drawn in _resampled(pairs, resamples, seed)]
+    draws = [_difference(drawn, absent, background) for drawn in _resample(pairs, resamples, seed)]
     differences = np.concatenate(draws)
     images = _images(pairs, background)
     intervals = _intervals(value, differences, images)
@@ -163,7 +163,7 @@ def paired_bootstrap(
     )
 
 
-def _resampled(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def _resample(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """The sums over each resample's images, ``[some, ...]`` at a time."""
     positive_integer("resamples", resamples)
     images = len(sums)
@@ -224,12 +224,12 @@ def _intervals(value: np.ndarray, draws: np.ndarray, images: np.ndarray) -> tupl
     return tuple(made)
 
 
-def _checked(sums: np.ndarray) -> np.ndarray:
+def _check_sums(sums: np.ndarray) -> np.ndarray:
     sums = np.asarray(sums)
     if sums.ndim != 3 or sums.shape[2] != 3 or not len(sums) or not np.issubdtype(sums.dtype, np.integer):
-        raise InputError(f"sums must be [images, classes, 3] integers, of one image at least (not {_described(sums)}).")
+        raise InputError(f"sums must be [images, classes, 3] integers, of one image at least (not {_describe_array(sums)}).")
     return sums
 
 
-def _described(array: np.ndarray) -> str:
+def _describe_array(array: np.ndarray) -> str:
     return f"{array.dtype} of shape {list(array.shape)}"

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from dense_resnet import import_lazily
 
 if TYPE_CHECKING:
-    from segmentation.prediction.label_images import Labelling
+    from segmentation.prediction.label_images import Labeling
     from segmentation.prediction.options import Inference
     from segmentation.prediction.predictor import Prediction, Predictor
 
-__all__ = ["Inference", "Labelling", "Prediction", "Predictor"]
+__all__ = ["Inference", "Labeling", "Prediction", "Predictor"]
 
 __getattr__ = import_lazily(
-    __name__, Inference="options", Labelling="label_images", Prediction="predictor", Predictor="predictor"
+    __name__, Inference="options", Labeling="label_images", Prediction="predictor", Predictor="predictor"
 )

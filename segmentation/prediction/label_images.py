@@ -26,12 +26,12 @@ import numpy as np
 from PIL import Image
 
 from dense_resnet.checkpoints.containers import safetensors
-from dense_resnet.errors import InputError, UnreadableError, counted, listed
+from dense_resnet.errors import InputError, UnreadableError, format_list, pluralize
 from dense_resnet.image_io import decoding, discovery
 from dense_resnet.image_io.discovery import Found
 from dense_resnet.jobs import atomic_files, journal
 from dense_resnet.jobs.journal import ERROR, FAIL, OK, Journal
-from dense_resnet.jobs.pipeline import in_order
+from dense_resnet.jobs.pipeline import ordered_map
 from dense_resnet.planning.geometry import positive_integer
 from segmentation.data.label_files import encode_label
 from segmentation.data.source import without_suffix
@@ -71,7 +71,7 @@ class _Ready:
     sha256: str  # of the file
 
 
-class Labelling:
+class Labeling:
     """A model and the folder that labels go to.
 
     Args:
@@ -156,13 +156,13 @@ class Labelling:
                     bad.append(str(error))
             if bad:
                 raise InputError(
-                    f"{len(bad):,} of {counted(len(found), 'image')} cannot be used; nothing was computed. "
-                    f"--on-error skip leaves them out.{listed(bad)}"
+                    f"{len(bad):,} of {pluralize(len(found), 'image')} cannot be used; nothing was computed. "
+                    f"--on-error skip leaves them out.{format_list(bad)}"
                 )
         atomic_files.probe_folder(self.out)
-        with journal.locked(self.out, shared=count > 1):
+        with journal.lock_folder(self.out, shared=count > 1):
             targets = (self.path_of(image, kind) for image in found for kind in KINDS)
-            journal.agree_on_protocol(self.out / PROTOCOL, self.protocol, LOG, targets)
+            journal.check_protocol(self.out / PROTOCOL, self.protocol, LOG, targets)
             with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
                 return self._label_all(found, log, on_error, progress, stop)
 
@@ -180,7 +180,7 @@ class Labelling:
         stopped = False
         failed: list[str] = []
 
-        def decoded() -> Iterator[list[_Ready]]:
+        def decode_batches() -> Iterator[list[_Ready]]:
             nonlocal total, stopped
             batch: list[_Ready] = []
             for image in found:
@@ -210,7 +210,7 @@ class Labelling:
             if batch:
                 yield batch
 
-        for batch, predictions in in_order(self._predict, decoded(), self._threads):
+        for batch, predictions in ordered_map(self._predict, decode_batches(), self._threads):
             for ready, prediction in zip(batch, predictions, strict=True):
                 earlier = self._written(ready.image, log)
                 written_now = self._write(ready, prediction)
@@ -252,15 +252,15 @@ class Labelling:
         """Writes what is asked for; gives the files' digests by kind."""
         image, pixels, orientation = ready.image, ready.pixels, ready.orientation
         if prediction.probabilities is not None:
-            values = decoding.as_stored(prediction.probabilities.astype(np.float16), orientation)
+            values = decoding.undo_orientation(prediction.probabilities.astype(np.float16), orientation)
             safetensors.write(self.path_of(image, PROBABILITIES), {"probabilities": values}, {"classes": self.space.names})
         if OVERLAY in self._kinds:
-            blended = (1 - OPACITY) * pixels + OPACITY * self.space.colored(prediction.labels)
+            blended = (1 - OPACITY) * pixels + OPACITY * self.space.colorize(prediction.labels)
             picture = io.BytesIO()
             Image.fromarray(np.rint(blended).astype(np.uint8)).save(picture, "JPEG", quality=90)
             atomic_files.write_bytes(self.path_of(image, OVERLAY), picture.getvalue())
         atomic_files.write_bytes(
-            self.path_of(image), encode_label(decoding.as_stored(prediction.labels, orientation), self.space)
+            self.path_of(image), encode_label(decoding.undo_orientation(prediction.labels, orientation), self.space)
         )
         return {kind: _sha256(decoding.read_file(self.path_of(image, kind))) for kind in self._kinds}
 

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet.errors import InputError
-from dense_resnet.inference.runner import CELLS, Runner
+from dense_resnet.inference.runner import COARSE_LOGITS, Runner
 from dense_resnet.planning import geometry
 from segmentation.heads.plan import PADDED, SKIP_STRIDE, HeadPlan
 from segmentation.prediction.options import INPUT, USUAL, Inference
@@ -72,7 +72,7 @@ class Predictor:
         self._runner = runner
         self._canvas_counts = head.canvas == PADDED and head.image_projection is not None
         size, maps = tf.TensorSpec([2], tf.int32), tf.TensorSpec([None, None, head.num_classes], tf.float32)
-        self._enlarged = tf.function(self._enlarged_of, [maps, size, size], autograph=False)
+        self._enlarged = tf.function(self._resize_cells, [maps, size, size], autograph=False)
         self._highest = tf.function(self._highest_of, [maps], autograph=False)
 
     def __call__(self, image: np.ndarray, *, keep_probabilities: bool = False) -> Prediction:
@@ -91,7 +91,7 @@ class Predictor:
             InputError: logits are not finite.
         """
         if self.inference.averages:
-            return [self._averaged(image, keep_probabilities) for image in images]
+            return [self._average_runs(image, keep_probabilities) for image in images]
         answers = []
         side = self.inference.size
         for image, logits in zip(images, self._logits([(image, side) for image in images]), strict=True):
@@ -120,7 +120,7 @@ class Predictor:
         if only is None:
             return
         for scale in self.inference.scales:
-            window = self._window(self._canvas(_scaled_size(size, scale), self._side(scale)))
+            window = self._window(self._canvas(_scale_size(size, scale), self._side(scale)))
             if window != (only, only):
                 tiles = f"--tile {only} cuts it into windows, " if self.inference == Inference(size=only) else ""
                 raise InputError(
@@ -143,7 +143,7 @@ class Predictor:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _averaged(self, image: np.ndarray, keep_probabilities: bool) -> Prediction:
+    def _average_runs(self, image: np.ndarray, keep_probabilities: bool) -> Prediction:
         """Over scales and mirror images."""
         total = np.zeros((*image.shape[:2], self.head.num_classes), np.float32)
         for logits in self._runs(image):
@@ -157,7 +157,7 @@ class Predictor:
         """The logits of each scale, then of its mirror image, on the image's own pixels."""
         own = image.shape[:2]
         for scale in self.inference.scales:
-            scaled = _scaled(image, scale)
+            scaled = _scale_image(image, scale)
             for mirrored in (False, True) if self.inference.flip else (False,):
                 logits = self._logits([(scaled[:, ::-1] if mirrored else scaled, self._side(scale))])[0]
                 logits = logits[:, ::-1] if mirrored else logits
@@ -169,7 +169,7 @@ class Predictor:
         if self._canvas_counts and not self.inference.tile:
             self._warn_of_padding([image.shape[:2] for image, _ in wanted], canvases)
         if self.inference.tile:
-            cells = [self._tiled(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)]
+            cells = [self._run_tiles(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)]
         else:
             cells = self._cells([(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)])
         whole = self.inference.score == INPUT
@@ -205,12 +205,12 @@ class Predictor:
                     image = wanted[number][0]
                     sizes[place] = height, width = image.shape[:2]
                     pixels[place, :height, :width] = image
-                cells = self._runner(pixels, sizes, (CELLS,))[CELLS]
+                cells = self._runner(pixels, sizes, (COARSE_LOGITS,))[COARSE_LOGITS]
                 for place, number in enumerate(numbers):
                     found[number] = _finite(cells[place])
         return [cells for cells in found if cells is not None]
 
-    def _tiled(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+    def _run_tiles(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
         """The whole canvas's cells, each from the window that it is deepest in: later windows write over earlier ones."""
         head, grid = self.head, self.plan.output_stride
         stride = SKIP_STRIDE if head.skip else grid  # pixels between two cells of the logits
@@ -238,7 +238,7 @@ class Predictor:
         height, width = self.plan.aligned_size((size[0], size[1]))
         return max(side, height), max(side, width)
 
-    def _enlarged_of(self, cells: tf.Tensor, canvas: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+    def _resize_cells(self, cells: tf.Tensor, canvas: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         """Logits on the canvas's pixels, cropped to `kept`."""
         if self.inference.upsample == "half_pixel":
             pixels = tf.image.resize(cells, canvas)
@@ -289,13 +289,13 @@ def _shares(length: int, window: int, grid: int, stride: int) -> list[tuple[int,
     return list(zip(starts, [0, *seams], strict=True))
 
 
-def _scaled_size(size: Sequence[int], scale: float) -> tuple[int, ...]:
+def _scale_size(size: Sequence[int], scale: float) -> tuple[int, ...]:
     return tuple(max(1, round(side * scale)) for side in size)
 
 
-def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+def _scale_image(image: np.ndarray, scale: float) -> np.ndarray:
     """`image` itself where its size does not change."""
-    size = _scaled_size(image.shape[:2], scale)
+    size = _scale_size(image.shape[:2], scale)
     if size == image.shape[:2]:
         return image
     resized = tf.image.resize(image, size, antialias=scale < 1).numpy()

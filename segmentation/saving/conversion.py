@@ -21,23 +21,22 @@ from dense_resnet.checkpoints.containers import keras_h5, safetensors
 from dense_resnet.checkpoints.load_report import LoadReport, match
 from dense_resnet.checkpoints.names import keras_applications
 from dense_resnet.checkpoints.provenance import Origin
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.jobs import atomic_files
 from dense_resnet.planning import variants
 from dense_resnet.planning.plan import Plan
 from dense_resnet.planning.schedule import check_root
 from segmentation.data import label_tables
-from segmentation.data.label_space import LabelClass, LabelSpace
-from segmentation.heads import plan
-from segmentation.heads.plan import HeadOptions
+from segmentation.data.label_space import LabelClass, LabelSpace, voc_palette
+from segmentation.heads.plan import PADDED, HeadOptions, options_of, plan_head
 from segmentation.saving.description import WEIGHTS
 from segmentation.saving.model_directory import (
     is_model_directory,
     load_backbone,
     load_model,
+    read_plan,
     save_backbone,
     save_model,
-    saved_plan,
 )
 
 SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY = "slim", "safetensors", "keras", "model-dir"
@@ -55,7 +54,7 @@ class Network:
     report: LoadReport
     head: HeadOptions | None
     image_pooling: Any = None  # of the head, where the source tells
-    canvas: str = plan.PADDED  # likewise; weights from elsewhere were trained on all of it
+    canvas: str = PADDED  # likewise; weights from elsewhere were trained on all of it
     space: LabelSpace | None = None  # of the head's classes, likewise
 
     @property
@@ -77,7 +76,7 @@ def open_network(
     Args:
         source: see :func:`dense_resnet.checkpoints.open_source`; a model directory says by itself what it is.
         variant: the network, where names and shapes do not tell; also blocks, as
-            :func:`dense_resnet.planning.variants.from_description` takes them.
+            :func:`dense_resnet.planning.variants.plan_from_config` takes them.
         output_stride: None is a model directory's own, else the nominal one.
         multi_grid: which weights do not tell either.
         root: the root block; None is the one that the weights were trained with.
@@ -89,7 +88,7 @@ def open_network(
     check_request(source, variant, output_stride, multi_grid=multi_grid, root=root)
     opened = checkpoints.open_source(source)
     if variant and not is_model_directory(source):
-        opened = opened.under(variants.from_description(variant).scope)
+        opened = opened.under(variants.plan_from_config(variant).scope)
     weights = opened.weights
     if not classifier:
         weights = {name: value for name, value in weights.items() if "/logits/" not in name or name.startswith("logits/")}
@@ -101,10 +100,10 @@ def open_network(
             f"{opened.name}: no variant fits these weights, whose first names are {', '.join(sorted(weights)[:4]) or 'none'}. "
             "Name the one that comes closest with --model, and the report says what differs; or a .json file with blocks."
         )
-    scope = variants.from_description(described).scope
+    scope = variants.plan_from_config(described).scope
     biases = weights.get(f"{scope}/logits/biases")
     first = next((value for name, value in weights.items() if name.startswith(f"{scope}/conv1") and value.ndim == 4), None)
-    plan = variants.from_description(
+    plan = variants.plan_from_config(
         described,
         output_stride,
         multi_grid,
@@ -112,7 +111,7 @@ def open_network(
         root=root or opened.origin.root,
         num_classes=None if biases is None else biases.shape[0],
     )
-    return _network(plan, weights, opened, plan.options_of(weights))
+    return _network(plan, weights, opened, options_of(weights))
 
 
 def check_request(
@@ -135,9 +134,9 @@ def check_request(
     if is_model_directory(source):
         if variant or root:
             raise InputError(f"{source}: a model directory says what its network is: leave --model and --root out.")
-        saved_plan(source, output_stride, multi_grid=multi_grid)
+        read_plan(source, output_stride, multi_grid=multi_grid)
     elif variant:
-        variants.from_description(variant, output_stride, multi_grid, root=root)
+        variants.plan_from_config(variant, output_stride, multi_grid, root=root)
 
 
 def _of_model_directory(
@@ -147,10 +146,10 @@ def _of_model_directory(
     output_stride: int | None,
     multi_grid: Sequence[int] | None,
 ) -> Network:
-    plan = saved_plan(folder, output_stride, multi_grid=multi_grid)
+    plan = read_plan(folder, output_stride, multi_grid=multi_grid)
     if plan.num_classes and f"{plan.scope}/logits/biases" not in weights:
         plan = dataclasses.replace(plan, logits=None)
-    head = plan.options_of(weights)
+    head = options_of(weights)
     if head is None:
         load_backbone(folder)  # that the two files belong together
         return _network(plan, weights, opened, None)
@@ -166,7 +165,7 @@ def _network(plan: Plan, weights: checkpoints.Weights, opened: checkpoints.Sourc
     own = dict(taken.weights)
     unexpected = taken.report.unexpected
     if head:
-        planned = plan.plan_head(plan, head.num_classes, head.type, separable=head.separable)
+        planned = plan_head(plan, head.num_classes, head.type, separable=head.separable)
         for name, shape, _ in planned.variables:
             if name not in weights or weights[name].shape != shape:
                 found = f"has shape {list(weights[name].shape)}" if name in weights else "is missing"
@@ -177,10 +176,10 @@ def _network(plan: Plan, weights: checkpoints.Weights, opened: checkpoints.Sourc
             own[name] = weights[name]
         unexpected = tuple(name for name in unexpected if name not in own)
     report = dataclasses.replace(taken.report, matched=tuple(own), unexpected=unexpected)
-    return Network(plan, own, report.told(opened.origin, plan, opened.notes), head)
+    return Network(plan, own, report.with_provenance(opened.origin, plan, opened.notes), head)
 
 
-def known_space(name: str) -> LabelSpace:
+def find_known_space(name: str) -> LabelSpace:
     """The classes of that name: "voc", "cityscapes" or "ade20k"."""
     if name not in KNOWN_SPACES:
         raise InputError(f"classes must be one of {', '.join(KNOWN_SPACES)}, or a .json file (not {name!r}).")
@@ -194,13 +193,13 @@ def label_space(count: int, named: LabelSpace | str | None) -> LabelSpace:
     (('class_0', 'class_1'), ('background', 'aeroplane'))
     """
     if isinstance(named, str):
-        named = known_space(named)
+        named = find_known_space(named)
     if named is None:
-        colors = label_space.voc_palette(count).tolist()
+        colors = voc_palette(count).tolist()
         named = LabelSpace(tuple(LabelClass(f"class_{i}", tuple(color)) for i, color in enumerate(colors)))
     if named.num_classes != count:
         raise InputError(
-            f"the head has {counted(count, 'class')}, the label space {named.num_classes} ({', '.join(named.names[:5])}, …)."
+            f"the head has {pluralize(count, 'class')}, the label space {named.num_classes} ({', '.join(named.names[:5])}, …)."
         )
     return named
 
@@ -267,7 +266,7 @@ def _write_keras(network: Network, out: Path) -> tuple[str, ...]:
         if back.keys() != backbone.keys() or any(not np.array_equal(back[name], backbone[name]) for name in back):
             raise OSError("what was read back differs from what was written")
 
-    with atomic_files.replacing(out, check) as temporary, atomic_files.scratch(out) as folder:
+    with atomic_files.replace_file(out, check) as temporary, atomic_files.scratch(out) as folder:
         saved = folder / out.name  # Keras goes by the ending
         model.save(saved)
         saved.replace(temporary)
@@ -278,7 +277,7 @@ def _write_model_directory(network: Network, out: Path, space: LabelSpace | str 
     from dense_resnet.verification import laws
     from segmentation.model import SegmentationModel
 
-    backbone = laws.loaded(network.plan, network.weights)
+    backbone = laws.backbone_with(network.plan, network.weights)
     if network.head is None:
         save_backbone(out, backbone, network.origin)
         return ("It has no segmentation head: `extract`, `check` and `train --weights` take it.",)

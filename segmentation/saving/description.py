@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from dense_resnet.checkpoints.containers import safetensors
 from dense_resnet.checkpoints.provenance import Origin
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.jobs import journal, strict_json
 from dense_resnet.planning import variants
 from dense_resnet.planning.plan import Plan
 from dense_resnet.preprocessing import SCHEMES
 from segmentation.data.label_space import LabelSpace
-from segmentation.heads import plan
+from segmentation.heads.plan import IMAGE, PADDED, HeadPlan, plan_head
 
 if TYPE_CHECKING:
     from dense_resnet.backbone import Backbone
@@ -43,7 +43,7 @@ class Outline:
     """What is known of a network without its weights."""
 
     plan: Plan  # the backbone's
-    head: plan.HeadPlan | None = None  # of a segmentation model
+    head: HeadPlan | None = None  # of a segmentation model
     space: LabelSpace | None = None  # its classes
     side: int | None = None  # of the only canvas that it takes, where it was exported for one
     validation_size: int | None = None  # side of the canvas that it was validated on, where it was
@@ -55,7 +55,7 @@ class Outline:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain_errors(path: Path) -> Iterator[None]:
     """Names the description at `path` in the error of whatever is wrong with it."""
     try:
         yield
@@ -101,7 +101,7 @@ def _compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelS
     classes = copy.get("classes")
     if space is not None and (not isinstance(classes, list) or space.num_classes != len(classes)):
         raise InputError(
-            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {counted(space.num_classes, 'class')}, and "
+            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {pluralize(space.num_classes, 'class')}, and "
             f"{WEIGHTS} are of {len(classes) if isinstance(classes, list) else 'none'}. Classes may be renamed, not added or "
             "left out."
         )
@@ -125,7 +125,7 @@ def description_of(
     plan = backbone.plan
     description = {
         "format": FORMAT,
-        "plan": variants.described(plan),
+        "plan": variants.plan_config(plan),
         "root": plan.root_name,
         "output_stride": plan.output_stride,
         "multi_grid": plan.multi_grid,
@@ -169,7 +169,7 @@ def plan_from(
         raise InputError(f"format {description['format']!r} is not read by this version, which reads {FORMAT}.")
     if description["preprocessing"] not in SCHEMES:
         raise InputError(f"preprocessing must be one of {', '.join(SCHEMES)} (not {description['preprocessing']!r}).")
-    plan = variants.from_description(
+    plan = variants.plan_from_config(
         description["plan"],
         description["output_stride"] if output_stride is None else output_stride,
         description["multi_grid"] if multi_grid is None else multi_grid,
@@ -184,7 +184,7 @@ def outline_from(description: Mapping[str, Any], output_stride: int | None = Non
     """The network that a description is of. Errors as :func:`plan_from`."""
     plan, head, space = plan_from(description, output_stride), None, None
     if description["head"] is not None:
-        head = plan.plan_head(plan, **head_options(description))
+        head = plan_head(plan, **head_options(description))
         space = space_from(description)
     return Outline(plan, head, space, description.get("side"), validation_size(description["training"]))
 
@@ -224,7 +224,7 @@ def canvas_of(description: Mapping[str, Any]) -> str:
     if "canvas" in description:
         return str(description["canvas"])
     trained_here = bool(description["training"]) and "export" not in description
-    return plan.IMAGE if trained_here and description["head"]["image_pooling"] is None else plan.PADDED
+    return IMAGE if trained_here and description["head"]["image_pooling"] is None else PADDED
 
 
 def space_from(description: Mapping[str, Any]) -> LabelSpace:

@@ -56,7 +56,7 @@ from segmentation.saving.description import (
     answers,
     check_head,
     description_of,
-    explained,
+    explain_errors,
     head_options,
     outline_from,
     plan_from,
@@ -174,7 +174,7 @@ def load_model(
     folder = Path(folder)
     weights, sha256, described = _read(folder)
     backbone_decay, head_decay = batch_norm_decays or (BATCH_NORM_DECAY, build.BATCH_NORM_DECAY)
-    with explained(folder / DESCRIPTION):
+    with explain_errors(folder / DESCRIPTION):
         outline = outline_from(described, output_stride)
         check_head(outline)
         training = dict(described["training"])
@@ -203,7 +203,7 @@ def load_backbone(
 
     folder = Path(folder)
     weights, _, described = _read(folder)
-    with explained(folder / DESCRIPTION):
+    with explain_errors(folder / DESCRIPTION):
         plan = plan_from(described, output_stride, multi_grid)
     _compare_with_copy(folder, described)
     check_weights(plan.variables, weights, str(folder / WEIGHTS))
@@ -212,7 +212,7 @@ def load_backbone(
     return backbone
 
 
-def saved_plan(
+def read_plan(
     folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
 ) -> Plan:
     """The plan of :func:`load_backbone`, from :func:`read_description` alone.
@@ -222,11 +222,11 @@ def saved_plan(
     """
     folder = Path(folder)
     described = read_description(folder)
-    with explained(folder / DESCRIPTION):
+    with explain_errors(folder / DESCRIPTION):
         return plan_from(described, output_stride, multi_grid)
 
 
-def saved_outline(folder: str | os.PathLike[str], output_stride: int | None = None) -> Outline:
+def read_outline(folder: str | os.PathLike[str], output_stride: int | None = None) -> Outline:
     """The outline of :func:`load_model`, from :func:`read_description` alone.
 
     Raises:
@@ -234,7 +234,7 @@ def saved_outline(folder: str | os.PathLike[str], output_stride: int | None = No
     """
     folder = Path(folder)
     described = read_description(folder)
-    with explained(folder / DESCRIPTION):
+    with explain_errors(folder / DESCRIPTION):
         return outline_from(described, output_stride)
 
 
@@ -251,7 +251,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     with contextlib.suppress(SafetensorError, ValueError, OSError):  # loading says what is wrong with it
         copy = safetensors.metadata(folder / WEIGHTS).get(COPY)
     path = folder / DESCRIPTION
-    with explained(path):
+    with explain_errors(path):
         described = dict(strict_json.loads(path.read_bytes())) if path.is_file() else {}
     if isinstance(copy, dict) and copy.get("weights_sha256") != described.get("weights_sha256"):
         return copy
@@ -292,7 +292,7 @@ def _kind_of(path: Path) -> str:
         return f"a folder of other files ({', '.join(inside[:MOST_NAMED])})" if inside else "an empty folder"
     kind = None
     with contextlib.suppress(OSError), path.open("rb") as file:
-        kind = file_types.kind_of(file.read(file_types.LENGTH))
+        kind = file_types.describe(file.read(file_types.LENGTH))
     holds_weights = ".ckpt" in path.name or path.suffix in checkpoints.SUFFIXES or not path.exists()
     return kind or ("a file of weights" if holds_weights else "a file")
 

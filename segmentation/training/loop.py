@@ -44,7 +44,7 @@ import tensorflow as tf
 from dense_resnet import checkpoints
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints.containers import safetensors
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.inference.precision import BFLOAT16
 from dense_resnet.inference.runner import EXACT
 from dense_resnet.jobs import atomic_files, journal, strict_json
@@ -54,7 +54,7 @@ from dense_resnet.preprocessing import preprocess
 from segmentation import metrics
 from segmentation.data.doctor import Checked, check_splits
 from segmentation.data.samples import Dataset, Sample
-from segmentation.data.transforms import augment, placed
+from segmentation.data.transforms import augment, place_on_canvas
 from segmentation.heads.plan import PADDED, HeadPlan
 from segmentation.metrics.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
@@ -96,14 +96,14 @@ def quiet(what: str, done: int, total: int, note: str) -> None:
     """No progress."""
 
 
-def unreached(plan: Plan, head: HeadPlan, crop: tuple[int, int]) -> str | None:
+def describe_unreached_rates(plan: Plan, head: HeadPlan, crop: tuple[int, int]) -> str | None:
     """Which atrous branches a crop is too small for: their outer taps touch no cell of an image; None where all touch.
 
     >>> from segmentation.heads.plan import plan_head
     >>> plan = variants.plan("resnet_v1_18", 16)
-    >>> print(unreached(plan, plan_head(plan, 2), (129, 129)).partition(":")[0])
+    >>> print(describe_unreached_rates(plan, plan_head(plan, 2), (129, 129)).partition(":")[0])
     crop 129 is 9x9 cells at output_stride 16
-    >>> unreached(plan, plan_head(plan, 2), (289, 289))
+    >>> describe_unreached_rates(plan, plan_head(plan, 2), (289, 289))
     """
     cells = plan.feature_size(crop)
     rates = sorted({layer.rate for branch in head.branches for layer in branch if layer.kernel > 1})
@@ -182,7 +182,7 @@ class Training:
         self._few = own if pools and own < SMALLEST_BATCH else None  # images, of which the pooled features' norm takes none
         space = dataset.space
         if space.num_classes != model.head.num_classes:
-            raise InputError(f"{dataset.name} has {counted(space.num_classes, 'class')}, the model {model.head.num_classes}.")
+            raise InputError(f"{dataset.name} has {pluralize(space.num_classes, 'class')}, the model {model.head.num_classes}.")
         if validation is not None and validation.space.names != space.names:
             raise InputError(f"{validation.name}: its classes differ from those of {dataset.name}.")
         self._worker, self._workers = _place(self.strategy)
@@ -199,15 +199,15 @@ class Training:
         self.ignored = PADDING if space.ignore_label is None else space.ignore_label  # in views
         self.protocol = {
             "format": FORMAT,
-            "plan": variants.described(model.backbone.plan),
+            "plan": variants.plan_config(model.backbone.plan),
             "output_stride": model.backbone.plan.output_stride,
             "multi_grid": model.backbone.plan.multi_grid,
             "head": {"type": model.head.type, "separable": model.head.separable, "image_pooling": model.image_pooling_crop},
             "canvas": model.head.canvas,
             "preprocessing": self.preprocessing,
             "initial_weights_sha256": checkpoints.fingerprint(self.initial),
-            "dataset": _described(dataset),
-            "validation": _described(validation) if validation is not None else None,
+            "dataset": _describe_dataset(dataset),
+            "validation": _describe_dataset(validation) if validation is not None else None,
             "validation_size": validation_size,
             "image_pooling_batch_norm": BY_AVERAGES if self._few else None,
             "recipe": dataclasses.asdict(recipe),
@@ -253,7 +253,7 @@ class Training:
         with contextlib.ExitStack() as stack:
             if self.chief:
                 atomic_files.probe_folder(folder, 4 * sum(value.nbytes for value in self.initial.values()))
-                stack.enter_context(journal.locked(folder, shared=False))
+                stack.enter_context(journal.lock_folder(folder, shared=False))
             start = run.restore(folder / STATE)
             if self._total(start) != start * self._workers:
                 raise InputError(f"{self.out}: the workers find different states there. They must share the folder.")
@@ -265,7 +265,7 @@ class Training:
                 for line in self._remarks(run.legs):
                     say(line)
             stack.enter_context(run.open(folder, start))
-            run.labelled += checked.labels[0].pixels
+            run.labeled_pixels += checked.labels[0].pixels
             for kind, warning in checked.warnings.items():
                 run.warn(kind, warning, start + 1)  # a run from this state on says it again, and cuts the log before it
             stack.enter_context(mixed_precision(self.recipe.precision))
@@ -294,11 +294,11 @@ class Training:
             )
         if self._few:
             yield (
-                f"image pooling: its batch norm uses its moving averages in training too: with {counted(self._few, 'image')} a "
-                f"device it has {counted(self._few, 'value')} a channel, too few for a variance (from {SMALLEST_BATCH} on it "
-                "uses the batch's)"
+                f"image pooling: its batch norm uses its moving averages in training too: with {pluralize(self._few, 'image')} "
+                f"a device it has {pluralize(self._few, 'value')} a channel, too few for a variance (from {SMALLEST_BATCH} on "
+                "it uses the batch's)"
             )
-        if line := unreached(self.model.backbone.plan, self.model.head, recipe.augmentation.crop):
+        if line := describe_unreached_rates(self.model.backbone.plan, self.model.head, recipe.augmentation.crop):
             yield line
 
     def _total(self, number: int) -> int:
@@ -311,7 +311,7 @@ class Training:
     def view(self, position: int) -> tuple[Sample, np.ndarray, np.ndarray, np.ndarray]:
         """(sample, preprocessed pixels, label, box) at a position of the endless order of training images.
 
-        The box is where the image lies on the crop: see :func:`dense_resnet.inference.canvas_ops.covered`.
+        The box is where the image lies on the crop: see :func:`dense_resnet.inference.canvas_ops.coverage_mask`.
         """
         recipe = self.recipe
         epoch, place = divmod(position, len(self.dataset.samples))
@@ -322,9 +322,9 @@ class Training:
             image, label, offset = augment(image, label, recipe.augmentation, generator)
         except InputError as error:
             raise InputError(f"{sample}: {error}") from error
-        pixels = placed(preprocess(image, self.preprocessing), offset, recipe.augmentation.crop, 0)
+        pixels = place_on_canvas(preprocess(image, self.preprocessing), offset, recipe.augmentation.crop, 0)
         box = np.array([*offset, *np.add(offset, label.shape)], np.int32)
-        return sample, pixels, placed(label.astype(np.int32), offset, recipe.augmentation.crop, self.ignored), box
+        return sample, pixels, place_on_canvas(label.astype(np.int32), offset, recipe.augmentation.crop, self.ignored), box
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -364,7 +364,7 @@ class TrainingRun:
         self.warnings: dict[str, str] = {}  # by their kinds, each of which is said once
         classes = training.model.head.num_classes
         self.seen = ConfusionMatrix(classes, training.ignored)  # of the training images since the last validation
-        self.labelled = np.zeros(classes, np.int64)  # pixels of each class in the labels of the training split
+        self.labeled_pixels = np.zeros(classes, np.int64)  # pixels of each class in the labels of the training split
         self.best_step: int | None = None
         self.scored: tuple[int, float | None] | None = None  # the step that was validated last, its mean IoU
         self.legs = [{FROM: 0, STEPS: training.recipe.steps}]  # from which step on, under a schedule of how many
@@ -417,7 +417,7 @@ class TrainingRun:
         if not math.isfinite(loss):
             listed = ", ".join(str(sample) for sample in samples)
             raise InputError(
-                f"step {step}: the loss is {loss}. The batch: {listed}. {self.kept}. "
+                f"step {step}: the loss is {loss}. The batch: {listed}. {self.saved_state_note}. "
                 "Likely causes: a learning rate that is too high (lower --lr, or give --clip 1 or --warmup), or weights "
                 "that expect another preprocessing."
             )
@@ -425,7 +425,7 @@ class TrainingRun:
         self.seen.update(labels, answered)
         mean = metrics.mean_iou(self.seen.counts)
         done = step + 1
-        note = f"step {done}/{recipe.steps}  loss {loss:.3f}  mIoU {_shown(mean, 3)}"
+        note = f"step {done}/{recipe.steps}  loss {loss:.3f}  mIoU {_format_figure(mean, 3)}"
         self.progress("training", done * recipe.batch, recipe.steps * recipe.batch, note)
         if self._curves is not None and done % CURVE_EVERY == 0:
             with self._curves.as_default(step=done):
@@ -500,7 +500,7 @@ class TrainingRun:
                 prediction = predictor(image)
                 matrix.update(label, prediction.labels)
             except InputError as error:
-                raise InputError(f"step {done}, validation image {sample}: {error} {self.kept}.") from error
+                raise InputError(f"step {done}, validation image {sample}: {error} {self.saved_state_note}.") from error
             if number < PICTURES:
                 self._show(f"validation/{number}", done, image, label, prediction.labels)
             self.progress("validating", number + 1, len(samples), f"step {done}/{training.recipe.steps}")
@@ -509,8 +509,8 @@ class TrainingRun:
         better = self.best is None or mean > self.best
         scored = not math.isnan(mean)
         self.say(
-            f"step {done}: mean IoU {_shown(mean, 4)} on {counted(len(samples), 'validation image')}, "
-            f"{_shown(metrics.mean_iou(self.seen.counts), 4)} on the training views since"
+            f"step {done}: mean IoU {_format_figure(mean, 4)} on {pluralize(len(samples), 'validation image')}, "
+            f"{_format_figure(metrics.mean_iou(self.seen.counts), 4)} on the training views since"
             + (" (best so far)" if better and scored else "")
         )
         class_iou = metrics.class_iou(matrix.counts)
@@ -547,15 +547,15 @@ class TrainingRun:
                 "never",
                 f"never predicted, though the labels have them: {', '.join(missing)}. --class-weights balanced may help.",
             )
-        if self.labelled.sum() and truth.sum():
-            apart = np.abs(self.labelled / self.labelled.sum() - truth / truth.sum())
+        if self.labeled_pixels.sum() and truth.sum():
+            apart = np.abs(self.labeled_pixels / self.labeled_pixels.sum() - truth / truth.sum())
             if apart.sum() / 2 > FAR_APART:
                 far = int(apart.argmax())
                 yield (
                     "far",
                     f"the classes' shares of the training labels are far from those of the validation labels ({names[far]!r}: "
-                    f"{self.labelled[far] / self.labelled.sum():.1%} and {truth[far] / truth.sum():.1%}). Do the two splits "
-                    "have the same label map?",
+                    f"{self.labeled_pixels[far] / self.labeled_pixels.sum():.1%} and {truth[far] / truth.sum():.1%}). Do "
+                    "the two splits have the same label map?",
                 )
 
     def _model(self, weights: Mapping[str, np.ndarray]) -> SegmentationModel:
@@ -577,7 +577,7 @@ class TrainingRun:
 
     def _show(self, name: str, done: int, image: np.ndarray, label: np.ndarray, answer: np.ndarray) -> None:
         space = self.training.dataset.space
-        row = np.concatenate([image, space.colored(label), space.colored(answer)], axis=1)
+        row = np.concatenate([image, space.colorize(label), space.colorize(answer)], axis=1)
         with self._curves.as_default(step=done):
             tf.summary.image(name, row[None])
 
@@ -685,7 +685,7 @@ class TrainingRun:
             if new[name] and isinstance(old.get(name), dict):
                 old[name].setdefault(EXIF, new[name][EXIF])  # states of before do not say it
         old.setdefault("canvas", PADDED)
-        if differing := journal.said_differences(old, new):
+        if differing := journal.format_differences(old, new):
             chosen = any(old.get(name) != new[name] for name in CHOSEN)
             before = "; or give the options of before, which resume it" if chosen else ""
             raise InputError(
@@ -704,7 +704,7 @@ class TrainingRun:
         return f", where --weights {last / WEIGHTS} starts from this one's backbone"
 
     @property
-    def kept(self) -> str:
+    def saved_state_note(self) -> str:
         """What a run that stops at an error has left, for its message."""
         if not self._kept:
             return "Nothing of this training has been saved yet"
@@ -719,7 +719,8 @@ class TrainingRun:
         for name, value in weights.items():
             if not np.isfinite(value).all():
                 raise InputError(
-                    f"step {done}: {name} is not finite any more, and is not saved. {self.kept}. Lower --lr, or give --clip 1."
+                    f"step {done}: {name} is not finite any more, and is not saved. {self.saved_state_note}. "
+                    "Lower --lr, or give --clip 1."
                 )
 
     def _record(self, line: Mapping[str, Any]) -> None:
@@ -727,7 +728,7 @@ class TrainingRun:
         self._log.flush()
 
 
-def _described(dataset: Dataset) -> dict[str, Any]:
+def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
     names = "\n".join(sample.name for sample in dataset.samples)
     return {
         "name": dataset.name,
@@ -749,7 +750,7 @@ def _legs(protocol: Mapping[str, Any], step: int) -> list[dict[str, int]]:
     return legs
 
 
-def _shown(value: float, decimals: int) -> str:
+def _format_figure(value: float, decimals: int) -> str:
     """A figure, or a dash where no pixel was counted."""
     return "-" if math.isnan(value) else f"{value:.{decimals}f}"
 

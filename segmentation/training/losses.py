@@ -49,11 +49,11 @@ def cross_entropy(
         losses *= tf.gather(tf.constant(class_weights, tf.float32), own)
     counted = tf.cast(valid, tf.float32)
     if hardest < 1:
-        counted *= _hardest(losses, valid, hardest)
+        counted *= _top_k_mask(losses, valid, hardest)
     return tf.reduce_sum(losses * counted), tf.reduce_sum(counted)
 
 
-def _hardest(losses: tf.Tensor, valid: tf.Tensor, share: float) -> tf.Tensor:
+def _top_k_mask(losses: tf.Tensor, valid: tf.Tensor, share: float) -> tf.Tensor:
     """1 on each image's pixels with the largest losses: `share` of its valid ones, rounded up, and their equals; else 0."""
     losses = tf.where(valid, losses, -1.0)  # no loss is below 0
     flat = tf.reshape(losses, [tf.shape(losses)[0], -1])

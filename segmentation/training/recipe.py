@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.inference.precision import BFLOAT16, FLOAT32
 from dense_resnet.planning import geometry
 from segmentation.data.transforms import Augmentation
@@ -46,20 +46,20 @@ class Recipe:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 0 and below 1 (not {getattr(self, name)}).")
         if not 0 <= self.warmup < self.steps:
-            raise InputError(f"warmup must be at least 0 and below the {counted(self.steps, 'step')} (not {self.warmup}).")
+            raise InputError(f"warmup must be at least 0 and below the {pluralize(self.steps, 'step')} (not {self.warmup}).")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise InputError(f"clip must be above 0 (not {self.clip}).")
         if not 0 < self.hardest <= 1:
             raise InputError(f"hardest must be a share above 0 and up to 1 (not {self.hardest}).")
         if self.precision not in (FLOAT32, BFLOAT16):
             raise InputError(f"precision must be {FLOAT32!r} or {BFLOAT16!r} (not {self.precision!r}).")
-        geometry.checked_seed(self.seed)
+        geometry.check_seed(self.seed)
         weights = self.class_weights
         if weights is not None and not (
             len(weights) == num_classes and all(0 <= weight < math.inf for weight in weights) and any(weights)
         ):
             raise InputError(
-                f"class_weights must be one number of at least 0 for each of the {counted(num_classes, 'class')}, not all 0 "
+                f"class_weights must be one number of at least 0 for each of the {pluralize(num_classes, 'class')}, not all 0 "
                 f"(not {' '.join(f'{weight:g}' for weight in weights):.80})."
             )
         self.augmentation.check()

@@ -80,7 +80,7 @@ class Campaign:
             "command": shlex.join(["pytest", *sys.argv[1:]]),
             "commit": _git("rev-parse", "HEAD")
             + ("" if not _git("status", "--porcelain", "--untracked-files=no") else " and changes"),
-            "machine": {name: value for name, value in hardware.described().items() if name != "flags"},
+            "machine": {name: value for name, value in hardware.describe().items() if name != "flags"},
             "versions": {name: version for name in OTHERS if (version := _version(name)) is not None},
         }
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{Path(self.file).stem} {self.test}".replace("test_", "")).strip("-")

@@ -87,13 +87,13 @@ def fuzz(format: Format, campaign: Campaign, worker: Worker, folder: Path) -> No
     format.make(place)
     goods = [contents_of(one) for one in sorted(place.iterdir())]
     place /= "0"
-    expected = [warmed(format, worker, place, good) for good in goods]
+    expected = [warm_up(format, worker, place, good) for good in goods]
     counts, failures = Counter(), []
     there = None
     for number, random in itertools.islice(campaign.cases(format.short), format.most):
-        case = damaged_case(format, place, goods, expected, random)
+        case = draw_case(format, place, goods, expected, random)
         if worker.is_new:  # the last one died
-            warmed(format, worker, place, goods[0])
+            warm_up(format, worker, place, goods[0])
             there = None
         write(place, case.contents, there)
         there = None if format.writes else case.contents
@@ -112,7 +112,7 @@ def fuzz(format: Format, campaign: Campaign, worker: Worker, folder: Path) -> No
     campaign.report(**{"cases": cases, **counts})
 
 
-def warmed(format: Format, worker: Worker, place: Path, good: Contents) -> Any:
+def warm_up(format: Format, worker: Worker, place: Path, good: Contents) -> Any:
     """What good files read as."""
     write(place, good)
     return worker.warm(format.read, place)
@@ -134,7 +134,7 @@ def verdict(format: Format, case: Case, outcome: str, found: Any) -> str:
     return wrong or ("identical" if identical else "excepted")
 
 
-def damaged_case(
+def draw_case(
     format: Format, place: Path, goods: Sequence[Contents], expected: Sequence[Any], random: np.random.Generator
 ) -> Case:
     """One that differs from all that is good."""
@@ -145,6 +145,6 @@ def damaged_case(
         file, aware = matching[random.integers(len(matching))]
         before, twin = good[file], other.get(file, good[file][::-1])
         is_aware = aware is not None and random.integers(2) == 0
-        data = aware(before, other.get(file, before), random) if is_aware else mutations.mutated(before, twin, (), random)
+        data = aware(before, other.get(file, before), random) if is_aware else mutations.mutate(before, twin, (), random)
         if data not in (before, twin):
             return Case(place, {**good, file: data}, file, is_aware, expected[own])

@@ -238,12 +238,12 @@ def _meet(met: list[str], folder: str, at: int, **what: Any) -> itertools.count:
 
     fsync = os.fsync
 
-    def counted_fsync(handle: int) -> None:
+    def count_and_fsync(handle: int) -> None:
         if inside(path := os.readlink(f"/proc/self/fd/{handle}")):
             change(path)
         fsync(handle)
 
-    os.fsync = counted_fsync
+    os.fsync = count_and_fsync
     sys.addaudithook(hook)
     return counted
 

@@ -29,18 +29,18 @@ def work(pipe, errors: Path) -> None:
     pipe.send(None)
     while True:
         function, path, arguments, memory = pipe.recv()
-        limited(memory)
+        limit_memory(memory)
         try:
             answer = "returned", function(path, *arguments)
         except InputError as error:
             answer = "refused" if str(path) in str(error) else "refused without the file's name", str(error)
         except BaseException as error:
             answer = "raised", repr(error)
-        limited(None)
+        limit_memory(None)
         pipe.send(answer)
 
 
-def limited(more: int | None) -> None:
+def limit_memory(more: int | None) -> None:
     """Lets this process take so many bytes more than it has; None for as many as it likes."""
     limit = resource.RLIM_INFINITY
     if more is not None:

@@ -18,7 +18,7 @@ EXTREMES = (0, 1, -1, 2, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 
 WORDS = ("<I", ">I", "<Q", ">Q")
 
 
-def mutated(data: bytes, other: bytes, payload: Ranges, generator: np.random.Generator) -> bytes:
+def mutate(data: bytes, other: bytes, payload: Ranges, generator: np.random.Generator) -> bytes:
     """`data` after one to three blind mutations, most of them outside of `payload`; `other` is a file to splice with."""
     payload = sorted(payload)
     for _ in range(1 + int(generator.integers(6) == 0) + int(generator.integers(12) == 0)):
@@ -122,7 +122,7 @@ OPERATIONS = (
 # -- safetensors: a header that lies ---------------------------------------------------------------------------------
 
 
-def lying_header(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def falsify_header(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     """A safetensors file whose header, still JSON, says something else of an array."""
     size = int.from_bytes(data[:8], "little")
     header, rest = json.loads(data[8 : 8 + size]), data[8 + size :]
@@ -256,14 +256,14 @@ def table(
     return out + footer.ljust(40, b"\0") + struct.pack("<Q", MAGIC)
 
 
-def damaged_table(entries: Sequence[tuple[bytes, bytes]], generator: np.random.Generator) -> bytes:
+def damage_table(entries: Sequence[tuple[bytes, bytes]], generator: np.random.Generator) -> bytes:
     """A table with right checksums, whose entries or blocks are not what they were."""
     entries, damage = list(entries), bytes
     at = int(generator.integers(len(entries)))
     key, value = entries[at]
 
     def blindly(content: bytes) -> bytes:
-        return mutated(content, content[::-1], (), generator) if generator.integers(3) == 0 else content
+        return mutate(content, content[::-1], (), generator) if generator.integers(3) == 0 else content
 
     match int(generator.integers(8)):
         case 0:
@@ -276,18 +276,18 @@ def damaged_table(entries: Sequence[tuple[bytes, bytes]], generator: np.random.G
             other = int(generator.integers(len(entries)))
             entries[at], entries[other] = (key, entries[other][1]), (entries[other][0], value)
         case 4:
-            entries[at] = mutated(key, value, (), generator), value
+            entries[at] = mutate(key, value, (), generator), value
             entries.sort()
         case _:
-            entries[at] = key, mutated_message(value, generator)
+            entries[at] = key, mutate_message(value, generator)
     return table(entries, int(generator.choice([1, 2, 5, 1000])), damage, bool(generator.integers(4) == 0))
 
 
-def mutated_message(message: bytes, generator: np.random.Generator, depth: int = 0) -> bytes:
+def mutate_message(message: bytes, generator: np.random.Generator, depth: int = 0) -> bytes:
     """A protocol buffer with one field changed, at any depth; the lengths around it are made to fit."""
     fields = fields_of(message)
     if not fields:
-        return mutated(message, message[::-1], (), generator)
+        return mutate(message, message[::-1], (), generator)
     at = int(generator.integers(len(fields)))
     number, kind, value = fields[at]
     choice = int(generator.integers(8))
@@ -300,9 +300,9 @@ def mutated_message(message: bytes, generator: np.random.Generator, depth: int =
     elif kind == 0:
         fields[at] = number, kind, EXTREMES[generator.integers(len(EXTREMES))] % 2**64
     elif kind == 2 and choice > 3 and depth < 6:
-        fields[at] = number, kind, mutated_message(value, generator, depth + 1)
+        fields[at] = number, kind, mutate_message(value, generator, depth + 1)
     else:
-        fields[at] = number, kind, mutated(value, value[::-1], (), generator)
+        fields[at] = number, kind, mutate(value, value[::-1], (), generator)
     out = b""
     for number, kind, value in fields:
         out += varint(number << 3 | kind)
@@ -346,7 +346,7 @@ def fields_of(message: bytes) -> list[tuple[int, int, int | bytes]]:
 # -- zip archives: damaged inside, checksums right -------------------------------------------------------------------
 
 
-def damaged_member(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def damage_member(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     """A zip archive with one member mutated before it is packed again, so that its checksum fits."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(io.BytesIO(other)) as second:
         contents = {name: archive.read(name) for name in archive.namelist()}
@@ -364,7 +364,7 @@ def damaged_member(data: bytes, other: bytes, generator: np.random.Generator) ->
         case 2:
             contents[name], contents[twin] = contents[twin], contents[name]
         case _:
-            contents[name] = mutated(contents[name], others.get(name, b""), (), generator)
+            contents[name] = mutate(contents[name], others.get(name, b""), (), generator)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)[generator.integers(2)]) as archive:
         for name, content in contents.items():
@@ -383,7 +383,7 @@ ENCODINGS = ("utf-8-sig", "utf-16", "utf-32", "utf-16-le", "latin-1")
 MARK = "\ue000"  # where something else is written
 
 
-def lying_json(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def falsify_json(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     """JSON, more or less, that says something else."""
     value, more = json.loads(data), json.loads(other)
     if generator.integers(12) == 0:
@@ -436,7 +436,7 @@ def _spots(value: object):
         yield from _spots(value[key])
 
 
-def lying_lines(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def falsify_lines(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     """A file of a JSON object a line, of which lines are not what they were."""
     lines, others = data.splitlines(keepends=True), other.splitlines(keepends=True)
     at, twin = (int(generator.integers(len(lines))) for _ in range(2))
@@ -452,7 +452,7 @@ def lying_lines(data: bytes, other: bytes, generator: np.random.Generator) -> by
         case 4:
             lines[-1] = lines[-1][: int(generator.integers(len(lines[-1])))]
         case _:
-            lines[at] = lying_json(lines[at], lines[twin], generator) + b"\n"
+            lines[at] = falsify_json(lines[at], lines[twin], generator) + b"\n"
     return b"".join(lines)
 
 
@@ -466,7 +466,7 @@ NAMES = (
 )
 
 
-def lying_list(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def falsify_list(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     """A list of which a line, or a column of it, is another one."""
     lines = data.splitlines(keepends=True)
     at = int(generator.integers(len(lines)))

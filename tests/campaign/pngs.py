@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from campaign.mutations import EXTREMES, mutated
+from campaign.mutations import EXTREMES, mutate
 
 START = b"\x89PNG\r\n\x1a\n"
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by kind
@@ -87,15 +87,15 @@ def pixels_of(
     height, width = samples.shape[:2]
     raw = b""
     for part in _parts(samples, interlaced):
-        before = bytes(len(_packed(part[0], depth)))
+        before = bytes(len(_pack(part[0], depth)))
         for row, own in zip(part, filters(len(part)), strict=True):
-            line = _packed(row, depth)
-            raw += bytes([own]) + _filtered(line, before, own, _step(kind, depth), -1)
+            line = _pack(row, depth)
+            raw += bytes([own]) + _filter(line, before, own, _step(kind, depth), -1)
             before = line
     return (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced)), zlib.compress(raw)
 
 
-def decoded(data: bytes) -> Picture:
+def decode(data: bytes) -> Picture:
     """The picture in a PNG.
 
     Raises:
@@ -134,8 +134,8 @@ def decoded(data: bytes) -> Picture:
             line = raw[at + 1 : at + 1 + size]
             if len(line) < size or raw[at] > 4:
                 raise ValueError("data")
-            before = _filtered(line, before, raw[at], _step(kind, depth), 1)
-            row[:] = _unpacked(before, depth)[: row.size].reshape(row.shape)
+            before = _filter(line, before, raw[at], _step(kind, depth), 1)
+            row[:] = _unpack(before, depth)[: row.size].reshape(row.shape)
             at += 1 + size
     if not stream.eof:
         raise ValueError("the stream has no end, or a wrong checksum")
@@ -200,7 +200,7 @@ def _step(kind: int, depth: int) -> int:
     return max(1, SAMPLES[kind] * depth // 8)
 
 
-def _packed(row: np.ndarray, depth: int) -> bytes:
+def _pack(row: np.ndarray, depth: int) -> bytes:
     values = row.ravel()
     if depth == 16:
         return values.astype(">u2").tobytes()
@@ -208,14 +208,14 @@ def _packed(row: np.ndarray, depth: int) -> bytes:
     return np.packbits(bits.ravel()).tobytes()
 
 
-def _unpacked(line: bytes, depth: int) -> np.ndarray:
+def _unpack(line: bytes, depth: int) -> np.ndarray:
     if depth == 16:
         return np.frombuffer(line, ">u2").astype(np.uint16)
     bits = np.unpackbits(np.frombuffer(line, np.uint8)).reshape(-1, depth)
     return bits @ (1 << np.arange(depth - 1, -1, -1))
 
 
-def _filtered(line: bytes, before: bytes, kind: int, step: int, sign: int) -> bytes:
+def _filter(line: bytes, before: bytes, kind: int, step: int, sign: int) -> bytes:
     """A line with its filter applied (`sign` -1) or undone (1)."""
     out = bytearray(line)
     source = out if sign > 0 else line
@@ -238,7 +238,7 @@ def _filtered(line: bytes, before: bytes, kind: int, step: int, sign: int) -> by
     return bytes(out)
 
 
-def damaged_chunks(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def damage_chunks(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     """A PNG with right checksums, whose chunks are not what they were."""
     chunks, others = chunks_of(data), chunks_of(other)
     at, twin = (int(generator.integers(len(chunks))) for _ in range(2))
@@ -254,7 +254,7 @@ def damaged_chunks(data: bytes, other: bytes, generator: np.random.Generator) ->
         case 3:
             chunks.insert(at, stray)
         case 4:
-            chunks[at] = bytes([name[0] ^ 32 * int(generator.integers(2)), *mutated(name, name, (), generator)[1:4]]), content
+            chunks[at] = bytes([name[0] ^ 32 * int(generator.integers(2)), *mutate(name, name, (), generator)[1:4]]), content
             chunks[at] = chunks[at][0].ljust(4, b"x"), content
         case 5:
             half = int(generator.integers(len(content) + 1))
@@ -271,11 +271,11 @@ def damaged_chunks(data: bytes, other: bytes, generator: np.random.Generator) ->
             chunks[0:1] = [(b"IHDR", header)] if generator.integers(3) else [chunks[0], (b"IHDR", header)]
         case 7 | 8:  # other pixels, compressed as they should be
             raw = zlib.decompress(b"".join(part for kind, part in chunks if kind == b"IDAT"))
-            raw = mutated(raw, raw[::-1], (), generator)
+            raw = mutate(raw, raw[::-1], (), generator)
             chunks = [(kind, part) for kind, part in chunks if kind not in (b"IDAT", b"IEND")]
             chunks += [(b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
         case 9:
-            picture = decoded(data)
+            picture = decode(data)
             clear = picture.samples[0, 0] + 256 * int(generator.integers(2)) * (picture.depth < 16)
             extra = [(b"tRNS", clear.astype(">u2").tobytes())] * 2 + [(b"eXIf", _exif(int(generator.integers(10))))] * 2
             extra += [(b"tRNS", generator.bytes(int(generator.integers(1, 9))))]
@@ -287,7 +287,7 @@ def damaged_chunks(data: bytes, other: bytes, generator: np.random.Generator) ->
             extra += [(b"tEXt", b"XML:com.adobe.xmp\0" + _exif(6)), (b"iCCP", b"a\0\0" + zlib.compress(bytes(2**20)))]
             chunks.insert(int(generator.integers(len(chunks))), extra[generator.integers(len(extra))])
         case _:
-            chunks[at] = name, mutated(content, stray[1], (), generator)
+            chunks[at] = name, mutate(content, stray[1], (), generator)
     return file_of(chunks)
 
 

@@ -156,7 +156,7 @@ def jobs_of(data: Path, model: Path) -> dict[str, Job]:
     return found
 
 
-def hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """Whether it is of what is being written, or was when a kill came."""
     return any(part.startswith(".") for part in Path(name).parts)
 
@@ -170,10 +170,10 @@ def contents(folder: Path) -> Files:
             continue
         if path.is_dir():
             found[f"{name}/"] = b""
-        elif hidden(name):
+        elif is_hidden(name):
             found[name] = path.read_bytes()
         elif path.suffix == ".onnx":
-            found[name] = computed_by(path.read_bytes())
+            found[name] = digest_outputs(path.read_bytes())
         elif path.suffix == ".keras":
             found[name] = checkpoints.fingerprint(checkpoints.read(path)).encode()
         else:
@@ -186,7 +186,7 @@ def differences(there: Files, wanted: Files) -> list[str]:
     return sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
 
 
-def computed_by(data: bytes) -> bytes:
+def digest_outputs(data: bytes) -> bytes:
     """Digests of what an ONNX file gives, each of the operation, its attributes and the digests of what it takes."""
     import onnx
 
@@ -214,7 +214,7 @@ class World:
         self._changes: dict[str, int] = {}
         self._results: dict[tuple[str, bool], Path] = {}
         training = training_of(self.data)
-        self.model = self._undisturbed(training) / training.target
+        self.model = self._run_undisturbed(training) / training.target
         self._results["train", False] = self.model.parent
         self.other_model = folder / "other"
         saved = load_model(self.model)
@@ -227,7 +227,7 @@ class World:
         """The folder that a job leaves, or that of the same job on the other model."""
         if (name, other) not in self._results:
             job = (self._others if other else self.jobs)[name]
-            self._results[name, other] = self._undisturbed(job)
+            self._results[name, other] = self._run_undisturbed(job)
         return self._results[name, other]
 
     def changes(self, name: str) -> int:
@@ -253,7 +253,7 @@ class World:
     def other(self, name: str) -> Job:
         return self._others[name]
 
-    def _undisturbed(self, job: Job) -> Path:
+    def _run_undisturbed(self, job: Job) -> Path:
         folder = self.new_folder()
         ended = self.server.run(*job.command(folder))
         assert ended.code == 0, ended.errors
@@ -300,7 +300,7 @@ class Case:
         lost = [name for name in self.before if name not in there]
         assert not lost, f"{where}lost: {lost}"
         for name, data in there.items():
-            if hidden(name) or data in (self.before.get(name), self.wanted.get(name)):
+            if is_hidden(name) or data in (self.before.get(name), self.wanted.get(name)):
                 continue
             if name.endswith(".jsonl"):
                 assert self.wanted[name].startswith(data[: data.rfind(b"\n") + 1]), f"{where}{name}: {data!r}"
@@ -309,11 +309,11 @@ class Case:
                 load_any(self.folder / name)
         self.job.load(self.folder / self.job.target)
         if ended.code == 0:
-            if hidden(ended.met.removeprefix(f"{self.folder}/")):  # what could not be removed, goes with the next run
-                there = {name: data for name, data in there.items() if not hidden(name)}
+            if is_hidden(ended.met.removeprefix(f"{self.folder}/")):  # what could not be removed, goes with the next run
+                there = {name: data for name, data in there.items() if not is_hidden(name)}
             differing = [differences(there, result) for result in results or (self.wanted,)]
             assert [] in differing, f"{where}but differ: {differing}"
-        self.before = {name: data for name, data in there.items() if not hidden(name)}
+        self.before = {name: data for name, data in there.items() if not is_hidden(name)}
 
     def check_without(self, image: str) -> None:
         """That the results of all images but this one are there, as the undisturbed job has made them."""
@@ -343,7 +343,7 @@ class Case:
         where = f"case {self.number}, {self.name}, at last: {ended.code} {ended.printed}{ended.errors}\n"
         assert ended.code == 0, where
         assert "Traceback" not in ended.errors, where
-        there = {name: data for name, data in contents(self.folder).items() if not (hidden(name) and name.endswith(LOCK))}
+        there = {name: data for name, data in contents(self.folder).items() if not (is_hidden(name) and name.endswith(LOCK))}
         assert not differences(there, self.wanted), f"{where}differ: {differences(there, self.wanted)}"
 
 
@@ -365,7 +365,7 @@ def world(tmp_path_factory):
 Trial = Callable[[str, int, np.random.Generator], str]  # the job's name, the case's number, its random numbers; the outcome
 
 
-def tried(
+def try_jobs(
     campaign: Campaign,
     names: Iterable[str],
     trial: Trial,
@@ -420,7 +420,7 @@ def test_killed_at_any_moment(campaign, world):
         case.finish()
         return "killed" if kills else "done before"
 
-    tried(campaign, world.jobs, trial, short=3, outcome="killed", share=1 / 2, kills_by_verb=by_verb, moments=landed)
+    try_jobs(campaign, world.jobs, trial, short=3, outcome="killed", share=1 / 2, kills_by_verb=by_verb, moments=landed)
     assert landed["in between"] >= landed.total() / 4 or landed.total() < MANY, landed
 
 
@@ -437,7 +437,7 @@ def test_killed_before_any_change(campaign, world):
         by_verb[case.job.verb] += 1
         return "killed"
 
-    tried(campaign, reversed(world.jobs), trial, short=2, outcome="killed", share=1, kills_by_verb=by_verb)
+    try_jobs(campaign, reversed(world.jobs), trial, short=2, outcome="killed", share=1, kills_by_verb=by_verb)
 
 
 def test_a_change_that_fails(campaign, world):
@@ -454,11 +454,11 @@ def test_a_change_that_fails(campaign, world):
         case.finish()
         return "refused" if ended.code else "done without it"
 
-    tried(campaign, world.jobs, trial, short=1, share=1 / 2)
+    try_jobs(campaign, world.jobs, trial, short=1, share=1 / 2)
 
 
 @contextlib.contextmanager
-def mounted(folder: Path, size: int) -> Iterator[Callable[[str], None]]:
+def mount_memory(folder: Path, size: int) -> Iterator[Callable[[str], None]]:
     """A file system in memory of so many bytes on `folder`; gives what changes its options."""
 
     def mount(options: str) -> None:
@@ -481,7 +481,7 @@ def test_a_full_disk(campaign, world):
         files = [path.stat().st_size for path in world.result(name).rglob("*") if path.is_file()]
         needed = sum(-(-size // PAGE) * PAGE for size in files)
         share = [0, random.uniform(0, 1), random.uniform(0.8, 1.2)][(number + number // len(world.jobs)) % 3]
-        with mounted(folder, 2**24) as remount:
+        with mount_memory(folder, 2**24) as remount:
             case = Case(world, name, number, folder, over_another=bool(random.integers(2)))
             used = shutil.disk_usage(folder).used
             remount(f"size={max(PAGE, used + int(share * needed))}")
@@ -494,7 +494,7 @@ def test_a_full_disk(campaign, world):
             case.finish()
         return "refused" if ended.code else "had room enough"
 
-    tried(campaign, world.jobs, trial, short=2, share=1 / 2)
+    try_jobs(campaign, world.jobs, trial, short=2, share=1 / 2)
 
 
 def test_a_limit_of_file_sizes(campaign, world):
@@ -510,7 +510,7 @@ def test_a_limit_of_file_sizes(campaign, world):
         case.finish()
         return "refused" if ended.code else "had room enough"
 
-    tried(campaign, world.jobs, trial, short=1, share=1 / 4)
+    try_jobs(campaign, world.jobs, trial, short=1, share=1 / 4)
 
 
 def test_forbidden_folders_and_files(campaign, world):
@@ -525,7 +525,7 @@ def test_forbidden_folders_and_files(campaign, world):
             earlier = shutil.copytree(case.folder, world.new_folder(), dirs_exist_ok=True)
             with contextlib.ExitStack() as forbidden:
                 if way == "disk":
-                    remount = stack.enter_context(mounted(case.folder, 2**24))
+                    remount = stack.enter_context(mount_memory(case.folder, 2**24))
                     shutil.copytree(earlier, case.folder, dirs_exist_ok=True)
                     remount("ro")
                     forbidden.callback(remount, "rw")
@@ -549,7 +549,7 @@ def test_forbidden_folders_and_files(campaign, world):
         return "refused" if ended.code else "done"
 
     left_out = [] if world.may_mount else ["disk"]
-    tried(campaign, world.jobs, trial, short=1, share=1 / 2, refused_by_way=by_way, left_out=left_out)
+    try_jobs(campaign, world.jobs, trial, short=1, share=1 / 2, refused_by_way=by_way, left_out=left_out)
 
 
 def test_files_that_vanish(campaign, world):
@@ -578,7 +578,7 @@ def test_files_that_vanish(campaign, world):
             case.finish()
         return "refused" if ended.code else "done"
 
-    tried(campaign, names, trial, short=1, share=1 / 4)
+    try_jobs(campaign, names, trial, short=1, share=1 / 4)
 
 
 def test_files_that_cannot_be_read(campaign, world):
@@ -608,7 +608,7 @@ def test_files_that_cannot_be_read(campaign, world):
             case.finish()
         return "refused" if ended.code else "a folder without images" if smaller else "done without it"
 
-    tried(campaign, world.jobs, trial, short=2, share=1 / 4)
+    try_jobs(campaign, world.jobs, trial, short=2, share=1 / 4)
 
 
 @contextlib.contextmanager
@@ -652,7 +652,7 @@ def test_two_runs_at_once(campaign, world):
         case.finish()
         return "both done" if len(results) == 2 else "one refused"
 
-    tried(campaign, world.jobs, trial, short=2, outcome="one refused", share=1 / MANY)
+    try_jobs(campaign, world.jobs, trial, short=2, outcome="one refused", share=1 / MANY)
 
 
 def test_signals_at_any_moment(campaign, world):
@@ -668,10 +668,10 @@ def test_signals_at_any_moment(campaign, world):
             ended = child.end()
         assert ended.code in (0, terminal.STOPPED), ended
         assert "Traceback" not in ended.errors, ended
-        left = [name for name in contents(case.folder) if hidden(name)]
+        left = [name for name in contents(case.folder) if is_hidden(name)]
         assert not left, f"case {number}, {case.name}: left behind: {left}"
         case.check(ended)
         case.finish()
         return "stopped" if ended.code else "done"
 
-    tried(campaign, world.jobs, trial, short=2, outcome="stopped", share=1 / MANY)
+    try_jobs(campaign, world.jobs, trial, short=2, outcome="stopped", share=1 / MANY)

@@ -56,7 +56,7 @@ def array(found: tuple) -> np.ndarray:
 # -- images --------------------------------------------------------------------------------------------------------------
 
 
-def turned(orientation: int) -> Image.Exif:
+def make_exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[decoding.EXIF_ORIENTATION] = orientation
     return exif
@@ -84,7 +84,7 @@ def make_pngs(place: Path) -> None:
         (place / str(number)).mkdir()
         (place / str(number) / "a.png").write_bytes(pngs.png_of(samples, kind, depth, bool(interlaced), palette))
     (place / "x").mkdir()
-    Image.fromarray(random.integers(0, 256, BLACK.shape, np.uint8)).save(place / "x" / "a.png", exif=turned(6))
+    Image.fromarray(random.integers(0, 256, BLACK.shape, np.uint8)).save(place / "x" / "a.png", exif=make_exif(6))
 
 
 def make_jpegs(place: Path) -> None:
@@ -93,7 +93,7 @@ def make_jpegs(place: Path) -> None:
     variants = [
         {},
         {"progressive": True},
-        {"exif": turned(8)},
+        {"exif": make_exif(8)},
         {"quality": 95, "subsampling": 0, "restart_marker_blocks": 2},
         {"optimize": True, "comment": b"x" * 300},
     ]
@@ -122,18 +122,18 @@ def judge_png(found: list, case: Case) -> str:
     if size != pixels.shape[:2]:
         return f"the header said {size}, the pixels are {pixels.shape}"
     try:
-        picture = pngs.decoded(case.data)
+        picture = pngs.decode(case.data)
     except (ValueError, pngs.zlib.error) as error:
         return f"silent success: it is no PNG: {error!r}"
     if orientation != (picture.orientation or orientation):
         return f"silent success: orientation {orientation}, and the file says {picture.orientation}"
-    exact = as_shown(picture.rgb, orientation)
+    exact = orient_pixels(picture.rgb, orientation)
     if exact.shape != pixels.shape or np.abs(exact - pixels).max() >= 1:  # 16 bits are cut to 8, or rounded
         return "silent success: other pixels"
     return ""
 
 
-def as_shown(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def orient_pixels(pixels: np.ndarray, orientation: int) -> np.ndarray:
     turns = (0, 0, 0, 2, 2, 1, 3, 3, 1)  # quarters, against the clock
     mirrored = pixels[:, ::-1] if orientation in (2, 4, 5, 7) else pixels
     quarters = {4: 2, 5: 1, 7: 3}.get(orientation, turns[orientation] if 1 <= orientation <= 8 else 0)
@@ -142,17 +142,17 @@ def as_shown(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def judge_jpeg(found: list, case: Case) -> str:
     [(size, orientation, pixels)] = found
-    told = turned_by(case.data)
+    told = find_orientation(case.data)
     if orientation != (told or orientation):
         return f"silent success: orientation {orientation}, and the file says {told}"
-    stored = stored_size(case.data)
+    stored = frame_size(case.data)
     stored = stored[::-1] if orientation >= 5 else stored
     if not size == stored == pixels[0][:2]:
         return f"the header said {size}, {stored} is stored, the pixels are {pixels[0]}"
     return ""
 
 
-def turned_by(data: bytes) -> int | None:
+def find_orientation(data: bytes) -> int | None:
     """The orientation in a JPEG's only block of EXIF, 1 without one; None where nobody can say."""
     mark = b"Exif\0\0"
     at = data.find(mark)
@@ -165,7 +165,7 @@ def turned_by(data: bytes) -> int | None:
     return pngs.orientation_in(data[at + len(mark) : end])
 
 
-def stored_size(data: bytes) -> tuple[int, int] | None:
+def frame_size(data: bytes) -> tuple[int, int] | None:
     """(height, width) in the frame header of a JPEG: https://www.w3.org/Graphics/JPEG/itu-t81.pdf."""
     at = 2
     while at + 9 < len(data):
@@ -231,7 +231,7 @@ def judge_label(found: list, case: Case) -> str:
     [labels] = map(array, found)
     space = SPACES[case.file]
     try:
-        picture = pngs.decoded(case.data)
+        picture = pngs.decode(case.data)
     except (ValueError, pngs.zlib.error) as error:
         return f"silent success: it is no PNG: {error!r}"
     if space.from_colors:
@@ -462,17 +462,17 @@ def judge_csv(found: list, case: Case) -> str:
 
 
 FORMATS = {
-    "png": Format(make_pngs, read_images, judge_png, {"*": pngs.damaged_chunks}, sees_all=True),
+    "png": Format(make_pngs, read_images, judge_png, {"*": pngs.damage_chunks}, sees_all=True),
     "jpeg": Format(make_jpegs, read_images, judge_jpeg, {"*": None}, refused=0.1, sees_all=True),
-    "labels": Format(make_labels, read_labels, judge_label, {"*": pngs.damaged_chunks}, short=200, sees_all=True),
+    "labels": Format(make_labels, read_labels, judge_label, {"*": pngs.damage_chunks}, short=200, sees_all=True),
     "labels_in_colours": Format(
-        make_color_labels, read_labels, judge_label, {"*": pngs.damaged_chunks}, short=200, sees_all=True
+        make_color_labels, read_labels, judge_label, {"*": pngs.damage_chunks}, short=200, sees_all=True
     ),
-    "dataset_json": Format(make_descriptions, read_description, judge_description, {"dataset.json": mutations.lying_json}),
-    "label_map": Format(make_label_maps, read_label_map, judge_label_map, {"map.json": mutations.lying_json}),
-    "image_list": Format(make_lists, read_list, judge_list, {"*/list.txt": mutations.lying_list}),
-    "voc_list": Format(make_voc, read_voc, judge_voc, {"*/train.txt": mutations.lying_list}),
-    "csv_list": Format(make_csv, read_csv, judge_csv, {"list.csv": mutations.lying_list}),
+    "dataset_json": Format(make_descriptions, read_description, judge_description, {"dataset.json": mutations.falsify_json}),
+    "label_map": Format(make_label_maps, read_label_map, judge_label_map, {"map.json": mutations.falsify_json}),
+    "image_list": Format(make_lists, read_list, judge_list, {"*/list.txt": mutations.falsify_list}),
+    "voc_list": Format(make_voc, read_voc, judge_voc, {"*/train.txt": mutations.falsify_list}),
+    "csv_list": Format(make_csv, read_csv, judge_csv, {"list.csv": mutations.falsify_list}),
 }
 
 

@@ -40,7 +40,7 @@ from segmentation.data.layouts import open_dataset
 from segmentation.data.tfrecords import write_records
 from segmentation.evaluation import results
 from segmentation.evaluation.evaluate import Evaluation
-from segmentation.evaluation.systems import FolderSystem
+from segmentation.evaluation.systems import SavedPredictions
 from segmentation.saving.export.exporter import export, open_exported
 from segmentation.saving.export.files import DESCRIPTION, GRAPH
 from segmentation.saving.export.foreign_run import ONNX, SAVED_MODEL
@@ -53,7 +53,7 @@ CLASSES = ["sky", "road", "car", "tree", "wall"]
 SPACE = LabelSpace.from_json({"classes": CLASSES})
 SIZE = 9, 12
 NAMES = ["a", "b", "more/a"]
-JSON = mutations.lying_json
+JSON = mutations.falsify_json
 
 
 def write_dataset(folder: Path, seed: int = 0) -> Path:
@@ -72,7 +72,7 @@ def metadata_of(data: bytes) -> dict:
     return json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["dense_resnet"])
 
 
-def described_anew(data: bytes, change) -> bytes:
+def rewrite_description(data: bytes, change) -> bytes:
     """A safetensors file as this library writes it, with all checksums, that says of itself what `change` makes of it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.safetensors")
@@ -125,8 +125,8 @@ def records_of(data: bytes) -> list[bytes]:
 def example_in(record: bytes) -> dict[bytes, list[bytes]]:
     """The lists of bytes in a record, by their keys: https://protobuf.dev/programming-guides/encoding."""
     found = {}
-    for entry in all_of(joined(record, 1), 1):
-        key, feature = b"".join(all_of(entry, 1)[-1:]), joined(entry, 2)
+    for entry in all_of(join_messages(record, 1), 1):
+        key, feature = b"".join(all_of(entry, 1)[-1:]), join_messages(entry, 2)
         lists = [(number, value) for number, kind, value in mutations.fields_of(feature) if kind == 2 and number in (1, 2, 3)]
         others = [
             at for at, (number, _) in enumerate(lists, 1) if number != 1
@@ -140,7 +140,7 @@ def all_of(message: bytes, field: int) -> list[bytes]:
     return [value for number, kind, value in mutations.fields_of(message) if (number, kind) == (field, 2)]
 
 
-def joined(message: bytes, field: int) -> bytes:
+def join_messages(message: bytes, field: int) -> bytes:
     """The message in a field: where there are several, they are one."""
     return b"".join(all_of(message, field))
 
@@ -155,7 +155,7 @@ def shard_of(records: list[bytes], lengths: dict[int, int] | None = None) -> byt
     return out
 
 
-def damaged_records(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def damage_records(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     """A shard whose checksums fit."""
     records, others = records_of(data), records_of(other)
     at = int(generator.integers(len(records)))
@@ -174,7 +174,7 @@ def damaged_records(data: bytes, other: bytes, generator: np.random.Generator) -
             records[at] = records[at].replace(b"image/encoded", b"image/filename"[:13])
             records[at] = records[at].replace(b"image/filename", b"image/segmentat"[:14])
         case _:
-            records[at] = mutations.mutated_message(records[at], generator)
+            records[at] = mutations.mutate_message(records[at], generator)
     return shard_of(records)
 
 
@@ -195,8 +195,8 @@ def judge_records(found: list, case: Case) -> str:
         filenames = [re.sub(r"(?i)\.(png|jpe?g)$", "", os.path.normpath(os.fsdecode(one))) for one in told[b"image/filename"]]
         if ([name], [image], [label]) != (filenames, told[b"image/encoded"], told[b"image/segmentation/class/encoded"]):
             return f"silent success: {name} has other bytes in its record"
-        exact = pngs.decoded(label).samples[..., 0]
-        if not np.array_equal(exact, array(labels)) or not np.array_equal(pngs.decoded(image).rgb, array(pixels)):
+        exact = pngs.decode(label).samples[..., 0]
+        if not np.array_equal(exact, array(labels)) or not np.array_equal(pngs.decode(image).rgb, array(pixels)):
             return f"silent success: a wrong image or label of {name}"
     return ""
 
@@ -266,17 +266,17 @@ def read_map(folder: Path) -> tuple:
     )
 
 
-def damaged_features(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def damage_features(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     def change(about: dict) -> dict:
         lying = json.loads(JSON(json.dumps(about).encode(), json.dumps(about).encode(), generator))
         return {key: value for key, value in lying.items() if isinstance(key, str)} if isinstance(lying, dict) else {}
 
     if generator.integers(2):
-        return mutations.lying_header(data, other, generator)
+        return mutations.falsify_header(data, other, generator)
     try:
-        return described_anew(data, change)
+        return rewrite_description(data, change)
     except (ValueError, RecursionError):  # what was made up is no JSON
-        return mutations.lying_header(data, other, generator)
+        return mutations.falsify_header(data, other, generator)
 
 
 def judge_features(found: tuple, case: Case) -> str:
@@ -293,19 +293,19 @@ def judge_features(found: tuple, case: Case) -> str:
 # -- logs ----------------------------------------------------------------------------------------------------------------
 
 
-def summed_anew(line: bytes) -> bytes:
+def renew_checksum(line: bytes) -> bytes:
     """A line of a log with a checksum that fits."""
     text = line.rstrip(b"\n").partition(b', "crc32": ')[0].rstrip(b"}") + b"}"
     return text[:-1] + f', "crc32": "{zlib.crc32(text):08x}"}}\n'.encode()
 
 
-def damaged_log(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def damage_log(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     """A log whose checksums fit, or that has none, as logs had once."""
     bare, others = (b"".join(line.partition(b', "crc32": ')[0] + b"}\n" for line in log.splitlines()) for log in (data, other))
-    lying = mutations.lying_lines(bare, others, generator)
+    lying = mutations.falsify_lines(bare, others, generator)
     if generator.integers(2):
         return lying
-    return b"".join(summed_anew(line) if line.rstrip().endswith(b"}") else line for line in lying.splitlines(keepends=True))
+    return b"".join(renew_checksum(line) if line.rstrip().endswith(b"}") else line for line in lying.splitlines(keepends=True))
 
 
 def make_evaluation(place: Path) -> None:
@@ -328,7 +328,7 @@ def make_evaluation(place: Path) -> None:
 
 def evaluation_of(folder: Path, shard: tuple[int, int] = (0, 1)) -> Evaluation:
     dataset = open_dataset(folder / "data")
-    return Evaluation(FolderSystem(folder / "predictions", SPACE, dataset.samples), dataset, folder / "out", shard=shard)
+    return Evaluation(SavedPredictions(folder / "predictions", SPACE, dataset.samples), dataset, folder / "out", shard=shard)
 
 
 def read_evaluation(folder: Path) -> dict:
@@ -340,10 +340,10 @@ def read_evaluation(folder: Path) -> dict:
 def judge_evaluation(found: dict, case: Case) -> str:
     if not case.aware:
         return "silent success: another result"
-    return contradicted(found, case.folder / "out" / "images.jsonl")
+    return find_contradiction(found, case.folder / "out" / "images.jsonl")
 
 
-def contradicted(result: dict, log: Path) -> str:
+def find_contradiction(result: dict, log: Path) -> str:
     """Where a result differs from what the lines of its log make."""
     lines = {line["path"]: line for line in map(json.loads, log.read_text().splitlines())}
     matrix, edges = np.zeros((5, 5), int), np.zeros((5, 3), int)
@@ -384,7 +384,7 @@ def make_comparison(place: Path) -> None:
                 path = folder / system / f"{sample.name}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(encode_label(random.integers(0, 5, SIZE), SPACE))
-            one = Evaluation(FolderSystem(folder / system, SPACE, dataset.samples), dataset, folder / f"of-{system}")
+            one = Evaluation(SavedPredictions(folder / system, SPACE, dataset.samples), dataset, folder / f"of-{system}")
             one.run(report=False)
             shutil.rmtree(folder / system)
         shutil.rmtree(folder / "data")
@@ -402,7 +402,7 @@ def judge_comparison(found: dict, case: Case) -> str:
         result = strictly((path / "evaluation.json").read_bytes())
         classes = [{**one, "iou": own[system]} for one, own in zip(result["classes"], found["classes"], strict=True)]
         result |= {"mean_iou": found["mean_iou"][system], "classes": classes}
-        if wrong := contradicted(result, path / "images.jsonl"):
+        if wrong := find_contradiction(result, path / "images.jsonl"):
             return wrong
     return ""
 
@@ -475,7 +475,7 @@ def training_of(folder: Path) -> loop.Training:
     from segmentation.data.transforms import Augmentation
     from segmentation.model import SegmentationModel
 
-    model = SegmentationModel(Backbone(variants.from_description(SMALL, 8), seed=0), len(CLASSES), "fcn", seed=0)
+    model = SegmentationModel(Backbone(variants.plan_from_config(SMALL, 8), seed=0), len(CLASSES), "fcn", seed=0)
     three_steps = recipe.Recipe(steps=3, batch=1, learning_rate=0.1, augmentation=Augmentation((33, 33), (0.8, 1.25)))
     return loop.Training(model, open_dataset(folder / "data"), None, folder / "out", three_steps, validation_size=49)
 
@@ -501,16 +501,16 @@ def read_state(folder: Path) -> tuple:
     return step, run.best, counts, checkpoints.fingerprint(own.model.weights), momentum
 
 
-def damaged_state(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
+def damage_state(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
     def change(about: dict) -> dict:
         lying = json.loads(JSON(json.dumps(about).encode(), json.dumps(about).encode(), generator))
         told = {key: value for key, value in lying.items() if key != "seal"}
         return told | {"seal": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()}
 
     try:
-        return described_anew(data, change)
+        return rewrite_description(data, change)
     except (ValueError, RecursionError, AttributeError):
-        return mutations.lying_header(data, other, generator)
+        return mutations.falsify_header(data, other, generator)
 
 
 def judge_state(found: tuple, case: Case) -> str:
@@ -550,22 +550,22 @@ def judge_export(found: tuple, case: Case) -> str:
 
 FORMATS = {
     "tfrecords": Format(
-        make_records, read_records, judge_records, {"*.tfrecord": damaged_records, "*.counts.json": JSON}, most=1500, short=40
+        make_records, read_records, judge_records, {"*.tfrecord": damage_records, "*.counts.json": JSON}, most=1500, short=40
     ),
     "model_directory": Format(
         make_models,
         read_model,
         judge_model,
-        {"model.json": JSON, "weights.safetensors": mutations.lying_header},
+        {"model.json": JSON, "weights.safetensors": mutations.falsify_header},
         most=1500,
         short=40,
     ),
-    "features": Format(make_features, read_map, judge_features, {"*": damaged_features}),
+    "features": Format(make_features, read_map, judge_features, {"*": damage_features}),
     "evaluation": Format(
         make_evaluation,
         read_evaluation,
         judge_evaluation,
-        {"out/*.jsonl": damaged_log, "out/protocol.json": JSON, "out/evaluation.json": JSON},
+        {"out/*.jsonl": damage_log, "out/protocol.json": JSON, "out/evaluation.json": JSON},
         writes=True,
         refused=0.3,
         named=("the log's line of ", "holds results of another protocol"),
@@ -576,7 +576,7 @@ FORMATS = {
         make_comparison,
         read_comparison,
         judge_comparison,
-        {"*/images.jsonl": damaged_log, "*/evaluation.json": JSON},
+        {"*/images.jsonl": damage_log, "*/evaluation.json": JSON},
         refused=0.3,
         named=("were evaluated by different protocols", "have different classes"),
     ),
@@ -584,7 +584,7 @@ FORMATS = {
         make_extraction,
         read_extraction,
         judge_extraction,
-        {"out/*.jsonl": damaged_log, "out/extraction.json": JSON, "out/*.safetensors": None},
+        {"out/*.jsonl": damage_log, "out/extraction.json": JSON, "out/*.safetensors": None},
         writes=True,
         refused=0.3,
         named=("holds results of another protocol", ".safetensors: no such file"),  # of an image that the manifest names
@@ -595,7 +595,7 @@ FORMATS = {
         make_states,
         read_state,
         judge_state,
-        {STATE: damaged_state},
+        {STATE: damage_state},
         named=("holds a training by another protocol",),
         most=1000,
         short=40,

@@ -2,7 +2,7 @@
 
 As some good files hold the date, a failing case's files are kept, and the message says where.
 
-A good file is damaged blindly (:func:`mutations.mutated`), or so that its checksums fit again and deeper code is reached:
+A good file is damaged blindly (:func:`mutations.mutate`), or so that its checksums fit again and deeper code is reached:
 then it is another good file, and what it reads as is not judged. Formats without checksums cannot tell other numbers from
 the right ones: there, arrays may read as the numbers that now stand in their places. Nor can they tell other names: an array
 that is missing then is what the load report is for. In HDF5 not even where an array lies is under a checksum: one in some
@@ -167,7 +167,7 @@ def torch_legacy(folder: Path, which: int) -> Path:
 
 
 def table_of(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
-    return mutations.damaged_table(entries_of(data), generator)
+    return mutations.damage_table(entries_of(data), generator)
 
 
 @functools.cache
@@ -184,25 +184,25 @@ READERS = {
     "slim_v1_of_blocks": Reader("slim", slim_v1_of_blocks, blocks=True),
     "slim_v2": Reader("slim", slim_v2, damaged={INDEX: 2, DATA: 1}, aware=table_of, aware_of=INDEX),
     "slim_folder": Reader("slim", slim_folder, damaged={"checkpoint": 1}),
-    "safetensors": Reader("safetensors", ours, aware=mutations.lying_header, fits=False),
-    "safetensors_foreign": Reader("safetensors", foreign, checksums=False, aware=mutations.lying_header),
+    "safetensors": Reader("safetensors", ours, aware=mutations.falsify_header, fits=False),
+    "safetensors_foreign": Reader("safetensors", foreign, checksums=False, aware=mutations.falsify_header),
     "keras_legacy": Reader("hdf5", keras_legacy, checksums=False),
     "keras_weights": Reader("hdf5", keras_weights, checksums=False),
-    "keras_archive": Reader("hdf5", keras_archive, aware=mutations.damaged_member),
-    "torch_archive": Reader("pickled", torch_archive, aware=mutations.damaged_member),
+    "keras_archive": Reader("hdf5", keras_archive, aware=mutations.damage_member),
+    "torch_archive": Reader("pickled", torch_archive, aware=mutations.damage_member),
     "torch_legacy": Reader("pickled", torch_legacy, checksums=False),
 }
 
 
-def compared(path: Path, module: str, good: Path) -> Arrays | None:
+def compare_with_good(path: Path, module: str, good: Path) -> Arrays | None:
     """In the worker: what `path` reads as; None where that is what the good file reads as."""
     read = importlib.import_module(module).read
     found = read(path)
-    return None if same(found, unchanged(module, good)) else found
+    return None if same(found, read_good(module, good)) else found
 
 
 @functools.cache
-def unchanged(module: str, good: Path) -> Arrays:
+def read_good(module: str, good: Path) -> Arrays:
     return importlib.import_module(module).read(good)
 
 
@@ -286,7 +286,7 @@ def test_damaged_files(name, campaign, worker, tmp_path):
         paths.append(reader.make(folder, which))
     module = f"dense_resnet.checkpoints.{reader.module}"
     good, other = (importlib.import_module(module).read(path) for path in paths)
-    assert worker.warm(compared, paths[GOOD], module, paths[GOOD]) is None
+    assert worker.warm(compare_with_good, paths[GOOD], module, paths[GOOD]) is None
     originals = {file.name: file.read_bytes() for file in (tmp_path / "good").iterdir()}
     others = {file.name: file.read_bytes() for file in (tmp_path / "other").iterdir()}
     weights = reader.damaged or {paths[GOOD].name: 1}
@@ -296,26 +296,26 @@ def test_damaged_files(name, campaign, worker, tmp_path):
     place = tmp_path / "case"
     path = place if paths[GOOD].is_dir() else place / paths[GOOD].name
 
-    def damaged(generator: np.random.Generator) -> tuple[bool, str, bytes]:
+    def damage(generator: np.random.Generator) -> tuple[bool, str, bytes]:
         """(whether by who knows the format, the file that is damaged, what it then holds)."""
         if reader.aware is not None and generator.integers(3) == 0:
             file = reader.aware_of or paths[GOOD].name
             return True, file, reader.aware(originals[file], others[file], generator)
         file = str(generator.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values())))
-        return False, file, mutations.mutated(originals[file], others[file], payloads[file], generator)
+        return False, file, mutations.mutate(originals[file], others[file], payloads[file], generator)
 
     counts, failures = Counter(), []
     for case, generator in campaign.cases(short=200):
-        aware, file, data = damaged(generator)
+        aware, file, data = damage(generator)
         while data in (originals[file], others[file]):  # a splice with itself, or nothing but zeros moved
-            aware, file, data = damaged(generator)
+            aware, file, data = damage(generator)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         for sibling, content in originals.items():
             (place / sibling).write_bytes(data if sibling == file else content)
         if worker.is_new:  # the last one died
-            worker.warm(compared, paths[GOOD], module, paths[GOOD])
-        answer = worker.ask(compared, path, module, paths[GOOD])
+            worker.warm(compare_with_good, paths[GOOD], module, paths[GOOD])
+        answer = worker.ask(compare_with_good, path, module, paths[GOOD])
         said = verdict(reader, answer, (good, other), originals[file], data, aware)
         counts[said if said in SOUND else "failed"] += 1
         if said not in SOUND:

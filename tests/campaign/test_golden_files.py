@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pytest
-from helpers.datasets import TURNS, encoded
+from helpers.datasets import TURNS, encode
 from PIL import Image, features
 
 from campaign import pngs
@@ -27,7 +27,7 @@ from segmentation.data.label_space import LabelSpace
 from segmentation.data.samples import Sample
 from segmentation.data.source import Source
 
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
+GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
 FILTERS = (*range(5), None)  # None: another one each row
 LARGEST = 9  # pixels of a side
 KINDS = [
@@ -36,7 +36,7 @@ KINDS = [
     for depth in depths
     for interlaced in (False, True)
     for row_filter in FILTERS
-    for extra in (None, "gAMA", "sRGB", *(["tRNS"] if kind in (GREY, RGB, PALETTE) else []))
+    for extra in (None, "gAMA", "sRGB", *(["tRNS"] if kind in (GRAY, RGB, PALETTE) else []))
 ]
 
 
@@ -77,16 +77,16 @@ class Picture:
         return own[..., :3] if self.kind in (RGB, RGB_ALPHA) else np.repeat(own[..., :1], 3, axis=2)
 
     @property
-    def grey(self):
+    def gray(self):
         """The same in grey, ``[height, width, 1]``."""
-        return eight_bits(self.pixels[..., :1], self.depth) if self.kind in (GREY, GREY_ALPHA) else luma(self.rgb)
+        return eight_bits(self.pixels[..., :1], self.depth) if self.kind in (GRAY, GRAY_ALPHA) else luma(self.rgb)
 
 
-def drawn(kind, depth, extra, random):
+def draw_picture(kind, depth, extra, random):
     """A random picture."""
     pixels = random.integers(0, 2**depth, (*random.integers(1, LARGEST + 1, 2), pngs.SAMPLES[kind]))
     palette, chunks, opaque = None, [], True
-    if kind in (GREY_ALPHA, RGB_ALPHA):
+    if kind in (GRAY_ALPHA, RGB_ALPHA):
         if random.random() < 0.5:
             pixels[..., -1] = 2**depth - 1
         opaque = pixels[..., -1].min() == 2**depth - 1
@@ -126,7 +126,7 @@ def pictures(campaign):
         kind, depth, interlaced, row_filter, extra = KINDS[
             number * 415 % len(KINDS)
         ]  # so that a few cases have something of every kind
-        picture = drawn(kind, depth, extra, random)
+        picture = draw_picture(kind, depth, extra, random)
         data = png(picture.pixels, kind, depth, random, interlaced=interlaced, row_filter=row_filter, before=picture.chunks)
         empty = interlaced and min(picture.pixels.shape[:2]) < 5  # there is a pass from the fifth on
         said = f"case {number}: colour type {kind}, {depth} bits, {extra}, filter {row_filter}, interlaced {interlaced}"
@@ -162,10 +162,10 @@ def test_every_kind_of_png(campaign, tmp_path):
         path.write_bytes(data)
         assert decoding.check_image(path) == decoding.Header("PNG", picture.pixels.shape[:2]), case
         assert np.array_equal(decoding.decode_image(path, data), picture.rgb), case
-        assert np.array_equal(decoding.decode_image(path, data, 1), picture.grey), case
+        assert np.array_equal(decoding.decode_image(path, data, 1), picture.gray), case
         assert np.array_equal(opencvs(data), picture.rgb), case
         agrees = np.array_equal(pillows(data), picture.rgb)
-        assert agrees or (picture.kind, picture.depth) == (GREY, 16), case
+        assert agrees or (picture.kind, picture.depth) == (GRAY, 16), case
         clipped += not agrees
         transparent += not picture.opaque
         empties += empty
@@ -177,7 +177,7 @@ def test_every_kind_of_png_as_a_label(campaign):
     """Numbers as they stand in the file; in colours only where that was said, and no class's colour is transparent."""
     numbers = refused = 0
     for case, picture, data, _ in pictures(campaign):
-        if picture.kind in (GREY, PALETTE):
+        if picture.kind in (GRAY, PALETTE):
             values = decode_indices("label.png", data)
             assert np.array_equal(values, picture.pixels[..., 0]), case
             assert values.dtype == (np.uint16 if picture.depth == 16 else np.uint8), case
@@ -217,15 +217,15 @@ def tiff_of(orientation, order):
     return start + struct.pack(f"{packing}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
-def turned_files(orientation, order, pixels, random):
+def make_turned_files(orientation, order, pixels, random):
     """The same picture in every place where an orientation can stand: {place: (bytes, the pixels as stored)}."""
     tiff = tiff_of(orientation, order)
     block = b"Exif\0\0" + tiff
     app1 = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
     packet = f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
     xmp = b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + packet
-    jpeg, second = encoded(pixels, "JPEG", quality=95), Image.fromarray(255 - pixels)
-    mpo = encoded(Image.fromarray(pixels), "MPO", save_all=True, append_images=[second], exif=block, quality=95)
+    jpeg, second = encode(pixels, "JPEG", quality=95), Image.fromarray(255 - pixels)
+    mpo = encode(Image.fromarray(pixels), "MPO", save_all=True, append_images=[second], exif=block, quality=95)
     files = {
         "PNG": png(pixels, RGB, 8, random, before=[(b"eXIf", tiff)]),
         "PNG, behind the pixels": png(pixels, RGB, 8, random, interlaced=True, after=[(b"eXIf", tiff)]),
@@ -244,13 +244,13 @@ def test_every_orientation(campaign, tmp_path):
         orientation, order = number % 10, ("big", "little")[number // 10 % 2]
         pixels = blobs(random.integers(1, 40, 2), random)
         turn = TURNS.get(orientation, TURNS[1])
-        for place, (data, stored) in turned_files(orientation, order, pixels, random).items():
+        for place, (data, stored) in make_turned_files(orientation, order, pixels, random).items():
             case = f"case {number}: orientation {orientation}, {place}, {order}"
             path.write_bytes(data)
             upright = decoding.decode_image(path, data)
             assert np.array_equal(upright, turn(stored)), case
             assert decoding.check_image(path).size == upright.shape[:2], case
-            assert np.array_equal(decoding.as_stored(upright, decoding.orientation_of(path, data)), stored), case
+            assert np.array_equal(decoding.undo_orientation(upright, decoding.orientation_of(path, data)), stored), case
             applied += 1
             pairs = {exif: Sample("image", Source(path), exif=exif) for exif in ("error", "apply", "ignore")}
             assert np.array_equal(pairs["apply"].read_image(), upright), case
@@ -261,7 +261,7 @@ def test_every_orientation(campaign, tmp_path):
             else:
                 assert np.array_equal(pairs["error"].read_image(), stored), case
         label = random.integers(0, 5, (*pixels.shape[:2], 1))
-        data = png(label, GREY, 8, random, **{("before", "after")[number % 2]: [(b"eXIf", tiff_of(orientation, order))]})
+        data = png(label, GRAY, 8, random, **{("before", "after")[number % 2]: [(b"eXIf", tiff_of(orientation, order))]})
         if 2 <= orientation <= 8:
             assert "the label has an EXIF rotation" in refusal(decode_indices, "label.png", data)
             refused += 1
@@ -276,7 +276,7 @@ def test_every_orientation(campaign, tmp_path):
 def test_webp_is_refused(orientation, tmp_path):
     block = b"Exif\0\0" + tiff_of(orientation, "little")
     path = tmp_path / "image.jpg"
-    path.write_bytes(encoded(blobs((20, 30), np.random.default_rng(0)), "WEBP", exif=block))
+    path.write_bytes(encode(blobs((20, 30), np.random.default_rng(0)), "WEBP", exif=block))
     for read in (decoding.check_image, Sample("image", Source(path)).read_image):
         with pytest.raises(InputError, match=r"image\.jpg: not a PNG or JPEG image"):
             read(*([path] if read is decoding.check_image else []))
@@ -304,7 +304,7 @@ CUTS = 8  # of a file, beside those of a few bytes
 def jpeg(pixels, mode, subsampling, writing, quality):
     """By Pillow's encoder."""
     picture = Image.fromarray(pixels).convert("CMYK" if mode == "YCCK" else mode)
-    data = encoded(picture, "JPEG", subsampling=subsampling, quality=quality, **writing)
+    data = encode(picture, "JPEG", subsampling=subsampling, quality=quality, **writing)
     if mode == "YCCK":  # the same channels under another name: other colours, and as good a file
         name = data.index(b"Adobe")
         data = data[: name + 11] + b"\2" + data[name + 12 :]
@@ -379,11 +379,11 @@ def blocks_jpeg(levels, size, scans, restart, *, start=0xC0, depth=8):
         for number, first in enumerate(range(0, len(blocks), apart)):
             if number:
                 parts.append(bytes([0xFF, 0xD0 + (number - 1) % 8]))
-            parts.append(entropy_coded(np.diff(blocks[first : first + apart], axis=0, prepend=0).ravel().tolist()))
+            parts.append(entropy_encode(np.diff(blocks[first : first + apart], axis=0, prepend=0).ravel().tolist()))
     return b"\xff\xd8" + b"".join(parts) + b"\xff\xd9"
 
 
-def entropy_coded(differences):
+def entropy_encode(differences):
     """The constant coefficients' differences, each with nothing behind it."""
     bits = ""
     for difference in differences:

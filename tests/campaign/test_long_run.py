@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.datasets import NAMES, encoded, label_of
+from helpers.datasets import NAMES, encode, label_of
 from helpers.networks import STRIDE_8_PLAN, image_of, tiny_model, weights_of
 from PIL import Image
 
@@ -28,7 +28,7 @@ from segmentation.data.label_files import encode_label
 from segmentation.data.label_space import LabelSpace
 from segmentation.data.layouts import open_dataset
 from segmentation.evaluation.evaluate import Evaluation
-from segmentation.evaluation.systems import ModelSystem
+from segmentation.evaluation.systems import ModelPredictions
 from segmentation.prediction.options import Inference
 from segmentation.saving.model_directory import load_model, save_model
 
@@ -84,14 +84,14 @@ def picture(number):
     generator = np.random.default_rng(number)
     pixels = Image.fromarray(image_of(*generator.integers(*SIDES, 2), seed=number))
     kinds = [
-        lambda: encoded(pixels),
-        lambda: encoded(pixels, "JPEG"),
-        lambda: encoded(pixels.convert("L")),
-        lambda: encoded(pixels, "JPEG", progressive=True),
-        lambda: encoded(pixels.quantize(16)),
-        lambda: encoded(pixels.convert("CMYK"), "JPEG"),
-        lambda: encoded(pixels.convert("RGBA")),
-        lambda: encoded(np.asarray(pixels.convert("L")).astype(np.uint16) * 257),
+        lambda: encode(pixels),
+        lambda: encode(pixels, "JPEG"),
+        lambda: encode(pixels.convert("L")),
+        lambda: encode(pixels, "JPEG", progressive=True),
+        lambda: encode(pixels.quantize(16)),
+        lambda: encode(pixels.convert("CMYK"), "JPEG"),
+        lambda: encode(pixels.convert("RGBA")),
+        lambda: encode(np.asarray(pixels.convert("L")).astype(np.uint16) * 257),
     ]
     return kinds[number % len(kinds)](), pixels.size[::-1]
 
@@ -132,7 +132,7 @@ def twice(job):
 def test_extracting_ten_thousand_images(campaign, tmp_path):
     count = dataset_of(tmp_path, campaign)
     found = discovery.find_images([str(tmp_path / "images")])
-    runner = laws.loaded(STRIDE_8_PLAN, weights_of(STRIDE_8_PLAN)).runner("float32")
+    runner = laws.backbone_with(STRIDE_8_PLAN, weights_of(STRIDE_8_PLAN)).runner("float32")
     extraction = Extraction(runner, tmp_path / "out", Settings(size=65, batch=BATCH), threads=THREADS)
     seconds, watched, again, outcome = twice(lambda watched: extraction.run(found, progress=watched))
     assert (outcome.written, outcome.total, len(found)) == (0, count, count)
@@ -144,7 +144,7 @@ def test_evaluating_ten_thousand_images(campaign, tmp_path):
     count = dataset_of(tmp_path, campaign)
     save_model(tmp_path / "model", tiny_model(), SPACE)
     saved = load_model(tmp_path / "model")
-    system = ModelSystem(saved, saved.runner("float32"), Inference(size=65), BATCH)
+    system = ModelPredictions(saved, saved.runner("float32"), Inference(size=65), BATCH)
     evaluation = Evaluation(system, open_dataset(tmp_path), tmp_path / "out", threads=THREADS)
     seconds, watched, again, outcome = twice(lambda watched: evaluation.run(progress=watched))
     assert (outcome.scored, outcome.total, outcome.result["counts"]["images"]) == (0, count, count)

@@ -48,7 +48,7 @@ class Compared:
                 than the network's own, they are to be those of every some cells.
         """
         plan = network.plan()
-        backbone = laws.loaded(plan, weights)
+        backbone = laws.backbone_with(plan, weights)
         forms = {
             "exact": backbone,
             "fused": backbone.compile("float32"),
@@ -314,7 +314,7 @@ class InPyTorch:
         return (shortcut + residual).relu() if relu else shortcut + residual
 
 
-def chained(network, weights, torch):
+def pytorch_features(network, weights, torch):
     """A function of images: the features of the network at its output_stride, by native dilation."""
     operations = InPyTorch(weights, torch)
 
@@ -338,8 +338,8 @@ def test_pytorch(campaign):
             assert "a convolution cannot have both" in str(error)
             continue
         weights = weights_of(plan)
-        references = {plan.output_stride: chained(network, weights, torch)}
-        references |= {nominal.output_stride: chained(network.nominal, weights, torch)}
+        references = {plan.output_stride: pytorch_features(network, weights, torch)}
+        references |= {nominal.output_stride: pytorch_features(network.nominal, weights, torch)}
         compared.forms(network, weights, random, references)
         dense += plan.output_stride < nominal.output_stride
     campaign.report(**compared.figures(), dense_networks=dense)

@@ -73,16 +73,16 @@ def run_of(plan, signal):
     line = Line()
     net = signal
     for layer in plan.root:
-        net = line.convolve(net, as_walked(layer))
+        net = line.convolve(net, convert_layer(layer))
     for unit in plan.units:
-        shortcut = line.convolve(net, as_walked(unit.shortcut)) if unit.shortcut else net[:: unit.stride]
+        shortcut = line.convolve(net, convert_layer(unit.shortcut)) if unit.shortcut else net[:: unit.stride]
         for conv in unit.convolutions:
-            net = line.convolve(net, as_walked(conv))
+            net = line.convolve(net, convert_layer(conv))
         net = line.add(shortcut, net, relu=True)
     return net
 
 
-def as_walked(layer):
+def convert_layer(layer):
     """A record of the library as `walk` would name it."""
     if layer.scope.endswith("pool1"):
         padding = "zeros" if layer.zeros else layer.padding
@@ -96,7 +96,7 @@ def on_the_path(layers):
     return [layer for layer in layers.values() if not layer.name.endswith("shortcut")]
 
 
-def centres_by(layers, size):
+def centers_by(layers, size):
     """The pixel that each cell is centred on: its middle tap's, layer by layer."""
     centres = np.arange(size)
     for layer in layers:
@@ -135,7 +135,7 @@ def test_plans(campaign):
 
         # strides, rates, depths, layer by layer
         convolutions = [conv for unit in plan.units for conv in (unit.shortcut, *unit.convolutions) if conv]
-        ran = {layer.scope: as_walked(layer) for layer in (*plan.root, *convolutions)}
+        ran = {layer.scope: convert_layer(layer) for layer in (*plan.root, *convolutions)}
         assert ran == rows.layers, message
         counts["layers"] += len(ran)
         counts["dilated_layers"] += sum(layer.rate > 1 for layer in ran.values())
@@ -154,7 +154,7 @@ def test_plans(campaign):
         path = on_the_path(rows.layers)
         assert plan.feature_size(size) == tuple(map(len, dense)), message
         for side, grid in zip(size, plan.grids(size), strict=True):
-            assert np.array_equal(grid.centres, centres_by(path, side)), message
+            assert np.array_equal(grid.centers, centers_by(path, side)), message
         nominal_path = on_the_path(nominal_layers(network))
         for side, aligned in zip(size, plan.aligned_size(size), strict=True):
             assert corners(nominal_path, aligned), message
@@ -185,7 +185,7 @@ def assert_costs(plan, network, lines, size, message):
     if classes := network.num_classes:  # of the map's mean
         weights = network.blocks[-1][1][-1]["depth"] * classes
         macs, memory, parameters = macs + weights, memory + 4 * classes, parameters + weights + classes
-    analysis = plan.analyse(size)
+    analysis = plan.analyze(size)
     assert analysis.macs == plan.macs(size) == macs, message
     assert analysis.activation_bytes == memory, message
     assert analysis.parameters == plan.parameter_count == parameters, message
@@ -201,7 +201,7 @@ def nominal_layers(network):
 
 def corners(layers, size):
     """Whether the first and the last cell sit on the first and the last pixel."""
-    centres = centres_by(layers, size)
+    centres = centers_by(layers, size)
     return centres[0] == 0 and centres[-1] == size - 1
 
 
@@ -213,11 +213,11 @@ def test_sizes_of_the_named_networks(campaign):
     for number, random in campaign.cases(short=150):
         size = number % SIZES + 1, int(random.integers(1, SIZES + 1))
         for plan in plans:
-            root = [as_walked(layer) for layer in plan.root]
+            root = [convert_layer(layer) for layer in plan.root]
             behind = plan.output_stride // 4  # symmetric padding keeps every stride-th cell, whatever the kernel
-            expected = [tuple(centres_by(root, side)[::behind].tolist()) for side in size]
+            expected = [tuple(centers_by(root, side)[::behind].tolist()) for side in size]
             assert plan.feature_size(size) == tuple(map(len, expected)), (plan.name, size)
-            assert [grid.centres for grid in plan.grids(size)] == expected, (plan.name, size)
+            assert [grid.centers for grid in plan.grids(size)] == expected, (plan.name, size)
             if size[0] % 32 == 1:
                 assert expected[0] == tuple(range(0, size[0], plan.output_stride))
                 aligned += 1

@@ -29,7 +29,7 @@ from scipy import ndimage
 
 from segmentation import ConfusionMatrix, metrics
 from segmentation.data.label_space import LabelClass, LabelSpace
-from segmentation.evaluation.results import ImageCounts, summarise
+from segmentation.evaluation.results import ImageCounts, summarize
 from segmentation.metrics import boundaries, presets
 from segmentation.metrics.calibration import BINS, ONE, calibration_counts, expected_calibration_error
 from segmentation.metrics.intervals import class_sums
@@ -102,7 +102,7 @@ def as_users_have_them(random, values):
     return values
 
 
-def counted(case):
+def count_images(case):
     """Each image's matrix, which together are the whole's."""
     whole = ConfusionMatrix(case.num_classes, case.ignore_label)
     matrices = [whole.update(*pair) for pair in case.images]
@@ -110,7 +110,7 @@ def counted(case):
     return matrices
 
 
-def scored_pixels(case):
+def select_scored_pixels(case):
     """(labels, predictions) of all images' pixels that count."""
     labels, predictions = (np.concatenate([pair[part].ravel() for pair in case.plain]) for part in (0, 1))
     return labels[labels != VOID], predictions[labels != VOID]
@@ -132,7 +132,7 @@ class Tally(Counter):
             perfect=bool(total.any() and total.sum() == total.trace()),
         )
 
-    def checked(self):
+    def check(self):
         for name, count in self.items():
             assert count >= self["sets"] // 100, f"{name}: {count} of {self['sets']} sets"
         return {name: count for name, count in self.items() if name != "sets"}
@@ -151,7 +151,7 @@ def assert_close(own, theirs, tolerance, message):
 
 def pairs_of(case):
     """How often each (label, prediction) is there: plain Python."""
-    return pairs_in(*scored_pixels(case))
+    return pairs_in(*select_scored_pixels(case))
 
 
 def pairs_in(labels, predictions):
@@ -310,7 +310,7 @@ def sklearn_over(averaged):
     from sklearn.metrics import jaccard_score
 
     def evaluate(case):
-        labels, predictions = scored_pixels(case)
+        labels, predictions = select_scored_pixels(case)
         listed = averaged(case, labels)
         if not len(listed):
             return math.nan
@@ -392,11 +392,11 @@ def test_preset(name, campaign):
         case = random_set(random, num_classes=19 if name == "cityscapes" else None)
         if name == "deeplab":
             case = on_a_canvas(random, case)
-        matrices = counted(case)
+        matrices = count_images(case)
         tally.add(case, matrices)
         own = presets.mean_iou_under(matrices, switches)
         worst = max(worst, assert_close(own, evaluator(case), tolerance, f"case {number}, {case.num_classes} classes"))
-    campaign.report(**tally.checked(), worst_difference=worst)
+    campaign.report(**tally.check(), worst_difference=worst)
 
 
 def test_the_definition_under_every_switch(campaign):
@@ -405,13 +405,13 @@ def test_the_definition_under_every_switch(campaign):
     tally, worst = Tally(), 0.0
     for number, random in campaign.cases(short=120):
         case = random_set(random)
-        matrices = counted(case)
+        matrices = count_images(case)
         tally.add(case, matrices)
         images = [pairs_in(labels[labels != VOID], predictions[labels != VOID]) for labels, predictions in case.plain]
         for switches in every:
             own, exact = presets.mean_iou_under(matrices, switches), exactly(images, case.num_classes, switches)
             worst = max(worst, assert_close(own, exact, 1e-15, f"case {number}, {case.num_classes} classes, {switches}"))
-    campaign.report(**tally.checked(), switches=len(every), worst_difference=worst)
+    campaign.report(**tally.check(), switches=len(every), worst_difference=worst)
 
 
 @pytest.mark.filterwarnings(FEW_PIXELS)
@@ -424,7 +424,7 @@ def test_the_result_file(campaign):
         case = random_set(random, sides=(1, 16), large=0)
         result, matrices = result_of(case)
         tally.add(case, matrices)
-        labels, predictions = scored_pixels(case)
+        labels, predictions = select_scored_pixels(case)
         pairs, classes = pairs_of(case), np.arange(case.num_classes)
         truth = np.unique(labels)
         iou = fractions(pairs, case.num_classes)
@@ -455,7 +455,7 @@ def test_the_result_file(campaign):
         assert result["averaged_classes"] == len(iou)
         assert result["counts"]["scored"] == labels.size
         compared += len(expected) + 4 * case.num_classes
-    campaign.report(**tally.checked(), figures_compared=compared, worst_difference=worst)
+    campaign.report(**tally.check(), figures_compared=compared, worst_difference=worst)
 
 
 def result_of(case):
@@ -469,7 +469,7 @@ def result_of(case):
         line |= {"ignored": labels.size - scored, "image_sha256": "0" * 64, "label_sha256": "0" * 64} | counts.as_json()
         lines.append(json.loads(json.dumps(line)))
     space = LabelSpace(tuple(LabelClass(f"class {number}", (0, 0, 0)) for number in range(case.num_classes)))
-    return summarise(lambda: lines, space, presets.Switches(), {"system": {}}), matrices
+    return summarize(lambda: lines, space, presets.Switches(), {"system": {}}), matrices
 
 
 def test_torchmetrics_jaccard_index(campaign):
@@ -479,9 +479,9 @@ def test_torchmetrics_jaccard_index(campaign):
     tally, worst = Tally(), 0.0
     for number, random in campaign.cases(short=120):
         case = random_set(random, num_classes=int(random.choice(CLASSES[1:])))
-        matrices = counted(case)
+        matrices = count_images(case)
         tally.add(case, matrices)
-        labels, predictions = (torch.from_numpy(values) for values in scored_pixels(case))
+        labels, predictions = (torch.from_numpy(values) for values in select_scored_pixels(case))
         if not len(labels):
             continue
         total = np.sum(matrices, axis=0)
@@ -489,7 +489,7 @@ def test_torchmetrics_jaccard_index(campaign):
             arguments = {"average": average, "validate_args": False}
             theirs = float(functional.multiclass_jaccard_index(predictions, labels, case.num_classes, **arguments))
             worst = max(worst, assert_close(own, theirs, 2e-6, f"case {number}, {average}"))
-    campaign.report(**tally.checked(), worst_difference=worst)
+    campaign.report(**tally.check(), worst_difference=worst)
 
 
 # -- totals ------------------------------------------------------------------------------------------------------------

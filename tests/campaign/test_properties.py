@@ -25,14 +25,14 @@ import dense_resnet as dr
 from dense_resnet.extraction.extract import Extraction
 from dense_resnet.extraction.settings import Settings
 from dense_resnet.image_io import discovery
-from dense_resnet.inference.runner import CELLS, FEATURES
+from dense_resnet.inference.runner import COARSE_LOGITS, FEATURES
 from dense_resnet.verification import laws
 from segmentation import ConfusionMatrix
 from segmentation.data.label_space import LabelSpace
 from segmentation.data.layouts import open_dataset
 from segmentation.evaluation.evaluate import Evaluation
 from segmentation.evaluation.results import ImageCounts
-from segmentation.evaluation.systems import ModelSystem
+from segmentation.evaluation.systems import ModelPredictions
 from segmentation.metrics.presets import PRESETS, mean_iou_under
 from segmentation.prediction.options import Inference
 from segmentation.saving.model_directory import load_model, save_model
@@ -55,7 +55,7 @@ def hold(campaign, law, *strategies, short):
 
 
 @st.composite
-def scored_images(draw, most=5):
+def draw_images(draw, most=5):
     """(number of classes, images: (label with some ignored, prediction) of one type); every class may be absent."""
     classes = draw(st.integers(1, 7))
     dtype = draw(st.sampled_from([np.uint8, np.uint16, np.int32, np.int64]))
@@ -122,7 +122,7 @@ def test_counts_depend_on_no_order_batch_or_shard(campaign):
             assert all(np.array_equal(getattr(read, name), getattr(counts, name)) for name in ("matrix", "boundary", "trimap"))
         parts.append(min(shards, len(drawn)))
 
-    hold(campaign, law, scored_images(), st.randoms(use_true_random=False), st.integers(1, 4), st.integers(0, 8), short=100)
+    hold(campaign, law, draw_images(), st.randoms(use_true_random=False), st.integers(1, 4), st.integers(0, 8), short=100)
     assert max(parts) > 1
     campaign.report(examples=len(parts), of_several_shards=sum(part > 1 for part in parts))
 
@@ -146,7 +146,7 @@ def test_renamed_classes_permute_the_counts_and_keep_the_means(campaign):
         assert_same_means(means_of(matrices_of(classes, drawn)), means_of(matrices_of(classes, renamed)))
         moved.append(new != sorted(new))
 
-    hold(campaign, law, scored_images(most=3), st.randoms(use_true_random=False), short=100)
+    hold(campaign, law, draw_images(most=3), st.randoms(use_true_random=False), short=100)
     assert sum(moved) > len(moved) / 4
     campaign.report(examples=len(moved), that_move_classes=sum(moved))
 
@@ -170,7 +170,7 @@ def test_a_perfect_prediction_is_1_under_every_preset(campaign):
                 assert mean == 1, name
         full.append(present == classes)
 
-    hold(campaign, law, scored_images(), short=100)
+    hold(campaign, law, draw_images(), short=100)
     assert sum(full) > len(full) / 10
     campaign.report(examples=len(full), with_every_class=sum(full))
 
@@ -198,7 +198,7 @@ def test_ignored_pixels_change_nothing(campaign):
             assert np.array_equal(more, before["matrix"])
         changed.append(count)
 
-    hold(campaign, law, scored_images(most=3), st.integers(0, 999), st.integers(0, 3), st.integers(0, 3), short=100)
+    hold(campaign, law, draw_images(most=3), st.integers(0, 999), st.integers(0, 3), st.integers(0, 3), short=100)
     assert np.count_nonzero(changed) > len(changed) / 10
     campaign.report(examples=len(changed), with_another_prediction_there=np.count_nonzero(changed))
 
@@ -207,15 +207,15 @@ def test_ignored_pixels_change_nothing(campaign):
 
 
 @functools.cache
-def mirrored_pair(placement, output_stride):
+def make_mirrored_pair(placement, output_stride):
     """(a network, the one with every kernel mirrored)."""
     plan = small_plan(placement, output_stride)
     weights = weights_of(plan)
     turned = {name: value[::-1, ::-1] if value.ndim == 4 else value for name, value in weights.items()}
-    return laws.loaded(plan, weights), laws.loaded(plan, turned)
+    return laws.backbone_with(plan, weights), laws.backbone_with(plan, turned)
 
 
-def difference_of_mirrored(backbone, turned, images):
+def mirror_error(backbone, turned, images):
     """How far the mirrored images' features are from the mirrored features, in standard deviations of these."""
     features, mirrored = backbone(images).numpy(), turned(images[:, ::-1, ::-1].copy()).numpy()
     assert features.std() >= laws.LEAST_SPREAD
@@ -228,12 +228,12 @@ def test_the_mirror_law(campaign):
     worst, least, used = 0.0, np.inf, set()
     for number, random in campaign.cases(short=4):
         kind = kinds[number * 7 % len(kinds)]
-        backbone, turned = mirrored_pair(*kind)
+        backbone, turned = make_mirrored_pair(*kind)
         step = backbone.plan.nominal_stride
         size = tuple(int(side) * step + 1 for side in random.integers(1, 7, 2))
         noise = random.standard_normal((1, *size, backbone.plan.in_channels)).astype(np.float32)
         other = random.standard_normal((1, 4 * step, size[1], backbone.plan.in_channels)).astype(np.float32)
-        agreeing, differing = (difference_of_mirrored(backbone, turned, images) for images in (noise, other))
+        agreeing, differing = (mirror_error(backbone, turned, images) for images in (noise, other))
         assert agreeing <= laws.TOLERANCE, f"case {number}: {kind}"
         assert differing >= laws.BREAKS, f"case {number}: {kind}"
         worst, least = max(worst, agreeing), min(least, differing)
@@ -245,9 +245,9 @@ SHORT_SIGHTED = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 1)])], outp
 
 
 @functools.cache
-def short_sighted(precision):
+def short_sighted_runner(precision):
     """A network whose cells see 35 pixels."""
-    return laws.loaded(SHORT_SIGHTED, weights_of(SHORT_SIGHTED)).runner(precision)
+    return laws.backbone_with(SHORT_SIGHTED, weights_of(SHORT_SIGHTED)).runner(precision)
 
 
 @functools.cache
@@ -274,9 +274,9 @@ def test_no_answer_depends_on_its_canvas_or_its_company(campaign):
     noise, exact, compared = 0.0, 0, 0
     for number, random in campaign.cases(short=30):
         runner, name = [
-            (short_sighted("float32"), FEATURES),
-            (short_sighted("exact"), FEATURES),
-            (segmenter, CELLS),
+            (short_sighted_runner("float32"), FEATURES),
+            (short_sighted_runner("exact"), FEATURES),
+            (segmenter, COARSE_LOGITS),
         ][number % 3]
         side = 65
         pictures = [image_of(*random.integers(1, side + 1, 2), seed=int(random.integers(10**6))) for _ in range(3)]
@@ -304,7 +304,7 @@ def test_cells_see_as_far_as_the_plan_says(campaign):
     radius, stride = (SHORT_SIGHTED.receptive_field - 1) // 2, SHORT_SIGHTED.output_stride
     worst, least, kept, left, farthest = 0.0, np.inf, 0, 0, 0
     for number, random in campaign.cases(short=30):
-        runner = short_sighted(("float32", "exact")[number % 2])
+        runner = short_sighted_runner(("float32", "exact")[number % 2])
         side, more = 97, 97 + 8 * int(random.integers(1, 8))
         picture = image_of(*random.integers(80, 98, 2), seed=number)
         small = runner(*on_canvases([picture], side, random))[FEATURES][0]
@@ -356,7 +356,7 @@ def write_images(root, random):
 @functools.cache
 def features_runner(precision):
     """Of the tiny network."""
-    return laws.loaded(STRIDE_8_PLAN, weights_of(STRIDE_8_PLAN)).runner(precision)
+    return laws.backbone_with(STRIDE_8_PLAN, weights_of(STRIDE_8_PLAN)).runner(precision)
 
 
 def features_in(folder):
@@ -377,24 +377,24 @@ def test_extraction_in_any_order_batch_and_shards(campaign, tmp_path):
         found = discovery.find_images([str(root / "images")])
         runner = features_runner(("float32", "exact")[number % 2])
 
-        def extracted(name, own, batch=1, threads=1, shard=(0, 1), root=root, runner=runner):
+        def extract(name, own, batch=1, threads=1, shard=(0, 1), root=root, runner=runner):
             settings_ = Settings(size=CANVAS, batch=batch)
             Extraction(runner, root / name, settings_, shard=shard, threads=threads).run(own)
             return features_in(root / name)
 
-        whole = extracted("whole", found)
+        whole = extract("whole", found)
         assert len(whole) == len(found)
         shuffled = [found[one] for one in random.permutation(len(found))]
         threads, count, batch = (int(random.integers(2, 5)) for _ in range(3))
-        assert extracted("shuffled", shuffled, threads=threads) == whole, f"case {number}: {threads} threads"
+        assert extract("shuffled", shuffled, threads=threads) == whole, f"case {number}: {threads} threads"
         for index in random.permutation(count).tolist():
-            sharded = extracted("sharded", found, shard=(index, count))
+            sharded = extract("sharded", found, shard=(index, count))
         assert sharded == whole, f"case {number}: {count} shards"
-        assert extracted("sharded", found) == whole, f"case {number}: {count} shards, joined"
+        assert extract("sharded", found) == whole, f"case {number}: {count} shards, joined"
         assert (root / "sharded" / "manifest.jsonl").read_bytes() == (root / "whole" / "manifest.jsonl").read_bytes()
 
-        batched = extracted("batched", found, batch)
-        assert extracted("threads", found, batch, threads) == batched, f"case {number}: batches of {batch}"
+        batched = extract("batched", found, batch)
+        assert extract("threads", found, batch, threads) == batched, f"case {number}: batches of {batch}"
         for path in whole:
             one, other = (dr.read_features(root / name / path).map() for name in ("whole", "batched"))
             error = laws.relative_error(other, one)
@@ -417,7 +417,7 @@ def test_evaluation_in_any_order_batch_shards_and_company(campaign, tmp_path):
     own_model, runner = model()
     save_model(tmp_path / "model", own_model, SPACE)
     saved = load_model(tmp_path / "model")
-    systems = {batch: ModelSystem(saved, runner, Inference(size=CANVAS), batch) for batch in (1, 2, 3)}
+    systems = {batch: ModelPredictions(saved, runner, Inference(size=CANVAS), batch) for batch in (1, 2, 3)}
     results = pixels = moved = lines = 0
     for number, random in campaign.cases(short=5):
         root = tmp_path / str(number)

@@ -25,7 +25,7 @@ BLOCKS = [("block1", [(8, 4, 1), (8, 4, 2)]), ("block2", [(12, 4, 1), (12, 4, 2)
 def backbone():
     """A tiny v2 network of nominal stride 16 at stride 8, with weights that are not trivial."""
     plan = dr.plan(BLOCKS, output_stride=8, scope="tiny")
-    return laws.loaded(plan, weights_of(plan))
+    return laws.backbone_with(plan, weights_of(plan))
 
 
 def test_shapes_follow_the_plan(backbone):
@@ -143,7 +143,7 @@ def test_saved_model(backbone, tmp_path):
 @pytest.mark.parametrize("kind", ["bottleneck_v2", "bottleneck_v1"])
 def test_the_pyramid_holds_the_last_activation_before_subsampling(kind):
     plan = dr.plan(BLOCKS, output_stride=8, kind=kind)
-    backbone = laws.loaded(plan, weights_of(plan))
+    backbone = laws.backbone_with(plan, weights_of(plan))
     images = images_of(65)
     pyramid = backbone.features(images)
     assert {stride: tuple(values.shape) for stride, values in pyramid.items()} == {4: (1, 17, 17, 8), 8: (1, 9, 9, 16)}
@@ -154,7 +154,7 @@ def test_the_pyramid_holds_the_last_activation_before_subsampling(kind):
     for leaf, value in {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1 - 1e-5}.items():
         if f"resnet/postnorm/{leaf}" in weights:
             weights[f"resnet/postnorm/{leaf}"][:] = value
-    alone = laws.loaded(first, weights)(images)
+    alone = laws.backbone_with(first, weights)(images)
     assert laws.relative_error(tf.nn.relu(pyramid[4]), alone) <= 1e-5
     assert (float(tf.reduce_min(pyramid[4])) < 0) == (kind == "bottleneck_v2")  # there the raw sum
 
@@ -170,7 +170,7 @@ def test_the_real_pyramid():
 
 def test_logits():
     plan = dr.plan(BLOCKS, num_classes=7, scope="tiny")
-    backbone = laws.loaded(plan, weights_of(plan))
+    backbone = laws.backbone_with(plan, weights_of(plan))
     images = images_of(65, batch=2)
     pooled = tf.reduce_mean(backbone(images), [1, 2])
     weights = backbone.weights
@@ -255,7 +255,7 @@ def test_a_users_arg_scopes_stay_outside(backbone):
 
     images = tf.constant(images_of(33))
     expected = backbone(images)
-    other = laws.loaded(backbone.plan, backbone.weights)
+    other = laws.backbone_with(backbone.plan, backbone.weights)
     with slim.arg_scope([slim.batch_norm, slim.conv2d], activation_fn=tf.nn.tanh, reuse=True):
         assert laws.relative_error(other(images), expected) <= 1e-5
 
@@ -271,8 +271,8 @@ def test_the_graph_for_tensorboard(tmp_path):
 def test_first_calls_from_several_threads():
     """slim's arg scopes are one stack for the whole process: networks that are traced at once would take each other's."""
     plans = [small_plan(placement, 8) for placement in ("v2, last unit", "v1, last unit")] * 2
-    expected = [laws.loaded(plan, weights_of(plan))(images_of(33)).numpy() for plan in plans[:2]]
-    own = [laws.loaded(plan, weights_of(plan)) for plan in plans[:2]]
+    expected = [laws.backbone_with(plan, weights_of(plan))(images_of(33)).numpy() for plan in plans[:2]]
+    own = [laws.backbone_with(plan, weights_of(plan)) for plan in plans[:2]]
     together = threading.Barrier(len(plans))
 
     def call(number):
@@ -288,7 +288,7 @@ def test_first_calls_from_several_threads():
 def test_a_load_where_nothing_would_be_assigned_is_an_error(off, tmp_path):
     """A graph's assignments are ops that nobody runs."""
     plan = dr.plan(BLOCKS, scope="tiny")
-    laws.loaded(plan, weights_of(plan)).save(tmp_path / "a.safetensors")
+    laws.backbone_with(plan, weights_of(plan)).save(tmp_path / "a.safetensors")
     made = dr.Backbone(plan)
     with off():
         eager = tf.executing_eagerly()

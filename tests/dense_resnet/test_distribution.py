@@ -22,10 +22,10 @@ def test_two_replicas(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     values = np.load(tmp_path / "replicas.npz")
     weights, images = weights_of(TWO_BLOCKS_PLAN), images_of(33, batch=4)
-    assert laws.relative_error(values["features"], laws.loaded(TWO_BLOCKS_PLAN, weights)(images)) <= 1e-5
+    assert laws.relative_error(values["features"], laws.backbone_with(TWO_BLOCKS_PLAN, weights)(images)) <= 1e-5
     singles = []
     for half in (images[:2], images[2:]):
-        single = laws.loaded(TWO_BLOCKS_PLAN, weights)
+        single = laws.backbone_with(TWO_BLOCKS_PLAN, weights)
         single(half, training=True)
         singles.append(single.weights)
     for name, _, trainable in TWO_BLOCKS_PLAN.variables:

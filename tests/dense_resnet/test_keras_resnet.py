@@ -51,7 +51,7 @@ def assert_same_features(plan, size):
     weights = weights_of(plan)
     images = images_of(size, plan.in_channels)
     model = keras_resnet.build(plan, input_shape=(None, None, plan.in_channels), weights=weights)
-    values, reference = model(images).numpy(), laws.loaded(plan, weights)(images).numpy()
+    values, reference = model(images).numpy(), laws.backbone_with(plan, weights)(images).numpy()
     assert reference.std() > 1e-2
     assert values.shape == (1, *plan.feature_size(size), plan.depth)
     assert laws.relative_error(values, reference) <= TOLERANCE
@@ -160,7 +160,7 @@ def test_the_pyramid_is_the_backbones(placement, output_stride):
     weights = weights_of(plan)
     images = images_of(ODD_AND_EVEN)
     pyramid = keras_resnet.build(plan, pyramid=True, weights=weights)(images)
-    reference = laws.loaded(plan, weights).features(images)
+    reference = laws.backbone_with(plan, weights).features(images)
     assert list(pyramid) == [f"stride_{stride}" for stride in reference]
     for stride, values in reference.items():
         assert laws.relative_error(pyramid[f"stride_{stride}"], values) <= TOLERANCE, stride
@@ -171,7 +171,7 @@ def test_the_classifier_is_the_backbones(kind):
     plan = tiny_plan(None, kind, num_classes=7)
     images = images_of(ODD_AND_EVEN, batch=2)
     model = tiny_model(plan)
-    logits = laws.loaded(plan, weights_of(plan)).logits(images)
+    logits = laws.backbone_with(plan, weights_of(plan)).logits(images)
     assert model.output_shape == (None, 7)
     assert laws.relative_error(model(images), logits) <= TOLERANCE
 
@@ -294,7 +294,7 @@ def test_it_trains_with_fit():
 def test_weights_go_from_file_to_model_to_backbone_unchanged(name, tmp_path):
     plan = tiny_plan(num_classes=3)
     weights = weights_of(plan)
-    laws.loaded(plan, weights).save(tmp_path / name)
+    laws.backbone_with(plan, weights).save(tmp_path / name)
     model = keras_resnet.build(plan)
     report = keras_resnet.load(model, tmp_path / name)
     assert report.complete

@@ -167,7 +167,7 @@ def test_non_strided_activations_change_nothing_but_the_end_points(family, graph
 def test_a_hundred_eager_calls_leave_no_tensor_behind():
     images = tf.constant(images_of(17))
 
-    def living():
+    def count_tensors():
         gc.collect()
         collections = v1.get_default_graph().collections
         return sum(issubclass(type(item), tf.Tensor) for item in gc.get_objects()), {
@@ -179,11 +179,11 @@ def test_a_hundred_eager_calls_leave_no_tensor_behind():
             return tiny(images, is_training=False)[0]
 
     call()
-    before, _ = living()
+    before, _ = count_tensors()
     assert before > 0
     for _ in range(100):
         call()
-    after, collected = living()
+    after, collected = count_tensors()
     assert after <= before
     assert sum(collected.values()) == 0
 

@@ -64,7 +64,7 @@ def own_dataset(folder, splits=("train", "val"), names=("a", "b", "more/a")):
     return folder
 
 
-def encoded(pixels, kind="PNG", **options):
+def encode(pixels, kind="PNG", **options):
     """The bytes of an image file."""
     stream = io.BytesIO()
     (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, kind, **options)
@@ -102,7 +102,7 @@ def lines_of(folder):
     return [{key: value for key, value in line.items() if key != journal.CHECKSUM} for line in logged]
 
 
-def turned(orientation):
+def make_exif(orientation):
     """EXIF that says so."""
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -46,7 +46,7 @@ def images_of(size, channels=3, batch=1):
     return np.random.default_rng(0).standard_normal((batch, height, width, channels)).astype(np.float32)
 
 
-def dilated_where_the_stride_was(steps):
+def dilate_strided_units(steps):
     """The field's well-known mistake: the unit whose stride was suppressed takes the new rate itself."""
     return tuple(step._replace(input_rate=step.input_rate * step.suppressed) for step in steps)
 
@@ -56,7 +56,7 @@ def one_wrong_rate(steps):
     return (*steps[:-1], steps[-1]._replace(input_rate=1))
 
 
-MISTAKES = (dilated_where_the_stride_was, one_wrong_rate)  # for a schedule
+MISTAKES = (dilate_strided_units, one_wrong_rate)  # for a schedule
 
 
 def small_plan(placement, output_stride, root_block=True, multi_grid=None):
@@ -81,7 +81,7 @@ def small_plan(placement, output_stride, root_block=True, multi_grid=None):
 def small_model(head, output_stride=16, num_classes=5, **arguments):
     """A head on a tiny backbone, with weights that are not trivial."""
     plan = dr.plan(BLOCKS, output_stride=output_stride, scope="tiny", kind="bottleneck_v1")
-    model = SegmentationModel(laws.loaded(plan, weights_of(plan)), num_classes, head, **arguments)
+    model = SegmentationModel(laws.backbone_with(plan, weights_of(plan)), num_classes, head, **arguments)
     for name, variable in model._by_name.items():
         variable.assign(det_weight(name, variable.shape))
     return model
@@ -99,7 +99,7 @@ def hard_weights(plan):
 def tiny_model(head="fcn", num_classes=5, output_stride=8):
     """A head on a tiny network, with weights that are not trivial."""
     plan = dr.plan(THREE_BLOCKS, output_stride=output_stride, scope="tiny", kind="bottleneck_v1")
-    model = SegmentationModel(laws.loaded(plan, weights_of(plan)), num_classes, head)
+    model = SegmentationModel(laws.backbone_with(plan, weights_of(plan)), num_classes, head)
     for name, variable in model._by_name.items():
         variable.assign(det_weight(name, variable.shape))
     weights, biases = (model._by_name[f"logits/semantic/{name}"] for name in ("weights", "biases"))

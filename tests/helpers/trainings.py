@@ -18,7 +18,7 @@ def make(data, out, *, split="train", validation=None, head="fcn", strategy=None
     """A training of a tiny model."""
     recipe = {"steps": 3, "batch": 4, "learning_rate": 0.1, "augmentation": Augmentation((33, 33), (0.8, 1.25)), **recipe}
     with (strategy or tf.distribute.get_strategy()).scope():
-        plan = variants.from_description(TRAINING_PLAN, 8)
+        plan = variants.plan_from_config(TRAINING_PLAN, 8)
         model = SegmentationModel(Backbone(plan, seed=seed, batch_norm_decay=0.8), 3, head, seed=seed, batch_norm_decay=0.8)
     dataset = open_dataset(data, split)
     scored = open_dataset(data, validation) if validation else None

@@ -13,7 +13,7 @@ from helpers.networks import small_model
 import dense_resnet as dr
 from dense_resnet.checkpoints.containers import safetensors
 from dense_resnet.errors import InputError
-from dense_resnet.inference.canvas_ops import covered
+from dense_resnet.inference.canvas_ops import coverage_mask
 from dense_resnet.inference.compiled import keeps_kernels_apart
 from segmentation import ConfusionMatrix, SegmentationModel, load_backbone, load_model, metrics, save_model
 from segmentation.data.label_space import LabelClass, LabelSpace
@@ -151,7 +151,7 @@ def test_an_image_in_company_is_the_image_alone(head, precision):
 @pytest.mark.parametrize("stride", [4, 16])
 def test_covered_cells_are_those_that_pixels_are_interpolated_from(boxes, stride):
     rows, columns = 64 // stride + 1, 48 // stride + 1
-    found = covered(tf.constant(boxes), tf.constant([rows, columns]), stride).numpy()[..., 0]
+    found = coverage_mask(tf.constant(boxes), tf.constant([rows, columns]), stride).numpy()[..., 0]
     for mask, (top, left, bottom, right) in zip(found, boxes, strict=True):
         expected = np.zeros((rows, columns), bool)
         for y in range(top, bottom):
@@ -243,16 +243,16 @@ def test_a_small_image_is_mentioned_where_the_canvas_counts(canvas, head, warned
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         predictor(np.zeros((90, 97, 3), np.uint8))
-        assert not mentioned(caught)
+        assert not canvas_warnings(caught)
         predictor.many([np.zeros((40, 40, 3), np.uint8)] * 2)
         predictor(np.zeros((40, 40, 3), np.uint8))
-    assert len(mentioned(caught)) == warned
-    for message in mentioned(caught):
+    assert len(canvas_warnings(caught)) == warned
+    for message in canvas_warnings(caught):
         assert "40x40 pixels fills 17% of its canvas of 97x97" in message
         assert "such as 65" in message
 
 
-def mentioned(caught):
+def canvas_warnings(caught):
     return [str(one.message) for one in caught if "of its canvas" in str(one.message)]
 
 

@@ -26,7 +26,7 @@ from dense_resnet.verification import laws
 from tools import benchmark as verb
 from tools import cli
 from tools.benchmarking import chart, competitors, contest, roofline
-from tools.benchmarking.competitors import COMPETITORS, FLOAT32, OWN, Case, Competitor
+from tools.benchmarking.competitors import COMPETITORS, FLOAT32, OWN, Competitor, Workload
 from tools.benchmarking.segmentation import keras_network, training_timings
 from tools.benchmarking.worker_process import Process
 
@@ -200,9 +200,9 @@ def test_runtimes_of_onnx_compute_the_same(classes, tmp_path):
     pytest.importorskip("tf2onnx")
     blocks = [("block1", [(16, 4, 2)]), ("block2", [(32, 8, 2), (32, 8, 1)])]
     plan = dr.plan(blocks, output_stride=8, num_classes=classes)
-    case = Case(plan, 50, 2, tmp_path)
+    case = Workload(plan, 50, 2, tmp_path)
     competitors.write_onnx(case, tmp_path / "network.onnx")
-    backbone = laws.loaded(plan, case.weights())
+    backbone = laws.backbone_with(plan, case.weights())
     reference = (backbone.logits if classes else backbone)(case.images()).numpy()
     assert reference.std() > 1e-2
     for one in COMPETITORS:
@@ -214,13 +214,13 @@ def test_runtimes_of_onnx_compute_the_same(classes, tmp_path):
 @pytest.mark.parametrize(("name", "classes"), [("resnet_v1_5_18", None), ("resnet_v1_5_18", 7), ("resnet_v2_50", None)])
 def test_timm_computes_the_same_where_its_units_are_ours(name, classes, timm_resnet, tmp_path):
     plan = dr.plan(name, output_stride=16, num_classes=classes)
-    case = Case(plan, 65, 1, tmp_path)
+    case = Workload(plan, 65, 1, tmp_path)
     weights = case.weights()
     timm = next(one for one in COMPETITORS if one.name == "timm")
     values = timm.as_array(timm.make(case, weights, FLOAT32)())
     assert timm.has_our_weights(plan) == (name != "resnet_v2_50")
     if timm.has_our_weights(plan):
-        backbone = laws.loaded(plan, weights)
+        backbone = laws.backbone_with(plan, weights)
         reference = (backbone.logits if classes else backbone)(case.images())
         assert laws.relative_error(values, reference) <= 1e-4
     else:
@@ -229,7 +229,7 @@ def test_timm_computes_the_same_where_its_units_are_ours(name, classes, timm_res
 
 def test_slim_computes_the_same(tmp_path):
     plan = dr.plan("resnet_v1_50", output_stride=16, num_classes=7)
-    case = Case(plan, 33, 1, tmp_path)
+    case = Workload(plan, 33, 1, tmp_path)
     weights = case.weights()
     values = competitors.slim(case, weights, FLOAT32)()
     assert laws.relative_error(values, competitors.own(case, weights, FLOAT32)()) <= 1e-4
@@ -277,10 +277,10 @@ def test_a_defect_of_a_competitor_keeps_its_traceback(fakes, monkeypatch):
 @pytest.mark.parametrize("error", [2e-3, np.nan, np.inf])
 def test_errors_that_are_too_large(error):
     lowered = dataclasses.replace(COMPETITORS[0], precision="bfloat16")
-    assert contest.agreed(COMPETITORS[0], 1e-4) == 1e-4
+    assert contest.check_error(COMPETITORS[0], 1e-4) == 1e-4
     with pytest.raises(InputError, match="its time would say nothing"):
-        contest.agreed(COMPETITORS[0], error)
-    assert contest.agreed(lowered, 0.2) == 0.2
+        contest.check_error(COMPETITORS[0], error)
+    assert contest.check_error(lowered, 0.2) == 0.2
 
 
 # --------------------------------------------------------------------------------------------------------------------

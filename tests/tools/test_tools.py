@@ -21,7 +21,7 @@ import dense_resnet as dr
 from dense_resnet import checkpoints
 from dense_resnet.errors import InputError
 from dense_resnet.image_io import decoding
-from dense_resnet.planning.variants import from_description
+from dense_resnet.planning.variants import plan_from_config
 from tools import cli, synonyms, terminal
 
 
@@ -547,7 +547,8 @@ def test_every_name_that_others_use_leads_to_the_option_of_its_row():
     for option, names, _ in synonyms.ROWS:
         for name in names.split():
             assert any(
-                synonyms.meant(f"--{name}", options).startswith(f"Did you mean {option}?") and f"--{name}" not in options
+                synonyms.suggest_option(f"--{name}", options).startswith(f"Did you mean {option}?")
+                and f"--{name}" not in options
                 for options in own
             ), (option, name)
 
@@ -580,7 +581,7 @@ def test_describe_takes_what_other_verbs_take(capsys, tmp_path):
     code, out, _ = run(capsys, "describe", SCENES_MODEL, "--output-stride", 8)
     described = json.loads((SCENES_MODEL / "model.json").read_text())
     assert code == 0
-    plan = from_description(described["plan"], 8, described["multi_grid"], root=described.get("root"))
+    plan = plan_from_config(described["plan"], 8, described["multi_grid"], root=described.get("root"))
     assert out == plan.describe((513, 513)) + "\n"
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(described["plan"]))
@@ -744,10 +745,10 @@ def test_a_module_that_is_not_installed_names_the_python(capsys, monkeypatch):
 
 
 def test_ctrl_c_while_the_verbs_are_imported(capsys, monkeypatch):
-    def interrupted(name):
+    def interrupt(name):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.importlib, "import_module", interrupted)
+    monkeypatch.setattr(cli.importlib, "import_module", interrupt)
     code, _, err = run(capsys, "describe", "resnet_v2_50")
     assert (code, err) == (75, "interrupted\n")
 

@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 
 from .competitors import OWN, PRECISIONS
 
@@ -57,7 +57,7 @@ def draw(figures: Mapping[str, Any]) -> bytes:
         for number, (name, seconds) in enumerate(bars):
             own = name == OWN
             axes.barh(first + number, seconds, 0.7, color=OURS if own else OTHERS, zorder=2)
-            text = f" {_told(seconds)} s"
+            text = f" {_format_seconds(seconds)} s"
             if not own:
                 text += f"   {_ratio(figures, precision, name):.2f} x"
             style = {"va": "center", "color": INK, "weight": "bold" if own else "normal"}
@@ -69,7 +69,7 @@ def draw(figures: Mapping[str, Any]) -> bytes:
             axes.text(
                 seconds,
                 first - 1.6 + line,
-                f" {name} {_told(seconds)} s",
+                f" {name} {_format_seconds(seconds)} s",
                 va="center",
                 color=color,
                 size=8.5,
@@ -87,7 +87,7 @@ def draw(figures: Mapping[str, Any]) -> bytes:
         axes.spines[side].set_visible(False)
     axes.set_xlabel("seconds an image, median (less is better); x: times as long as ours", color=MUTED, size=9)
     machine = figures["machine"]
-    what = f"logits of {counted(figures['classes'], 'class')}" if figures["classes"] else "features"
+    what = f"logits of {pluralize(figures['classes'], 'class')}" if figures["classes"] else "features"
     picture.text(
         0.02,
         1 - 0.3 / height,
@@ -100,8 +100,8 @@ def draw(figures: Mapping[str, Any]) -> bytes:
     picture.text(
         0.02,
         1 - 0.53 / height,
-        f"{machine['processor']}, {counted(machine['cores'], 'core')}, {figures['date'][:10]}, "
-        f"{counted(figures['rounds'], 'round')}",
+        f"{machine['processor']}, {pluralize(machine['cores'], 'core')}, {figures['date'][:10]}, "
+        f"{pluralize(figures['rounds'], 'round')}",
         color=MUTED,
         size=9,
     )
@@ -129,5 +129,5 @@ def _limits(figures: Mapping[str, Any], precision: str) -> dict[str, float]:
     return {name: seconds / figures["batch"] for name, seconds in found.items() if seconds is not None}
 
 
-def _told(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds:#.3g}"

@@ -50,7 +50,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Case:
+class Workload:
     """What everyone has to compute."""
 
     plan: Plan  # with classes their logits are wanted, else the features
@@ -96,40 +96,40 @@ def noise_images(plan: Plan, size: int, batch: int) -> Array:
 # TensorFlow
 
 
-def own(case: Case, weights: dict[str, Array], precision: str) -> Run:
-    from dense_resnet.verification.laws import loaded
+def own(case: Workload, weights: dict[str, Array], precision: str) -> Run:
+    from dense_resnet.verification.laws import backbone_with
 
-    images, compiled = case.images(), loaded(case.plan, weights).compile(precision, output=case.output)
+    images, compiled = case.images(), backbone_with(case.plan, weights).compile(precision, output=case.output)
     return lambda: compiled(images)
 
 
-def function(case: Case, weights: dict[str, Array], precision: str) -> Run:
+def function(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     import tensorflow as tf
 
-    from dense_resnet.verification.laws import loaded
+    from dense_resnet.verification.laws import backbone_with
 
-    backbone = loaded(case.plan, weights)
-    return _called(backbone.logits if case.plan.logits else backbone, tf.constant(case.images()))
+    backbone = backbone_with(case.plan, weights)
+    return _trace_network(backbone.logits if case.plan.logits else backbone, tf.constant(case.images()))
 
 
-def keras(case: Case, weights: dict[str, Array], precision: str) -> Run:
+def keras(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     import tensorflow as tf
 
     from dense_resnet import keras_resnet
 
     shape = (case.size, case.size, case.plan.in_channels)
     model = keras_resnet.build(case.plan, input_shape=shape, weights=weights)
-    return _called(functools.partial(model, training=False), tf.constant(case.images()))
+    return _trace_network(functools.partial(model, training=False), tf.constant(case.images()))
 
 
-def _called(network: Callable[[Any], Any], images: Any) -> Run:
+def _trace_network(network: Callable[[Any], Any], images: Any) -> Run:
     import tensorflow as tf
 
     traced = tf.function(network, autograph=False).get_concrete_function(tf.TensorSpec(images.shape, tf.float32))
     return lambda: traced(images).numpy()
 
 
-def slim(case: Case, weights: dict[str, Array], precision: str) -> Run:
+def slim(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     import tensorflow as tf
 
     from dense_resnet.compat import slim as layers
@@ -181,7 +181,7 @@ def has_timms_weights(plan: Plan) -> bool:
     return plan.name.startswith("resnet_v1_5_")
 
 
-def timm(case: Case, weights: dict[str, Array], precision: str) -> Run:
+def timm(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     import timm as models
     import torch
 
@@ -227,7 +227,7 @@ def _from_channels_first(output: Any) -> Array:
 # Runtimes of ONNX
 
 
-def onnx_file(case: Case) -> Path:
+def onnx_file(case: Workload) -> Path:
     """Our folded graph, written by a process of its own where it is not there yet: neither runtime needs TensorFlow."""
     path = case.folder / "network.onnx"
     if not path.exists():
@@ -235,7 +235,7 @@ def onnx_file(case: Case) -> Path:
     return path
 
 
-def write_onnx(case: Case, path: Path) -> None:
+def write_onnx(case: Workload, path: Path) -> None:
     """Writes our folded float32 graph, with the shape of the images fixed."""
     import tensorflow as tf
     import tf2onnx
@@ -252,7 +252,7 @@ def write_onnx(case: Case, path: Path) -> None:
     )
 
 
-def openvino(case: Case, weights: dict[str, Array], precision: str) -> Run:
+def openvino(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     import openvino as runtime
 
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": {FLOAT32: "f32", BFLOAT16: "bf16"}[precision]}
@@ -261,7 +261,7 @@ def openvino(case: Case, weights: dict[str, Array], precision: str) -> Run:
     return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
 
 
-def onnxruntime(case: Case, weights: dict[str, Array], precision: str) -> Run:
+def onnxruntime(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     import onnxruntime as runtime
 
     session = runtime.InferenceSession(str(case.folder / "network.onnx"), providers=["CPUExecutionProvider"])
@@ -279,7 +279,7 @@ class Competitor:
 
     name: str
     precision: str
-    make: Callable[[Case, dict[str, Array], str], Run]
+    make: Callable[[Workload, dict[str, Array], str], Run]
     modules: tuple[str, ...]  # imported before the clock starts; their versions are told
     as_array: Callable[[Any], Array] = np.asarray  # what it computes, channels last
     onnx: bool = False  # reads our ONNX file
@@ -307,14 +307,14 @@ COMPETITORS = (
 NAMES = tuple(dict.fromkeys(competitor.name for competitor in COMPETITORS if competitor.name != OWN))
 
 
-class Contestant:
+class Worker:
     """A competitor at work, in the process that :class:`tools.benchmarking.worker_process.Process` makes for it.
 
     Raises:
         ImportError: its framework is not installed.
     """
 
-    def __init__(self, competitor: Competitor, case: Case) -> None:
+    def __init__(self, competitor: Competitor, case: Workload) -> None:
         self._as_array = competitor.as_array
         if "timm" in competitor.modules:
             _stand_in_for_torchvision()

@@ -35,9 +35,9 @@ from dense_resnet.planning.plan import Plan
 from dense_resnet.verification.laws import relative_error
 
 from . import competitors, hardware
-from .competitors import COMPETITORS, FLOAT32, OWN, PRECISIONS, Case, Competitor, Contestant, Run
+from .competitors import COMPETITORS, FLOAT32, OWN, PRECISIONS, Competitor, Run, Worker, Workload
 from .hardware import peak_memory
-from .roofline import ENVIRONMENT, FLOP, Meter, Profile
+from .roofline import ENVIRONMENT, FLOP, Profile, RooflineMeter
 from .worker_process import Process
 
 TOLERANCE = 1e-3  # that float32 features may differ by: a fast wrong answer is no answer
@@ -72,7 +72,7 @@ class Timing:
         }
 
 
-def prepared(name: str, make: Callable[[], Run], images: int) -> tuple[Timing, Run]:
+def prepare(name: str, make: Callable[[], Run], images: int) -> tuple[Timing, Run]:
     """Builds a competitor and runs it once."""
     start = time.perf_counter()
     run = make()
@@ -171,10 +171,10 @@ class Limit:
 
 
 @dataclass
-class Contest:
+class Comparison:
     """Everything that was measured of one network."""
 
-    case: Case
+    case: Workload
     entries: list[Entry] = field(default_factory=list)  # ours first
     limits: dict[str, Limit] = field(default_factory=dict)  # by precision
     skipped: dict[str, str] = field(default_factory=dict)  # who did not take part: why
@@ -229,7 +229,7 @@ def contest(
     runs: int = 20,
     burn_in: int = 3,
     progress: Progress = lambda what, done, total, note: None,
-) -> Contest:
+) -> Comparison:
     """Times our folded network at both precisions, and others in turn with it.
 
     Args:
@@ -247,15 +247,15 @@ def contest(
     check(plan, versus)
     entering = [competitor for competitor in COMPETITORS if competitor.name in (OWN, *versus)]
     with contextlib.ExitStack() as stack:
-        case = Case(plan, size, batch, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        found = Contest(case)
+        case = Workload(plan, size, batch, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        found = Comparison(case)
         total = (runs + burn_in) * len(entering) * batch
         processes = []
         reference = None
         for competitor in entering:
             progress("timing", 0, total, f"building {competitor.label}")
             try:
-                process = stack.enter_context(Process(Contestant, competitor, case))
+                process = stack.enter_context(Process(Worker, competitor, case))
             except ImportError as error:
                 found.skipped[competitor.label] = str(error)
                 continue
@@ -264,11 +264,11 @@ def contest(
             if competitor.has_our_weights(plan):
                 values = process.call("first")
                 reference = values if reference is None else reference
-                error = agreed(competitor, relative_error(values, reference))
+                error = check_error(competitor, relative_error(values, reference))
             found.entries.append(Entry(competitor, Timing(competitor.label, seconds, images=batch), versions, error))
             processes.append(process)
         progress("timing", 0, total, "building the limits")
-        meter = stack.enter_context(Process(Meter, case, environment=ENVIRONMENT))
+        meter = stack.enter_context(Process(RooflineMeter, case, environment=ENVIRONMENT))
         found.limits = {precision: Limit() for precision in PRECISIONS}
 
         total = (runs + burn_in) * len(processes) * batch
@@ -293,7 +293,7 @@ def contest(
     return found
 
 
-def agreed(competitor: Competitor, error: float) -> float:
+def check_error(competitor: Competitor, error: float) -> float:
     """The error, if it is what a competitor may have.
 
     Raises:
@@ -313,7 +313,7 @@ def surroundings(arguments: Mapping[str, Any], load_before: Sequence[float]) -> 
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "arguments": dict(arguments),
-        "machine": hardware.described(),
+        "machine": hardware.describe(),
         "load_before": list(load_before),
         "load_after": list(hardware.load()),
     }
@@ -340,7 +340,7 @@ def extraction_forward(plan: Plan, size: int, images: int, folder: Path) -> tupl
     forward, noise = backbone.compile(), competitors.noise_images(plan, size, 1)
     runner = backbone.runner()
     canvas = np.zeros((size, size, plan.in_channels), np.uint8)
-    chosen = throughput.chosen(lambda batch: runner(np.stack([canvas] * batch)), images)
+    chosen = throughput.choose(lambda batch: runner(np.stack([canvas] * batch)), images)
     count = iter(range(sys.maxsize))
 
     def bare() -> None:
@@ -357,7 +357,7 @@ def against_extraction(plan: Plan, size: int, images: int, runs: int) -> tuple[T
     """(bare forward, extraction, peak memory in bytes after each pair of runs) over `images` JPEG files a run."""
     with tempfile.TemporaryDirectory() as name:
         bare, extract = extraction_forward(plan, size, images, Path(name))
-        pair = prepared("forward", lambda: bare, images), prepared("extract", lambda: extract, images)
+        pair = prepare("forward", lambda: bare, images), prepare("extract", lambda: extract, images)
         peaks = []
         for _ in range(runs):
             alternate(pair, runs=1, burn_in=0)

@@ -16,7 +16,7 @@ def load() -> tuple[float, ...]:
     return os.getloadavg() if hasattr(os, "getloadavg") else ()
 
 
-def described() -> dict[str, Any]:
+def describe() -> dict[str, Any]:
     """The machine, as far as the system tells."""
     processor = _fields(PROCESSOR)
     return {

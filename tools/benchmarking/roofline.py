@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .competitors import PRECISIONS, Case, own
+from .competitors import PRECISIONS, Workload, own
 
 SIDE = 2048  # of the matrices
 REPEATS = 5  # products a round; the fastest is the round's
@@ -66,10 +66,10 @@ def operations(lines: Iterable[str]) -> tuple[Operation, ...]:
     return tuple(sorted(found, key=lambda operation: -operation.milliseconds))
 
 
-class Meter:
+class RooflineMeter:
     """Measures both limits, in a process of its own that has :data:`ENVIRONMENT`: its output stream becomes a file."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Workload) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the process)
         os.dup2(self._log.fileno(), 1)
         import tensorflow as tf

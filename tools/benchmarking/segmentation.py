@@ -33,7 +33,7 @@ from segmentation.data.source import Source
 from segmentation.data.synthetic import CLASSES, write_scenes
 from segmentation.data.transforms import Augmentation
 from segmentation.evaluation.evaluate import Evaluation
-from segmentation.evaluation.systems import ModelSystem
+from segmentation.evaluation.systems import ModelPredictions
 from segmentation.metrics.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
 from segmentation.prediction.options import Inference
@@ -42,7 +42,7 @@ from segmentation.training.loop import Training, TrainingRun, mixed_precision, q
 from segmentation.training.recipe import Recipe
 
 from .competitors import Run
-from .contest import Timing, alternate, prepared, ratio
+from .contest import Timing, alternate, prepare, ratio
 from .hardware import peak_memory
 
 OWN = "dense_resnet"
@@ -83,7 +83,7 @@ def confusion_timings(height: int, width: int, num_classes: int, runs: int = 20,
     competitors, missing = [], {}
     for name, make in makers.items():
         try:
-            competitors.append(prepared(name, lambda make=make: make(*maps, num_classes), images=1))
+            competitors.append(prepare(name, lambda make=make: make(*maps, num_classes), images=1))
         except ImportError as error:
             missing[name] = str(error)
     alternate(competitors, runs, burn_in)
@@ -158,7 +158,7 @@ def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[T
         dataset = open_dataset(folder / "scenes", "val")
         model = SegmentationModel(Backbone(plan, seed=0), len(CLASSES), "aspp", seed=0)
         saved = SavedModel(model, dataset.space, plan.preprocessing, {}, "", folder)
-        system = ModelSystem(saved, saved.runner(), Inference(size))
+        system = ModelPredictions(saved, saved.runner(), Inference(size))
         pictures = [preprocess(sample.read_image(), plan.preprocessing)[None] for sample in dataset.samples]
         logits = model.compile()
         count = iter(range(sys.maxsize))
@@ -170,7 +170,7 @@ def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[T
         def evaluate() -> None:
             Evaluation(system, dataset, folder / str(next(count))).run(report=False)
 
-        competitors = prepared("forward", lambda: bare, images), prepared("evaluate", lambda: evaluate, images)
+        competitors = prepare("forward", lambda: bare, images), prepare("evaluate", lambda: evaluate, images)
         peaks = []
         for _ in range(runs):
             alternate(competitors, runs=1, burn_in=0)
@@ -227,9 +227,9 @@ def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -
         return lambda: model.fit(data, verbose=0, shuffle=False)
 
     competitors = [
-        prepared("dense_resnet", lambda: own(FLOAT32), batch * steps),
-        prepared("Keras fit", plain, batch * steps),
-        prepared("dense_resnet, bfloat16", lambda: own(BFLOAT16), batch * steps),
+        prepare("dense_resnet", lambda: own(FLOAT32), batch * steps),
+        prepare("Keras fit", plain, batch * steps),
+        prepare("dense_resnet, bfloat16", lambda: own(BFLOAT16), batch * steps),
     ]
     alternate(competitors, runs, burn_in=1)
     return tuple(timing for timing, _ in competitors)

@@ -72,11 +72,11 @@ class Fields:
         self.data, self.source, self.position = data, source, 0
 
     @property
-    def left(self) -> int:
+    def bytes_left(self) -> int:
         return len(self.data) - self.position
 
     def take(self, count: int) -> bytes:
-        if count > self.left:
+        if count > self.bytes_left:
             raise InputError(f"{self.source}: cut short, or damaged.")
         self.position += count
         return self.data[self.position - count : self.position]
@@ -119,9 +119,9 @@ class File:
 
     def take(self, address: int, count: int, what: str) -> bytes:
         self.claim(address, count, what)
-        return self.claimed(address, count)
+        return self.read_claimed(address, count)
 
-    def claimed(self, address: int, count: int) -> bytes:
+    def read_claimed(self, address: int, count: int) -> bytes:
         """Bytes that somebody claimed before."""
         self._stream.seek(address)
         data = self._stream.read(count)
@@ -172,12 +172,12 @@ class File:
             head.take(3)
             body = self.fields(address + 16, max(head.number(8) - 16, 0), name)
             objects = {}
-            while body.left >= 16:
+            while body.bytes_left >= 16:
                 number, _, _, size = body.numbers(2, 2, 4, 8)
                 if number == 0:  # what is left is free
                     break
                 objects[number] = body.take(size)
-                body.take(min(-size % 8, body.left))
+                body.take(min(-size % 8, body.bytes_left))
             self._heaps[address] = objects
         if index not in self._heaps[address]:
             raise InputError(f"{self.source}: {what} points to nothing in the global heap at {address}: damaged.")
@@ -186,7 +186,7 @@ class File:
     def _superblock(self) -> int:
         """The root group's address."""
         head = self.fields(0, min(self.size, 9), "the superblock")
-        if head.left < 9 or head.take(8) != SIGNATURE:
+        if head.bytes_left < 9 or head.take(8) != SIGNATURE:
             raise InputError(f"{self.source}: this is no HDF5 file: its first bytes are not that format's.")
         version = head.number(1)
         if version > 1:
@@ -258,7 +258,7 @@ class Node:
         blocks = [(address + 16, size)]
         for block in blocks:  # grows by continuations
             fields = self.file.fields(*block, self.what)
-            while fields.left >= 8 and count:
+            while fields.bytes_left >= 8 and count:
                 count -= 1
                 kind, length, flags, _ = fields.numbers(2, 2, 1, 3)
                 message = fields.take(length)
@@ -288,7 +288,7 @@ class Node:
             raise InputError(f"{self._source}: message {kind} stands twice in its header: damaged.")
         return found[0] if found else None
 
-    def _needed(self, kind: int) -> Fields:
+    def _require_message(self, kind: int) -> Fields:
         message = self._message(kind)
         if message is None:
             raise InputError(f"{self._source}: message {kind} is missing in its header: damaged.")
@@ -328,7 +328,7 @@ class Node:
                 if info.number(8) != UNDEFINED:
                     self._refuse("a group in the newer format (links in a fractal heap)")
         if self._message(SYMBOL_TABLE) is not None:
-            tree, heap = self._needed(SYMBOL_TABLE).numbers(8, 8)
+            tree, heap = self._require_message(SYMBOL_TABLE).numbers(8, 8)
             head = self.file.fields(heap, 32, f"{self.what}: its local heap")
             head.expect(b"HEAP\x00", "its signature")
             head.take(3)
@@ -358,7 +358,7 @@ class Node:
         head = self.file.fields(address, 8, what)
         head.expect(b"SNOD\x01\x00", "its signature")
         entries = self.file.fields(address + 8, 40 * head.number(2), what)
-        while entries.left:
+        while entries.bytes_left:
             start, header, cached, _ = entries.numbers(8, 8, 4, 4)
             entries.take(16)
             end = names.find(b"\0", start, start + LONGEST_NAME + 1)
@@ -412,7 +412,7 @@ class Node:
             fields.take(1 if version == 3 else 0)
             name, datatype, dataspace = (self._padded(fields, size, version) for size in sizes)
             found[self._text(name.rstrip(b"\0"), "an attribute's name")] = Attribute(
-                datatype, dataspace, fields.take(fields.left)
+                datatype, dataspace, fields.take(fields.bytes_left)
             )
         return found
 
@@ -443,7 +443,7 @@ class Node:
             return [self._text(data.take(size).split(b"\0")[0], what) for _ in range(count)]
         if kind != VARIABLE_LENGTH or attribute.datatype[1] & 15 != 1:
             raise InputError(f"{self._source}: {what} must be strings (not {_class_name(kind)} values).")
-        if count * 16 > data.left:
+        if count * 16 > data.bytes_left:
             raise InputError(f"{self._source}: {what} declares {count} strings and is too short: damaged.")
         texts = []
         for _ in range(count):
@@ -471,12 +471,12 @@ class Node:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        return self._dimensions(self._needed(DATASPACE))
+        return self._dimensions(self._require_message(DATASPACE))
 
     @cached_property
     def dtype(self) -> np.dtype | None:
         """float16, float32 or float64; None for integers. InputError for every other type."""
-        message = self._needed(DATATYPE).data
+        message = self._require_message(DATATYPE).data
         kind, size = self._datatype(message)
         if kind == INTEGER:
             return None
@@ -490,7 +490,7 @@ class Node:
 
     def array(self) -> Array:
         """Where the dataset's values stand, everything checked that can be before they are read."""
-        layout = self._needed(LAYOUT)
+        layout = self._require_message(LAYOUT)
         version, kind = layout.numbers(1, 1)
         if (version, kind) == (4, 3):
             self._refuse("a virtual dataset (its values stand elsewhere)")
@@ -513,7 +513,7 @@ class Node:
             self._compare(declared, 0 if address == UNDEFINED else size, 1)
             self.file.claim(address if size else 0, size, self.what)
             return Array(self, address=address)
-        return self._chunked(layout, declared, filters)
+        return self._locate_chunks(layout, declared, filters)
 
     def _compare(self, declared: int, stored: int, allowed: int) -> None:
         if declared > stored * allowed or (allowed == 1 and declared != stored):
@@ -523,7 +523,7 @@ class Node:
             )
 
     def _filters(self) -> tuple[int, ...]:
-        fields = self._needed(FILTERS)
+        fields = self._require_message(FILTERS)
         version, count = fields.numbers(1, 1)
         if version not in (1, 2):
             self._refuse(f"filters of version {version}")
@@ -544,7 +544,7 @@ class Node:
             found.append(number)
         return tuple(found)
 
-    def _chunked(self, layout: Fields, declared: int, filters: tuple[int, ...]) -> Array:
+    def _locate_chunks(self, layout: Fields, declared: int, filters: tuple[int, ...]) -> Array:
         rank = layout.number(1)
         address, *sides = layout.numbers(8, *[4] * rank)
         *chunk, itemsize = sides or [0]
@@ -592,16 +592,16 @@ class Array:
             data = self.compact
             if data is None:
                 size = math.prod(shape) * dtype.itemsize
-                data = node.file.claimed(self.address, size) if size else b""
+                data = node.file.read_claimed(self.address, size) if size else b""
             return np.frombuffer(data, dtype).reshape(shape)
         values = np.empty(shape, dtype)
         for corner, (address, size) in self.chunks.items():
-            unpacked = self._unpacked(node.file.claimed(address, size), corner, dtype)
+            unpacked = self._unpack_chunk(node.file.read_claimed(address, size), corner, dtype)
             part = tuple(slice(at, min(at + side, whole)) for at, side, whole in zip(corner, self.chunk, shape, strict=True))
             values[part] = unpacked[tuple(slice(0, one.stop - one.start) for one in part)]
         return values
 
-    def _unpacked(self, data: bytes, corner: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def _unpack_chunk(self, data: bytes, corner: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         source = f"{self.node.file.source}: {self.node.what}: its chunk at {list(corner)}"
         size = math.prod(self.chunk) * dtype.itemsize
         for number in reversed(self.filters):
@@ -610,7 +610,7 @@ class Array:
                 if fletcher32(data) != stored:
                     raise InputError(f"{source} does not match its checksum: damaged. Fetch the file again.")
             elif number == SHUFFLE:
-                data = _unshuffled(data, dtype.itemsize)
+                data = _unshuffle(data, dtype.itemsize)
             else:
                 try:
                     data = zlib.decompressobj().decompress(data, size + 4 * self.filters.count(FLETCHER32) + 1)
@@ -629,7 +629,7 @@ def fletcher32(data: bytes) -> bytes:
     return struct.pack("<HH", *(value % 65535 or 65535 * bool(value) for value in (first, second)))
 
 
-def _unshuffled(data: bytes, itemsize: int) -> bytes:
+def _unshuffle(data: bytes, itemsize: int) -> bytes:
     """Bytes back in their order: the filter puts all first bytes of the values before all second ones."""
     whole = len(data) // itemsize * itemsize
     return np.frombuffer(data[:whole], np.uint8).reshape(itemsize, -1).T.tobytes() + data[whole:]

@@ -133,19 +133,19 @@ def _layer(node: Node, group: str, configuration: Any, outer: str) -> Iterator[t
     name = f"{outer}/{group}"
     if "vars" in node.addresses:
         variables = node.child("vars")
-        own = variables.strings("name") or [_configured_name(configuration) or group]
+        own = variables.strings("name") or [_config_name(configuration) or group]
         name = f"{outer}/{own[0]}"
         stored = {key: variables.child(key) for key in sorted(variables.addresses, key=lambda key: (len(key), key))}
         if len(name) > LONGEST_NAME:
             raise InputError(
                 f"{node.file.source}: {node.what}: its name has {len(name)} characters; {LONGEST_NAME} are the most."
             )
-        for variable, array in _named(group, stored):
+        for variable, array in _name_variables(group, stored):
             yield f"{name}/{variable}".lstrip("/"), array
     yield from _later(node, configuration, name.lstrip("/"), top=False)
 
 
-def _named(group: str, stored: dict[str, Node]) -> Iterator[tuple[str, Node]]:
+def _name_variables(group: str, stored: dict[str, Node]) -> Iterator[tuple[str, Node]]:
     """A layer's variables by name, told by its group's name, which is its class and number, and by their count and shapes.
 
     Where these do not fit, the file's own keys stay, which are numbers.
@@ -210,7 +210,7 @@ def _layers_by_group(model: Any) -> dict[str, Any]:
     return found
 
 
-def _configured_name(layer: Any) -> str | None:
+def _config_name(layer: Any) -> str | None:
     name = _dictionary(_dictionary(layer).get("config")).get("name")
     return name if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() else None
 

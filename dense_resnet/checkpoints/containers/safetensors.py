@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     atomic_files.check_there(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            about = _described(file)
+            about = _read_description(file)
             names = sorted(file.keys())
             if about and about.get(CHECKSUMS, {}).keys() != set(names):
                 raise ValueError("its arrays are not those that it has checksums for")
@@ -55,7 +55,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def metadata(path: Path) -> dict[str, Any]:
     """What :func:`write` was told to describe the file with, and its arrays' checksums; empty for a file written elsewhere."""
     with safe_open(path, framework="numpy") as file:
-        return {key: value for key, value in _described(file).items() if key != HEADER}
+        return {key: value for key, value in _read_description(file).items() if key != HEADER}
 
 
 def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, Any] | None = None) -> None:
@@ -64,14 +64,14 @@ def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str,
     about = {**(described or {}), CHECKSUMS: {name: digest(value) for name, value in arrays.items()}}
     about = json.loads(json.dumps(about))  # as it will be read: no tuples, no keys that are numbers
     about[HEADER] = _header_digest(about, {name: _layout(value) for name, value in arrays.items()})
-    with atomic_files.replacing(path, check=read) as temporary:
+    with atomic_files.replace_file(path, check=read) as temporary:
         try:
             save_file(arrays, temporary, metadata={ENTRY: json.dumps(about)})
         except SafetensorError as error:  # how it reports a full disk
             raise OSError(str(error)) from error
 
 
-def _described(file: Any) -> dict[str, Any]:
+def _read_description(file: Any) -> dict[str, Any]:
     entries = file.metadata() or {}
     if ENTRY not in entries and any(f'"{HEADER}": "' in value or f'"{CHECKSUMS}": {{' in value for value in entries.values()):
         raise ValueError(f"its metadata {ENTRY!r} has another name")

@@ -142,7 +142,7 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     names, claimed = sorted(weights), False
     was_killed = atomic_files.temporary_of(index).exists()
     try:
-        with atomic_files.replacing(index) as new_index:
+        with atomic_files.replace_file(index) as new_index:
             existing = [file for file in (path, index, data) if file.exists()]
             if existing and not (existing == [data] and was_killed):  # else a kill fell between the two files
                 raise InputError(
@@ -150,7 +150,7 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
                     "Choose another name, or save as .safetensors."
                 )
             claimed = True  # the data file is not there, or is what a kill left
-            with atomic_files.replacing(data) as new_data, atomic_files.scratch(path) as folder:
+            with atomic_files.replace_file(data) as new_data, atomic_files.scratch(path) as folder:
                 prefix = folder / "checkpoint"
                 try:
                     tf.raw_ops.SaveV2(

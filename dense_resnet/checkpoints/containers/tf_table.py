@@ -86,7 +86,7 @@ def _block(file: BinaryIO, handle: Handle, end: int) -> bytes:
         case 0:
             return stored[:-1]
         case 1:
-            return _uncompressed(stored[:-1])
+            return _decompress(stored[:-1])
     raise ValueError(f"the block at byte {handle.offset} is compressed in an unknown way ({stored[-1]})")
 
 
@@ -128,7 +128,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number in it has no end")
 
 
-def _uncompressed(data: bytes) -> bytes:
+def _decompress(data: bytes) -> bytes:
     """What Snappy compressed: runs of bytes as they are, and copies of bytes that were before."""
     size, at = _varint(data, 0)
     out = bytearray()

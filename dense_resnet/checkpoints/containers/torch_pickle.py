@@ -276,7 +276,7 @@ class _Machine:
     def _reduce(self, _: Any) -> None:
         function, arguments = self._last(2)
         self._instructions += sum(len(items) for items in _of(tuple, arguments) if isinstance(items, list))  # walked through
-        self._push(_called(_of(_Named, function).name, _of(tuple, arguments)))
+        self._push(_evaluate_call(_of(_Named, function).name, _of(tuple, arguments)))
 
     def _build(self, _: Any) -> None:
         """Attributes, which say nothing of a tensor's numbers."""
@@ -332,7 +332,7 @@ def _put(target: dict[Key, Any], items: Any) -> None:
         target[key] = value
 
 
-def _called(name: str, arguments: tuple[Any, ...]) -> Any:
+def _evaluate_call(name: str, arguments: tuple[Any, ...]) -> Any:
     """What the function of that name would return, as a record."""
     if name in BESIDE:
         return IGNORED
@@ -352,7 +352,7 @@ def _called(name: str, arguments: tuple[Any, ...]) -> Any:
     if name == REBUILD_TYPED:
         function, kind, inner, _state = arguments
         if _of(_Named, function).name in (REBUILD_V2, REBUILD_V3) and _of(_Named, kind).name in TENSOR_TYPES:
-            return _called(function.name, _of(tuple, inner))
+            return _evaluate_call(function.name, _of(tuple, inner))
     raise _RefusalError(f"the file calls {name}, which makes no tensor")
 
 
@@ -427,7 +427,7 @@ def _kind_of(start: bytes, size: int) -> str:
         return "a NumPy array"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size:
         return "a safetensors file (its name must end in .safetensors)"
-    return file_types.kind_of(start) or "something else"
+    return file_types.describe(start) or "something else"
 
 
 class _Sparing(io.FileIO):
@@ -442,7 +442,7 @@ class _Sparing(io.FileIO):
 def _read_archive(path: Path, note: Note) -> dict[str, np.ndarray]:
     try:
         with _Sparing(path) as file, zipfile.ZipFile(file) as archive:
-            members = _checked_members(path, archive)
+            members = _check_members(path, archive)
             top = _top_folder(path, set(members))
             if (order := members.get(f"{top}byteorder")) and _content(archive, order) != b"little":
                 raise InputError(f"{path}: it was saved on a big-endian machine, which is not read. Save it again elsewhere.")
@@ -474,7 +474,7 @@ def _read_archive(path: Path, note: Note) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _check_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The members by name, once their names and declared sizes are plausible."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():

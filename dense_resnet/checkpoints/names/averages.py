@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from dense_resnet.errors import counted
+from dense_resnet.errors import pluralize
 
 WORD = re.compile(r"(?:^|[^a-z])(?:ema|swa|shadow|averaged|(?:exponential_?)?moving_?averages?)(?:[^a-z]|$)", re.IGNORECASE)
 COUNTER = "n_averaged"  # in the state dictionary of torch.optim.swa_utils.AveragedModel
@@ -51,7 +51,7 @@ def without_suffix(arrays: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.nd
     if len(set(variables.values())) < len(variables) or any(variable in arrays for variable in variables.values()):
         take = f"{{name.removesuffix({suffix!r}): value for name, value in dr.checkpoints.read(path).items()}}"
         return arrays, (
-            f"The file also has moving averages of {counted(len(variables), 'variable')} (…{suffix}). The plain weights are "
+            f"The file also has moving averages of {pluralize(len(variables), 'variable')} (…{suffix}). The plain weights are "
             f"read; the averages are {take}.",
         )
     taken = {variables.get(name, name): value for name, value in arrays.items()}
@@ -69,7 +69,7 @@ def beside_prefix(names: Iterable[str], prefix: str | None) -> tuple[str, ...]:
         if wrapper:
             others.setdefault(wrapper, []).append(name)
     return tuple(
-        f"The file also has {counted(len(found), 'array')} that are averages, by their names (such as {found[0]}). "
+        f"The file also has {pluralize(len(found), 'array')} that are averages, by their names (such as {found[0]}). "
         f"Only those {f'under {prefix!r}' if prefix else 'without that prefix'} were read."
         for found in others.values()
     )

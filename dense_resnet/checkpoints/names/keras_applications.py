@@ -41,10 +41,10 @@ VARIABLES = {"kernel": "weights", "bias": "biases"}  # slim's words; of batch no
 Arrays = Mapping[str, np.ndarray]  # under "layer/variable", a model within the model before its layer
 
 
-def recognises(arrays: Arrays) -> bool:
+def recognizes(arrays: Arrays) -> bool:
     """Whether the names are those of a model that :func:`canonical` reads, or refuses with a reason of its own."""
     layers = {_layer(name) for name in arrays}
-    return bool({FIRST, BEFORE_2_2_5} & layers or any(map(SCOPED.match, layers)) or _unnamed(arrays))
+    return bool({FIRST, BEFORE_2_2_5} & layers or any(map(SCOPED.match, layers)) or _has_unnamed_layers(arrays))
 
 
 def canonical(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
@@ -66,10 +66,14 @@ def canonical(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
     if any(map(SCOPED.match, layers)):
         return _of_the_keras_face(arrays, source)
     if FIRST not in layers:
-        named = _named_by_order(arrays)
+        named = _name_by_order(arrays)
         if named is None:
             first = list(dict.fromkeys(name.rpartition("/")[0] for name in arrays))[:4]
-            unnamed = " The file does not name its layers: save the weights with a newer Keras." if _unnamed(arrays) else ""
+            unnamed = (
+                " The file does not name its layers: save the weights with a newer Keras."
+                if _has_unnamed_layers(arrays)
+                else ""
+            )
             raise InputError(
                 f"{source}: this is no network that is read; its first layers are {', '.join(first) or 'none'}.{unnamed} "
                 f"Read are {READABLE}."
@@ -281,12 +285,12 @@ def _convolutions(unit: Unit) -> Iterator[tuple[int, Conv]]:
 # Files that do not name their layers
 
 
-def _unnamed(arrays: Arrays) -> bool:
+def _has_unnamed_layers(arrays: Arrays) -> bool:
     """Whether layers are called by class and number, as tf_keras' and early Keras 3's ``.weights.h5`` have it."""
     return any(UNNAMED.fullmatch(_layer(name)) for name in arrays)
 
 
-def _named_by_order(arrays: Arrays) -> dict[str, np.ndarray] | None:
+def _name_by_order(arrays: Arrays) -> dict[str, np.ndarray] | None:
     """The arrays under Keras Applications' names, where there are as many layers as one of its ResNets has, else None.
 
     Layers of a class are numbered as the model has them. V1 is told by its biases: the same network without them may be
@@ -306,7 +310,7 @@ def _named_by_order(arrays: Arrays) -> dict[str, np.ndarray] | None:
                 for kind in order
                 for number, layer in enumerate(order[kind] if counts[kind] == len(order[kind]) else ())
             }
-            return {_renamed(name, names): value for name, value in arrays.items()}
+            return {_rename_layer(name, names): value for name, value in arrays.items()}
     return None
 
 
@@ -322,7 +326,7 @@ def _order(plan: Plan) -> dict[str, list[str]]:
     return {"conv2d": convolutions, "batch_normalization": norms, "dense": [CLASSIFIER]}
 
 
-def _renamed(name: str, names: Mapping[str, str]) -> str:
+def _rename_layer(name: str, names: Mapping[str, str]) -> str:
     path, _, variable = name.rpartition("/")
     outer, _, layer = path.rpartition("/")
     return "/".join(part for part in (outer, names.get(layer, layer), variable) if part)

@@ -43,26 +43,26 @@ def names(plan: Plan) -> dict[str, str]:
     >>> names(variants.plan("resnet_v1_5_18"))["resnet_v1_5_18/block1/unit_1/lite_bottleneck_v1/conv2/BatchNorm/beta"]
     'layer1.0.bn2.bias'
     """
-    table = dict(_named(plan.root[0], "conv1", "bn1"))
+    table = dict(_pair_names(plan.root[0], "conv1", "bn1"))
     for number, block in enumerate(plan.blocks, 1):
         for index, unit in enumerate(block.units):
             prefix = f"layer{number}.{index}."
             for place, conv in enumerate(unit.convolutions, 1):
-                table.update(_named(conv, f"{prefix}conv{place}", f"{prefix}bn{place}"))
+                table.update(_pair_names(conv, f"{prefix}conv{place}", f"{prefix}bn{place}"))
             if unit.shortcut:
-                table.update(_named(unit.shortcut, f"{prefix}downsample.0", f"{prefix}downsample.1"))
+                table.update(_pair_names(unit.shortcut, f"{prefix}downsample.0", f"{prefix}downsample.1"))
     if plan.logits:
         table |= {f"{plan.logits.scope}/weights": "fc.weight", f"{plan.logits.scope}/biases": "fc.bias"}
     return table
 
 
-def _named(conv: Conv, convolution: str, norm: str) -> Iterator[tuple[str, str]]:
+def _pair_names(conv: Conv, convolution: str, norm: str) -> Iterator[tuple[str, str]]:
     yield f"{conv.scope}/weights", f"{convolution}.weight"
     for ours, theirs in NORM.items():
         yield f"{conv.scope}/BatchNorm/{ours}", f"{norm}.{theirs}"
 
 
-def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
     """Whether `arrays` have the names of such a network, of one that is refused too."""
     return bool(_prefixes(arrays, FIRST) or _prefixes(arrays, FIRST_OF_V2))
 
@@ -89,14 +89,14 @@ def canonical(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.nda
             continue
         if theirs not in table:
             if re.match(r"(layer[1-4]|conv1|bn1)\.", theirs):
-                raise _refused(source, f"has an array {name}")
+                raise _refusal(source, f"has an array {name}")
             weights[name] = value
             continue
         ours = table[theirs]
-        weights[ours] = _laid_out(value, len(shapes[ours]))
+        weights[ours] = _convert_layout(value, len(shapes[ours]))
         if weights[ours].shape != shapes[ours]:
             expected, found = list(shapes[ours]), list(weights[ours].shape)
-            raise _refused(source, f"has {name} as {found} where {plan.name} has {expected}, in TensorFlow's order")
+            raise _refusal(source, f"has {name} as {found} where {plan.name} has {expected}, in TensorFlow's order")
     return weights
 
 
@@ -121,7 +121,7 @@ def _prefixes(arrays: Mapping[str, np.ndarray], first: str) -> list[str]:
     return sorted(name.removesuffix(first) for name in arrays if name == first or name.endswith(f".{first}"))
 
 
-def _laid_out(value: np.ndarray, rank: int) -> np.ndarray:
+def _convert_layout(value: np.ndarray, rank: int) -> np.ndarray:
     """A kernel with the inputs before the outputs, both behind height and width; others as they are. float32."""
     if value.ndim == 2 and rank == 4:
         value = value[:, :, None, None]
@@ -133,7 +133,7 @@ def _laid_out(value: np.ndarray, rank: int) -> np.ndarray:
 def _plan_of(own: Mapping[str, np.ndarray], source: str) -> Plan:
     """The plan of the network with `own` names, without prefix."""
     if reason := _no_plain_resnet(own):
-        raise _refused(source, reason)
+        raise _refusal(source, reason)
     counts = tuple(
         1
         + max(
@@ -149,7 +149,7 @@ def _plan_of(own: Mapping[str, np.ndarray], source: str) -> Plan:
         if variant.family.name == FAMILY and (variant.units, variant.basic) == (counts, basic)
     ]
     if not fitting:
-        raise _refused(source, f"has {', '.join(map(str, counts))} {'basic' if basic else 'bottleneck'} units in its layers")
+        raise _refusal(source, f"has {', '.join(map(str, counts))} {'basic' if basic else 'bottleneck'} units in its layers")
     classifier, first = own.get("fc.weight"), own["conv1.weight"]
     classes = classifier.shape[0] if classifier is not None and classifier.ndim == 2 else None
     return variants.plan(fitting[0], in_channels=first.shape[1], num_classes=classes)
@@ -177,5 +177,5 @@ def _no_plain_resnet(own: Mapping[str, np.ndarray]) -> str | None:
     return None
 
 
-def _refused(source: str, reason: str) -> InputError:
+def _refusal(source: str, reason: str) -> InputError:
     return InputError(f"{source}: this is no plain ResNet: it {reason}. {READ}")

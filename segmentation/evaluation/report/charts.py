@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet.errors import counted
+from dense_resnet.errors import pluralize
 from segmentation.evaluation.report.markup import Html, _percent, element
 
 HISTOGRAM_BINS = 20
@@ -112,7 +112,7 @@ def _reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Html:
             continue
         gap = (high - low) * 0.06
         low, high = low + gap, high - gap
-        title = f"confidence {_percent(confidence)} %, accuracy {_percent(accuracy)} %, {counted(entry['pixels'], 'pixel')}"
+        title = f"confidence {_percent(confidence)} %, accuracy {_percent(accuracy)} %, {pluralize(entry['pixels'], 'pixel')}"
         marks.append(_rect(low, 0, high, accuracy, "fill", title))
         marks.append(_rect(low, min(accuracy, confidence), high, max(accuracy, confidence), "gap", title))
         tall = STRIP * entry["pixels"] / most
@@ -132,7 +132,7 @@ def _histogram(values: np.ndarray, median: float) -> Html:
     marks = []
     for count, low, high in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
-            title = f"{counted(count, 'image')} from {_percent(low, digits=0)} to {_percent(high, digits=0)} %"
+            title = f"{pluralize(count, 'image')} from {_percent(low, digits=0)} to {_percent(high, digits=0)} %"
             marks.append(_rect(low + 0.003, 0, high - 0.003, 0.92 * count / top, "fill", title))
     side = "end" if median > 0.5 else "start"
     marks += [
@@ -142,5 +142,5 @@ def _histogram(values: np.ndarray, median: float) -> Html:
     halves = [0, top] if top < 2 or top % 2 else [0, top // 2, top]
     x_ticks = [(share, f"{100 * share:.0f}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)]
     spread = f"lowest {_percent(values[0])} %, median {_percent(median)} %, highest {_percent(values[-1])} %"
-    label = f"Histogram of the mean IoU of {counted(len(values), 'image')}: {spread}."
+    label = f"Histogram of the mean IoU of {pluralize(len(values), 'image')}: {spread}."
     return _chart(label, "mean IoU % of an image; bars: images", x_ticks, [(0.92 * h / top, f"{h:,}") for h in halves], marks)

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dense_resnet.errors import spelt
+from dense_resnet.errors import escape_control
 
 VOID = ("br", "img", "meta")  # elements without an end
 
@@ -29,23 +29,23 @@ def element(name: str, /, *children: str | int, **attributes: str | float | None
     for key, value in attributes.items():
         if value is not None:
             value = f"{value:.5g}" if isinstance(value, float) else value
-            start += f' {key.rstrip("_").replace("_", "-")}="{escaped(value)}"'
+            start += f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
     if name in VOID:
         return Html(f"<{start}>")
-    return Html(f"<{start}>{_joined(children)}</{name}>")
+    return Html(f"<{start}>{_join(children)}</{name}>")
 
 
-def escaped(value: object) -> str:
+def escape(value: object) -> str:
     r"""Text as it stands between tags and in attributes; what no file can hold or no reader see, spelt out.
 
-    >>> escaped("<b>\0")
+    >>> escape("<b>\0")
     '&lt;b&gt;\\x00'
     """
-    return html.escape(spelt(str(value)))
+    return html.escape(escape_control(str(value)))
 
 
-def _joined(children: Iterable[str | int]) -> Html:
-    return Html("".join(child if isinstance(child, Html) else escaped(child) for child in children))
+def _join(children: Iterable[str | int]) -> Html:
+    return Html("".join(child if isinstance(child, Html) else escape(child) for child in children))
 
 
 def _percent(value: float | None, unit: str = "", digits: int = 2) -> str:
@@ -58,7 +58,7 @@ def _between(interval: Sequence[float | None] | None) -> str:
     return f"{_percent(interval[0])}–{_percent(interval[1])}"
 
 
-def _scrolled(content: Html, label: str, *, tall: bool = False) -> Html:
+def _make_scrollable(content: Html, label: str, *, tall: bool = False) -> Html:
     """A box of its own for what may be wider than the page, which the keyboard can reach and scroll."""
     return element("div", content, class_="scroll tall" if tall else "scroll", tabindex=0, role="region", aria_label=label)
 
@@ -83,7 +83,7 @@ def _hex(color: Sequence[int]) -> str:
     return "#" + "".join(f"{part:02x}" for part in color)
 
 
-def _named(entry: Mapping[str, Any], mark: str = "") -> Html:
+def _format_class(entry: Mapping[str, Any], mark: str = "") -> Html:
     """A class: its colour and its name."""
     swatch = element("span", class_="swatch", style=f"background:{_hex(entry['color'])}", aria_hidden="true")
     return element("span", swatch, element("bdi", entry["name"]), mark, class_="class")

@@ -61,16 +61,16 @@ def example_panels(example: Example, colors: Sequence[Sequence[int]]) -> list[np
         raise InputError(f"{example.path}: the image, the label and the prediction differ in size ({shapes}).")
     size = panel_size(example)
     ignored = (example.label < 0) | (example.label >= len(colors))
-    hidden = _resized(ignored.astype(np.float32), size)
-    wrong = _resized(((example.label != example.prediction) & ~ignored).astype(np.float32), size)
-    image = _resized(example.image, size)
+    hidden = _resize(ignored.astype(np.float32), size)
+    wrong = _resize(((example.label != example.prediction) & ~ignored).astype(np.float32), size)
+    image = _resize(example.image, size)
     grey = opencv().cvtColor(opencv().cvtColor(image, opencv().COLOR_RGB2GRAY), opencv().COLOR_GRAY2RGB)
     pale = 90 + 0.6 * grey  # errors stand out from a weak image
     return [
         image,
-        _mixed(_colored(example.label, colors, size), _hatching(size), hidden),
-        _colored(example.prediction, colors, size),
-        _mixed(_mixed(pale, np.array(WRONG), wrong), _hatching(size), hidden),
+        _blend(_colorize(example.label, colors, size), _hatching(size), hidden),
+        _colorize(example.prediction, colors, size),
+        _blend(_blend(pale, np.array(WRONG), wrong), _hatching(size), hidden),
     ]
 
 
@@ -91,17 +91,17 @@ def heat_map(colors: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     cv2 = opencv()
     smaller = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST))
 
 
-def _colored(labels: np.ndarray, colors: Sequence[Sequence[int]], size: tuple[int, int]) -> np.ndarray:
+def _colorize(labels: np.ndarray, colors: Sequence[Sequence[int]], size: tuple[int, int]) -> np.ndarray:
     """Labels in their classes' colours; what is no class is the hatching's light grey."""
     palette = np.array([*colors, (LIGHT,) * 3], np.uint8)
     known = (labels >= 0) & (labels < len(colors))
-    return _resized(palette[np.where(known, labels, len(colors))], size)
+    return _resize(palette[np.where(known, labels, len(colors))], size)
 
 
 def _hatching(size: tuple[int, int]) -> np.ndarray:
@@ -110,6 +110,6 @@ def _hatching(size: tuple[int, int]) -> np.ndarray:
     return np.where(stripes, LIGHT, DARK)[..., None]
 
 
-def _mixed(below: np.ndarray, above: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _blend(below: np.ndarray, above: np.ndarray, share: np.ndarray) -> np.ndarray:
     """`above` laid over `below` where `share` ``[height, width]`` is 1, mixed where it is less."""
     return np.rint(below + (above - below.astype(np.float32)) * share[..., None]).astype(np.uint8)

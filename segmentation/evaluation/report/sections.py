@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_resnet.errors import counted
+from dense_resnet.errors import pluralize
 from dense_resnet.jobs import atomic_files
 from segmentation.evaluation.report.charts import _bar, _histogram, _reliability_chart, _trimap_chart
 from segmentation.evaluation.report.markup import (
@@ -24,11 +24,11 @@ from segmentation.evaluation.report.markup import (
     Html,
     _between,
     _details,
+    _format_class,
     _hex,
-    _joined,
-    _named,
+    _join,
+    _make_scrollable,
     _percent,
-    _scrolled,
     _table,
     element,
 )
@@ -110,7 +110,7 @@ def page_html(result: Mapping[str, Any], examples: Mapping[str, Example]) -> str
         ("images", "Images", _images(result)),
         ("examples", "Examples", _examples(result, examples)),
         ("conventions", "Other conventions", _conventions(result)),
-        ("skipped", "Skipped images", _skipped(result)),
+        ("skipped", "Skipped images", _skipped_images(result)),
         ("protocol", "Protocol", _protocol(result)),
     ]
     sections = [section for section in sections if section[2]]
@@ -140,7 +140,7 @@ def _subject(result: Mapping[str, Any], before: str) -> str:
 
 
 def _header(result: Mapping[str, Any]) -> Html:
-    intervals, images = result["intervals"], counted(result["counts"]["images"], "image")
+    intervals, images = result["intervals"], pluralize(result["counts"]["images"], "image")
     interval, every = _between(intervals["mean_iou"]), len(result["classes"])
     words = [f"Measured on {images}. "]
     if result["counts"]["images"] < FEWEST_IMAGES:
@@ -148,7 +148,7 @@ def _header(result: Mapping[str, Any]) -> Html:
     if interval != NONE:
         how = f" is its {100 * intervals['level']:g} % interval, by {intervals['resamples']:,} resamples of {images}. "
         words = [element("b", f"{interval} %"), how]
-    words.append(f"The mean is over {result['averaged_classes']} of {counted(every, 'class')}.")
+    words.append(f"The mean is over {result['averaged_classes']} of {pluralize(every, 'class')}.")
     figures = [
         element("div", element("dt", title), element("dd", _percent(result[key], " %")), element("dd", note, class_="note"))
         for key, (title, note) in HEADLINES.items()
@@ -169,7 +169,7 @@ def _header(result: Mapping[str, Any]) -> Html:
         element("p", *words, class_="interval"),
     ]
     if result["skipped"]:
-        link = element("a", f"{counted(len(result['skipped']), 'image')} skipped", href="#skipped")
+        link = element("a", f"{pluralize(len(result['skipped']), 'image')} skipped", href="#skipped")
         parts.append(element("p", link, ": every figure here is without them.", class_="warning"))
     parts += [element("p", element("b", "Warning: "), warning, class_="warning") for warning in result.get("warnings", ())]
     return element("header", *parts, element("dl", *figures, class_="figures"))
@@ -180,7 +180,7 @@ def _classes(result: Mapping[str, Any]) -> Html:
     head = ("Class", "IoU %", f"IoU with {level}", level, "Accuracy %", "Boundary IoU %", "Pixels", "Predicted")
     rows = [
         (
-            _named(entry, "" if entry["averaged"] else "†"),
+            _format_class(entry, "" if entry["averaged"] else "†"),
             _percent(entry["iou"]),
             _bar(entry["iou"], entry["interval"]),
             _between(entry["interval"]),
@@ -192,7 +192,7 @@ def _classes(result: Mapping[str, Any]) -> Html:
         for entry in result["classes"]
     ]
     table = _table(head, rows, texts=[2], class_="classes")
-    parts = [_scrolled(table, "Table of classes", tall=len(rows) > LARGEST_TABLE)]
+    parts = [_make_scrollable(table, "Table of classes", tall=len(rows) > LARGEST_TABLE)]
     notes = ["Pixels are the ground truth's, predicted ones the model's."]
     if any(NONE in (*row[:3], *row[4:]) for row in rows):
         notes.append(f"{NONE} is nothing divided by nothing.")
@@ -200,7 +200,7 @@ def _classes(result: Mapping[str, Any]) -> Html:
         notes.append(f"Intervals need at least {FEWEST_IMAGES} images, and for a class, {FEWEST_IMAGES} that contain it.")
     if not all(entry["averaged"] for entry in result["classes"]):
         notes.append("† is not in the mean.")
-    return _joined([*parts, element("p", " ".join(notes), class_="note")])
+    return _join([*parts, element("p", " ".join(notes), class_="note")])
 
 
 def _confusions(result: Mapping[str, Any]) -> Html:
@@ -209,7 +209,7 @@ def _confusions(result: Mapping[str, Any]) -> Html:
     shares = counts / np.maximum(truth, 1)
     large = len(counts) > LARGEST_TABLE
     matrix = _matrix_picture(shares) if large else _matrix_table(result, counts, shares)
-    return _joined(
+    return _join(
         [
             element(
                 "p",
@@ -242,15 +242,15 @@ def _matrix_table(result: Mapping[str, Any], counts: np.ndarray, shares: np.ndar
         cells = []
         for j, other in enumerate(classes):
             shade = _shade(float(shares[i, j]), i == j)
-            title = f"{entry['name']} called {other['name']}: {counted(int(counts[i, j]), 'pixel')}"
+            title = f"{entry['name']} called {other['name']}: {pluralize(int(counts[i, j]), 'pixel')}"
             color = [*(RIGHT if i == j else WRONG), round(255 * shade)]
             style = f"background:{_hex(color)}" if counts[i, j] else None
             text = _small_percent(shares[i, j]) if counts[i, j] else ""
             cells.append(element("td", text, title=title, style=style, class_="strong" if shade > STRONG else None))
-        rows.append(element("tr", element("th", _named(entry), scope="row"), *cells))
+        rows.append(element("tr", element("th", _format_class(entry), scope="row"), *cells))
     corner = element("th", "truth ↓ prediction →", scope="col")
     table = element("table", element("thead", element("tr", corner, *heads)), element("tbody", *rows), class_="matrix")
-    return _scrolled(table, "Confusion matrix")
+    return _make_scrollable(table, "Confusion matrix")
 
 
 def _small_percent(share: float) -> str:
@@ -282,13 +282,13 @@ def _confusion_list(result: Mapping[str, Any], counts: np.ndarray, shares: np.nd
                 element(
                     "li",
                     f"{_small_percent(shares[i, j])} % of ",
-                    _named(result["classes"][i]),
+                    _format_class(result["classes"][i]),
                     " pixels were called ",
-                    _named(result["classes"][j]),
+                    _format_class(result["classes"][j]),
                     " ",
                     element(
                         "span",
-                        f"{counted(int(errors[i, j]), 'pixel')}, {_small_percent(errors[i, j] / total)} % of all errors",
+                        f"{pluralize(int(errors[i, j]), 'pixel')}, {_small_percent(errors[i, j] / total)} % of all errors",
                         class_="note",
                     ),
                 )
@@ -302,7 +302,7 @@ def _trimap(result: Mapping[str, Any]) -> Html:
         return Html()
     text = "Mean IoU of the pixels near an edge of the ground truth. What the curve climbs is lost along outlines."
     figures = _table(("Within px", "Mean IoU %"), [(str(e["width"]), _percent(e["mean_iou"])) for e in result["trimap"]])
-    return _joined([element("p", text), _trimap_chart(known, result["mean_iou"]), _details("Figures", figures)])
+    return _join([element("p", text), _trimap_chart(known, result["mean_iou"]), _details("Figures", figures)])
 
 
 def _calibration(result: Mapping[str, Any]) -> Html:
@@ -326,7 +326,7 @@ def _calibration(result: Mapping[str, Any]) -> Html:
         element("b", _percent(calibration["expected_error"], " %")),
         ".",
     )
-    return _joined([text, _reliability_chart(calibration["bins"]), _details("Figures", _scrolled(figures, "Calibration"))])
+    return _join([text, _reliability_chart(calibration["bins"]), _details("Figures", _make_scrollable(figures, "Calibration"))])
 
 
 def _images(result: Mapping[str, Any]) -> Html:
@@ -338,10 +338,10 @@ def _images(result: Mapping[str, Any]) -> Html:
     words = f"Each image scored alone: half of the images lie between {_percent(low)} and {_percent(high)} %."
     unscored = len(result["images"]) - len(known)
     if unscored:
-        words += f" {counted(unscored, 'image')} without a scored pixel: not shown."
+        words += f" {pluralize(unscored, 'image')} without a scored pixel: not shown."
     worst = _table(("Lowest images", "Mean IoU %"), [(element("bdi", path), _percent(value)) for value, path in known[:WORST]])
-    charts = [_histogram(values, median), _scrolled(worst, "Lowest images")]
-    return _joined([element("p", words), element("div", *charts, class_="pair")])
+    charts = [_histogram(values, median), _make_scrollable(worst, "Lowest images")]
+    return _join([element("p", words), element("div", *charts, class_="pair")])
 
 
 def _examples(result: Mapping[str, Any], examples: Mapping[str, Example]) -> Html:
@@ -349,7 +349,7 @@ def _examples(result: Mapping[str, Any], examples: Mapping[str, Example]) -> Htm
         return Html()
     values = [entry["mean_iou"] for entry in result["images"] if entry["mean_iou"] is not None]
     words = "Hatched pixels have the ignore label. Errors are red on a grey image. A click opens the whole row."
-    return _joined(
+    return _join(
         [
             element("p", words),
             *(_example(result, name, example, values) for name, example in examples.items()),
@@ -374,21 +374,21 @@ def _example(result: Mapping[str, Any], name: str, example: Example, values: Seq
     return element(
         "article",
         element("h3", element("bdi", example.path)),
-        element("p", "Mean IoU ", element("b", _percent(example.mean_iou, " %")), _standing(example.mean_iou, values)),
+        element("p", "Mean IoU ", element("b", _percent(example.mean_iou, " %")), _describe_rank(example.mean_iou, values)),
         element("div", *figures, class_="panels"),
         _legend(result["classes"], example),
     )
 
 
-def _standing(value: float | None, values: Sequence[float]) -> str:
+def _describe_rank(value: float | None, values: Sequence[float]) -> str:
     """Where an image's figure lies among all of them."""
     if value is None or len(values) < 2:
         return ""
     if value <= min(values):
-        return f", the lowest of {counted(len(values), 'image')}"
+        return f", the lowest of {pluralize(len(values), 'image')}"
     if value >= max(values):
-        return f", the highest of {counted(len(values), 'image')}"
-    return f", higher than {sum(other < value for other in values):,} of {counted(len(values), 'image')}"
+        return f", the highest of {pluralize(len(values), 'image')}"
+    return f", higher than {sum(other < value for other in values):,} of {pluralize(len(values), 'image')}"
 
 
 def _legend(classes: Sequence[Mapping[str, Any]], example: Example) -> Html:
@@ -396,7 +396,7 @@ def _legend(classes: Sequence[Mapping[str, Any]], example: Example) -> Html:
     both = np.concatenate([example.label.ravel(), example.prediction.ravel()]).astype(np.int64)
     pixels = np.bincount(both[(both >= 0) & (both < len(classes))], minlength=len(classes))
     present = [index for index in np.argsort(-pixels, kind="stable") if pixels[index]]
-    items = [element("li", _named(classes[index])) for index in present[:LEGEND]]
+    items = [element("li", _format_class(classes[index])) for index in present[:LEGEND]]
     if len(present) > LEGEND:
         items.append(element("li", f"and {len(present) - LEGEND} more"))
     return element("ul", *items, class_="legend")
@@ -407,7 +407,7 @@ def _conventions(result: Mapping[str, Any]) -> Html:
         return Html()
     rows = [
         (
-            _joined([name, element("span", CONVENTIONS.get(name, ""), class_="note")]),
+            _join([name, element("span", CONVENTIONS.get(name, ""), class_="note")]),
             _percent(value),
             _difference(value, result["mean_iou"]),
         )
@@ -415,7 +415,7 @@ def _conventions(result: Mapping[str, Any]) -> Html:
     ]
     text = "The same counts as other evaluators would score them. Compare a published figure with the row it was made by."
     table = _table(("Evaluator", "Mean IoU %", "Difference"), rows, class_="conventions")
-    return _joined([element("p", text), table])
+    return _join([element("p", text), table])
 
 
 def _difference(value: float | None, reference: float | None) -> str:
@@ -424,11 +424,11 @@ def _difference(value: float | None, reference: float | None) -> str:
     return f"{100 * (value - reference):+.2f}".replace("-", "−") if abs(value - reference) >= 5e-5 else "0.00"
 
 
-def _skipped(result: Mapping[str, Any]) -> Html:
+def _skipped_images(result: Mapping[str, Any]) -> Html:
     if not result["skipped"]:
         return Html()
     items = [element("li", element("bdi", path)) for path in result["skipped"]]
-    return _scrolled(element("ul", *items), "Skipped images", tall=True)
+    return _make_scrollable(element("ul", *items), "Skipped images", tall=True)
 
 
 def _protocol(result: Mapping[str, Any]) -> Html:
@@ -437,7 +437,7 @@ def _protocol(result: Mapping[str, Any]) -> Html:
         for key, value in result["counts"].items()
     ]
     intervals = {key: value for key, value in result["intervals"].items() if key != "mean_iou"}
-    return _joined(
+    return _join(
         [
             element("p", "What was measured and how. Two results compare where all of this is the same."),
             element("h3", "Counts"),
@@ -456,8 +456,8 @@ def _facts(value: Any) -> Html:
     if isinstance(value, list | tuple) and any(isinstance(inner, Mapping | list | tuple) for inner in value):
         return element("ol", *(element("li", _facts(inner)) for inner in value))
     if isinstance(value, Mapping | list | tuple):
-        return _joined([", ".join(_plain(inner) for inner in value) or "none"])
-    return _joined([_plain(value)])
+        return _join([", ".join(_plain(inner) for inner in value) or "none"])
+    return _join([_plain(value)])
 
 
 def _plain(value: Any) -> str:

@@ -12,20 +12,20 @@ import numpy as np
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
 from dense_resnet.inference.precision import AUTO
-from dense_resnet.inference.runner import CELLS, FEATURES, IMAGES, LABELS, PROBABILITIES, SIZES, Runner
+from dense_resnet.inference.runner import COARSE_LOGITS, FEATURES, IMAGES, LABELS, PROBABILITIES, SIZES, Runner
 from dense_resnet.planning import geometry
 from dense_resnet.planning.plan import Plan
 from segmentation.data.label_space import LabelSpace
 from segmentation.heads.plan import SKIP_STRIDE, HeadPlan, plan_head
 from segmentation.model import SegmentationModel
-from segmentation.saving import description
+from segmentation.saving.description import answers, head_options, plan_from, space_from, validation_size
 
 KEY = "dense_resnet"  # of ONNX's metadata
 DOCUMENTED = {  # inputs and outputs of ONNX, for whoever opens a file
     IMAGES: "RGB pixels as they are decoded, 0 to 255: each image in the top left corner of its canvas.",
     SIZES: "(height, width) of each image in pixels, in this order: what of its canvas is image. At most the canvas's own.",
     FEATURES: "The backbone's features, one vector for each cell of output_stride pixels.",
-    CELLS: "Logits of the classes, before they are enlarged to pixels.",
+    COARSE_LOGITS: "Logits of the classes, before they are enlarged to pixels.",
     LABELS: "The class of each pixel of the canvas; those beyond the image mean nothing.",
     PROBABILITIES: "The probability of each class, of each pixel of the canvas; those beyond the image mean nothing.",
 }
@@ -62,12 +62,12 @@ class Exported:
     @property
     def size(self) -> int | None:
         """Side of the only canvas that it takes, else of that which the model was validated on, where it was."""
-        return self.network.side or description.validation_size(self.description["training"])
+        return self.network.side or validation_size(self.description["training"])
 
     @property
     def described(self) -> dict[str, Any]:
         """All that its answers depend on, for protocols."""
-        return {**description.answers(self.description), "export": self.kind}
+        return {**answers(self.description), "export": self.kind}
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -109,14 +109,14 @@ class Exported:
 # -- what both share ---------------------------------------------------------------------------------------------------
 
 
-def _opened(path: Path, kind: str, description: Mapping[str, Any], make: Any) -> Exported:
+def _make_exported(path: Path, kind: str, description: Mapping[str, Any], make: Any) -> Exported:
     """`make` makes the runner from Runner's arguments."""
     try:
-        plan = description.plan_from(description)
+        plan = plan_from(description)
         head = space = None
         if description["head"]:
-            head = plan_head(plan, **description.head_options(description))
-            space = description.space_from(description)
+            head = plan_head(plan, **head_options(description))
+            space = space_from(description)
         of_network = (
             plan,
             plan.preprocessing,
@@ -149,7 +149,7 @@ def _shapes(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tu
         FEATURES: ("batch", *sizes[of_features], plan.depth),
     }
     if head:
-        shapes[CELLS] = ("batch", *sizes[of_cells], head.num_classes)
+        shapes[COARSE_LOGITS] = ("batch", *sizes[of_cells], head.num_classes)
         shapes[LABELS] = ("batch", *sizes[of_image])
         shapes[PROBABILITIES] = ("batch", *sizes[of_image], head.num_classes)
     return shapes

@@ -41,7 +41,7 @@ import dense_resnet
 from dense_resnet import checkpoints
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints.provenance import Origin
-from dense_resnet.errors import InputError, counted
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.inference.precision import AUTO
 from dense_resnet.jobs import atomic_files
 from segmentation.data.label_space import LabelSpace
@@ -52,8 +52,8 @@ from segmentation.saving.export.agreement import ADVICE, SMALL_CANVAS, TOLERANCE
 from segmentation.saving.export.exported import OPTIONAL, REQUIRED, Exported, _least_canvas, _plan_of, _shapes
 from segmentation.saving.export.files import check_replaceable, check_request, may_be_replaced
 from segmentation.saving.export.foreign_run import ONEDNN, ONNX, SAVED_MODEL
-from segmentation.saving.export.onnx import _opened_onnx, _write_onnx
-from segmentation.saving.export.savedmodel import _needs_onednn, _opened_saved_model, _write_saved_model
+from segmentation.saving.export.onnx import _open_onnx, _write_onnx
+from segmentation.saving.export.savedmodel import _needs_onednn, _open_saved_model, _write_saved_model
 
 
 def export(
@@ -102,7 +102,7 @@ def export(
         raise InputError(f"onednn: this TensorFlow runs without oneDNN. Where the processor is an x86, set {ONEDNN}=1.")
     is_model = isinstance(network, SegmentationModel)
     if is_model and (space is None or space.num_classes != network.head.num_classes):
-        raise InputError(f"space must name the {counted(network.head.num_classes, 'class')} of the model.")
+        raise InputError(f"space must name the {pluralize(network.head.num_classes, 'class')} of the model.")
     head = network.head if is_model else None
     if side and side < (least := _least_canvas(plan, head)):
         raise InputError(f"size must be at least {least}: the head takes the image's mean over windows of that many pixels.")
@@ -140,11 +140,11 @@ def export(
         checked.append((dataclasses.replace(opened, path=path), agreement))
 
     if to == SAVED_MODEL:
-        with atomic_files.replacing_folder(path, lambda there: may_be_replaced(there, to)) as folder:
+        with atomic_files.replace_folder(path, lambda there: may_be_replaced(there, to)) as folder:
             _write_saved_model(folder, compiled, description)
             check(folder)
     else:
-        with atomic_files.replacing(path, check) as temporary:
+        with atomic_files.replace_file(path, check) as temporary:
             _write_onnx(temporary, compiled, description, _shapes(plan, head, side))
     return checked[0]
 
@@ -165,7 +165,7 @@ def open_exported(path: str | os.PathLike[str]) -> Exported:
     """
     path = Path(path)
     try:
-        return _opened_saved_model(path) if path.is_dir() else _opened_onnx(path)
+        return _open_saved_model(path) if path.is_dir() else _open_onnx(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dense_resnet.errors import InputError
-from dense_resnet.inference.precision import AUTO, BFLOAT16, FLOAT32, chosen_precision
+from dense_resnet.inference.precision import AUTO, BFLOAT16, FLOAT32, choose_precision
 from dense_resnet.jobs import atomic_files, strict_json
 from dense_resnet.planning import geometry
 from dense_resnet.planning.plan import Plan
-from segmentation.saving.description import Outline, explained, outline_from
+from segmentation.saving.description import Outline, explain_errors, outline_from
 from segmentation.saving.export.foreign_run import ONNX, SAVED_MODEL
 
 FORMATS = SAVED_MODEL, ONNX
@@ -59,7 +59,7 @@ def check_request(
         geometry.check_aligned("size", side, plan.nominal_stride)
     atomic_files.check_folder(path.parent)
     check_replaceable(path, to)
-    return chosen_precision(precision)
+    return choose_precision(precision)
 
 
 def check_replaceable(path: Path, to: str) -> None:
@@ -91,7 +91,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: damaged, or not written by `export`: {error!r}.") from error
 
 
-def exported_outline(path: str | os.PathLike[str]) -> Outline | None:
+def read_export_outline(path: str | os.PathLike[str]) -> Outline | None:
     """What is known of an export before TensorFlow is imported; None of an ONNX file, whose description its runtime reads.
 
     Raises:
@@ -101,7 +101,7 @@ def exported_outline(path: str | os.PathLike[str]) -> Outline | None:
     if path.suffix == SUFFIX:
         return None
     described = read_description(path)
-    with explained(path / DESCRIPTION):
+    with explain_errors(path / DESCRIPTION):
         return outline_from(described)
 
 

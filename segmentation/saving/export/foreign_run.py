@@ -50,7 +50,7 @@ def run_in_fresh_process(
     inherited = {name: value for name, value in os.environ.items() if name not in OWN_SETTINGS}
     done = subprocess.run(
         [sys.executable, __file__, kind, os.fspath(path), *names],
-        input=_packed(calls),
+        input=_pack_arrays(calls),
         capture_output=True,
         env=inherited | dict(environment),
     )
@@ -59,16 +59,16 @@ def run_in_fresh_process(
     if done.returncode:
         printed = done.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with code {done.returncode}"]
         raise ForeignRunError(printed[-1][:LONGEST])
-    return _unpacked(done.stdout)
+    return _unpack_arrays(done.stdout)
 
 
-def _packed(calls: Sequence[Arrays]) -> bytes:
+def _pack_arrays(calls: Sequence[Arrays]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **{f"{number}.{name}": array for number, call in enumerate(calls) for name, array in call.items()})
     return buffer.getvalue()
 
 
-def _unpacked(data: bytes) -> list[dict[str, np.ndarray]]:
+def _unpack_arrays(data: bytes) -> list[dict[str, np.ndarray]]:
     calls: dict[int, dict[str, np.ndarray]] = {}
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         for key in arrays.files:
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str], given: IO[bytes], answers: IO[bytes]) -> None
     """What the fresh process does."""
     kind, path, *names = arguments
     call = {SAVED_MODEL: _saved_model, ONNX: _onnx}[kind](path)
-    answers.write(_packed([call(arrays, names) for arrays in _unpacked(given.read())]))
+    answers.write(_pack_arrays([call(arrays, names) for arrays in _unpack_arrays(given.read())]))
 
 
 if __name__ == "__main__":

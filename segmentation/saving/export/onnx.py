@@ -15,7 +15,7 @@ from dense_resnet.inference import cpu
 from dense_resnet.inference.runner import IMAGES, SIZES, CompiledRunner, Outputs, Runner
 from dense_resnet.jobs import strict_json
 from dense_resnet.planning import geometry
-from segmentation.saving.export.exported import DOCUMENTED, KEY, OPTIONAL, Exported, _opened
+from segmentation.saving.export.exported import DOCUMENTED, KEY, OPTIONAL, Exported, _make_exported
 from segmentation.saving.export.files import SEAL_SIZE
 from segmentation.saving.export.files import require as _require
 from segmentation.saving.export.files import seal as _seal
@@ -51,7 +51,7 @@ def _write_onnx(
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    graph, kernels = _kernels_apart(_with_sizes_given(compiled.graph.as_graph_def()))
+    graph, kernels = _extract_kernels(_require_sizes(compiled.graph.as_graph_def()))
     names = (IMAGES, SIZES, *compiled.names)
     model, _ = tf2onnx.convert.from_graph_def(
         graph,
@@ -81,7 +81,7 @@ def _write_onnx(
         file.write(_seal(data))
 
 
-def _with_sizes_given(graph: Any) -> Any:
+def _require_sizes(graph: Any) -> Any:
     """`graph` with `sizes` as an input that has no default, which would be an initializer in ONNX."""
     (node,) = (node for node in graph.node if node.name == SIZES)
     node.op = "Placeholder"
@@ -117,7 +117,7 @@ def _let_sizes_be_left_out(graph: Any) -> None:
     info.type.CopyFrom(make_optional_type_proto(info.type))
 
 
-def _kernels_apart(graph: Any) -> tuple[Any, dict[str, np.ndarray]]:
+def _extract_kernels(graph: Any) -> tuple[Any, dict[str, np.ndarray]]:
     """`graph` with a placeholder for each kernel of a convolution, and the kernels by the names of these.
 
     tf2onnx copies a graph at each of its many steps, so it is given one that weighs next to nothing.
@@ -173,7 +173,7 @@ def _pad_explicitly(node: Any) -> None:
     node.attribute.extend([*kept, onnx.helper.make_attribute("pads", [*before, *after])])
 
 
-def _opened_onnx(path: Path) -> Exported:
+def _open_onnx(path: Path) -> Exported:
     data = path.read_bytes()
     if data[-SEAL_SIZE:] != _seal(memoryview(data)[:-SEAL_SIZE]):
         raise InputError(
@@ -192,4 +192,4 @@ def _opened_onnx(path: Path) -> Exported:
         description = strict_json.loads(session.get_modelmeta().custom_metadata_map[KEY])
     except Exception as error:  # onnxruntime has no common kind
         raise InputError(f"{path}: cannot be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
-    return _opened(path, ONNX, description, lambda *of_network: _OnnxRunner(session, *of_network))
+    return _make_exported(path, ONNX, description, lambda *of_network: _OnnxRunner(session, *of_network))

@@ -14,9 +14,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from dense_resnet.errors import InputError
 from dense_resnet.inference import compiled
-from dense_resnet.inference.runner import CELLS, IMAGES, SIZES, CompiledRunner, SessionRunner
+from dense_resnet.inference.runner import COARSE_LOGITS, IMAGES, SIZES, CompiledRunner, SessionRunner
 from segmentation.heads.folded import takes_rates
-from segmentation.saving.export.exported import Exported, _opened
+from segmentation.saving.export.exported import Exported, _make_exported
 from segmentation.saving.export.files import DESCRIPTION, GRAPH, read_description
 from segmentation.saving.export.foreign_run import ALONE, ONEDNN, SAVED_MODEL, SIZED
 
@@ -44,7 +44,7 @@ class _SavedModelRunner(SessionRunner):
 def _write_saved_model(folder: Path, compiled: CompiledRunner, description: Mapping[str, Any]) -> None:
     with compiled.graph.as_default() as graph:
         tensors = {name: graph.get_tensor_by_name(f"{name}:0") for name in (IMAGES, SIZES, *compiled.names)}
-        outputs = {name: tensors[name] for name in compiled.names if name != CELLS}
+        outputs = {name: tensors[name] for name in compiled.names if name != COARSE_LOGITS}
         signatures = {
             signature: v1.saved_model.predict_signature_def({name: tensors[name] for name in inputs}, outputs)
             for signature, inputs in ((ALONE, (IMAGES,)), (SIZED, (IMAGES, SIZES)))
@@ -67,7 +67,7 @@ def _digest(graph: bytes, description: Mapping[str, Any]) -> str:
     return hashlib.sha256(graph + json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _opened_saved_model(folder: Path) -> Exported:
+def _open_saved_model(folder: Path) -> Exported:
     description = read_description(folder)
     data = (folder / GRAPH).read_bytes()
     try:
@@ -102,7 +102,7 @@ def _opened_saved_model(folder: Path) -> Exported:
             f"{folder / GRAPH}: cannot be read by TensorFlow {tf.__version__}: {error}. It was written by "
             f"{description.get('versions')}."
         ) from error
-    return _opened(folder, SAVED_MODEL, description, lambda *of_network: _SavedModelRunner(graph, *of_network))
+    return _make_exported(folder, SAVED_MODEL, description, lambda *of_network: _SavedModelRunner(graph, *of_network))
 
 
 def _needs_onednn(node: Any) -> bool:

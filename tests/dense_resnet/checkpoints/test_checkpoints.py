@@ -36,7 +36,7 @@ def save_with_tf1(folder, weights, version, extra=()):
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.ckpt"])
 def test_round_trip_is_the_identity(name, tmp_path):
     weights = weights_of(PLAN)
-    one = laws.loaded(PLAN, weights)
+    one = laws.backbone_with(PLAN, weights)
     one.save(tmp_path / name)
     two = dr.Backbone(PLAN, seed=1)
     loaded = two.load(tmp_path / name)
@@ -69,7 +69,7 @@ def test_checkpoints_of_tf1_programs(version, how, tmp_path):
 
 def test_what_we_save_a_tf1_program_restores(tmp_path):
     weights = weights_of(PLAN)
-    laws.loaded(PLAN, weights).save(tmp_path / "model.ckpt")
+    laws.backbone_with(PLAN, weights).save(tmp_path / "model.ckpt")
     with tf.Graph().as_default(), v1.Session() as session:
         variables = {name: v1.get_variable(name, shape) for name, shape, _ in PLAN.variables}
         v1.train.Saver().restore(session, str(tmp_path / "model.ckpt"))
@@ -115,7 +115,7 @@ def test_a_refusal_is_short_and_claims_no_initial_values():
 
 def test_beta_and_plain_are_told_apart_although_their_scope_is_the_same():
     weights = weights_of(dr.plan("resnet_v1_50_beta"))
-    assert provenance.fitting_variants(weights) == ("resnet_v1_50_beta",)
+    assert provenance.find_fitting_variants(weights) == ("resnet_v1_50_beta",)
     with pytest.raises(ValueError, match="These weights fit: resnet_v1_50_beta"):
         load_report.match(dr.plan("resnet_v1_50"), weights, "file")
 
@@ -158,7 +158,7 @@ def test_other_input_channels_keep_the_response_to_grey(channels):
     assert loaded.adapted == (f"tiny/conv1/weights: 3 to {channels} channels",)
     assert "input channels adapted" in str(loaded)
     grey = images_of(33, channels=1)
-    expected = laws.loaded(rgb, weights)(np.repeat(grey, 3, axis=-1))
+    expected = laws.backbone_with(rgb, weights)(np.repeat(grey, 3, axis=-1))
     assert laws.relative_error(backbone(np.repeat(grey, channels, axis=-1)), expected) <= 1e-5
     kept = dr.Backbone(other, seed=0)
     before = kept.weights["tiny/conv1/weights"]
@@ -171,15 +171,15 @@ def test_other_input_channels_keep_the_response_to_grey(channels):
 # -- wrong files -----------------------------------------------------------------------------------------------------
 
 
-def saved(folder, name):
+def save_good_weights(folder, name):
     """A good weights file."""
     path = folder / name
-    laws.loaded(PLAN, weights_of(PLAN)).save(path)
+    laws.backbone_with(PLAN, weights_of(PLAN)).save(path)
     return path
 
 
 def test_no_such_file(tmp_path):
-    saved(tmp_path, "good.ckpt")
+    save_good_weights(tmp_path, "good.ckpt")
     with pytest.raises(ValueError, match=r"bad\.ckpt: no such checkpoint .*In that folder: good\.ckpt"):
         checkpoints.read(tmp_path / "bad.ckpt")
     with pytest.raises(ValueError, match=r"bad\.safetensors: no such file"):
@@ -188,7 +188,7 @@ def test_no_such_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.ckpt"])
 def test_a_flipped_bit_is_found(name, tmp_path):
-    path = saved(tmp_path, name)
+    path = save_good_weights(tmp_path, name)
     data = path if path.exists() else path.with_name(path.name + ".data-00000-of-00001")
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
@@ -207,7 +207,7 @@ def test_an_error_of_the_disk_names_the_file(tmp_path):
 
 
 def test_checksums_whose_own_name_is_damaged_are_not_passed_over(tmp_path):
-    path = saved(tmp_path, "weights.safetensors")
+    path = save_good_weights(tmp_path, "weights.safetensors")
     content = bytearray(path.read_bytes().replace(b'"dense_resnet"', b'"denze_resnet"'))
     content[-1] ^= 1
     path.write_bytes(content)
@@ -218,7 +218,7 @@ def test_checksums_whose_own_name_is_damaged_are_not_passed_over(tmp_path):
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.ckpt"])
 @pytest.mark.parametrize("keep", [0, 4, 40, 0.5, 0.99])
 def test_a_truncated_file(name, keep, tmp_path):
-    path = saved(tmp_path, name)
+    path = save_good_weights(tmp_path, name)
     for part in tmp_path.glob(f"{name}*"):
         content = part.read_bytes()
         part.write_bytes(content[: keep if keep >= 1 else int(len(content) * keep)])
@@ -253,7 +253,7 @@ def test_an_object_based_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("state", [None, "", "garbage\0\xff", 'model_checkpoint_path: ""'])
 def test_an_unreadable_checkpoint_state_file(state, tmp_path):
-    saved(tmp_path, "model.ckpt-7")
+    save_good_weights(tmp_path, "model.ckpt-7")
     if state is not None:
         (tmp_path / "checkpoint").write_text(state)
     with pytest.raises(ValueError, match=r"no readable 'checkpoint' file .*found: model\.ckpt-7"):
@@ -262,7 +262,7 @@ def test_an_unreadable_checkpoint_state_file(state, tmp_path):
 
 @pytest.mark.parametrize("named", ["/", "a" * 300, "a/" * 3000])
 def test_a_checkpoint_state_file_that_names_what_no_checkpoint_can_be(named, tmp_path):
-    saved(tmp_path, "model.ckpt-7")
+    save_good_weights(tmp_path, "model.ckpt-7")
     (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{named}"')
     with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}"):
         checkpoints.read(tmp_path)
@@ -299,13 +299,13 @@ def test_values_that_are_not_finite(tmp_path):
 
 
 def test_a_slim_checkpoint_is_never_overwritten_and_safetensors_are_in_one_step(tmp_path):
-    path = saved(tmp_path, "model.ckpt")
+    path = save_good_weights(tmp_path, "model.ckpt")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"exists already.*or save as \.safetensors"):
         dr.Backbone(PLAN).save(path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    saved(tmp_path, "weights.safetensors")
-    saved(tmp_path, "weights.safetensors")
+    save_good_weights(tmp_path, "weights.safetensors")
+    save_good_weights(tmp_path, "weights.safetensors")
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "model.ckpt.data-00000-of-00001",
         "model.ckpt.index",

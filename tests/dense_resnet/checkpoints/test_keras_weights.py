@@ -30,7 +30,7 @@ FEATURES = {"ResNet50": "conv5_block3_out", "ResNet50V2": "post_relu"}
 VARIANTS = {"ResNet50": "resnet_v1_50_original", "ResNet50V2": "resnet_v2_50"}
 
 
-def randomised(model):
+def randomize(model):
     """The model, with statistics, biases and gammas that make no test vacuous."""
     generator = np.random.default_rng(0)
     values = []
@@ -51,7 +51,7 @@ def randomised(model):
 def applications():
     """Keras Applications' networks for images of any size, their classifiers without softmax."""
     return {
-        name: randomised(
+        name: randomize(
             getattr(keras.applications, name)(
                 weights=None, input_tensor=keras.Input((None, None, 3)), classifier_activation=None
             )
@@ -76,7 +76,7 @@ def equal(arrays, others):
 def test_features_and_logits_are_those_of_keras(name, size, applications):
     theirs = applications[name]
     plan = dr.plan(VARIANTS[name], num_classes=1000, root="keras" if "V2" in name else None)
-    ours = laws.loaded(plan, keras_weights.canonical(keras_weights.arrays_of(theirs), name))
+    ours = laws.backbone_with(plan, keras_weights.canonical(keras_weights.arrays_of(theirs), name))
     images = images_of(size)
     features, logits = keras.Model(theirs.inputs[0], [theirs.get_layer(FEATURES[name]).output, theirs.output])(images)
     assert laws.relative_error(ours(images), features) <= 1e-4
@@ -164,7 +164,7 @@ def test_every_kind_of_file_gives_the_arrays_bit_for_bit(name, applications, tmp
         assert equal(keras_h5.read(tmp_path / file), arrays), file
     unnamed = keras_h5.read(without_names(tmp_path / "later.weights.h5"))
     assert "conv2d_1/kernel" in unnamed
-    assert keras_weights.recognises(unnamed)
+    assert keras_weights.recognizes(unnamed)
     assert equal(keras_weights.canonical(unnamed, "unnamed"), keras_weights.canonical(arrays, "named"))
 
 
@@ -188,7 +188,7 @@ def test_tf_keras_files_give_the_same_weights(file, legacy_network, applications
     assert equal(keras_weights.canonical(arrays, "tf_keras"), expected)
 
 
-def mixed(framework):
+def make_nested_model(framework):
     """A model within a model, and layers of other kinds, some without what they may have."""
     layers = framework.layers
     inner = framework.Sequential(
@@ -208,7 +208,7 @@ def mixed(framework):
 
 @pytest.mark.parametrize("framework", [keras, tf_keras], ids=["keras", "tf_keras"])
 def test_models_within_models_and_other_layers_are_named_alike(framework, tmp_path):
-    model = randomised(mixed(framework))
+    model = randomize(make_nested_model(framework))
     arrays = keras_weights.arrays_of(model)
     assert {name.rpartition("/")[0] for name in arrays} == {
         "first", "inner/inner_conv", "inner/inner_bn", "separable", "plain", "head",
@@ -230,7 +230,7 @@ def test_models_within_models_and_other_layers_are_named_alike(framework, tmp_pa
 def test_a_keras_face_model_comes_back_bit_for_bit(tmp_path):
     plan = dr.plan([("block1", [(16, 4, 2), (16, 4, 1)])], num_classes=5, scope="resnet_v2_7")
     model = dr.keras_resnet.build(plan)
-    weights = dr.keras_resnet.weights_of(randomised(model))
+    weights = dr.keras_resnet.weights_of(randomize(model))
     model.save(tmp_path / "model.keras")
     model.save_weights(tmp_path / "model.weights.h5")
     for arrays in (
@@ -238,7 +238,7 @@ def test_a_keras_face_model_comes_back_bit_for_bit(tmp_path):
         keras_h5.read(tmp_path / "model.weights.h5"),
         keras_weights.arrays_of(model),
     ):
-        assert keras_weights.recognises(arrays)
+        assert keras_weights.recognizes(arrays)
         assert equal(keras_weights.canonical(arrays, "face"), weights)
 
 
@@ -248,14 +248,14 @@ def test_a_keras_face_model_comes_back_bit_for_bit(tmp_path):
 
 def test_names_of_keras_before_2_2_5_are_refused_with_the_reason():
     arrays = {"res2a_branch2a/kernel": np.zeros((1, 1, 64, 64), np.float32)}
-    assert keras_weights.recognises(arrays)
+    assert keras_weights.recognizes(arrays)
     with pytest.raises(InputError, match="old.h5: .*before 2.2.5.*epsilon.*keras:ResNet50"):
         keras_weights.canonical(arrays, "old.h5")
 
 
 def test_another_network_is_named_by_its_first_layers():
     arrays = {f"block{number}_conv1/kernel": np.zeros((3, 3, 3, 64), np.float32) for number in range(1, 6)}
-    assert not keras_weights.recognises(arrays)
+    assert not keras_weights.recognizes(arrays)
     with pytest.raises(InputError, match="vgg.h5: .*block1_conv1, block2_conv1.* Read are .*ResNet152V2"):
         keras_weights.canonical(arrays, "vgg.h5")
 
@@ -373,7 +373,7 @@ def test_arrays_of_takes_models_only():
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
-def written(path, dataset=None, **arguments):
+def write_legacy_file(path, dataset=None, **arguments):
     """A legacy weights file with one layer, whose kernel `dataset(group)` makes."""
     with h5py.File(path, "w", **arguments) as file:
         file.attrs["layer_names"] = ["conv"]
@@ -436,7 +436,7 @@ def strange_name(group):
     group["kernel\x07:0"] = VALUES
 
 
-def filtered_twice(group):
+def shuffle_twice(group):
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_chunk((3, 4))
     creation.set_shuffle()
@@ -462,7 +462,7 @@ HARM = {
     "a bomb": (bomb, r"conv/conv/kernel:0: an array of \[1048576\] is declared, 4194304 bytes, and \d{4} bytes are stored"),
     "many small bombs": (many_zeros, r"conv/conv/k\d:0 the arrays are declared as .* too many"),
     "unknown filter": (dataset(data=VALUES, chunks=True, compression="lzf"), "kernel:0: it is packed by the filter 32000"),
-    "a filter twice": (filtered_twice, "kernel:0: it is packed by the filter 2 twice"),
+    "a filter twice": (shuffle_twice, "kernel:0: it is packed by the filter 2 twice"),
     "chunks not written": (dataset(3, 4, dtype="f4", chunks=(1, 4)), "kernel:0: 0 of its 3 chunks are stored|B-tree"),
     "the same array twice": (same_twice, "conv/conv/other:0 overlaps conv/conv/kernel:0"),
     "out of its group": (upwards, "conv: its attribute 'weight_names' must be a name without"),
@@ -480,7 +480,7 @@ HARM = {
 @pytest.mark.parametrize("kind", HARM)
 def test_harm_is_refused_and_named(kind, tmp_path):
     make, message = HARM[kind]
-    path = written(tmp_path / "harm.h5", make)
+    path = write_legacy_file(tmp_path / "harm.h5", make)
     with pytest.raises(InputError, match=f"harm.h5: .*({message})"):
         keras_h5.read(path)
 
@@ -533,7 +533,7 @@ def test_chunks_filters_and_other_floats_are_read(tmp_path):
             {"chunks": (2, 3, 2), "compression": "gzip", "shuffle": True, "fletcher32": True},
             {"chunks": (5, 7, 3), "fletcher32": True},
         ):
-            path = written(tmp_path / "x.h5", dataset(data=values.astype(dtype), **options))
+            path = write_legacy_file(tmp_path / "x.h5", dataset(data=values.astype(dtype), **options))
             read = keras_h5.read(path)["conv/kernel"]
             assert read.dtype == np.float32
             assert np.array_equal(read, values.astype(dtype).astype(np.float32))
@@ -550,7 +550,7 @@ def test_compact_scalar_and_empty_arrays_are_read(tmp_path):
         group["count:0"] = np.int64(7)  # no weight
         group.parent.attrs["weight_names"] = ["conv/kernel:0", "conv/scalar:0", "conv/none:0", "conv/count:0"]
 
-    arrays = keras_h5.read(written(tmp_path / "x.h5", make))
+    arrays = keras_h5.read(write_legacy_file(tmp_path / "x.h5", make))
     assert np.array_equal(arrays["conv/kernel"], VALUES)
     assert arrays["conv/scalar"] == 5
     assert arrays["conv/none"].shape == (0, 4)
@@ -559,7 +559,7 @@ def test_compact_scalar_and_empty_arrays_are_read(tmp_path):
 
 def test_long_lists_of_names_are_put_together(tmp_path):
     """Keras divides an attribute of more than 64 KiB."""
-    path = written(tmp_path / "x.h5")
+    path = write_legacy_file(tmp_path / "x.h5")
     with h5py.File(path, "r+") as file:
         del file["conv"].attrs["weight_names"]
         for number in range(12):
@@ -572,7 +572,7 @@ def test_long_lists_of_names_are_put_together(tmp_path):
 
 
 def test_a_flipped_byte_in_a_chunk_with_a_checksum_is_seen(tmp_path):
-    path = written(tmp_path / "x.h5", dataset(data=VALUES, chunks=True, fletcher32=True))
+    path = write_legacy_file(tmp_path / "x.h5", dataset(data=VALUES, chunks=True, fletcher32=True))
     data = path.read_bytes()
     at = data.index(VALUES.tobytes()) + 5
     path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
@@ -582,7 +582,7 @@ def test_a_flipped_byte_in_a_chunk_with_a_checksum_is_seen(tmp_path):
 
 def test_a_string_that_runs_in_a_circle_ends(tmp_path):
     """A global heap whose sizes are wrong: the HDF5 library may search one for ever."""
-    path = written(tmp_path / "x.h5")
+    path = write_legacy_file(tmp_path / "x.h5")
     data = bytearray(path.read_bytes())
     heap = data.index(b"GCOL")
     for size in (0, 2**63, 2**64 - 16, len(data)):
@@ -594,7 +594,7 @@ def test_a_string_that_runs_in_a_circle_ends(tmp_path):
 
 def test_strings_that_are_all_one(tmp_path):
     """What a few bytes point to is counted each time."""
-    path = written(tmp_path / "x.h5")
+    path = write_legacy_file(tmp_path / "x.h5")
     long, count = "a" * 1000, 4000
     with h5py.File(path, "r+") as file:
         file.attrs["layer_names"] = [long] + ["b"] * (count - 1)
@@ -607,7 +607,7 @@ def test_strings_that_are_all_one(tmp_path):
 
 
 def test_an_empty_array_whose_other_side_no_array_can_have(tmp_path):
-    path = written(tmp_path / "x.h5", lambda group: group.create_dataset("kernel:0", (0, 7654321), "f4"))
+    path = write_legacy_file(tmp_path / "x.h5", lambda group: group.create_dataset("kernel:0", (0, 7654321), "f4"))
     assert keras_h5.read(path)["conv/kernel"].shape == (0, 7654321)
     data = path.read_bytes()
     for side in (2**63, 2**64 - 1, 2**40 + 1):
@@ -617,13 +617,13 @@ def test_an_empty_array_whose_other_side_no_array_can_have(tmp_path):
 
 
 def test_values_too_large_for_float32_are_infinite_without_a_warning(tmp_path):
-    path = written(tmp_path / "x.h5", dataset(data=np.array([1e300, np.nan, 2.0])))
+    path = write_legacy_file(tmp_path / "x.h5", dataset(data=np.array([1e300, np.nan, 2.0])))
     assert np.array_equal(keras_h5.read(path)["conv/kernel"], np.float32([np.inf, np.nan, 2]), equal_nan=True)
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "text", "empty", "signature alone"])
 def test_what_is_no_whole_file_is_refused(damage, tmp_path):
-    path = written(tmp_path / "x.h5")
+    path = write_legacy_file(tmp_path / "x.h5")
     data = path.read_bytes()
     path.write_bytes(
         {"cut": data[:-100], "longer": data + b"\0", "text": b"hello", "empty": b"", "signature alone": data[:8]}[damage]
@@ -638,7 +638,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="a folder"):
         keras_h5.read(tmp_path)
     with pytest.raises(InputError, match="new.h5: .*libver='latest'"):
-        keras_h5.read(written(tmp_path / "new.h5", libver="latest"))
+        keras_h5.read(write_legacy_file(tmp_path / "new.h5", libver="latest"))
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["images"] = VALUES
     with pytest.raises(InputError, match="data.h5: .*Keras did not write it; it has images"):

@@ -11,7 +11,7 @@ from dense_resnet import checkpoints
 from dense_resnet.checkpoints import provenance
 from dense_resnet.checkpoints.load_report import match
 from dense_resnet.checkpoints.names import torch_resnet
-from dense_resnet.preprocessing import LOOKS, preprocessing_doubt
+from dense_resnet.preprocessing import LOOKS, range_mismatch
 
 RGB = np.random.default_rng(0).integers(0, 256, (1, 33, 33, 3)).astype(np.float32)
 
@@ -35,7 +35,7 @@ def test_every_variant_is_told_from_every_other():
     """By shapes where the scope is the same, as of DeepLab's beta networks."""
     for name in dr.VARIANTS:
         zeros = {variable.name: np.broadcast_to(np.float32(0), variable.shape) for variable in dr.plan(name).variables}
-        assert provenance.fitting_variants(zeros) == (name,)
+        assert provenance.find_fitting_variants(zeros) == (name,)
 
 
 def test_origins_survive_json_and_nothing_else_is_taken_for_one():
@@ -73,16 +73,16 @@ def test_a_root_that_is_not_the_one_of_training():
 @pytest.mark.parametrize("name", ["resnet_v2_50", "resnet_v1_50", "resnet_v1_5_50", "resnet_v1_50_original"])
 def test_images_of_another_scale_are_told(name):
     scheme = dr.plan(name).preprocessing
-    assert preprocessing_doubt(dr.preprocess(RGB, scheme), scheme) is None
-    assert "raw RGB values" in preprocessing_doubt(RGB, scheme)
+    assert range_mismatch(dr.preprocess(RGB, scheme), scheme) is None
+    assert "raw RGB values" in range_mismatch(RGB, scheme)
     other = "vgg" if scheme in ("inception", "torch") else "inception"
-    assert f"those of the scheme {other!r}" in preprocessing_doubt(dr.preprocess(RGB, other), scheme)
+    assert f"those of the scheme {other!r}" in range_mismatch(dr.preprocess(RGB, other), scheme)
 
 
 @pytest.mark.parametrize("values", [np.zeros((1, 3, 3, 3)), np.zeros((0, 3, 3, 3)), np.ones((1, 2, 2, 3))])
 def test_images_that_nothing_can_be_said_of(values):
     for scheme in ("inception", "vgg", "torch", "caffe", "their own"):
-        assert preprocessing_doubt(values, scheme) is None
+        assert range_mismatch(values, scheme) is None
 
 
 def test_vgg_means_under_v2_weights_are_told_once():
@@ -140,7 +140,7 @@ def in_pytorch(plan, weights):
     return {table[name]: value.transpose(3, 2, 0, 1) if value.ndim == 4 else value for name, value in weights.items()}
 
 
-def written(name, folder):
+def write_weights(name, folder):
     """A file of that name with the kind of weights that belongs to it; its statistics are Caffe's."""
     small = dr.plan("resnet_v1_5_18" if name.endswith((".pth", ".safetensors")) else "resnet_v1_18")
     weights = of_caffe(weights_of(small))
@@ -156,7 +156,7 @@ def written(name, folder):
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.keras", "a.pth", "a.safetensors", "torch.safetensors"])
 def test_weights_that_look_like_caffes_are_told_in_every_format(name, tmp_path):
-    opened = checkpoints.open_source(written(name, tmp_path))
+    opened = checkpoints.open_source(write_weights(name, tmp_path))
     (note,) = opened.notes
     assert note.startswith("WARNING: all moving means are 0 and all variances 1")
     assert "dr.preprocess(images, 'caffe') (BGR, 0..255 minus means)" in note

@@ -32,7 +32,7 @@ def torch():
     return pytest.importorskip("torch")
 
 
-def trained(torch, model):
+def randomize_statistics(torch, model):
     """`model` with statistics that no untrained one has, and gammas of both signs."""
     generator = torch.Generator().manual_seed(0)
     for name, value in model.state_dict().items():
@@ -55,7 +55,7 @@ def arrays_of(model):
 
 @pytest.mark.parametrize(("depth", "output_stride"), [(18, 32), (18, 16), (18, 8), (34, 16), (50, 32), (50, 16), (50, 8)])
 def test_features_are_those_of_timm(depth, output_stride, torch, timm_resnet):
-    theirs = trained(torch, getattr(timm_resnet, f"resnet{depth}")(output_stride=output_stride, num_classes=7))
+    theirs = randomize_statistics(torch, getattr(timm_resnet, f"resnet{depth}")(output_stride=output_stride, num_classes=7))
     ours = dr.Backbone(f"resnet_v1_5_{depth}", output_stride, num_classes=7)
     assert ours.assign(torch_resnet.canonical(arrays_of(theirs), "timm")).complete
     images = images_of((65, 96))  # one side of 32n+1 pixels and an even one
@@ -92,7 +92,7 @@ def test_prefixes_are_stripped_and_other_names_kept(prefix):
     plan = variants.plan("resnet_v1_5_18")
     arrays = state_of(plan, prefix) | {"decode_head.conv.weight": np.ones((1, 1, 1, 1), np.float32)}
     arrays[f"{prefix}bn1.num_batches_tracked"] = np.float32(7)
-    assert torch_resnet.recognises(arrays)
+    assert torch_resnet.recognizes(arrays)
     weights = torch_resnet.canonical(arrays, "w.pth")
     assert set(weights) == {variable.name for variable in plan.variables} | {"decode_head.conv.weight"}
     kernel = weights["resnet_v1_5_18/block2/unit_1/lite_bottleneck_v1/conv1/weights"]
@@ -132,7 +132,7 @@ def test_one_channel_and_no_classifier():
 def test_networks_that_are_no_plain_resnet_are_named(name, reason, torch, timm_resnet):
     with torch.device("meta"):
         arrays = empty(getattr(timm_resnet, name)().state_dict())
-    assert torch_resnet.recognises(arrays)
+    assert torch_resnet.recognizes(arrays)
     with pytest.raises(InputError, match=rf"^w\.pth: .*({reason}).*are read\.$"):
         torch_resnet.canonical(arrays, "w.pth")
 
@@ -159,17 +159,17 @@ def test_what_does_not_fit_is_named(changes, reason):
 
 def test_preactivation_resnets_of_timm_are_named():
     arrays = {"stem.conv.weight": np.ones((64, 3, 7, 7)), "stages.0.blocks.0.conv1.weight": np.ones((64, 64, 1, 1))}
-    assert torch_resnet.recognises(arrays)
+    assert torch_resnet.recognizes(arrays)
     with pytest.raises(InputError, match="pre-activation ResNet"):
         torch_resnet.canonical(arrays, "w.pth")
-    assert not torch_resnet.recognises({"resnet_v1_5_18/conv1/weights": np.ones(1), "mylayer1.0.conv1.weight": np.ones(1)})
+    assert not torch_resnet.recognizes({"resnet_v1_5_18/conv1/weights": np.ones(1), "mylayer1.0.conv1.weight": np.ones(1)})
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # What PyTorch writes
 
 
-def saved(torch, tmp_path, value, form="zip", **options):
+def save_torch(torch, tmp_path, value, form="zip", **options):
     path = tmp_path / f"{form}.pth"
     torch.save(value, path, _use_new_zipfile_serialization=form == "zip", **options)
     return path
@@ -179,10 +179,10 @@ def saved(torch, tmp_path, value, form="zip", **options):
 def test_every_container_gives_the_same_arrays(form, torch, timm_resnet, tmp_path):
     from safetensors.torch import save_file
 
-    state = trained(torch, timm_resnet.resnet18(num_classes=3)).state_dict()
+    state = randomize_statistics(torch, timm_resnet.resnet18(num_classes=3)).state_dict()
     save_file(state, tmp_path / "weights.safetensors")
     reference = own_safetensors.read(tmp_path / "weights.safetensors")
-    values = torch_pickle.read(saved(torch, tmp_path, state, form))
+    values = torch_pickle.read(save_torch(torch, tmp_path, state, form))
     assert list(values) == [name for name in state if not name.endswith("num_batches_tracked")]
     assert set(values) == set(reference)
     assert all(same(values[name], reference[name]) for name in values)
@@ -220,7 +220,7 @@ def test_tensors_of_every_kind(form, protocol, torch, tmp_path):
         "empty": torch.zeros(0, 3),
     }
     integers = {"steps": torch.tensor(3), "mask": torch.ones(2, dtype=torch.bool), "wide": torch.ones(2, dtype=torch.uint16)}
-    read = torch_pickle.read(saved(torch, tmp_path, state | integers, form, pickle_protocol=protocol))
+    read = torch_pickle.read(save_torch(torch, tmp_path, state | integers, form, pickle_protocol=protocol))
     assert set(read) == set(state)
     for name, value in state.items():
         assert same(read[name], value.detach().float().contiguous().numpy()), name
@@ -245,17 +245,17 @@ def test_checkpoints_of_trainings(torch, tmp_path):
     }  # fmt: skip
     for key in ("state_dict", "model", "model_state_dict"):
         for form in ("zip", "legacy"):
-            read = torch_pickle.read(saved(torch, tmp_path, {**rest, key: state}, form))
+            read = torch_pickle.read(save_torch(torch, tmp_path, {**rest, key: state}, form))
             assert set(read) == {name for name in state if not name.endswith("tracked")}
             assert all(same(read[name], state[name].numpy()) for name in read)
-    read = torch_pickle.read(saved(torch, tmp_path, rest))
+    read = torch_pickle.read(save_torch(torch, tmp_path, rest))
     assert all(same(read[name], average[name].numpy()) for name in read)
 
 
 def test_a_pickled_model_is_refused_by_name(torch, tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(2, 2))
     for form in ("zip", "legacy"):
-        path = saved(torch, tmp_path, model, form)
+        path = save_torch(torch, tmp_path, model, form)
         with pytest.raises(InputError, match=r"torch\.nn\.modules\.container\.Sequential.*torch\.save\(model\.state_dict\(\)"):
             torch_pickle.read(path)
 
@@ -264,14 +264,14 @@ def test_a_pickled_model_is_refused_by_name(torch, tmp_path):
 def test_numbers_that_are_not_read_are_named(kind, torch, tmp_path):
     state = {"weight": torch.zeros(2, dtype=getattr(torch, kind))}
     with pytest.raises(InputError, match="asks for torch.(ComplexFloatStorage|float8_e4m3fn)"):
-        torch_pickle.read(saved(torch, tmp_path, state))
+        torch_pickle.read(save_torch(torch, tmp_path, state))
 
 
 @pytest.mark.parametrize("value", [[], 3, {}, {"a": {"b": 1}}, {"a": "text"}])
 def test_files_without_tensors(value, torch, tmp_path):
     for form in ("zip", "legacy"):
         with pytest.raises(InputError, match="no state dict|no tensors"):
-            torch_pickle.read(saved(torch, tmp_path, value, form))
+            torch_pickle.read(save_torch(torch, tmp_path, value, form))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def little_memory():
         tracemalloc.stop()
 
 
-def refused(path, reason):
+def assert_refused(path, reason):
     """Asserts that `path` is refused, with its name, the reason and little memory."""
     with little_memory(), pytest.raises(InputError, match=reason) as caught:
         torch_pickle.read(path)
@@ -421,7 +421,7 @@ def test_no_code_is_run(attack, form, tmp_path):
             pickle.loads((b"\x80\x04" if stack_global else b"\x80\x02") + value + b".")
         assert folder.is_dir(), "no attack"
         folder.rmdir()
-    refused(form(tmp_path / "w.pth", value), "asks for (os|builtins|shutil|zipfile)|instruction (INST|NEWOBJ_EX)")
+    assert_refused(form(tmp_path / "w.pth", value), "asks for (os|builtins|shutil|zipfile)|instruction (INST|NEWOBJ_EX)")
     assert not folder.exists()
 
 
@@ -471,7 +471,7 @@ def test_no_code_is_run(attack, form, tmp_path):
     ],
 )
 def test_instructions_that_no_tensor_needs(value, reason, form, tmp_path):
-    refused(form(tmp_path / "w.pth", value), reason)
+    assert_refused(form(tmp_path / "w.pth", value), reason)
 
 
 LAUGHS = b"]" + b"q\x00" + b"".join(b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(200))
@@ -501,8 +501,8 @@ def test_bombs_beside_the_weights_are_ignored_and_alone_refused(bomb, tmp_path):
 def test_programs_without_end(tmp_path):
     with pytest.raises(InputError, match="more than 500000 instructions"):
         torch_pickle.read(archive(tmp_path / "w.pth", b"(" * 10**6))
-    refused(archive(tmp_path / "w.pth", text("x" * torch_pickle.PICKLE_LIMIT)), "at most")
-    refused(legacy(tmp_path / "w.pth", text("x" * torch_pickle.PICKLE_LIMIT)), "damaged")
+    assert_refused(archive(tmp_path / "w.pth", text("x" * torch_pickle.PICKLE_LIMIT)), "at most")
+    assert_refused(legacy(tmp_path / "w.pth", text("x" * torch_pickle.PICKLE_LIMIT)), "damaged")
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -512,7 +512,7 @@ def test_short_programs_that_walk_through_one_list_again_and_again(kept, tmp_pat
     again = b"h\x00h\x02R" + (b"" if kept else b"a")
     into = b"" if kept else call("collections", "Counter")
     value = name("collections", "OrderedDict") + b"q\x00" + pairs + into + again * 3000
-    refused(archive(tmp_path / "w.pth", value), "more than 500000 instructions")
+    assert_refused(archive(tmp_path / "w.pth", value), "more than 500000 instructions")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -551,7 +551,7 @@ def test_short_programs_that_walk_through_one_list_again_and_again(kept, tmp_pat
     ],
 )  # fmt: skip
 def test_tensors_outside_of_their_storage(value, reason, form, tmp_path):
-    refused(form(tmp_path / "w.pth", entries(w=value)), reason)
+    assert_refused(form(tmp_path / "w.pth", entries(w=value)), reason)
 
 
 @FORMS
@@ -561,7 +561,7 @@ def test_tensors_that_repeat_one_another(form, tmp_path):
     shared = tensor((count,), stored=storage("0", count)) + b"q\x00"
     value = b"}(" + text("w") + shared + b"".join(text(str(i)) + b"h\x00" for i in range(10_000)) + b"u"
     options = {"stored": ((count, stored),)} if form is legacy else {"members": {"a/data/0": stored}}
-    refused(form(tmp_path / "w.pth", value, **options), "repeat one another")
+    assert_refused(form(tmp_path / "w.pth", value, **options), "repeat one another")
 
 
 def test_empty_tensors_have_their_shape(tmp_path):
@@ -589,14 +589,14 @@ PLAIN = entries(w=tensor())
     ],
 )
 def test_members_that_do_not_fit(members, reason, tmp_path):
-    refused(archive(tmp_path / "w.pth", PLAIN, members), reason)
+    assert_refused(archive(tmp_path / "w.pth", PLAIN, members), reason)
 
 
 def test_a_storage_that_is_not_there(tmp_path):
-    refused(
+    assert_refused(
         archive(tmp_path / "w.pth", entries(w=tensor(stored=storage("../0")))), "data/../0 must have 32 bytes and is not there"
     )
-    refused(legacy(tmp_path / "w.pth", entries(w=tensor(stored=storage("1")))), "list of storages")
+    assert_refused(legacy(tmp_path / "w.pth", entries(w=tensor(stored=storage("1")))), "list of storages")
 
 
 def test_a_member_twice(tmp_path):
@@ -604,17 +604,19 @@ def test_a_member_twice(tmp_path):
     with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as file:
         warnings.simplefilter("ignore")
         file.writestr("a/data/0", bytes(32))
-    refused(path, "stands in it twice")
+    assert_refused(path, "stands in it twice")
 
 
 def test_packed_archives_are_read_and_bombs_are_not(tmp_path):
     path = archive(tmp_path / "w.pth", PLAIN, how=zipfile.ZIP_DEFLATED)
     assert np.array_equal(torch_pickle.read(path)["w"], NUMBERS)
-    refused(archive(tmp_path / "w.pth", PLAIN, {"a/data/1": bytes(10**8)}, zipfile.ZIP_DEFLATED), "claim to unpack to 100")
-    refused(archive(tmp_path / "w.pth", PLAIN, how=zipfile.ZIP_BZIP2), "PyTorch never uses")
+    assert_refused(
+        archive(tmp_path / "w.pth", PLAIN, {"a/data/1": bytes(10**8)}, zipfile.ZIP_DEFLATED), "claim to unpack to 100"
+    )
+    assert_refused(archive(tmp_path / "w.pth", PLAIN, how=zipfile.ZIP_BZIP2), "PyTorch never uses")
 
 
-def patched(path, at, value):
+def patch_bytes(path, at, value):
     content = bytearray(path.read_bytes())
     content[at : at + len(value)] = value
     path.write_bytes(content)
@@ -635,11 +637,13 @@ def patched(path, at, value):
 def test_headers_that_lie(field, value, reason, tmp_path):
     path = archive(tmp_path / "w.pth", PLAIN)
     entry = path.read_bytes().rindex(b"PK\x01\x02")  # of a/data/0, the last one in the directory
-    refused(patched(path, entry + field, value), reason)
+    assert_refused(patch_bytes(path, entry + field, value), reason)
 
 
 def test_a_directory_of_any_size(tmp_path):
-    refused(archive(tmp_path / "w.pth", PLAIN, {f"a/{number:0200}": b"" for number in range(9_000)}), "its directory has")
+    assert_refused(
+        archive(tmp_path / "w.pth", PLAIN, {f"a/{number:0200}": b"" for number in range(9_000)}), "its directory has"
+    )
 
 
 def test_a_flipped_byte_anywhere_in_an_archive_is_found_or_does_not_matter(tmp_path):
@@ -647,7 +651,7 @@ def test_a_flipped_byte_anywhere_in_an_archive_is_found_or_does_not_matter(tmp_p
     content = path.read_bytes()
     found = 0
     for at in range(len(content)):
-        patched(path, at, bytes([content[at] ^ 0xFF]))
+        patch_bytes(path, at, bytes([content[at] ^ 0xFF]))
         try:
             assert np.array_equal(torch_pickle.read(path)["w"], NUMBERS)
         except InputError:
@@ -682,7 +686,7 @@ def test_files_that_are_cut_off(form, tmp_path):
     ],
 )
 def test_files_of_the_older_form_that_lie(options, reason, tmp_path):
-    refused(legacy(tmp_path / "w.pth", PLAIN, **options), reason)
+    assert_refused(legacy(tmp_path / "w.pth", PLAIN, **options), reason)
 
 
 def of_zip(*names):
@@ -716,7 +720,7 @@ def of_zip(*names):
 def test_other_files_are_named(content, kind, tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(content)
-    refused(path, kind)
+    assert_refused(path, kind)
 
 
 def test_no_file(tmp_path):

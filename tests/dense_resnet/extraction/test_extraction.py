@@ -35,7 +35,7 @@ def extraction_of(backbone, out, settings, **options):
 @pytest.fixture(scope="module")
 def backbone():
     """A tiny network at stride 8."""
-    return laws.loaded(STRIDE_8_PLAN, weights_of(STRIDE_8_PLAN))
+    return laws.backbone_with(STRIDE_8_PLAN, weights_of(STRIDE_8_PLAN))
 
 
 @pytest.fixture
@@ -238,13 +238,13 @@ def test_an_error_of_reading_takes_no_features_away(passing, backbone, folder_wi
     before = contents(tmp_path / "out")
     read, times = decoding.open_file, []
 
-    def failing(path):
+    def fail(path):
         if path == found[0].path and len(times) >= passing:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         times.extend([path] * (path == found[0].path))
         return read(path)
 
-    monkeypatch.setattr(decoding, "open_file", failing)
+    monkeypatch.setattr(decoding, "open_file", fail)
     outcome = extraction.run(found, on_error="skip")
     assert (outcome.written, outcome.total) == (0, 1)
     assert outcome.failed == (f"{found[0].path}: cannot be read: Input/output error.",)
@@ -258,7 +258,7 @@ def test_another_protocol_is_refused(backbone, found, tmp_path):
     before = contents(tmp_path)
     with pytest.raises(dr.InputError, match=r"results of another protocol \(dtype: 'float32' there, 'float16' now\)"):
         extraction_of(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
-    other = laws.loaded(STRIDE_8_PLAN, laws.mirrored(backbone.weights))
+    other = laws.backbone_with(STRIDE_8_PLAN, laws.mirror_kernels(backbone.weights))
     with pytest.raises(dr.InputError, match="weights_sha256"):
         extraction_of(other, tmp_path, SMALL).run(found[:1])
     assert contents(tmp_path) == before
@@ -333,7 +333,7 @@ def test_nothing_is_written_behind_an_image_that_could_not_be(backbone, found, t
 def test_features_that_are_not_finite(dtype, cause, found, tmp_path):
     weights = weights_of(STRIDE_8_PLAN)
     weights["tiny/postnorm/gamma"][:] = 1e6 if dtype == "float16" else 3e38
-    broken = laws.loaded(STRIDE_8_PLAN, weights)
+    broken = laws.backbone_with(STRIDE_8_PLAN, weights)
     with pytest.raises(dr.InputError, match=rf"alpha\.PNG: features at stride 8 are not finite: .*{cause}"):
         extraction_of(broken, tmp_path, Settings(size=129, dtype=dtype)).run(found)
     assert "alpha.PNG.safetensors" not in contents(tmp_path)

@@ -8,7 +8,7 @@ from dense_resnet.checkpoints.containers import safetensors
 from dense_resnet.errors import InputError
 from dense_resnet.extraction import features
 from dense_resnet.extraction.features import Features
-from dense_resnet.extraction.visualization import alignment_picture, principal_colours
+from dense_resnet.extraction.visualization import alignment_picture, principal_colors
 from dense_resnet.inference import canvas
 
 
@@ -32,7 +32,7 @@ def test_cell_centres_and_sampling_agree():
     place = canvas.placement((1000, 700), 513)
     values = np.random.default_rng(0).standard_normal((33, 33, 5)).astype(np.float32)
     own = Features({16: values}, place, "image")
-    y, x = own.cell_centres(16)
+    y, x = own.cell_centers(16)
     assert len(y) == len(x) == 33
     np.testing.assert_allclose(dr.sample(own, [[x[7], y[11]], [x[8], y[12]]]), values[[11, 12], [7, 8]], atol=1e-4)
     between = dr.sample(own, [[(x[7] + x[8]) / 2, y[11]]])[0]
@@ -124,11 +124,11 @@ def test_a_picture_of_any_shape(size):
 
 def test_colours_do_not_depend_on_the_sign_of_components():
     values = np.random.default_rng(0).standard_normal((50, 6))
-    colours = principal_colours(values)
+    colours = principal_colors(values)
     assert colours.shape == (50, 3)
     assert colours.min() == 0
     assert colours.max() == 1
-    np.testing.assert_allclose(principal_colours(values[:, ::-1]), colours, atol=1e-6)
+    np.testing.assert_allclose(principal_colors(values[:, ::-1]), colours, atol=1e-6)
 
 
 @pytest.mark.parametrize(

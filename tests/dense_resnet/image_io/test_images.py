@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from campaign import pngs
 from helpers import ROOT
-from helpers.datasets import TURNS, encoded
+from helpers.datasets import TURNS, encode
 from PIL import Image
 
 from dense_resnet.errors import InputError
@@ -23,60 +23,60 @@ from segmentation.data.label_files import decode_label
 from segmentation.data.label_tables import VOC
 
 
-def written(folder, name, data):
+def write_file(folder, name, data):
     """A file with `data`."""
     path = folder / name
     path.write_bytes(data)
     return path
 
 
-def decoded(data, channels=3):
+def decode(data, channels=3):
     """What decode_image makes of `data`."""
     return decoding.decode_image("image", data, channels)
 
 
 def test_png_and_jpeg_as_opencv_reads_them(photographs):
     for name in ("cat", "rocket"):
-        png = encoded(photographs[name])
-        assert np.array_equal(decoded(png), cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
-        jpeg = encoded(photographs[name], "JPEG", quality=90)
+        png = encode(photographs[name])
+        assert np.array_equal(decode(png), cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+        jpeg = encode(photographs[name], "JPEG", quality=90)
         theirs = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
-        assert np.abs(decoded(jpeg).astype(int) - theirs).max() <= 3
+        assert np.abs(decode(jpeg).astype(int) - theirs).max() <= 3
 
 
 def test_every_kind_of_pixel(photographs):
     rgb = photographs["cat"]
     grey = rgb.mean(axis=2).astype(np.uint8)
-    assert np.array_equal(decoded(encoded(grey)), np.repeat(grey[..., None], 3, axis=2))
-    assert np.array_equal(decoded(encoded(grey), 1), grey[..., None])
-    assert np.array_equal(decoded(encoded(np.dstack([rgb, grey]))), rgb)  # alpha is dropped
-    assert np.array_equal(decoded(encoded(np.dstack([grey, grey]))), np.repeat(grey[..., None], 3, axis=2))
-    assert np.array_equal(decoded(encoded(grey.astype(np.uint16) * 257)), np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(decode(encode(grey)), np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(decode(encode(grey), 1), grey[..., None])
+    assert np.array_equal(decode(encode(np.dstack([rgb, grey]))), rgb)  # alpha is dropped
+    assert np.array_equal(decode(encode(np.dstack([grey, grey]))), np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(decode(encode(grey.astype(np.uint16) * 257)), np.repeat(grey[..., None], 3, axis=2))
     palette = Image.fromarray(rgb).quantize(16)
-    assert np.array_equal(decoded(encoded(palette)), np.asarray(palette.convert("RGB")))
+    assert np.array_equal(decode(encode(palette)), np.asarray(palette.convert("RGB")))
     bits = Image.fromarray(grey > 128)
-    assert set(np.unique(decoded(encoded(bits)))) == {0, 255}
-    cmyk = encoded(Image.fromarray(rgb).convert("CMYK"), "JPEG", quality=95)
-    assert np.abs(decoded(cmyk).astype(int) - rgb).mean() < 5
-    assert np.array_equal(decoded(encoded(rgb, "JPEG", progressive=True)), decoded(encoded(rgb, "JPEG")))
+    assert set(np.unique(decode(encode(bits)))) == {0, 255}
+    cmyk = encode(Image.fromarray(rgb).convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(decode(cmyk).astype(int) - rgb).mean() < 5
+    assert np.array_equal(decode(encode(rgb, "JPEG", progressive=True)), decode(encode(rgb, "JPEG")))
 
 
 def test_16_bits_are_those_of_any_other_reader():
     """The high ones, in grey as in colours."""
     grey = np.arange(0, 2**16, 7, dtype=np.uint16).reshape(-1, 9363 // 3)
-    data = encoded(grey)
-    own = decoded(data)
+    data = encode(grey)
+    own = decode(data)
     assert np.array_equal(own, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
-    assert np.array_equal(own, decoded(cv2.imencode(".png", np.dstack([grey] * 3))[1].tobytes()))
+    assert np.array_equal(own, decode(cv2.imencode(".png", np.dstack([grey] * 3))[1].tobytes()))
 
 
 @pytest.mark.parametrize("clear", [bytes([0, 100]), 1])
 def test_a_palettes_alpha_is_dropped_without_a_warning(clear):
     image = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
     image.putpalette(bytes([10, 20, 30, 40, 50, 60, 70, 80, 90]))
-    data = encoded(image, transparency=clear)
+    data = encode(image, transparency=clear)
     assert b"tRNS" in data
-    assert decoded(data).tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
+    assert decode(data).tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
 
 
 @pytest.mark.parametrize("orientation", TURNS)
@@ -84,10 +84,10 @@ def test_exif_rotation_is_applied(orientation, tmp_path):
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(pixels, exif=exif)
-    upright = decoded(data)
+    data = encode(pixels, exif=exif)
+    upright = decode(data)
     assert np.array_equal(upright, TURNS[orientation](pixels))
-    assert decoding.check_image(written(tmp_path, "image.png", data)).size == upright.shape[:2]
+    assert decoding.check_image(write_file(tmp_path, "image.png", data)).size == upright.shape[:2]
 
 
 @pytest.mark.parametrize("orientation", [0, 9])
@@ -96,10 +96,10 @@ def test_what_is_no_orientation_turns_nothing(orientation, tmp_path):
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(pixels, exif=exif)
+    data = encode(pixels, exif=exif)
     assert decoding.orientation_of("image", data) == 1
-    assert np.array_equal(decoded(data), pixels)
-    assert decoding.check_image(written(tmp_path, "image.png", data)).size == (4, 6)
+    assert np.array_equal(decode(data), pixels)
+    assert decoding.check_image(write_file(tmp_path, "image.png", data)).size == (4, 6)
 
 
 def block(tag, value):
@@ -130,8 +130,8 @@ def test_an_orientation_behind_the_pixels(before, behind, tmp_path):
     pixels = np.arange(18).reshape(2, 3, 3)
     data = png_of(pixels, 2)
     assert decoding.orientation_of("image", data) == 6
-    assert decoding.check_image(written(tmp_path, "image.png", data)).size == (3, 2)
-    assert np.array_equal(decoded(data), TURNS[6](pixels))
+    assert decoding.check_image(write_file(tmp_path, "image.png", data)).size == (3, 2)
+    assert np.array_equal(decode(data), TURNS[6](pixels))
     with pytest.raises(InputError, match="the label has an EXIF rotation"):
         decode_label("label.png", png_of(pixels[..., :1], 0), VOC)
 
@@ -139,17 +139,17 @@ def test_an_orientation_behind_the_pixels(before, behind, tmp_path):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
 def test_a_truncated_file_is_found_before_the_job(kind, keep, tmp_path, photographs):
-    data = encoded(photographs["cat"], kind)
-    path = written(tmp_path, "image", data[: int(len(data) * keep)])
+    data = encode(photographs["cat"], kind)
+    path = write_file(tmp_path, "image", data[: int(len(data) * keep)])
     with pytest.raises(InputError, match=re.escape(str(path)) + ": cannot be decoded: .*truncated or damaged"):
         decoding.check_image(path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_trailing_bytes_are_harmless(kind, tmp_path, photographs):
-    data = encoded(photographs["cat"], kind)
-    assert decoding.check_image(written(tmp_path, "image", data + b"\0\0\r\n")).size == (300, 451)
-    assert decoding.check_image(written(tmp_path, "image", data + b"a camera's own appendix")).format == kind
+    data = encode(photographs["cat"], kind)
+    assert decoding.check_image(write_file(tmp_path, "image", data + b"\0\0\r\n")).size == (300, 451)
+    assert decoding.check_image(write_file(tmp_path, "image", data + b"a camera's own appendix")).format == kind
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_trailing_bytes_are_harmless(kind, tmp_path, photographs):
 )
 def test_other_formats_are_refused_by_their_first_bytes(data, tmp_path):
     with pytest.raises(InputError, match=r"picture\.jpg: not a PNG or JPEG image \((its first bytes are|this is) "):
-        decoding.check_image(written(tmp_path, "picture.jpg", data))
+        decoding.check_image(write_file(tmp_path, "picture.jpg", data))
 
 
 def test_the_name_does_not_matter(tmp_path, photographs):
-    assert decoding.check_image(written(tmp_path, "image.png", encoded(photographs["cat"], "JPEG"))).format == "JPEG"
+    assert decoding.check_image(write_file(tmp_path, "image.png", encode(photographs["cat"], "JPEG"))).format == "JPEG"
 
 
 def bomb(width, height):
@@ -178,39 +178,39 @@ def bomb(width, height):
 @pytest.mark.parametrize("side", [10_000, 60_000])
 def test_a_decompression_bomb_is_refused_before_decoding(side, tmp_path):
     with pytest.raises(InputError, match=r"pixels\. If that is right, raise --max-pixels"):
-        decoding.check_image(written(tmp_path, "bomb.png", bomb(side, side)))
+        decoding.check_image(write_file(tmp_path, "bomb.png", bomb(side, side)))
     with pytest.raises(InputError, match="more than 1,000 pixels"):
-        decoding.check_image(written(tmp_path, "small.png", encoded(np.zeros((40, 40, 3), np.uint8))), max_pixels=1000)
+        decoding.check_image(write_file(tmp_path, "small.png", encode(np.zeros((40, 40, 3), np.uint8))), max_pixels=1000)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 def test_damaged_exif_does_not_matter(tmp_path, photographs):
-    data = encoded(photographs["cat"], "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
-    assert decoding.check_image(written(tmp_path, "image.jpg", data)).size == (300, 451)
-    assert decoded(data).shape == (300, 451, 3)
+    data = encode(photographs["cat"], "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    assert decoding.check_image(write_file(tmp_path, "image.jpg", data)).size == (300, 451)
+    assert decode(data).shape == (300, 451, 3)
 
 
 def test_photographs_of_two_frames(photographs, tmp_path):
     """MPO, as many telephones write: the first frame counts."""
     one, two = (Image.fromarray(photographs[name]) for name in ("cat", "coffee"))
-    data = encoded(one, "MPO", save_all=True, append_images=[two], quality=95)
-    assert decoding.check_image(written(tmp_path, "image.jpg", data)) == decoding.Header("JPEG", (300, 451))
-    assert np.abs(decoded(data).astype(int) - photographs["cat"]).mean() < 3
+    data = encode(one, "MPO", save_all=True, append_images=[two], quality=95)
+    assert decoding.check_image(write_file(tmp_path, "image.jpg", data)) == decoding.Header("JPEG", (300, 451))
+    assert np.abs(decode(data).astype(int) - photographs["cat"]).mean() < 3
 
 
 def of_scans(count, **options):
     """A progressive JPEG whose last scan is there `count` times more."""
-    data = encoded(np.full((40, 40), 128, np.uint8), "JPEG", progressive=True, **options)
+    data = encode(np.full((40, 40), 128, np.uint8), "JPEG", progressive=True, **options)
     last = data.rindex(b"\xff\xda")
     return data[:-2] + data[last:-2] * count + data[-2:]
 
 
 def test_a_jpeg_of_very_many_scans_is_refused_before_decoding(tmp_path):
     few, many = of_scans(90), of_scans(100)
-    assert decoding.check_image(written(tmp_path, "few.jpg", few)).size == (40, 40)
-    assert np.array_equal(decoded(few), decoded(of_scans(0)))
+    assert decoding.check_image(write_file(tmp_path, "few.jpg", few)).size == (40, 40)
+    assert np.array_equal(decode(few), decode(of_scans(0)))
     for data in (many, many.replace(b"\xff\xda", b"\xff\xff\xda"), many.replace(b"\xff\xda", b"\xff\xfe\0\4\xff\xd9\xff\xda")):
-        path = written(tmp_path, "many.jpg", data)
+        path = write_file(tmp_path, "many.jpg", data)
         for read in (decoding.check_image, lambda path: decoding.decode_image(path, path.read_bytes())):
             with pytest.raises(InputError, match=r"many\.jpg: a JPEG of more than 100 scans.* Save it again"):
                 read(path)
@@ -219,21 +219,21 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_decoding(tmp_path):
 def test_only_an_images_own_scans_count(tmp_path):
     """Not those of a preview in EXIF, nor what stands behind the end."""
     data = of_scans(50, exif=b"Exif\0\0" + b"\xff\xda\0\2" * 60) + b"\0\2" + b"\xff\xda\0\2" * 200 + b"\xff\xd9"
-    assert decoding.check_image(written(tmp_path, "image.jpg", data)).size == (40, 40)
-    assert decoded(data).shape == (40, 40, 3)
+    assert decoding.check_image(write_file(tmp_path, "image.jpg", data)).size == (40, 40)
+    assert decode(data).shape == (40, 40, 3)
 
 
 def test_a_header_that_is_cut_off(tmp_path, photographs):
     with pytest.raises(InputError, match="its header is truncated or damaged"):
-        decoding.check_image(written(tmp_path, "image.jpg", encoded(photographs["cat"], "JPEG")[:20]))
+        decoding.check_image(write_file(tmp_path, "image.jpg", encode(photographs["cat"], "JPEG")[:20]))
 
 
 def test_a_jpeg_of_12_bits_is_named(tmp_path, photographs):
-    data = bytearray(encoded(photographs["cat"], "JPEG"))
+    data = bytearray(encode(photographs["cat"], "JPEG"))
     frame = data.index(b"\xff\xc0")
     data[frame + 1], data[frame + 4] = 0xC1, 12
     with pytest.raises(InputError, match="or of a rare kind, such as a JPEG of 12 bits"):
-        decoding.check_image(written(tmp_path, "image.jpg", data))
+        decoding.check_image(write_file(tmp_path, "image.jpg", data))
 
 
 # -- finding ----------------------------------------------------------------------------------------------------------
@@ -414,8 +414,8 @@ def test_images_of_16_bits_and_their_range_are_said(brightest, said, shape, tmp_
         pixels[..., 3:] = 65535  # alpha is dropped
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-    (tmp_path / "c.png").write_bytes(encoded(np.full((4, 6), 255, np.uint8)))
-    (tmp_path / "d.jpg").write_bytes(encoded(np.full((4, 6), 255, np.uint8), "JPEG"))
+    (tmp_path / "c.png").write_bytes(encode(np.full((4, 6), 255, np.uint8)))
+    (tmp_path / "d.jpg").write_bytes(encode(np.full((4, 6), 255, np.uint8), "JPEG"))
     found = discovery.find_images([str(tmp_path)])
     deep = bit_depth.find_deep(found)
     assert str(deep).startswith(f"{tmp_path / 'a.png'} and 1 other image: 16-bit, with {said}")

@@ -26,7 +26,7 @@ def chunks(kind=0, depth=2):
     return pngs.chunks_of(pngs.png_of(SAMPLES, kind, depth, others=palette))
 
 
-def repacked(change):
+def repack(change):
     """The label with other bytes before compression."""
     header, (_, content), end = chunks()
     return pngs.file_of([header, (b"IDAT", zlib.compress(change(zlib.decompress(content)))), end])
@@ -41,7 +41,7 @@ def frame(*rectangle, number=0):
     return b"fcTL", struct.pack(">IIIIIHHBB", number, *rectangle, 1, 10, 0, 0)
 
 
-def animated(*rectangle):
+def animation_chunks(*rectangle):
     return [(b"acTL", struct.pack(">II", 1, 0)), frame(*rectangle)]
 
 
@@ -51,7 +51,7 @@ UPRIGHT = b"eXIf", b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 1, 0, 
 NOT_WHOLE = {
     "a second header": pngs.file_of([header_of(8), *chunks()]),
     "something before the header": pngs.file_of([(b"tEXt", b"a\0bcdefghijklmnopqr\2\0z"), *chunks()]),
-    "rows missing": repacked(lambda rows: rows[:-6]),
+    "rows missing": repack(lambda rows: rows[:-6]),
     "the checksum of the compressed bytes": pngs.file_of(
         [(name, content[:-1] + bytes([content[-1] ^ 1]) if name == b"IDAT" else content) for name, content in chunks()]
     ),
@@ -67,7 +67,7 @@ NOT_WHOLE = {
     "a palette too long": pngs.png_of(SAMPLES, 0, 2, others=[(b"PLTE", bytes(771))]),
     **{f"a chunk named {name}": pngs.png_of(SAMPLES, 0, 2, others=[(name, b"a")]) for name in (b"te1t", b"t_xt")},
     **{f"a frame of {part}": pngs.png_of(SAMPLES, 0, 2, others=[frame(*part)]) for part in PARTS},
-    **{f"an animation's frame of {part}": pngs.png_of(SAMPLES, 0, 2, others=animated(*part)) for part in PARTS},
+    **{f"an animation's frame of {part}": pngs.png_of(SAMPLES, 0, 2, others=animation_chunks(*part)) for part in PARTS},
     "a cut end": pngs.file_of(chunks())[:-5],
 }
 
@@ -84,7 +84,7 @@ def test_what_is_not_whole_is_neither_a_label_nor_an_image(name):
             decode(NOT_WHOLE[name])
 
 
-@pytest.mark.parametrize("others", [[frame(7, 5, 0, 0)], animated(7, 5, 0, 0)])
+@pytest.mark.parametrize("others", [[frame(7, 5, 0, 0)], animation_chunks(7, 5, 0, 0)])
 def test_a_frame_that_is_all_of_the_picture_changes_nothing(others):
     data = pngs.png_of(SAMPLES, 0, 2, others=others)
     assert (decode_label("a.png", data, SPACE) == SAMPLES[..., 0]).all()
@@ -110,7 +110,7 @@ def test_every_kind_is_whole(kind, depth, interlaced, size):
     data = pngs.png_of(samples, kind, depth, interlaced, palette)
     png.check(data)
     png.check(data + b"what follows the end")
-    assert (pngs.decoded(data).samples == samples).all()
+    assert (pngs.decode(data).samples == samples).all()
 
 
 def test_what_others_write_is_whole(photographs):
@@ -125,5 +125,5 @@ def test_what_others_write_is_whole(photographs):
 
 def test_pixels_that_unpack_to_more_than_they_should_take_no_memory():
     with pytest.raises(ValueError, match="its pixels are 15 bytes"):
-        png.check(repacked(lambda rows: rows + bytes(2**26)))
-    png.check(repacked(lambda rows: rows + bytes(9)))  # which does no harm
+        png.check(repack(lambda rows: rows + bytes(2**26)))
+    png.check(repack(lambda rows: rows + bytes(9)))  # which does no harm

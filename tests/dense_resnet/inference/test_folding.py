@@ -20,7 +20,7 @@ from segmentation.heads.plan import HEADS
 
 
 def compiled_network(plan, weights, precision="float32", **options):
-    return laws.loaded(plan, weights).compile(precision, **options)
+    return laws.backbone_with(plan, weights).compile(precision, **options)
 
 
 @pytest.mark.parametrize("output_stride", [4, 8, 16])
@@ -28,7 +28,7 @@ def compiled_network(plan, weights, precision="float32", **options):
 def test_small_networks(placement, output_stride):
     plan = small_plan(placement, output_stride)
     weights = hard_weights(plan)
-    backbone = laws.loaded(plan, weights)
+    backbone = laws.backbone_with(plan, weights)
     run = backbone.compile("float32")
     for size in ((33, 50), 64, 65):
         reference = backbone(images_of(size, batch=2))
@@ -46,7 +46,7 @@ def test_small_networks(placement, output_stride):
 def test_true_variants(name, output_stride):
     plan = dr.plan(name, output_stride=output_stride)
     weights = hard_weights(plan)
-    backbone = laws.loaded(plan, weights)
+    backbone = laws.backbone_with(plan, weights)
     run = backbone.compile("float32")
     for size in (97, (64, 96)):
         assert laws.relative_error(run(images_of(size)), backbone(images_of(size))) <= 1e-4
@@ -59,7 +59,7 @@ def test_gammas_of_one_sign(sign):
     for name, value in weights.items():
         if name.endswith("preact/gamma"):
             value[:] = sign * np.abs(value)
-    backbone = laws.loaded(plan, weights)
+    backbone = laws.backbone_with(plan, weights)
     assert laws.relative_error(backbone.compile("float32")(images_of(33)), backbone(images_of(33))) <= 1e-4
 
 
@@ -69,7 +69,7 @@ def test_the_pyramid(placement):
     weights = hard_weights(plan)
     ours, theirs = (
         compiled_network(plan, weights, output="pyramid")(images_of(65)),
-        laws.loaded(plan, weights).features(images_of(65)),
+        laws.backbone_with(plan, weights).features(images_of(65)),
     )
     assert list(ours) == list(theirs)
     for stride, values in ours.items():
@@ -82,7 +82,7 @@ def test_other_plans(options):
     weights = hard_weights(plan)
     for size in (33, 32):
         error = laws.relative_error(
-            compiled_network(plan, weights)(images_of(size)), laws.loaded(plan, weights)(images_of(size))
+            compiled_network(plan, weights)(images_of(size)), laws.backbone_with(plan, weights)(images_of(size))
         )
         assert error <= 1e-4
 
@@ -94,7 +94,7 @@ def test_root_blocks_of_v2(root):
     weights = hard_weights(plan)
     for size in (33, 32):
         error = laws.relative_error(
-            compiled_network(plan, weights)(images_of(size)), laws.loaded(plan, weights)(images_of(size))
+            compiled_network(plan, weights)(images_of(size)), laws.backbone_with(plan, weights)(images_of(size))
         )
         assert error <= 1e-4
 
@@ -142,7 +142,7 @@ needs_onednn = pytest.mark.skipif(not compiled.keeps_kernels_apart(), reason="th
 def test_bfloat16_is_close():
     plan = dr.plan("resnet_v2_50", output_stride=16)
     weights = weights_of(plan)
-    reference = laws.loaded(plan, weights)(images_of(97)).numpy()
+    reference = laws.backbone_with(plan, weights)(images_of(97)).numpy()
     values = compiled_network(plan, weights, "bfloat16")(images_of(97))
     assert values.dtype == np.float32
     assert 1e-4 < np.sqrt(np.mean((values - reference) ** 2)) / reference.std() < 0.05
@@ -178,8 +178,8 @@ def test_auto_asks_the_processor(flags, expected, monkeypatch, tmp_path):
     if flags is not None:
         path.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: amx_bf16_bug\n")
     monkeypatch.setattr(cpu, "PROCESSOR", path)
-    assert precision.chosen_precision("auto") == expected
-    assert precision.chosen_precision("float32") == "float32"
+    assert precision.choose_precision("auto") == expected
+    assert precision.choose_precision("float32") == "float32"
 
 
 def test_images_of_another_shape():
@@ -267,7 +267,7 @@ def test_graphs_without_their_kernels_are_small():
         images = tf.compat.v1.placeholder(tf.float32, [None, None, None, 3], name="images")
         return [tf.identity(folding.network(layers, plan, images).features, "features").op.name]
 
-    sizes = [compiled.frozen(build, weights, "float32", plain=plain)[0].as_graph_def().ByteSize() for plain in (False, True)]
+    sizes = [compiled.freeze(build, weights, "float32", plain=plain)[0].as_graph_def().ByteSize() for plain in (False, True)]
     assert sizes[0] < 10**6 < 4 * 10**7 < sizes[1]
 
 
@@ -281,7 +281,7 @@ def test_where_tensorflow_cannot_fuse_the_graph_is_plain(error, monkeypatch):
     def fail(*_):
         raise error("not here")
 
-    monkeypatch.setattr(onednn, "fused_graph", fail)
+    monkeypatch.setattr(onednn, "fuse_graph", fail)
     np.testing.assert_array_equal(compiled_network(plan, weights)(images_of(33)), reference)
     compiled.keeps_kernels_apart.cache_clear()
     assert not compiled.keeps_kernels_apart()

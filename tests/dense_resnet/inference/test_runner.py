@@ -21,7 +21,7 @@ def pixels_of(height, width, batch=1, seed=0):
 @pytest.fixture(scope="module")
 def backbone():
     plan = small_plan("v2, last unit", 8)
-    return laws.loaded(plan, weights_of(plan))
+    return laws.backbone_with(plan, weights_of(plan))
 
 
 @pytest.mark.parametrize("precision", ["exact", "float32"])

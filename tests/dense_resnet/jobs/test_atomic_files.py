@@ -20,7 +20,7 @@ from dense_resnet.jobs import atomic_files
 def test_replaces_and_leaves_nothing_behind(tmp_path):
     target = tmp_path / "new" / "file"
     atomic_files.write_bytes(target, b"one")
-    with atomic_files.replacing(target) as temporary:
+    with atomic_files.replace_file(target) as temporary:
         temporary.touch(0o600)
         temporary.write_bytes(b"two")
     assert target.read_bytes() == b"two"
@@ -32,7 +32,7 @@ def test_replaces_and_leaves_nothing_behind(tmp_path):
 def test_an_error_while_writing_keeps_the_old_file(tmp_path, error):
     target = tmp_path / "file"
     target.write_bytes(b"old")
-    with pytest.raises(ValueError, match="No space left|wrong"), atomic_files.replacing(target) as temporary:  # noqa: PT012
+    with pytest.raises(ValueError, match="No space left|wrong"), atomic_files.replace_file(target) as temporary:  # noqa: PT012
         temporary.write_bytes(b"half")
         raise error
     assert target.read_bytes() == b"old"
@@ -47,7 +47,7 @@ def test_a_failed_check_keeps_the_old_file(tmp_path):
         raise OSError("read back differently")
 
     with pytest.raises(InputError, match="cannot be written: read back differently. What was there before is unchanged"):
-        with atomic_files.replacing(target, check) as temporary:
+        with atomic_files.replace_file(target, check) as temporary:
             temporary.write_bytes(b"new")
     assert target.read_bytes() == b"old"
 
@@ -98,7 +98,7 @@ def test_a_kill_in_the_middle_keeps_the_old_file(tmp_path):
 
 def test_a_second_run_that_writes_the_same_file_is_refused(tmp_path):
     target = tmp_path / "file"
-    with atomic_files.replacing(target) as temporary:
+    with atomic_files.replace_file(target) as temporary:
         temporary.write_bytes(b"first")
         with pytest.raises(InputError, match=f"{target}: another run is writing here"):
             atomic_files.write_bytes(target, b"second")
@@ -109,11 +109,11 @@ def test_a_second_run_that_writes_the_same_file_is_refused(tmp_path):
 
 def test_a_second_run_that_writes_the_same_folder_is_refused(tmp_path):
     target = tmp_path / "folder"
-    with atomic_files.replacing_folder(target, os.path.isdir) as temporary:
+    with atomic_files.replace_folder(target, os.path.isdir) as temporary:
         temporary.mkdir()
         (temporary / "file").write_bytes(b"first")
         with pytest.raises(InputError, match=f"{target}: another run is writing here"):
-            with atomic_files.replacing_folder(target, os.path.isdir):
+            with atomic_files.replace_folder(target, os.path.isdir):
                 pass
     assert (target / "file").read_bytes() == b"first"
     assert names(tmp_path) == ["folder"]
@@ -124,7 +124,7 @@ def test_a_folder_that_may_not_go_comes_back(tmp_path):
     target = tmp_path / "folder"
     target.mkdir()
     with pytest.raises(InputError, match="folder: something else has come to stand there meanwhile"):  # noqa: PT012
-        with atomic_files.replacing_folder(target, lambda there: not any(there.iterdir())) as temporary:
+        with atomic_files.replace_folder(target, lambda there: not any(there.iterdir())) as temporary:
             temporary.mkdir()
             (target / "precious").write_bytes(b"kept")
     assert (target / "precious").read_bytes() == b"kept"
@@ -146,13 +146,13 @@ def test_in_which_order_things_reach_the_disk(tmp_path, monkeypatch):
 def test_a_folder_whose_names_cannot_be_brought_to_the_disk(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"old")
 
-    def failing(handle):
+    def fail(handle):
         if os.path.isdir(f"/proc/self/fd/{handle}"):
             raise OSError(cause, os.strerror(cause))
         fsync(handle)
 
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", failing)
+    monkeypatch.setattr(os, "fsync", fail)
     cause = errno.EINVAL  # some file systems have nothing to do there
     atomic_files.write_bytes(tmp_path / "file", b"new")
     cause = errno.EIO
@@ -177,7 +177,7 @@ def test_links_in_the_place_of_folders_and_locks(tmp_path):
     (tmp_path / "victim").mkdir()
     for name in (".folder.partial", ".folder.old", ".file.scratch"):
         (tmp_path / name).symlink_to("victim")
-    with atomic_files.replacing_folder(tmp_path / "folder", os.path.isdir) as temporary:
+    with atomic_files.replace_folder(tmp_path / "folder", os.path.isdir) as temporary:
         temporary.mkdir()
     with atomic_files.scratch(tmp_path / "file") as scratch:
         (scratch / "draft").write_bytes(b"draft")
@@ -218,7 +218,7 @@ def test_a_lock_that_its_owner_takes_along_is_not_ones_own(tmp_path, monkeypatch
         return flock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", later)
-    with atomic_files.replacing(tmp_path / "file") as temporary:
+    with atomic_files.replace_file(tmp_path / "file") as temporary:
         temporary.write_bytes(b"one")
         assert lock.exists()
         with pytest.raises(InputError, match="another run"):
@@ -264,7 +264,7 @@ def test_what_a_kill_leaves_behind_is_hidden_and_goes(tmp_path):
     stop = code.replace("'new')", "'new'); os.replace()")
     assert subprocess.run([sys.executable, "-c", stop], check=False).returncode == -signal.SIGKILL
     assert names(tmp_path) == [".file.lock", ".file.partial", ".file.scratch"]
-    with atomic_files.replacing(target) as temporary, atomic_files.scratch(target) as folder:
+    with atomic_files.replace_file(target) as temporary, atomic_files.scratch(target) as folder:
         assert names(folder) == []
         temporary.write_bytes(b"whole")
     assert names(tmp_path) == ["file"]

@@ -38,7 +38,7 @@ def test_multiply_adds_are_torchvisions(name, gmacs):
 
 def test_the_table_has_a_row_a_unit_and_the_json_the_same_figures():
     plan = dr.plan("resnet_v2_50", output_stride=16)
-    analysis = plan.analyse((513, 257))
+    analysis = plan.analyze((513, 257))
     text = plan.describe((513, 257))
     for unit in plan.units:
         assert sum(line.startswith(unit.name + " ") for line in text.splitlines()) == 1
@@ -51,5 +51,5 @@ def test_the_table_has_a_row_a_unit_and_the_json_the_same_figures():
 def test_activation_memory_of_a_network_counted_by_hand():
     plan = dr.plan([("block1", [(8, 2, 2)])], include_root_block=False, in_channels=8, kind="bottleneck_v1")
     cells = 5 * 5 * 2 + 3 * 3 * 2 + 3 * 3 * 8  # conv1, conv2 with the stride, conv3
-    assert plan.analyse(5).activation_bytes == 4 * cells
+    assert plan.analyze(5).activation_bytes == 4 * cells
     assert plan.macs(5) == 5 * 5 * 8 * 2 + 3 * 3 * 9 * 2 * 2 + 3 * 3 * 2 * 8

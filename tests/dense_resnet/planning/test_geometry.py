@@ -32,7 +32,7 @@ def test_symmetric_windows_by_brute_force(kernel, rate, stride, size):
     windows = [positions[start : start + span : rate] for start in range(0, len(positions) - span + 1, stride)]
     grid = Grid(size).through(window)
     assert len(windows) == grid.size
-    assert [taps[kernel // 2] for taps in windows] == list(grid.centres)
+    assert [taps[kernel // 2] for taps in windows] == list(grid.centers)
     assert all(len(taps) == kernel for taps in windows)
 
 
@@ -42,7 +42,7 @@ def test_same_padding_is_tensorflows(size, stride):
     ramp = tf.reshape(tf.range(size, dtype=tf.float32), [1, size, 1, 1])
     pooled = tf.nn.max_pool2d(ramp, [3, 1], [stride, 1], "SAME").numpy().ravel()
     grid = Grid(size).through(Window(3, stride, padding=SAME))
-    assert [min(centre + 1, size - 1) for centre in grid.centres] == pooled.tolist()
+    assert [min(centre + 1, size - 1) for centre in grid.centers] == pooled.tolist()
 
 
 @given(st.integers(0, 40), st.integers(1, 5))
@@ -53,7 +53,7 @@ def test_aligned_sizes_put_corners_on_corners(n, levels):
         for _ in range(levels):
             grid = grid.through(Window(3, 2, padding=padding))
         assert (grid.first, grid.size, grid.stride) == (0, (size - 1) // 2**levels + 1, 2**levels)
-        assert grid.centres[-1] == size - 1
+        assert grid.centers[-1] == size - 1
 
 
 def test_even_sizes_do_not():

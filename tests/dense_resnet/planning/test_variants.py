@@ -66,7 +66,7 @@ BLOCKS = [["a", [[4, 2, 1]]]]
 )
 def test_descriptions_that_are_none(description, message):
     with pytest.raises(dr.InputError, match=message):
-        variants.from_description(description)
+        variants.plan_from_config(description)
 
 
 def test_logits_are_part_of_the_plan_where_asked_for():

@@ -1,7 +1,7 @@
 """Laws 2 and 3 on every kind of unit and stride placement, and that they catch the mistakes that the field makes."""
 
 import pytest
-from helpers.networks import MISTAKES, PLACEMENTS, dilated_where_the_stride_was, images_of, small_plan, weights_of
+from helpers.networks import MISTAKES, PLACEMENTS, dilate_strided_units, images_of, small_plan, weights_of
 
 import dense_resnet as dr
 from dense_resnet import resnet_utils
@@ -13,7 +13,7 @@ def dense_error(placement, output_stride, size, **arguments):
     dense, nominal = small_plan(placement, output_stride, **arguments), small_plan(placement, None, **arguments)
     weights = weights_of(dense)
     images = images_of(size, dense.in_channels)
-    return laws.dense_equals_nominal(laws.loaded(dense, weights), laws.loaded(nominal, weights), images)
+    return laws.dense_equals_nominal(laws.backbone_with(dense, weights), laws.backbone_with(nominal, weights), images)
 
 
 @pytest.mark.parametrize("output_stride", [4, 8, 16])
@@ -21,7 +21,7 @@ def dense_error(placement, output_stride, size, **arguments):
 def test_law_2(placement, output_stride):
     dense, nominal = small_plan(placement, output_stride), small_plan(placement, None)
     weights = weights_of(dense)
-    backbone, reference = laws.loaded(dense, weights), laws.loaded(nominal, weights)
+    backbone, reference = laws.backbone_with(dense, weights), laws.backbone_with(nominal, weights)
     for size in (65, 64, (33, 50)):
         finding = laws.dense_equals_nominal(backbone, reference, images_of(size))
         assert finding.holds, finding
@@ -43,7 +43,7 @@ MADE = [  # where a 1x1 carries the stride of a bottleneck, the 3x3 is to take t
     (placement, mistake)
     for placement, (kind, stride_at, _, _) in PLACEMENTS.items()
     for mistake in MISTAKES
-    if not (mistake is dilated_where_the_stride_was and stride_at == "conv1" and kind != "lite_bottleneck_v1")
+    if not (mistake is dilate_strided_units and stride_at == "conv1" and kind != "lite_bottleneck_v1")
 ]
 
 
@@ -67,7 +67,7 @@ def test_law_2_catches_an_old_rate_behind_the_1x1(placement, monkeypatch):
 def test_law_3(placement):
     plan = small_plan(placement, 8)
     weights = weights_of(plan)
-    backbone, turned = laws.loaded(plan, weights), laws.loaded(plan, laws.mirrored(weights))
+    backbone, turned = laws.backbone_with(plan, weights), laws.backbone_with(plan, laws.mirror_kernels(weights))
     for size in (65, (33, 97)):
         finding = laws.mirror(backbone, turned, images_of(size), aligned=True)
         assert finding.holds, finding
@@ -80,7 +80,7 @@ def test_law_3(placement):
 def test_mirroring_the_image_alone_is_no_law():
     plan = small_plan("v2, last unit", 8)
     weights = weights_of(plan)
-    finding = laws.mirror(laws.loaded(plan, weights), laws.loaded(plan, weights), images_of(65), aligned=True)
+    finding = laws.mirror(laws.backbone_with(plan, weights), laws.backbone_with(plan, weights), images_of(65), aligned=True)
     assert finding.error > 1e-2
 
 
@@ -88,17 +88,17 @@ def test_the_true_resnet_v2_152(monkeypatch):
     """The real network, once: laws 2 and 3 at strides 8 and 16, and the two mistakes at stride 16."""
     nominal = dr.plan("resnet_v2_152")
     weights = weights_of(nominal)
-    reference = laws.loaded(nominal, weights)
+    reference = laws.backbone_with(nominal, weights)
     odd, even = images_of(97), images_of(96)
     for output_stride in (8, 16):
-        dense = laws.loaded(dr.plan("resnet_v2_152", output_stride=output_stride), weights)
+        dense = laws.backbone_with(dr.plan("resnet_v2_152", output_stride=output_stride), weights)
         for images in (odd, even):
             finding = laws.dense_equals_nominal(dense, reference, images)
             assert finding.holds, finding
-    turned = laws.loaded(dr.plan("resnet_v2_152", output_stride=16), laws.mirrored(weights))
+    turned = laws.backbone_with(dr.plan("resnet_v2_152", output_stride=16), laws.mirror_kernels(weights))
     assert laws.mirror(dense, turned, odd, aligned=True).holds
     assert laws.mirror(dense, turned, even, aligned=False).holds
     right = resnet_utils.schedule
     for mistake in MISTAKES:
         monkeypatch.setattr(resnet_utils, "schedule", lambda *a, mistake=mistake: mistake(right(*a)))
-        assert laws.dense_equals_nominal(laws.loaded(dense.plan, weights), reference, odd).error > 1e-2
+        assert laws.dense_equals_nominal(laws.backbone_with(dense.plan, weights), reference, odd).error > 1e-2

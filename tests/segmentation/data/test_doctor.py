@@ -14,14 +14,14 @@ import pytest
 from helpers.datasets import SPACE, THREE, image_file, label_file, own_dataset
 from PIL import Image
 
-from dense_resnet.errors import InputError, grouped
+from dense_resnet.errors import InputError, group_alike
 from segmentation.data import doctor, label_counts
 from segmentation.data.doctor import inspect
 from segmentation.data.label_counts import class_weights
 from segmentation.data.label_files import encode_label
 from segmentation.data.label_space import LabelSpace
 from segmentation.data.label_tables import VOC
-from segmentation.data.layouts import open_dataset, recognise
+from segmentation.data.layouts import open_dataset, recognize
 from segmentation.data.samples import Dataset, Sample
 from segmentation.data.source import Source
 from tools import doctor as verb
@@ -35,9 +35,9 @@ def run(capsys, *arguments):
     return code, capsys.readouterr().out
 
 
-def examined(folder, **options):
+def inspect_all(folder, **options):
     """The report on all splits."""
-    return inspect([open_dataset(folder, split, strict=False, **options) for split in recognise(folder).splits])
+    return inspect([open_dataset(folder, split, strict=False, **options) for split in recognize(folder).splits])
 
 
 def kinds(findings):
@@ -51,7 +51,7 @@ def only(findings, kind):
     return found.message
 
 
-def described(folder, **changes):
+def write_description(folder, **changes):
     """Another dataset.json."""
     (folder / "dataset.json").write_text(json.dumps({**THREE, **changes}))
 
@@ -64,7 +64,7 @@ def own(tmp_path):
 
 @pytest.mark.parametrize("name", ["[red]", "[val]", "a\x1b[31m"])
 def test_names_are_no_markup_and_steer_no_terminal(name, own, capsys):
-    described(own, classes=[name, *THREE["classes"][1:]])
+    write_description(own, classes=[name, *THREE["classes"][1:]])
     (own / "list.csv").write_text(f"image,label,split\nimages/val/a.png,labels/val/a.png,{name}\n")
     _, out = run(capsys, own / "list.csv", "--classes", own / "dataset.json")
     assert out.count(name.replace("\x1b", "\\x1b")) >= 2
@@ -105,7 +105,7 @@ def test_every_problem_at_once(own, capsys, tmp_path):
     image.write_bytes(image.read_bytes()[:-40])
     image_file(own / "images/train/c.png", seed=10)
     path = own / "labels/train/c.png"
-    Image.fromarray(SPACE.colored(np.zeros((4, 6), int))).save(path)
+    Image.fromarray(SPACE.colorize(np.zeros((4, 6), int))).save(path)
     exif = Image.Exif()
     exif[0x0112] = 3
     image_file(own / "images/train/d.jpg", seed=11, exif=exif)
@@ -153,11 +153,11 @@ def test_what_was_left_out_is_said(own, capsys):
 def test_labels_from_1(own):
     for path in (own / "labels").rglob("*.png"):
         label_file(path, [[1, 2, 3, 255]])
-    report = examined(own)
+    report = inspect_all(own)
     assert "the labels look 1-based: 3 occurs and 0 never, and the classes are 0..2" in only(report.errors, "one-based")
-    assert "one-based" not in kinds(examined(own, label_map="reduce_zero_label").findings)
+    assert "one-based" not in kinds(inspect_all(own, label_map="reduce_zero_label").findings)
     label_file(own / "labels/val/a.png", [[0, 1]])
-    assert "one-based" not in kinds(examined(own).findings)
+    assert "one-based" not in kinds(inspect_all(own).findings)
 
 
 def relabel(folder, values, **options):
@@ -168,38 +168,38 @@ def relabel(folder, values, **options):
 
 @pytest.mark.parametrize("classes", [["yes"], ["no", "yes"], ["no", "yes", "perhaps"]])
 def test_masks_of_0_and_255(own, classes):
-    described(own, classes=classes)
+    write_description(own, classes=classes)
     relabel(own / "labels", [[0, 255]])
-    report = examined(own)
+    report = inspect_all(own)
     assert "are these masks, in which 255 means class 1?" in only(report.errors, "mask")
     assert ("name two classes and" in only(report.errors, "mask")) == (len(classes) == 1)
     with pytest.raises(InputError, match=r'^mine: all labels are 0 or 255, .*"mapping": .*say so there: "ignore_label": 255'):
         doctor.check_splits([open_dataset(own, split) for split in ("train", "val")])
-    described(own, classes=classes, ignore_label=255)  # what else it may be
-    report = examined(own)
+    write_description(own, classes=classes, ignore_label=255)  # what else it may be
+    report = inspect_all(own)
     assert "are these masks" in only(report.warnings, "mask")
     assert not report.errors
     assert any("are these masks" in one for one in doctor.check_splits([open_dataset(own, "val")]).warnings.values())
 
 
 def test_masks_as_they_are_advised(own):
-    described(own, classes=["no", "yes"], ignore_label=None, mapping={"0": 0, "255": 1})
+    write_description(own, classes=["no", "yes"], ignore_label=None, mapping={"0": 0, "255": 1})
     relabel(own / "labels", [[0, 255]])
-    assert not examined(own).findings
+    assert not inspect_all(own).findings
     for path in (own / "labels" / "val").rglob("*.png"):  # and of 1 bit
         Image.open(path).convert("1").save(path)
-    assert not examined(own).findings
-    described(own, classes=["no", "yes"])  # without the advice, the bits alone would be labels, and 255 ignored
-    assert "are these masks" in only(examined(own).errors, "mask")
+    assert not inspect_all(own).findings
+    write_description(own, classes=["no", "yes"])  # without the advice, the bits alone would be labels, and 255 ignored
+    assert "are these masks" in only(inspect_all(own).errors, "mask")
     for path in (own / "labels" / "train").rglob("*.png"):
         Image.open(path).convert("1").save(path)
-    assert not examined(own).findings
+    assert not inspect_all(own).findings
 
 
 def test_a_split_of_one_class_and_what_is_ignored(own):
     """Among others, it may be right."""
     relabel(own / "labels" / "val", [[0, 255]])
-    assert "mask" not in kinds(examined(own).findings)
+    assert "mask" not in kinds(inspect_all(own).findings)
     checked = doctor.check_splits([open_dataset(own, split) for split in ("train", "val")])
     (warning,) = checked.warnings.values()
     assert warning.startswith("mine, split val: 'sky' is the only class in the labels, and 50.0% is ignored: nothing else")
@@ -207,8 +207,8 @@ def test_a_split_of_one_class_and_what_is_ignored(own):
 
 def test_a_split_without_a_labelled_pixel(own):
     relabel(own / "labels" / "val", [[255]])
-    report = examined(own)
-    assert "no pixel is labelled: every pixel of 3 labels has the ignore label" in only(report.warnings, "unlabelled")
+    report = inspect_all(own)
+    assert "no pixel is labeled: every pixel of 3 labels has the ignore label" in only(report.warnings, "unlabelled")
     assert "The files hold 255 (100.0%)." in only(report.warnings, "unlabelled")
     assert not report.errors
     train, val = (open_dataset(own, split) for split in ("train", "val"))
@@ -225,13 +225,13 @@ def test_a_split_without_a_labelled_pixel(own):
 @pytest.mark.parametrize(("low", "high"), [(0, 9), (2, 5)])
 def test_labels_that_were_resized_with_interpolation(own, method, low, high):
     """All their values are classes."""
-    described(own, classes=list("abcdefghijklm"))
+    write_description(own, classes=list("abcdefghijklm"))
     squares = np.kron(np.random.default_rng(0).integers(0, 2, (8, 8)), np.full((6, 6), high - low)) + low
     large = cv2.resize(squares.astype(np.uint8), (97, 97), interpolation=method)
     for seed, name in enumerate(("a", "b", "more/a"), 50):
         label_file(own / f"labels/train/{name}.png", large, size=(97, 97))
         image_file(own / f"images/train/{name}.jpg", (97, 97), seed)
-    report = examined(own)
+    report = inspect_all(own)
     between = ", ".join(map(str, range(low + 1, high)))
     message = only(report.warnings, "seams")
     assert between in message
@@ -240,7 +240,7 @@ def test_labels_that_were_resized_with_interpolation(own, method, low, high):
     assert any("look interpolated" in one for one in doctor.check_splits([open_dataset(own, "train")]).warnings.values())
     nearest = cv2.resize(squares.astype(np.uint8), (97, 97), interpolation=cv2.INTER_NEAREST)
     relabel(own / "labels" / "train", nearest, size=(97, 97))
-    assert "seams" not in kinds(examined(own).findings)
+    assert "seams" not in kinds(inspect_all(own).findings)
 
 
 def test_real_labels_do_not_look_interpolated():
@@ -261,23 +261,23 @@ def test_too_few_classes_show_what_is_there_at_once(own, capsys, tmp_path):
     )
     assert f"note: {note}" in out
     assert json.loads((tmp_path / "report.json").read_text())["notes"][0].startswith(note)
-    described(own, mapping={"0": 0, "1": 1, "2": 2, "9": 255})
-    assert "No meaning is given to 3, 4: the label map says what the others mean" in examined(own).notes[0]
+    write_description(own, mapping={"0": 0, "1": 1, "2": 2, "9": 255})
+    assert "No meaning is given to 3, 4: the label map says what the others mean" in inspect_all(own).notes[0]
     Image.fromarray(np.arange(5000, dtype=np.uint16).reshape(50, 100)).save(own / "labels/train/a.png")
-    assert len(examined(own).notes[0]) < 800
+    assert len(inspect_all(own).notes[0]) < 800
 
 
 def test_classes_that_never_occur(own):
     for path in (own / "labels" / "val").rglob("*.png"):
         label_file(path, [[0, 255]])
-    report = examined(own)
+    report = inspect_all(own)
     assert not report.errors
     (absent,) = [finding for finding in report.warnings if finding.kind == "absent"]
     assert (absent.split, absent.message) == ("val", "classes that never occur: road, car.")
 
 
 def test_palettes(own):
-    described(own, classes=SPACE.as_json()["classes"])
+    write_description(own, classes=SPACE.as_json()["classes"])
     label = np.resize([[0, 1, 2, 255]], (4, 6))
     (own / "labels/train/a.png").write_bytes(encode_label(label, SPACE))  # as it should be
     swapped = LabelSpace((SPACE.classes[0], SPACE.classes[2], SPACE.classes[1]))
@@ -287,7 +287,7 @@ def test_palettes(own):
     grey.save(own / "labels/train/more/a.png")  # this says nothing about the order
     odd = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)).quantize(3)
     odd.save(own / "labels/val/a.png")
-    report = examined(own)
+    report = inspect_all(own)
     assert not report.errors
     assert kinds(report.warnings) == {"palette"}
     first, second = (finding.message for finding in report.warnings)
@@ -301,19 +301,19 @@ def test_palettes(own):
 def test_a_palette_is_not_compared_with_colours_that_nobody_gave(own):
     odd = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)).quantize(3)
     odd.save(own / "labels/val/a.png")
-    assert not examined(own).findings
-    described(own, classes=["sky", {"name": "road", "color": [1, 2, 3]}, "car"])
-    assert "class 1 'road' has [1, 2, 3]" in only(examined(own).warnings, "palette")
+    assert not inspect_all(own).findings
+    write_description(own, classes=["sky", {"name": "road", "color": [1, 2, 3]}, "car"])
+    assert "class 1 'road' has [1, 2, 3]" in only(inspect_all(own).warnings, "palette")
 
 
 def test_the_same_image_twice_and_in_two_splits(own):
     data = (own / "images/train/a.jpg").read_bytes()
     (own / "images/train/b.jpg").write_bytes(data)
-    report = examined(own)
+    report = inspect_all(own)
     assert only(report.warnings, "duplicate") == f"{own}/images/train/b.jpg: the same image as {own}/images/train/a.jpg."
     assert not report.errors
     (own / "images/val/b.jpg").write_bytes(data)
-    assert [finding.kind for finding in examined(own).errors] == ["overlap", "overlap"]
+    assert [finding.kind for finding in inspect_all(own).errors] == ["overlap", "overlap"]
 
 
 def test_splits_that_hold_others_by_definition(own):
@@ -321,17 +321,17 @@ def test_splits_that_hold_others_by_definition(own):
     for split in ("trainaug", "trainval"):
         for part in ("images", "labels"):
             shutil.copytree(own / part / "train", own / part / split)
-    assert not examined(own).findings
+    assert not inspect_all(own).findings
     for part in ("images", "labels"):
         (own / part / "trainaug").rename(own / part / "test")
-    assert [finding.kind for finding in examined(own).errors] == ["overlap"] * 3
+    assert [finding.kind for finding in inspect_all(own).errors] == ["overlap"] * 3
 
 
 def test_an_image_in_many_splits_is_told_of_once_in_each(own):
     parts = ["images/train/a.jpg,labels/train/a.png,"] * 4
     splits = ["test", "train", "train_b", "val"]
     (own / "list.csv").write_text("\n".join(["image,label,split", *map("".join, zip(parts, splits, strict=True))]))
-    overlaps = [one for one in examined(own / "list.csv").errors if one.kind == "overlap"]
+    overlaps = [one for one in inspect_all(own / "list.csv").errors if one.kind == "overlap"]
     assert [(one.split, one.message.split(",")[0].split(" in ")[1]) for one in overlaps] == [
         ("test", "train"), ("train", "val"), ("train_b", "val"),
     ]  # fmt: skip
@@ -345,7 +345,7 @@ def test_a_pair_in_two_splits_is_told_of_once(own):
     pair = "images/train/a.jpg,labels/train/a.png"
     listing.write_text(f"split,image,label\ntrain,{pair}\ntrainval,{pair}\nval,images/val/a.jpg,labels/val/a.png\n")
     label_file(own / "labels/train/a.png", [[9]])
-    report = examined(listing)
+    report = inspect_all(listing)
     assert [(finding.split, finding.kind) for finding in report.errors] == [("train", "label")]
     assert [counts.images for counts in report.splits] == [1, 1, 1]
 
@@ -358,13 +358,13 @@ def test_flipped_bits_in_images(tmp_path):
     palette_image = encode_label((cv2.GaussianBlur(noise, (0, 0), 8) * 400 % 5).astype(np.uint8), VOC)
     (tmp_path / "images/val/a.png").write_bytes(palette_image)
     label_file(tmp_path / "labels/val/a.png", size=(300, 400))
-    assert not examined(tmp_path).findings
+    assert not inspect_all(tmp_path).findings
     sound = (tmp_path / "images/val/a.png").read_bytes()
     for place in np.linspace(sound.index(b"IDAT") + 4, len(sound) - 17, 20).astype(int):
         damaged = bytearray(sound)
         damaged[place] ^= 1
         (tmp_path / "images/val/a.png").write_bytes(damaged)
-        assert "a.png: cannot be decoded" in only(examined(tmp_path).errors, "image")
+        assert "a.png: cannot be decoded" in only(inspect_all(tmp_path).errors, "image")
 
 
 def test_large_images(own, capsys):
@@ -379,7 +379,7 @@ def test_exif_that_was_chosen(own):
     exif[0x0112] = 3
     image_file(own / "images/val/a.jpg", exif=exif)
     for choice in ("apply", "ignore"):
-        report = examined(own, exif=choice)
+        report = inspect_all(own, exif=choice)
         assert only(report.warnings, "exif") == f"{own}/images/val/a.jpg: has an EXIF rotation: --exif {choice}"
         assert not report.errors
 
@@ -387,11 +387,11 @@ def test_exif_that_was_chosen(own):
 def test_colours_and_masks_of_other_kinds(own):
     """from_colors, 16 bits and 1 bit go through the same doors."""
     for path in (own / "labels" / "train").rglob("*.png"):
-        Image.fromarray(SPACE.colored(np.resize([[0, 1, 2]], (4, 6)))).save(path)
-    described(own, from_colors=True)
+        Image.fromarray(SPACE.colorize(np.resize([[0, 1, 2]], (4, 6)))).save(path)
+    write_description(own, from_colors=True)
     (counts,) = inspect([open_dataset(own, "train")]).splits
     assert counts.pixels.tolist() == [24, 24, 24]
-    described(own)
+    write_description(own)
     for path in (own / "labels" / "train").rglob("*.png"):
         Image.fromarray(np.resize([[0, 1]], (4, 6)).astype(bool)).save(path)
     Image.fromarray(np.resize([[0, 2]], (4, 6)).astype(np.uint16)).save(own / "labels" / "train" / "a.png")
@@ -429,11 +429,11 @@ def test_what_is_alike_is_told_as_one(own, capsys, tmp_path):
 
 def test_lines_of_a_list_that_are_alike():
     problems = (f"d/list.csv: line {number}: no such file 'images/a b{number}.png' in d" for number in range(2, 9))
-    (line,) = grouped(problems)
+    (line,) = group_alike(problems)
     assert line.startswith("7 alike: d/list.csv: line 2: no such file 'images/a b2.png' in d")
     assert line.endswith("Also: d/list.csv: line 3, d/list.csv: line 4 and 4 more.")
     bare = (f"{name}.png: the image is {number}x6, its label mask_{name}.png 8x8." for number, name in enumerate("abcde"))
-    assert grouped(bare) == [
+    assert group_alike(bare) == [
         "5 alike: a.png: the image is 0x6, its label mask_a.png 8x8. Also: b.png, c.png and 2 more.",
     ]
 
@@ -467,11 +467,11 @@ def test_records_are_written_if_nothing_is_wrong(own, capsys, tmp_path):
     code, printed = run(capsys, out)
     assert code == 0
     assert "0 errors, 0 warnings" in printed
-    before, after = examined(own), examined(out)
+    before, after = inspect_all(own), inspect_all(out)
     for ours, theirs in zip(before.splits, after.splits, strict=True):
         assert ours.pixels.tolist() == theirs.pixels.tolist()
     (out / "val.counts.json").unlink()
-    assert "there is no" in only(examined(out).warnings, "records")
+    assert "there is no" in only(inspect_all(out).warnings, "records")
     label_file(own / "labels/val/lonely.png")
     code, printed = run(capsys, own, "--records", tmp_path / "more")
     assert code == 1
@@ -491,12 +491,12 @@ def test_a_real_photograph(capsys, tmp_path):
     code, out = run(capsys, tmp_path)
     assert code == 0
     assert "PASCAL VOC 2012: 0 errors, 1 warning" in out
-    (counts,) = examined(tmp_path).splits
+    (counts,) = inspect_all(tmp_path).splits
     assert counts.pixels.tolist() == [np.count_nonzero(label == index) for index in range(21)]
 
 
 def test_names_from_outside_are_only_text(own, capsys):
-    described(own, classes=["[red]sky", "road", "car"])
+    write_description(own, classes=["[red]sky", "road", "car"])
     assert "[red]sky" in run(capsys, own)[1]
 
 
@@ -525,11 +525,11 @@ def test_an_interrupt_does_not_wait_for_the_rest(monkeypatch):
         time.sleep(0.005)
         return doctor._Seen(np.zeros(space.num_classes, np.int64))
 
-    def interrupted(what, done, total):
+    def interrupt(what, done, total):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "_examine", examine)
     pairs = tuple(Sample(str(number), Source(Path(str(number)))) for number in range(500))
     with pytest.raises(KeyboardInterrupt):
-        inspect([Dataset("mine", "val", SPACE, pairs)], progress=interrupted)
+        inspect([Dataset("mine", "val", SPACE, pairs)], progress=interrupt)
     assert len(examined) < 250

@@ -49,7 +49,7 @@ def png_of(width, height, depth, kind, rows):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 
 
-def decoded(data, space=FIVE):
+def decode(data, space=FIVE):
     """What decode_label makes of `data`."""
     return decode_label("val/img_7.png", data, space)
 
@@ -86,9 +86,9 @@ def test_ade20k():
     assert (ADE20K.names[0], ADE20K.names[12], ADE20K.names[149]) == ("wall", "person", "flag")
     assert ADE20K.classes[2] == LabelClass("sky", (6, 230, 230))
     assert {ADE20K.mapping[raw] for raw in range(1, 151)} == set(range(150))
-    assert decoded(png(np.array([[0, 1, 150]], np.uint8)), ADE20K).tolist() == [[255, 0, 149]]
+    assert decode(png(np.array([[0, 1, 150]], np.uint8)), ADE20K).tolist() == [[255, 0, 149]]
     with pytest.raises(InputError, match=r"label value 151 .* is not in the label map, which maps 0\.\.150, 255\."):
-        decoded(png(np.array([[0, 1, 151]], np.uint8)), ADE20K)
+        decode(png(np.array([[0, 1, 151]], np.uint8)), ADE20K)
 
 
 # -- decoding ---------------------------------------------------------------------------------------------------------
@@ -98,10 +98,10 @@ def test_a_palette_label_is_indices(voc):
     image = Image.fromarray(voc)
     image.putpalette(imgviz.label_colormap().tobytes())
     data = png(image)
-    assert np.array_equal(decoded(data, VOC), voc)
+    assert np.array_equal(decode(data, VOC), voc)
     expanded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert not np.array_equal(expanded.reshape(*voc.shape, -1)[..., 0], voc)  # what this protects from
-    assert decoded(data, VOC).dtype == np.uint8
+    assert decode(data, VOC).dtype == np.uint8
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -111,73 +111,73 @@ def test_palettes_of_few_bits(bits):
     image.putpalette(voc_palette(2**bits).tobytes())
     data = png(image, bits=bits)
     assert data[24] == bits
-    assert np.array_equal(decoded(data), label)
+    assert np.array_equal(decode(data), label)
 
 
 def test_a_16_bit_label_keeps_its_values():
     label = np.array([[0, 300, 399, 65535]], np.uint16)
     for data in (png(label), encode_label(label, MANY)):
-        assert decoded(data, MANY).tolist() == label.tolist()
-        assert decoded(data, MANY).dtype == np.uint16
+        assert decode(data, MANY).tolist() == label.tolist()
+        assert decode(data, MANY).dtype == np.uint16
     with pytest.raises(InputError, match=r"label value 300 \(1 px, first at y=0, x=1\) is outside 0\.\.4"):
-        decoded(png(np.array([[0, 300, 2]], np.uint16)))  # 8 bits would make 1 or 44 of it
-    assert decoded(png(np.array([[0, 3, 255]], np.uint16))).dtype == np.uint8
+        decode(png(np.array([[0, 300, 2]], np.uint16)))  # 8 bits would make 1 or 44 of it
+    assert decode(png(np.array([[0, 3, 255]], np.uint16))).dtype == np.uint8
     far = LabelSpace(VOC.classes[:5], 300)
-    assert decoded(encode_label(np.array([[4, 300]]), far), far).tolist() == [[4, 300]]
+    assert decode(encode_label(np.array([[4, 300]]), far), far).tolist() == [[4, 300]]
 
 
 def test_a_1_bit_mask_is_0_and_1():
     mask = np.array([[True, False, True]])
-    assert decoded(png(mask)).tolist() == [[1, 0, 1]]
+    assert decode(png(mask)).tolist() == [[1, 0, 1]]
 
 
 def test_a_1_bit_mask_under_a_map_for_8_bits():
     """White is 1 in the one and 255 in the other; a map that has 1 means 1."""
     mask = np.array([[True, False, True]])
     eight = LabelSpace(FIVE.classes, None, {0: 0, 255: 4})
-    assert decoded(png(mask), eight).tolist() == decoded(png(mask.astype(np.uint8) * 255), eight).tolist() == [[4, 0, 4]]
-    assert decoded(png(mask), LabelSpace(FIVE.classes, None, {0: 0, 1: 2, 255: 4})).tolist() == [[2, 0, 2]]
+    assert decode(png(mask), eight).tolist() == decode(png(mask.astype(np.uint8) * 255), eight).tolist() == [[4, 0, 4]]
+    assert decode(png(mask), LabelSpace(FIVE.classes, None, {0: 0, 1: 2, 255: 4})).tolist() == [[2, 0, 2]]
     with pytest.raises(InputError, match="label value 1 .* is not in the label map"):
-        decoded(png(mask.astype(np.uint8)), eight)
+        decode(png(mask.astype(np.uint8)), eight)
 
 
 @pytest.mark.parametrize(("depth", "row", "values"), [(2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\x24", [0, 1, 2, 4])])
 def test_grey_of_few_bits(depth, row, values):
     data = png_of(4, 1, depth, 0, [row])
-    assert decoded(data).tolist() == [values]
+    assert decode(data).tolist() == [values]
     assert np.asarray(Image.open(io.BytesIO(data))).tolist() != [values]  # Pillow stretches them
 
 
 def test_a_label_in_colours_needs_to_be_said():
-    picture = Image.fromarray(FIVE.colored(np.array([[0, 4, 255]])))
+    picture = Image.fromarray(FIVE.colorize(np.array([[0, 4, 255]])))
     for data in (png(picture), png(picture.convert("RGBA")), png(picture.convert("LA"))):
         with pytest.raises(InputError, match=r'val/img_7\.png: a label must hold one number per pixel.*"from_colors": true'):
-            decoded(data)
+            decode(data)
     for space in (FIVE, COLORS):
         with pytest.raises(InputError, match="16 bits per channel|one number per pixel"):
-            decoded(png_of(1, 1, 16, 2, [bytes(6)]), space)
+            decode(png_of(1, 1, 16, 2, [bytes(6)]), space)
 
 
 def test_labels_from_colours(voc):
     space = LabelSpace(VOC.classes, from_colors=True)
-    data = png(space.colored(voc))
-    assert np.array_equal(decoded(data, space), voc)
-    assert np.array_equal(decoded(encode_label(voc, space), space), voc)  # a palette is colours, too
+    data = png(space.colorize(voc))
+    assert np.array_equal(decode(data, space), voc)
+    assert np.array_equal(decode(encode_label(voc, space), space), voc)  # a palette is colours, too
     masks = LabelSpace((LabelClass("no", (0, 0, 0)), LabelClass("yes", (255, 255, 255))), None, from_colors=True)
-    assert decoded(png(np.array([[True, False]])), masks).tolist() == [[1, 0]]
-    assert decoded(png(np.array([[255, 0]], np.uint8)), masks).tolist() == [[1, 0]]
+    assert decode(png(np.array([[True, False]])), masks).tolist() == [[1, 0]]
+    assert decode(png(np.array([[255, 0]], np.uint8)), masks).tolist() == [[1, 0]]
     black = LabelSpace(VOC.classes[1:3], from_colors=True, ignore_color=(0, 0, 0))
-    assert decoded(png(FIVE.colored(np.array([[0, 1, 2]]))), black).tolist() == [[255, 0, 1]]
+    assert decode(png(FIVE.colorize(np.array([[0, 1, 2]]))), black).tolist() == [[255, 0, 1]]
 
 
 def test_a_colour_of_no_class():
-    picture = COLORS.colored(np.zeros((4, 9), int))
+    picture = COLORS.colorize(np.zeros((4, 9), int))
     picture[3, 8] = 1, 2, 3
     with pytest.raises(InputError, match=r"colour \[1, 2, 3\] \(1 px, first at y=3, x=8\) is none of the classes' colours"):
-        decoded(png(picture), COLORS)
-    clear = np.dstack([COLORS.colored(np.zeros((4, 9), int)), np.full((4, 9), 9, np.uint8)])
+        decode(png(picture), COLORS)
+    clear = np.dstack([COLORS.colorize(np.zeros((4, 9), int)), np.full((4, 9), 9, np.uint8)])
     with pytest.raises(InputError, match="transparent pixels"):
-        decoded(png(clear), COLORS)
+        decode(png(clear), COLORS)
 
 
 def test_transparent_colours_of_palettes():
@@ -188,10 +188,10 @@ def test_transparent_colours_of_palettes():
         data = png(image, transparency=clear)
         if is_there:
             with pytest.raises(InputError, match="transparent pixels"):
-                decoded(data, COLORS)
+                decode(data, COLORS)
         else:
-            assert decoded(data, COLORS).tolist() == [[0, 1, 1]]
-        assert decoded(data).tolist() == [[0, 1, 1]]
+            assert decode(data, COLORS).tolist() == [[0, 1, 1]]
+        assert decode(data).tolist() == [[0, 1, 1]]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -201,21 +201,21 @@ def test_transparent_greys_of_few_bits(depth, stretched, monkeypatch):
     values = np.arange(2**depth)
     step = 255 // (2**depth - 1)
     greys = LabelSpace(tuple(LabelClass(str(value), (value * step,) * 3) for value in values.tolist()), None, from_colors=True)
-    assert decoded(pngs.png_of(values[None, :, None], 0, depth), greys).tolist() == [values.tolist()]
+    assert decode(pngs.png_of(values[None, :, None], 0, depth), greys).tolist() == [values.tolist()]
 
     def with_its_own_value(path, file, max_pixels):
-        image = decoding.opened(path, file, max_pixels)
+        image = decoding.open_image(path, file, max_pixels)
         image.info["transparency"] = clear * (step if stretched else 1)
         return image
 
-    monkeypatch.setattr(decoding, "opened", with_its_own_value)
+    monkeypatch.setattr(decoding, "open_image", with_its_own_value)
     for clear in values.tolist():
         data = pngs.png_of(values[None, :, None], 0, depth, others=[(b"tRNS", struct.pack(">H", clear))])
         with pytest.raises(InputError, match="transparent pixels"):
-            decoded(data, greys)
+            decode(data, greys)
         others = np.delete(values, clear)[None, :, None]
         data = pngs.png_of(others, 0, depth, others=[(b"tRNS", struct.pack(">H", clear))])
-        assert decoded(data, greys).tolist() == others[..., 0].tolist()
+        assert decode(data, greys).tolist() == others[..., 0].tolist()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
@@ -227,9 +227,9 @@ def test_of_a_transparent_grey_the_low_bits_count(depth):
     for clear in (2**depth, 256, 257, 3 * 2**depth + 1, 2**16 - 1):
         others = [(b"tEXt", b"a\0tRNS\0\1"), (b"tRNS", struct.pack(">H", clear))]
         with pytest.raises(InputError, match="transparent pixels"):
-            decoded(pngs.png_of(values[None, :, None] * 0 + clear % 2**depth, 0, depth, others=others), greys)
+            decode(pngs.png_of(values[None, :, None] * 0 + clear % 2**depth, 0, depth, others=others), greys)
         opaque = np.delete(values, clear % 2**depth)[None, :, None]
-        assert decoded(pngs.png_of(opaque, 0, depth, others=others), greys).tolist() == opaque[..., 0].tolist()
+        assert decode(pngs.png_of(opaque, 0, depth, others=others), greys).tolist() == opaque[..., 0].tolist()
 
 
 def test_jpeg_labels_are_refused(voc):
@@ -237,14 +237,14 @@ def test_jpeg_labels_are_refused(voc):
     Image.fromarray(voc).save(stream, "JPEG")
     for space in (VOC, COLORS):
         with pytest.raises(InputError, match=r"val/img_7\.png: a JPEG file changes the values of labels"):
-            decoded(stream.getvalue(), space)
+            decode(stream.getvalue(), space)
 
 
 def test_the_message_of_a_value_outside():
     label = np.zeros((100, 100), np.uint8)
     label.reshape(-1)[308 : 308 + 912] = 34
     with pytest.raises(InputError) as caught:
-        decoded(png(label), VOC)
+        decode(png(label), VOC)
     assert str(caught.value) == (
         "val/img_7.png: label value 34 (912 px, first at y=3, x=8) is outside 0..20 and is not the ignore label 255. "
         "Are these labelIds instead of trainIds? See --label-map. Or does dataset.json name too few classes?"
@@ -264,7 +264,7 @@ def test_the_message_of_a_value_outside():
 )
 def test_the_likely_cause(values, space, cause):
     with pytest.raises(InputError, match=re.escape(cause)):
-        decoded(png(np.array([values], np.uint8)), space)
+        decode(png(np.array([values], np.uint8)), space)
 
 
 @pytest.mark.parametrize(
@@ -274,31 +274,31 @@ def test_the_likely_cause(values, space, cause):
 def test_a_mask_that_was_resized_with_interpolation(method, size, space):
     small = np.kron(np.random.default_rng(0).integers(0, 2, (8, 8)), np.full((4, 4), 255)).astype(np.uint8)
     with pytest.raises(InputError, match=r"label value \d+ .*was the label resized with interpolation"):
-        decoded(png(cv2.resize(small, (size, size), interpolation=method)), space)
+        decode(png(cv2.resize(small, (size, size), interpolation=method)), space)
     with pytest.raises(InputError) as caught:
-        decoded(png(small // 51 * 2), space)  # 0 and 10
+        decode(png(small // 51 * 2), space)  # 0 and 10
     assert "interpolation" not in str(caught.value)
 
 
 def test_a_mask_without_an_ignore_label():
     """Which is half of the advice for one."""
     with pytest.raises(InputError, match=r'"mapping": \{"0": 0, "255": 1\}.*"ignore_label": 255'):
-        decoded(png(np.array([[0, 255]], np.uint8)), LabelSpace(FIVE.classes, None))
+        decode(png(np.array([[0, 255]], np.uint8)), LabelSpace(FIVE.classes, None))
 
 
 def test_greys_are_those_of_a_conversion(voc):
     kept = np.where(voc == 255, 0, voc)
-    grey = np.asarray(Image.fromarray(VOC.colored(kept)).convert("L"))
+    grey = np.asarray(Image.fromarray(VOC.colorize(kept)).convert("L"))
     with pytest.raises(InputError, match="the classes' colours turned to grey"):
-        decoded(png(grey), VOC)
+        decode(png(grey), VOC)
 
 
 def test_a_mapping():
-    assert decoded(png(np.array([[7, 26, 0, 33]], np.uint8)), CITYSCAPES).tolist() == [[0, 13, 255, 18]]
+    assert decode(png(np.array([[7, 26, 0, 33]], np.uint8)), CITYSCAPES).tolist() == [[0, 13, 255, 18]]
     with pytest.raises(
         InputError, match=r"label value 34 \(2 px, first at y=0, x=1\) is not in the label map, which maps 0\.\.33\."
     ):
-        decoded(png(np.array([[7, 34, 34]], np.uint8)), CITYSCAPES)
+        decode(png(np.array([[7, 34, 34]], np.uint8)), CITYSCAPES)
 
 
 def test_the_message_of_a_long_mapping_is_short():
@@ -306,7 +306,7 @@ def test_the_message_of_a_long_mapping_is_short():
     with pytest.raises(
         InputError, match=r"is not in the label map, which maps 0, 2, .*, 36, 38, \.\.\. up to 19998\."
     ) as caught:
-        decoded(png(np.ones((2, 2), np.uint8)), LabelSpace(VOC.classes, 255, dict.fromkeys(range(0, 20_000, 2), 0)))
+        decode(png(np.ones((2, 2), np.uint8)), LabelSpace(VOC.classes, 255, dict.fromkeys(range(0, 20_000, 2), 0)))
     assert len(str(caught.value)) < 300
     assert time.process_time() - began < 2  # with a set for each: 10 s
 
@@ -315,7 +315,7 @@ def test_the_message_of_a_long_mapping_is_short():
 def test_a_truncated_label(keep, voc):
     data = encode_label(voc, VOC)
     with pytest.raises(InputError, match=r"val/img_7\.png: cannot be decoded: .*truncated or damaged"):
-        decoded(data[: int(len(data) * keep)], VOC)
+        decode(data[: int(len(data) * keep)], VOC)
 
 
 def test_no_flipped_bit_changes_a_label():
@@ -329,7 +329,7 @@ def test_no_flipped_bit_changes_a_label():
         damaged = bytearray(data)
         damaged[place] ^= 1 << number % 8
         with pytest.raises(InputError, match="cannot be decoded: .*truncated or damaged"):
-            decoded(bytes(damaged))
+            decode(bytes(damaged))
         with contextlib.suppress(OSError, SyntaxError):
             silent += not np.array_equal(np.asarray(Image.open(io.BytesIO(damaged))), label)
     assert silent > 5
@@ -339,9 +339,9 @@ def test_a_rotated_label(voc):
     exif = Image.Exif()
     exif[0x0112] = 6
     with pytest.raises(InputError, match="the label has an EXIF rotation"):
-        decoded(png(voc, exif=exif), VOC)
+        decode(png(voc, exif=exif), VOC)
     exif[0x0112] = 1
-    assert np.array_equal(decoded(png(voc, exif=exif), VOC), voc)
+    assert np.array_equal(decode(png(voc, exif=exif), VOC), voc)
 
 
 def test_bombs_and_other_formats(voc):
@@ -349,7 +349,7 @@ def test_bombs_and_other_formats(voc):
         decode_label("label.png", png(voc), VOC, max_pixels=90_000)
     for data in (b"", b"GIF89a" + bytes(50), b"\x93NUMPY" + bytes(200)):
         with pytest.raises(InputError, match="not a PNG or JPEG image"):
-            decoded(data)
+            decode(data)
 
 
 # -- encoding ---------------------------------------------------------------------------------------------------------
@@ -357,11 +357,11 @@ def test_bombs_and_other_formats(voc):
 
 def test_what_is_written_is_read(voc):
     data = encode_label(voc, VOC)
-    assert np.array_equal(decoded(data, VOC), voc)
+    assert np.array_equal(decode(data, VOC), voc)
     image = Image.open(io.BytesIO(data))
     assert image.mode == "P"
     assert np.array_equal(np.asarray(image), voc)
-    assert np.array_equal(np.asarray(image.convert("RGB")), VOC.colored(voc))
+    assert np.array_equal(np.asarray(image.convert("RGB")), VOC.colorize(voc))
     assert encode_label(voc.astype(np.int64), VOC) == data
 
 
@@ -511,12 +511,12 @@ def test_very_many_classes():
 
 
 def test_colored():
-    assert FIVE.colored(np.array([[4, 255]]))[0].tolist() == [[0, 0, 128], [224, 224, 192]]
+    assert FIVE.colorize(np.array([[4, 255]]))[0].tolist() == [[0, 0, 128], [224, 224, 192]]
     with pytest.raises(InputError, match="label value 7"):
-        FIVE.colored(np.array([[7]]))
+        FIVE.colorize(np.array([[7]]))
 
 
-@pytest.mark.parametrize("module", ["labels", "samples"])
+@pytest.mark.parametrize("module", ["data.label_files", "data.layouts"])
 def test_no_tensorflow(module):
     code = f"import segmentation.{module}, sys; assert 'tensorflow' not in sys.modules and 'cv2' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -18,7 +18,7 @@ from dense_resnet.errors import InputError
 from segmentation.data import layouts
 from segmentation.data.label_files import encode_label
 from segmentation.data.label_tables import ADE20K, CITYSCAPES, VOC
-from segmentation.data.layouts import open_dataset, open_layout, recognise
+from segmentation.data.layouts import open_dataset, open_layout, recognize
 from segmentation.data.samples import Dataset, Sample
 from segmentation.data.source import Source
 
@@ -73,7 +73,7 @@ def test_the_augmented_set(voc):
     assert names(dataset) == ["2011_000003", "2011_000009"]
     assert all(sample.label.path.parent.name == "SegmentationClassAug" for sample in dataset.samples)
     assert np.array_equal(dataset.samples[1].read_label(dataset.space), label)
-    assert recognise(folder).splits == ("train", "trainaug", "val")
+    assert recognize(folder).splits == ("train", "trainaug", "val")
 
 
 @pytest.mark.parametrize("line", ["/etc/passwd", "../VOC2012/x", "a/../../x", "a\0b"])
@@ -145,7 +145,7 @@ def test_two_folders(own):
         ),
     )
     assert str(dataset.samples[2]) == "more/a"
-    assert recognise(own).splits == ("train", "val")
+    assert recognize(own).splits == ("train", "val")
 
 
 def test_two_folders_without_splits(tmp_path):
@@ -171,9 +171,9 @@ def test_a_folder_a_split(splits, labels, own):
         shutil.copytree(own / "labels" / of_labels, root / split / labels)
     (root / "test" / "images").mkdir(parents=True)
     with pytest.raises(InputError, match=rf"by_split: there is no dataset\.json.* Is it {own}/dataset\.json\?"):
-        recognise(root)
+        recognize(root)
     (own / "dataset.json").rename(root / "dataset.json")
-    layout = recognise(root)
+    layout = recognize(root)
     assert layout.splits == tuple(sorted(splits))
     assert layout.notes == (f"{root / 'test'}: left out, for there is no {root / 'test' / 'labels'}",)
     assert tuple(layouts.usual_split(layout, usual) for usual in (layouts.TRAINING, layouts.VALIDATION)) == splits[:2]
@@ -195,7 +195,7 @@ def test_masks_beside_images(own):
 def test_folders_that_only_have_splits_inside_are_no_dataset(tmp_path):
     own_dataset(tmp_path / "above" / "mine", splits=("",))
     with pytest.raises(InputError, match="Is it .*/mine, which does look like one"):
-        recognise(tmp_path / "above")
+        recognize(tmp_path / "above")
 
 
 def test_hidden_files_and_folders_are_no_data(own):
@@ -207,7 +207,7 @@ def test_hidden_files_and_folders_are_no_data(own):
         (own / kind / f"._a.{suffix}").write_bytes(apple)  # beside the splits, which it does not make one
         (own / kind / "train" / f"._a.{suffix}").write_bytes(apple)
         (own / kind / "__MACOSX" / "train").mkdir(parents=True)
-    layout = recognise(own)
+    layout = recognize(own)
     assert (layout.splits, layout.notes) == (("train", "val"), ())
     dataset = open_layout(layout, "train")
     assert names(dataset) == ["a", "b", "more/a"]
@@ -221,7 +221,7 @@ def test_hidden_files_and_folders_are_no_data(own):
 def test_hidden_lists_of_voc(voc):
     lists = voc[0] / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
     (lists / "._val.txt").write_bytes(b"\0\5\26\7")
-    assert recognise(voc[0]).splits == ("train", "trainaug", "val")
+    assert recognize(voc[0]).splits == ("train", "trainaug", "val")
 
 
 def test_lists_and_pictures_of_other_voc_layouts(voc):
@@ -261,9 +261,9 @@ def test_ones_own_labels_in_the_folders_of_a_known_dataset(layout, values, tmp_p
         rf"there is no dataset\.json.* the labels \(.*/000000{ending}\.png and 9 other files, with values up to {values[-1]}\)"
     )
     with pytest.raises(InputError, match=message + ".* not those of a well-known dataset.*--classes FILE.* a CSV file"):
-        recognise(tmp_path)
+        recognize(tmp_path)
     (tmp_path / "dataset.json").write_text(json.dumps(THREE))
-    assert (recognise(tmp_path).space, recognise(tmp_path).notes) == (SPACE, ())
+    assert (recognize(tmp_path).space, recognize(tmp_path).notes) == (SPACE, ())
 
 
 def test_masks_under_ade20ks_names(tmp_path):
@@ -271,21 +271,21 @@ def test_masks_under_ade20ks_names(tmp_path):
         image_file(tmp_path / "images" / f"ADE_val_{number:08}.jpg")
         label_file(tmp_path / "annotations" / f"ADE_val_{number:08}.png", [[0, 1]])
     with pytest.raises(InputError, match="not those of a well-known dataset"):
-        recognise(tmp_path)
+        recognize(tmp_path)
 
 
 def test_a_label_map_of_cvat_is_named(voc):
     folder = voc[0] / "VOCdevkit" / "VOC2012"
     for path in (folder / "SegmentationClass").iterdir():
-        Image.fromarray(VOC.colored(voc[1])).save(path)
+        Image.fromarray(VOC.colorize(voc[1])).save(path)
     (folder / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\n")
     with pytest.raises(InputError, match=r"with no number per pixel\).*labelmap\.txt names classes and colours.*from_colors"):
-        recognise(folder)
+        recognize(folder)
 
 
 def test_assumed_classes_are_said(voc, cityscapes, tmp_path):
     def note(folder):
-        return recognise(folder).notes[0]
+        return recognize(folder).notes[0]
 
     assert re.search(
         r"there is no dataset\.json.*of PASCAL VOC 2012 \(names such as 2011_000003\.png\): its 21",
@@ -409,7 +409,7 @@ def test_names_that_never_match(own):
 
 def test_folders_without_a_counterpart(own):
     (own / "images" / "val").rename(own / "images" / "test")
-    layout = recognise(own)
+    layout = recognize(own)
     assert layout.splits == ("train", "val")
     assert layout.notes == (f"{own / 'images/test'}: left out, for there is no {own / 'labels/test'}",)
     with pytest.raises(InputError, match=r"1 problem:\n  .*images/val: no such file or folder\.$"):
@@ -693,23 +693,23 @@ def test_one_folder_too_high_or_too_deep(tmp_path):
         (own / name).mkdir(parents=True)
     for folder in (tmp_path / "above", own / "images", own / "images" / "train"):
         with pytest.raises(InputError, match=f"no layout of a dataset is recognised.*Is it {own}, which does look like one"):
-            recognise(folder)
+            recognize(folder)
     with pytest.raises(InputError, match="instead of a folder.$"):
-        recognise(tmp_path)
+        recognize(tmp_path)
 
 
 def test_a_list_with_semicolons(tmp_path):
     (tmp_path / "list.csv").write_text("image;label\na.jpg;a.png\n")
     (tmp_path / "dataset.json").write_text('{"classes": ["road", "sky"]}')
     with pytest.raises(InputError, match="Save it with commas, not semicolons"):
-        recognise(tmp_path / "list.csv")
+        recognize(tmp_path / "list.csv")
 
 
 def test_a_description_that_is_not_there_or_not_in_utf_8(tmp_path):
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=r"^voc: no such file\. The classes stand in a JSON file such as"):
-        recognise(tmp_path, classes="voc")
+        recognize(tmp_path, classes="voc")
     (tmp_path / "dataset.json").write_bytes('{"classes": ["café"]}'.encode("latin-1"))
     with pytest.raises(InputError, match=r"dataset\.json: is no text in UTF-8 .*Save it as UTF-8"):
-        recognise(tmp_path)
+        recognize(tmp_path)

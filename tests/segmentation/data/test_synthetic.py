@@ -16,7 +16,7 @@ from segmentation.metrics.confusion import IGNORE_LABEL
 
 NAMES = [name for name, _ in CLASSES]
 BINS = 16  # a channel
-MAX_COLOUR_ONLY = 0.2  # mean IoU; measured 0.07
+MAX_COLOR_ONLY = 0.2  # mean IoU; measured 0.07
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_colour_alone_tells_little(drawn):
         matrix = ConfusionMatrix(len(CLASSES))
         for image, label in drawn["val"]:
             matrix.update(label, best[bins_of(image)])
-        assert metrics.mean_iou(matrix.counts) < MAX_COLOUR_ONLY
+        assert metrics.mean_iou(matrix.counts) < MAX_COLOR_ONLY
 
 
 def test_written_scenes_read_back(tmp_path):

@@ -18,7 +18,7 @@ from segmentation.data import tfrecords
 from segmentation.data.label_files import encode_label
 from segmentation.data.label_space import LabelSpace
 from segmentation.data.label_tables import CITYSCAPES
-from segmentation.data.layouts import open_dataset, recognise
+from segmentation.data.layouts import open_dataset, recognize
 from segmentation.data.tfrecords import counts_path, write_records
 
 DEEPLAB = {  # as in DeepLab's data_generator.py
@@ -86,7 +86,7 @@ def test_there_and_back(written):
         assert np.array_equal(ours.read_image(), theirs.read_image())
         assert np.array_equal(ours.read_label(SPACE), theirs.read_label(SPACE))
     assert json.loads(counts_path(folder, "val").read_text())["shards"] == {shard(folder).name: 2, shard(folder, 1).name: 3}
-    assert recognise(folder).is_records
+    assert recognize(folder).is_records
 
 
 def test_deeplab_reads_them(written):
@@ -268,7 +268,7 @@ def test_many_splits_and_several_times(written, tmp_path):
     _, original = written
     write_records(original, tmp_path, split="train", shards=99)
     write_records(original, tmp_path, split="val", shards=1)
-    assert recognise(tmp_path).splits == ("train", "val")
+    assert recognize(tmp_path).splits == ("train", "val")
     assert len(list(tmp_path.glob("train-*-of-00005.tfrecord"))) == 5
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(InputError, match="there are records of the split val already"):
@@ -345,7 +345,7 @@ def own_records_of_16_bits(tmp_path):
 def test_a_hidden_shard_is_none(copied):
     for name in ("._val-00000-of-00002.tfrecord", ".other.tfrecord"):
         (copied / name).write_bytes(b"\0\5\26\7")
-    assert recognise(copied).splits == ("val",)
+    assert recognize(copied).splits == ("val",)
     assert len(open_dataset(copied).samples) == 5
 
 

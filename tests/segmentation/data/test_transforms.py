@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dense_resnet.errors import InputError
-from segmentation.data.transforms import Augmentation, augment, placed
+from segmentation.data.transforms import Augmentation, augment, place_on_canvas
 
 IGNORED = 255
 PLAIN = Augmentation((33, 65), (1.0, 1.0), flip=False)
@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_view_eagerly_and_in_a_pipeline(jitter):
 
     def view(seed):
         view, own, offset = augment(image, label, options, np.random.default_rng(int(seed)))
-        return placed(view, offset, options.crop, 0), placed(own, offset, options.crop, IGNORED)
+        return place_on_canvas(view, offset, options.crop, 0), place_on_canvas(own, offset, options.crop, IGNORED)
 
     pipeline = tf.data.Dataset.range(12).map(
         lambda seed: tf.numpy_function(view, [seed], [tf.uint8, tf.uint8]), num_parallel_calls=4
@@ -151,7 +151,7 @@ def test_any_size(size, crop, low, span, dtype, seed):
     assert view.shape == (*own.shape, 3)
     assert (view.dtype, own.dtype) == (np.uint8, dtype)
     assert set(np.unique(own)) <= set(np.unique(label))
-    canvas = placed(own, offset, crop, 255)
+    canvas = place_on_canvas(own, offset, crop, 255)
     assert canvas.shape == crop
     assert canvas.dtype == dtype
     for start, side, most in zip(offset, own.shape, crop, strict=True):
@@ -162,11 +162,11 @@ def test_a_smaller_image_is_padded_with_what_is_asked():
     image, label = noise((20, 30))
     view, own, offset = augment(image, label, PLAIN, np.random.default_rng(3))
     np.testing.assert_array_equal(own, label)
-    canvas = placed(own, offset, PLAIN.crop, IGNORED)
+    canvas = place_on_canvas(own, offset, PLAIN.crop, IGNORED)
     rows, columns = (slice(start, start + side) for start, side in zip(offset, label.shape, strict=True))
     np.testing.assert_array_equal(canvas[rows, columns], label)
     assert np.count_nonzero(canvas == IGNORED) == 33 * 65 - 20 * 30
-    assert placed(view, offset, PLAIN.crop, 0).shape == (33, 65, 3)
+    assert place_on_canvas(view, offset, PLAIN.crop, 0).shape == (33, 65, 3)
 
 
 def test_the_scale_is_drawn_evenly_between_its_ends_by_ratio():

@@ -14,7 +14,7 @@ from segmentation import metrics
 from segmentation.data.layouts import open_dataset
 from segmentation.evaluation.evaluate import DEFINITION, Evaluation
 from segmentation.evaluation.results import compare, read_result
-from segmentation.evaluation.systems import FolderSystem
+from segmentation.evaluation.systems import SavedPredictions
 from segmentation.metrics.presets import Switches
 
 NAMES = ["sky", "road", "[lamp]"]  # of which the last is nowhere
@@ -27,7 +27,7 @@ def prediction_of(label, seed, wrong):
     return np.where(generator.random(label.shape) < wrong, 1 - np.minimum(label, 1), np.minimum(label, 1)).astype(np.uint8)
 
 
-def evaluated(root, name, wrong, switches=DEFINITION, keep=IMAGES):
+def evaluate_predictions(root, name, wrong, switches=DEFINITION, keep=IMAGES):
     """Evaluates predictions of that badness."""
     for number in range(IMAGES):
         path = root / "pairs" / "labels" / f"{number:02}.png"
@@ -43,7 +43,7 @@ def evaluated(root, name, wrong, switches=DEFINITION, keep=IMAGES):
         predicted = prediction_of(np.array(Image.open(path)), 100 + number, wrong)
         Image.fromarray(predicted).save(root / f"{name}-labels" / path.name)
     dataset = open_dataset(root / "pairs")
-    folder = FolderSystem(root / f"{name}-labels", dataset.space, dataset.samples)
+    folder = SavedPredictions(root / f"{name}-labels", dataset.space, dataset.samples)
     for path in list((root / "pairs" / "images").iterdir())[keep:]:
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
     Evaluation(folder, dataset, root / name, switches).run(on_error="skip", report=False)
@@ -54,8 +54,8 @@ def evaluated(root, name, wrong, switches=DEFINITION, keep=IMAGES):
 def folders(tmp_path_factory):
     """Three evaluations on the same images: "good", "bad", and "good" once more as "same"."""
     root = tmp_path_factory.mktemp("compare")
-    made = {name: evaluated(root, name, wrong) for name, wrong in (("good", 0.1), ("bad", 0.2))}
-    return made | {"same": evaluated(root, "same", 0.1)}
+    made = {name: evaluate_predictions(root, name, wrong) for name, wrong in (("good", 0.1), ("bad", 0.2))}
+    return made | {"same": evaluate_predictions(root, "same", 0.1)}
 
 
 def test_identical_evaluations(folders):
@@ -73,7 +73,7 @@ def test_too_few_images_to_tell(capsys, tmp_path):
     """Of one image, the p-value was 0.0010 where the systems differ at all."""
     for keep in (1, 4):
         root = tmp_path / str(keep)
-        one, two = (evaluated(root, name, wrong, keep=keep) for name, wrong in (("a", 0.1), ("b", 0.3)))
+        one, two = (evaluate_predictions(root, name, wrong, keep=keep) for name, wrong in (("a", 0.1), ("b", 0.3)))
         code, out, _ = run(capsys, "compare", one, two, "--json", tmp_path / "c.json")
         assert code == 0
         found = json.loads((tmp_path / "c.json").read_text())
@@ -89,12 +89,12 @@ def test_too_few_images_to_tell(capsys, tmp_path):
 
 def test_a_class_of_few_images(capsys, tmp_path):
     for name, wrong in (("a", 0.1), ("b", 0.3)):
-        evaluated(tmp_path, name, wrong)
+        evaluate_predictions(tmp_path, name, wrong)
     label = np.array(Image.open(tmp_path / "pairs" / "labels" / "00.png"))
     Image.fromarray(np.where(label == 1, 2, label)).save(tmp_path / "pairs" / "labels" / "00.png")
     dataset = open_dataset(tmp_path / "pairs")
     for name in "ab":
-        folder = FolderSystem(tmp_path / f"{name}-labels", dataset.space, dataset.samples)
+        folder = SavedPredictions(tmp_path / f"{name}-labels", dataset.space, dataset.samples)
         Evaluation(folder, dataset, tmp_path / name).run(report=False)
     found = compare(tmp_path / "a", tmp_path / "b")
     assert [each["interval"] is None for each in found["classes"]] == [False, False, True]
@@ -106,7 +106,7 @@ def test_a_class_of_few_images(capsys, tmp_path):
 
 def test_nothing_to_compare(capsys, tmp_path):
     nan = Switches(absent="nan")  # a class is nowhere
-    one, two = (evaluated(tmp_path, name, wrong, nan) for name, wrong in (("a", 0.1), ("b", 0.3)))
+    one, two = (evaluate_predictions(tmp_path, name, wrong, nan) for name, wrong in (("a", 0.1), ("b", 0.3)))
     assert compare(one, two)["mean_iou"]["p_value"] is None
     out = run(capsys, "compare", one, two)[1]
     assert "12 images: a mean IoU is undefined, so there is no difference to judge" in out
@@ -134,7 +134,7 @@ def test_a_better_and_a_worse_one(folders):
 
 def test_the_difference_is_under_the_switches(tmp_path):
     zero = Switches(absent="zero")
-    one, two = (evaluated(tmp_path, name, wrong, zero) for name, wrong in (("a", 0.1), ("b", 0.3)))
+    one, two = (evaluate_predictions(tmp_path, name, wrong, zero) for name, wrong in (("a", 0.1), ("b", 0.3)))
     found, result = compare(one, two), read_result(one)[0]
     assert found["mean_iou"]["first"] == result["mean_iou"] == metrics.mean_iou(result["matrix"], "zero")
     assert found["mean_iou"]["difference"] == pytest.approx(found["mean_iou"]["first"] - found["mean_iou"]["second"])
@@ -145,7 +145,7 @@ def test_the_difference_is_under_the_switches(tmp_path):
 def test_what_is_compared_under_another_scope_is_said(scope, capsys, tmp_path):
     """The dataset's counts are, and so not the figure that the evaluations gave."""
     switches = Switches(scope=scope)
-    one, two = (evaluated(tmp_path, name, wrong, switches) for name, wrong in (("a", 0.1), ("b", 0.3)))
+    one, two = (evaluate_predictions(tmp_path, name, wrong, switches) for name, wrong in (("a", 0.1), ("b", 0.3)))
     found, result = compare(one, two), read_result(one)[0]
     assert found["scopes"] == [scope, scope]
     assert found["mean_iou"]["first"] == metrics.mean_iou(result["matrix"]) != result["mean_iou"]
@@ -155,8 +155,8 @@ def test_what_is_compared_under_another_scope_is_said(scope, capsys, tmp_path):
 
 
 def test_protocols_that_differ(tmp_path):
-    one = evaluated(tmp_path, "one", 0.1)
-    two = evaluated(tmp_path, "two", 0.2, Switches(absent="zero"))
+    one = evaluate_predictions(tmp_path, "one", 0.1)
+    two = evaluate_predictions(tmp_path, "two", 0.2, Switches(absent="zero"))
     with pytest.raises(InputError, match=r"different protocols \(switches.absent: 'exclude' and 'zero'\)\. .*--force does it"):
         compare(one, two)
     found = compare(one, two, force=True)
@@ -165,15 +165,15 @@ def test_protocols_that_differ(tmp_path):
 
 
 def test_long_values_that_differ_are_marked(tmp_path):
-    one, two = evaluated(tmp_path, "one", 0.1), evaluated(tmp_path, "two", 0.2)
-    edited(two, tmp_path / "three", lambda result: result["protocol"].update(split="x" * 200))
+    one, two = evaluate_predictions(tmp_path, "one", 0.1), evaluate_predictions(tmp_path, "two", 0.2)
+    copy_edited(two, tmp_path / "three", lambda result: result["protocol"].update(split="x" * 200))
     with pytest.raises(InputError, match=r"\(split: 'all' and 'x{99}…\)"):
         compare(one, tmp_path / "three")
 
 
 def test_images_that_differ(tmp_path):
-    one = evaluated(tmp_path, "one", 0.1)
-    two = evaluated(tmp_path, "two", 0.2, keep=9)
+    one = evaluate_predictions(tmp_path, "one", 0.1)
+    two = evaluate_predictions(tmp_path, "two", 0.2, keep=9)
     with pytest.raises(InputError, match=r"different protocols \(split_sha256: other images\)"):
         compare(one, two)
     found = compare(one, two, force=True)
@@ -182,7 +182,7 @@ def test_images_that_differ(tmp_path):
     assert found["mean_iou"]["first"] != read_result(one)[0]["mean_iou"]
 
 
-def edited(folder, out, edit, file="evaluation.json"):
+def copy_edited(folder, out, edit, file="evaluation.json"):
     """A copy whose JSON (for the log: its first line) has been changed."""
     shutil.copytree(folder, out)
     first, *rest = (out / file).read_text().splitlines() if file.endswith("l") else [(out / file).read_text()]
@@ -201,11 +201,11 @@ def test_labels_or_images_or_classes_that_differ(folders, tmp_path):
     def their_sum(result):
         result["matrix"] = np.sum([dense(line["matrix"]) for line in lines(tmp_path / "labels")], axis=0).tolist()
 
-    edited(folders["good"], tmp_path / "labels", other_labels, "images.jsonl")
-    edited(tmp_path / "labels", tmp_path / "both", their_sum)
+    copy_edited(folders["good"], tmp_path / "labels", other_labels, "images.jsonl")
+    copy_edited(tmp_path / "labels", tmp_path / "both", their_sum)
     with pytest.raises(InputError, match=r"have scored different labels of 00, so they do not compare"):
         compare(folders["good"], tmp_path / "both")
-    edited(folders["good"], tmp_path / "classes", lambda result: result["classes"][0].update(name="night"))
+    copy_edited(folders["good"], tmp_path / "classes", lambda result: result["classes"][0].update(name="night"))
     with pytest.raises(InputError, match=r"different classes: sky, road, \[lamp\]; and night, road, \[lamp\]"):
         compare(folders["good"], tmp_path / "classes", force=True)
     shutil.copytree(folders["good"], tmp_path / "names")
@@ -224,7 +224,7 @@ def test_labels_that_differ_in_any_image(folders, tmp_path):
     each[7].pop("crc32")
     log.write_text("".join(json.dumps(line) + "\n" for line in each))
     total = np.sum([dense(line["matrix"]) for line in each], axis=0).tolist()
-    edited(tmp_path / "out", tmp_path / "both", lambda result: result.update(matrix=total))
+    copy_edited(tmp_path / "out", tmp_path / "both", lambda result: result.update(matrix=total))
     with pytest.raises(InputError, match=r"have scored different labels of 07, so they do not compare"):
         compare(folders["good"], tmp_path / "both")
 
@@ -253,7 +253,7 @@ def dense(entries):
     ],
 )
 def test_a_damaged_result(edit, message, folders, tmp_path):
-    edited(folders["good"], tmp_path / "out", edit)
+    copy_edited(folders["good"], tmp_path / "out", edit)
     with pytest.raises(InputError, match=rf"out/evaluation\.json: {message}"):
         compare(tmp_path / "out", folders["bad"])
 
@@ -306,7 +306,7 @@ def test_the_command(capsys, folders, tmp_path):
 
 
 def test_the_command_refuses_and_is_forced(capsys, folders, tmp_path):
-    edited(folders["bad"], tmp_path / "bad", lambda result: result["protocol"].update(split="test"))
+    copy_edited(folders["bad"], tmp_path / "bad", lambda result: result["protocol"].update(split="test"))
     code, out, err = run(capsys, "compare", folders["good"], tmp_path / "bad")
     assert (code, out) == (1, "")
     assert "were evaluated by different protocols (split: 'all' and 'test')" in err

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 from helpers.command import run
-from helpers.datasets import BLOBS, FIXTURE, INFERENCE, NAMES, SIZES, label_of, lines_of, turned, write_dataset, write_pair
+from helpers.datasets import BLOBS, FIXTURE, INFERENCE, NAMES, SIZES, label_of, lines_of, make_exif, write_dataset, write_pair
 from helpers.folders import wait_for
 from helpers.networks import image_of, tiny_model
 from PIL import Image
@@ -34,11 +34,11 @@ from segmentation.data.tfrecords import write_records
 from segmentation.evaluation import evaluate
 from segmentation.evaluation.evaluate import IMAGES_AHEAD, Evaluation
 from segmentation.evaluation.results import ImageCounts, read_result
-from segmentation.evaluation.systems import FolderSystem, ModelSystem
+from segmentation.evaluation.systems import ModelPredictions, SavedPredictions
 from segmentation.metrics import boundaries, calibration, intervals
 from segmentation.metrics.confusion import ConfusionMatrix
 from segmentation.metrics.presets import PRESETS, Switches, mean_iou_under
-from segmentation.prediction.label_images import Labelling
+from segmentation.prediction.label_images import Labeling
 from segmentation.prediction.options import Inference
 from segmentation.saving.model_directory import load_model, save_model
 
@@ -65,7 +65,7 @@ def model_folder(tmp_path_factory):
 
 def exact_system(saved, inference):
     """A model by its slim graph."""
-    return ModelSystem(saved, saved.runner("exact"), inference)
+    return ModelPredictions(saved, saved.runner("exact"), inference)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def write_fixture(root, ignore_label=255, names="AB"):
         described["mapping"] = {"0": 0, "1": 1, "2": 2, "3": 3, "255": 0}
     (root / "dataset.json").write_text(json.dumps(described))
     dataset = open_dataset(root)
-    return dataset, FolderSystem(root / "predictions", dataset.space, dataset.samples)
+    return dataset, SavedPredictions(root / "predictions", dataset.space, dataset.samples)
 
 
 def test_the_fixture_worked_by_hand(tmp_path):
@@ -216,7 +216,7 @@ def test_one_is_one_image_and_one_class(capsys, tmp_path):
     write_pair(tmp_path, "a", image_of(20, 20, 0), np.ones((20, 20), np.uint8))
     assert "1 of 1 pair cannot be used" in run(capsys, *arguments)[2]
     dataset = open_dataset(tmp_path)
-    other = FolderSystem(tmp_path / "labels", BLOBS, dataset.samples)
+    other = SavedPredictions(tmp_path / "labels", BLOBS, dataset.samples)
     with pytest.raises(InputError, match=r"the model has 5 classes \(sky, .*\), .* has 1 class \(all\)"):
         Evaluation(other, dataset, tmp_path / "other")
 
@@ -644,7 +644,7 @@ def test_bad_pairs_are_all_named_before_any_compute(system, own_pairs, tmp_path)
     Image.fromarray(label).save(labels / "b.png")
     Image.fromarray(np.zeros((40, 40), np.uint8)).save(labels / "more/a.png")
     Image.fromarray(np.zeros((97, 30), np.uint8)).save(labels / "more/c.png", "JPEG")
-    Image.fromarray(image_of(40, 70)).save(images / "z.png", exif=turned(6))
+    Image.fromarray(image_of(40, 70)).save(images / "z.png", exif=make_exif(6))
     dataset = open_dataset(own_pairs)
     with pytest.raises(InputError) as error:
         Evaluation(system, dataset, tmp_path / "out").run()
@@ -678,7 +678,7 @@ def masks(root, values, **described):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "predictions" / f"{name}.png")
     (root / "dataset.json").write_text(json.dumps({"name": "masks", "classes": ["no", "yes"], **described}))
     dataset = open_dataset(root)
-    return FolderSystem(root / "predictions", dataset.space, dataset.samples), dataset
+    return SavedPredictions(root / "predictions", dataset.space, dataset.samples), dataset
 
 
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
@@ -730,7 +730,7 @@ def test_bad_pairs_that_are_alike_are_told_as_one(tmp_path):
         write_pair(tmp_path, f"{number:02}", image_of(8, 8, number), np.full((8, 8), 9, np.uint8))
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "predictions" / f"{number:02}.png")
     dataset = open_dataset(tmp_path)
-    system = FolderSystem(tmp_path / "predictions", dataset.space, dataset.samples)
+    system = SavedPredictions(tmp_path / "predictions", dataset.space, dataset.samples)
     with pytest.raises(InputError) as caught:
         Evaluation(system, dataset, tmp_path / "out").run()
     heading, line = str(caught.value).splitlines()
@@ -799,7 +799,7 @@ def test_nothing_but_bad_pairs(system, own_pairs, tmp_path):
 def test_exif_where_it_was_chosen(exif, system, tmp_path):
     stored, label = image_of(40, 60), label_of(40, 60, 0)
     write_pair(tmp_path, "a", stored, np.ascontiguousarray(np.rot90(label, -1)) if exif == "apply" else label)
-    Image.fromarray(stored).save(tmp_path / "images" / "a.png", exif=turned(6))
+    Image.fromarray(stored).save(tmp_path / "images" / "a.png", exif=make_exif(6))
     (tmp_path / "dataset.json").write_text(json.dumps({"classes": NAMES}))
     dataset = open_dataset(tmp_path, exif=exif)
     result = Evaluation(system, dataset, tmp_path / "out").run(report=False).result
@@ -826,14 +826,14 @@ def test_missing_predictions_are_named_at_once(tmp_path):
     (tmp_path / "predictions" / "A.png").unlink()
     (tmp_path / "predictions" / "B.png").rename(tmp_path / "predictions" / "C.png")
     with pytest.raises(InputError, match=r"2 of 2 predictions are missing\.\n .*A\.png: no such file\n .*B\.png: no such file"):
-        FolderSystem(tmp_path / "predictions", dataset.space, dataset.samples)
+        SavedPredictions(tmp_path / "predictions", dataset.space, dataset.samples)
     with pytest.raises(InputError, match="nowhere: no such folder of predictions"):
-        FolderSystem(tmp_path / "nowhere", dataset.space, dataset.samples)
+        SavedPredictions(tmp_path / "nowhere", dataset.space, dataset.samples)
     many = [replace(dataset.samples[0], name=f"{number:03}") for number in range(25)]
     with pytest.raises(
         InputError, match=r"25 of 25 .*\n  25 alike: .*000\.png: no such file\. Also: .*001\.png, .*002\.png and 22 more\.$"
     ):
-        FolderSystem(tmp_path / "predictions", dataset.space, many)
+        SavedPredictions(tmp_path / "predictions", dataset.space, many)
 
 
 LAYOUTS = {  # images and labels of the split val; folders that `predict` may be given, of which the last ones together
@@ -876,7 +876,7 @@ def predict_labels(dataset, folder, out):
     for found in find_images([str(folder)]):
         sample = samples.get(found.path)
         labels = sample.read_label(dataset.space) if sample else np.zeros((9, 13), np.uint8)
-        path = Labelling.path_of(SimpleNamespace(out=out), found)
+        path = Labeling.path_of(SimpleNamespace(out=out), found)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.where(labels == 255, 0, labels).astype(np.uint8)).save(path)
 
@@ -889,13 +889,13 @@ def test_what_predict_writes_is_found_in_every_layout(layout, names, tmp_path):
     dataset, folders = write_layout(tmp_path / "data", layout, names)
     for number, folder in enumerate(folders):
         predict_labels(dataset, folder, tmp_path / f"p{number}")
-        system = FolderSystem(tmp_path / f"p{number}", BLOBS, dataset.samples)
+        system = SavedPredictions(tmp_path / f"p{number}", BLOBS, dataset.samples)
         result = Evaluation(system, dataset, tmp_path / f"out{number}").run(report=False).result
         assert (result["counts"]["images"], result["mean_iou"]) == (len(names), 1)
     write_records(dataset, tmp_path / "records", shards=1)
     records = open_dataset(tmp_path / "records")
     assert len(records.samples) == len(names)
-    FolderSystem(tmp_path / "p0", BLOBS, records.samples)
+    SavedPredictions(tmp_path / "p0", BLOBS, records.samples)
 
 
 def test_predictions_of_several_folders_in_one_level(tmp_path):
@@ -907,7 +907,7 @@ def test_predictions_of_several_folders_in_one_level(tmp_path):
         "a_000000_000019_leftImg8bit.png",
         "m_000000_000019_leftImg8bit.png",
     ]
-    FolderSystem(tmp_path / "p", BLOBS, dataset.samples)
+    SavedPredictions(tmp_path / "p", BLOBS, dataset.samples)
 
 
 def test_predictions_that_are_missing_in_part_are_named_as_the_others_are(tmp_path):
@@ -915,7 +915,7 @@ def test_predictions_that_are_missing_in_part_are_named_as_the_others_are(tmp_pa
     predict_labels(dataset, above, tmp_path / "p")
     (tmp_path / "p" / "val" / "b.png").unlink()
     with pytest.raises(InputError, match=r"1 of 3 predictions is missing\.\n  .*/p/val/b\.png: no such file\n  Nor .* a\.png"):
-        FolderSystem(tmp_path / "p", BLOBS, dataset.samples)
+        SavedPredictions(tmp_path / "p", BLOBS, dataset.samples)
 
 
 def test_predictions_in_one_level(pairs, tmp_path):
@@ -924,11 +924,11 @@ def test_predictions_in_one_level(pairs, tmp_path):
     for name, size in SIZES.items():
         Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / f"{name.replace('/', '_')}.png")
     with pytest.raises(InputError, match=r"2 of 6 predictions are missing\.\n .*more/a\.png"):
-        FolderSystem(tmp_path, BLOBS, dataset.samples)
+        SavedPredictions(tmp_path, BLOBS, dataset.samples)
     unique = [sample for sample in dataset.samples if sample.name != "a"]
     for name in ("a", "c"):
         (tmp_path / f"more_{name}.png").rename(tmp_path / f"{name}.png")
-    folder = FolderSystem(tmp_path, BLOBS, unique)
+    folder = SavedPredictions(tmp_path, BLOBS, unique)
     evaluated = Evaluation(folder, replace(dataset, samples=tuple(unique)), tmp_path / "out").run(report=False)
     assert evaluated.result["classes"][0]["predicted"] == evaluated.result["counts"]["scored"]
 
@@ -1029,7 +1029,7 @@ def test_records_are_scored_like_files(system, pairs, whole, tmp_path):
 
 def test_the_log_is_not_kept_in_memory(tmp_path):
     with journal.Journal(tmp_path / "images.jsonl", "images") as log:
-        log._own._file.write(b"".join(journal._written(record(number)) for number in range(3000)))
+        log._own._file.write(b"".join(journal._encode_record(record(number)) for number in range(3000)))
     size = (tmp_path / "images.jsonl").stat().st_size
     assert size > 10e6
     tracemalloc.start()
@@ -1071,16 +1071,16 @@ def test_counts_whose_sum_leads_around_int64():
 
 @pytest.mark.parametrize("depth", [60, 1000, 100_000])
 def test_protocols_that_are_nested_without_end_differ(depth):
-    def nested(value):
+    def nest(value):
         for _ in range(depth):
             value = {"a": value}
         return value
 
-    [(key, _, _)] = journal.differences(nested(1), nested(2))
+    [(key, _, _)] = journal.differences(nest(1), nest(2))
     assert key.startswith("a.a.a.")
-    assert len(journal.said_differences(nested(1), nested(2))) < 500
+    assert len(journal.format_differences(nest(1), nest(2))) < 500
     if depth < 100:
-        assert not journal.differences(nested(1), nested(1))
+        assert not journal.differences(nest(1), nest(1))
 
 
 def test_few_images_are_decoded_ahead():

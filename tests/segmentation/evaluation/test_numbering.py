@@ -14,7 +14,7 @@ from segmentation.data.layouts import open_dataset
 from segmentation.evaluation.evaluate import Evaluation
 from segmentation.evaluation.numbering import numbering_doubt, outside_cause
 from segmentation.evaluation.results import read_result
-from segmentation.evaluation.systems import FolderSystem
+from segmentation.evaluation.systems import SavedPredictions
 from segmentation.metrics.confusion import image_counts
 
 NAMES = ["sky", "road", "car", "tree", "lamp"]
@@ -165,7 +165,7 @@ def write_cityscapes(root, count=6, classes=(7, 8, 11)):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(root / path)
     dataset = open_dataset(root / "data", "val")
-    return dataset, FolderSystem(root / "predictions", dataset.space, dataset.samples)
+    return dataset, SavedPredictions(root / "predictions", dataset.space, dataset.samples)
 
 
 def test_label_ids_are_noticed_by_the_command_and_on_the_page(capsys, tmp_path):

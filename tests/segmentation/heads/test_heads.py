@@ -17,7 +17,7 @@ from dense_resnet.errors import InputError
 from dense_resnet.planning import geometry
 from dense_resnet.verification import laws
 from segmentation.heads.plan import HEADS, atrous_rates, plan_head
-from segmentation.model import IMAGE_CELLS, SegmentationModel, _aligned
+from segmentation.model import IMAGE_CELLS, SegmentationModel, _align_size
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_decoder_without_padding_keeps_its_own_size():
 
 @pytest.mark.parametrize("size", range(1, 70))
 def test_aligned_tensor_sizes(size):
-    assert _aligned(size, 32) == int(_aligned(tf.constant(size), 32)) == geometry.aligned_size(size)
+    assert _align_size(size, 32) == int(_align_size(tf.constant(size), 32)) == geometry.aligned_size(size)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -21,7 +21,7 @@ def matrices_of(images, num_classes, seed, rare=0.3):
     return np.where(lacking[:, None], 0, matrices)
 
 
-def flawed(matrices, seed):
+def add_errors(matrices, seed):
     """The same ground truth, some of whose pixels are taken for another class."""
     generator = np.random.default_rng(seed)
     worse = matrices.copy()
@@ -74,7 +74,7 @@ def test_a_loop_over_the_resamples(absent, background):
 @pytest.mark.parametrize(("absent", "background"), [("exclude", True), ("gt_only", False), ("nan", True)])
 def test_a_loop_over_pairs(absent, background):
     first = matrices_of(11, 4, seed=3)
-    second = flawed(first, seed=4)
+    second = add_errors(first, seed=4)
     rows = literally(first, 700, 0, absent, background) - literally(second, 700, 0, absent, background)
     made = paired_bootstrap(class_sums(first), class_sums(second), 700, 0, absent, background=background)
     np.testing.assert_allclose(figures(made)[:, 1:], [percentiles(column) for column in rows.T], rtol=1e-9, atol=1e-15)
@@ -94,7 +94,7 @@ def test_identical_systems_differ_by_exactly_0():
 
 
 def test_a_better_system_is_found_out_in_either_order():
-    worse, better = flawed(matrices_of(40, 4, seed=6), seed=7), matrices_of(40, 4, seed=6)
+    worse, better = add_errors(matrices_of(40, 4, seed=6), seed=7), matrices_of(40, 4, seed=6)
     won = paired_bootstrap(class_sums(better), class_sums(worse))
     assert won.mean.low > 0
     assert won.not_better == 0
@@ -107,7 +107,7 @@ def test_a_better_system_is_found_out_in_either_order():
 
 def test_pairs_of_one_image_see_less_noise_than_two_intervals():
     first = matrices_of(30, 3, seed=8)
-    second = flawed(first, seed=9)
+    second = add_errors(first, seed=9)
     one, other = (bootstrap_mean_iou(class_sums(matrices)).mean for matrices in (first, second))
     pair = paired_bootstrap(class_sums(first), class_sums(second)).mean
     assert pair.high - pair.low < (one.high - one.low) + (other.high - other.low)
@@ -141,7 +141,7 @@ def test_few_images_give_no_interval_and_no_p_value(images):
     unscored = np.concatenate([matrices, np.zeros((9, 4, 4), int)])  # which say no more about the figure
     for each in (matrices, unscored):
         sums = class_sums(each)
-        made, pair = bootstrap_mean_iou(sums), paired_bootstrap(sums, class_sums(flawed(each, seed=1)))
+        made, pair = bootstrap_mean_iou(sums), paired_bootstrap(sums, class_sums(add_errors(each, seed=1)))
         assert made.mean.value == metrics.mean_iou(matrices.sum(axis=0))
         for one in (made, pair):
             assert np.isfinite(figures(one)[:, 0]).all()

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 from helpers.command import run
-from helpers.datasets import BLOBS, INFERENCE, NAMES, TURNS, label_of, lines_of, turned, write_dataset, write_pair
+from helpers.datasets import BLOBS, INFERENCE, NAMES, TURNS, label_of, lines_of, make_exif, write_dataset, write_pair
 from helpers.folders import contents
 from helpers.networks import image_of, tiny_model
 from PIL import Image
@@ -19,8 +19,8 @@ from dense_resnet.image_io import decoding, discovery
 from segmentation.data.label_files import decode_label, encode_label
 from segmentation.data.layouts import open_dataset
 from segmentation.evaluation.evaluate import Evaluation
-from segmentation.evaluation.systems import FolderSystem, ModelSystem
-from segmentation.prediction.label_images import Labelling
+from segmentation.evaluation.systems import ModelPredictions, SavedPredictions
+from segmentation.prediction.label_images import Labeling
 from segmentation.prediction.options import Inference
 from segmentation.prediction.predictor import Predictor
 from segmentation.saving.model_directory import load_model, save_model
@@ -50,7 +50,7 @@ def labelling(saved, predictor):
     """A Labelling of the tiny model, which is traced only once."""
 
     def make(out, **options):
-        made = Labelling(saved, saved.runner("exact"), out, INFERENCE, **options)
+        made = Labeling(saved, saved.runner("exact"), out, INFERENCE, **options)
         made._predictor = predictor
         return made
 
@@ -67,7 +67,7 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-def found_in(folder):
+def find_images_in(folder):
     return discovery.find_images([str(folder)])
 
 
@@ -76,26 +76,26 @@ def labels_in(path):
 
 
 def test_files(labelling, predictor, folder, tmp_path):
-    outcome = labelling(tmp_path / "out").run(found_in(folder))
+    outcome = labelling(tmp_path / "out").run(find_images_in(folder))
     assert (outcome.written, outcome.total, outcome.failed, outcome.stopped) == (3, 3, (), False)
     written = sorted(contents(tmp_path / "out"))
     assert written == ["a.png", "b.png", "more/a.png", "predictions.jsonl", "protocol.json"]
-    for image in found_in(folder):
+    for image in find_images_in(folder):
         labels = predictor(decoding.decode_image(image.path, image.path.read_bytes())).labels
         path = tmp_path / "out" / f"{os.path.splitext(image.relative)[0]}.png"
         assert np.array_equal(labels_in(path), labels)
         assert len(np.unique(labels)) > 1
         with Image.open(path) as picture:
             assert picture.mode == "P"
-            assert np.array_equal(picture.convert("RGB"), BLOBS.colored(labels))
+            assert np.array_equal(picture.convert("RGB"), BLOBS.colorize(labels))
 
 
 @pytest.mark.parametrize("orientation", TURNS)
 def test_exif_rotation_is_applied_and_undone(orientation, labelling, predictor, tmp_path):
     stored = image_of(40, 60)
     (tmp_path / "images").mkdir()
-    Image.fromarray(stored).save(tmp_path / "images" / "a.png", exif=turned(orientation))
-    labelling(tmp_path / "out", overlay=True, probabilities=True).run(found_in(tmp_path / "images"))
+    Image.fromarray(stored).save(tmp_path / "images" / "a.png", exif=make_exif(orientation))
+    labelling(tmp_path / "out", overlay=True, probabilities=True).run(find_images_in(tmp_path / "images"))
     upright = np.ascontiguousarray(TURNS[orientation](stored))
     expected = predictor(upright).labels  # the network sees the image as a viewer shows it
     labels = labels_in(tmp_path / "out" / "a.png")
@@ -109,9 +109,9 @@ def test_exif_rotation_is_applied_and_undone(orientation, labelling, predictor, 
 
 
 def test_overlays(labelling, predictor, folder, tmp_path):
-    labelling(tmp_path / "out", overlay=True).run(found_in(folder))
+    labelling(tmp_path / "out", overlay=True).run(find_images_in(folder))
     pixels = image_of(40, 60)
-    colors = BLOBS.colored(predictor(pixels).labels)
+    colors = BLOBS.colorize(predictor(pixels).labels)
     with Image.open(tmp_path / "out" / "a.overlay.jpg") as picture:
         own = np.asarray(picture, float)
     assert np.abs(own - (0.45 * pixels + 0.55 * colors)).mean() < 8  # JPEG
@@ -119,7 +119,7 @@ def test_overlays(labelling, predictor, folder, tmp_path):
 
 
 def test_probabilities(labelling, predictor, folder, tmp_path):
-    labelling(tmp_path / "out", probabilities=True).run(found_in(folder))
+    labelling(tmp_path / "out", probabilities=True).run(find_images_in(folder))
     expected = predictor(image_of(40, 60), keep_probabilities=True)
     own = load_file(tmp_path / "out" / "a.probabilities.safetensors")["probabilities"]
     assert (own.dtype, own.shape) == (np.float16, (40, 60, 5))
@@ -131,7 +131,7 @@ def test_probabilities(labelling, predictor, folder, tmp_path):
 
 
 def test_stopping_and_going_on(labelling, folder, tmp_path):
-    found, seen = found_in(folder), []
+    found, seen = find_images_in(folder), []
     labelling(tmp_path / "whole").run(found)
     stopped = labelling(tmp_path / "parts").run(
         found, progress=lambda what, done, total: seen.append((what, done)), stop=lambda: ("labelling", 1) in seen
@@ -146,7 +146,7 @@ def test_stopping_and_going_on(labelling, folder, tmp_path):
 
 
 def test_what_is_lost_or_changed_or_asked_for_besides_is_made(labelling, folder, tmp_path):
-    found, out = found_in(folder), tmp_path / "out"
+    found, out = find_images_in(folder), tmp_path / "out"
     labelling(out).run(found)
     before = contents(out)
     (out / "more" / "a.png").unlink()
@@ -161,7 +161,7 @@ def test_what_is_lost_or_changed_or_asked_for_besides_is_made(labelling, folder,
 
 
 def test_what_is_cut_or_not_ours_is_made_again(labelling, folder, tmp_path):
-    found, out = found_in(folder), tmp_path / "out"
+    found, out = find_images_in(folder), tmp_path / "out"
     labelling(out, overlay=True).run(found)
     before = contents(out)
     (out / "a.png").write_bytes(b"")
@@ -171,7 +171,7 @@ def test_what_is_cut_or_not_ours_is_made_again(labelling, folder, tmp_path):
 
 
 def test_nothing_of_what_an_image_was_stays_beside_its_labels(labelling, folder, tmp_path):
-    found, out = found_in(folder), tmp_path / "out"
+    found, out = find_images_in(folder), tmp_path / "out"
     labelling(out, overlay=True, probabilities=True).run(found)
     Image.fromarray(image_of(40, 60, seed=7)).save(folder / "a.png")
     assert labelling(out).run(found).written == 1
@@ -185,7 +185,7 @@ def test_nothing_of_what_an_image_was_stays_beside_its_labels(labelling, folder,
 @pytest.mark.parametrize("name", ["b.png", "b.overlay.jpg", "more/a.probabilities.safetensors"])
 def test_what_was_there_before_stays(name, labelling, folder, tmp_path):
     """Such as ground truth, where labels are to go to the wrong folder."""
-    found, out = found_in(folder), tmp_path / "out"
+    found, out = find_images_in(folder), tmp_path / "out"
     (folder / "b.jpg").write_bytes(b"no image")
     (out / name).parent.mkdir(parents=True)
     (out / name).write_bytes(b"precious")
@@ -196,17 +196,17 @@ def test_what_was_there_before_stays(name, labelling, folder, tmp_path):
 
 def test_an_error_of_reading_takes_no_labels_away(labelling, folder, tmp_path, monkeypatch):
     """The image may be as it was: what was made of it stays, and is not made again when it can be read."""
-    found, out = found_in(folder), tmp_path / "out"
+    found, out = find_images_in(folder), tmp_path / "out"
     labelling(out, overlay=True).run(found)
     before = contents(out)
     read = decoding.open_file
 
-    def failing(path):
+    def fail(path):
         if path == folder / "a.png":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return read(path)
 
-    monkeypatch.setattr(decoding, "open_file", failing)
+    monkeypatch.setattr(decoding, "open_file", fail)
     outcome = labelling(out, overlay=True).run(found, on_error="skip")
     assert (outcome.written, outcome.total) == (0, 2)
     assert outcome.failed == (f"{folder / 'a.png'}: cannot be read: Input/output error.",)
@@ -216,7 +216,7 @@ def test_an_error_of_reading_takes_no_labels_away(labelling, folder, tmp_path, m
 
 
 def test_shards_share_a_folder(labelling, folder, tmp_path):
-    found = found_in(folder)
+    found = find_images_in(folder)
     labelling(tmp_path / "whole").run(found)
     for index in range(2):
         assert labelling(tmp_path / "out", shard=(index, 2)).run(found).total == 2 - index
@@ -226,11 +226,11 @@ def test_shards_share_a_folder(labelling, folder, tmp_path):
 
 
 def test_another_protocol_is_refused(labelling, saved, folder, tmp_path):
-    found = found_in(folder)
+    found = find_images_in(folder)
     labelling(tmp_path / "out").run(found)
     before = contents(tmp_path / "out")
     with pytest.raises(InputError, match=r"results of another protocol \(inference.flip: False there, True now\)"):
-        Labelling(saved, saved.runner("exact"), tmp_path / "out", Inference(size=65, flip=True)).run(found)
+        Labeling(saved, saved.runner("exact"), tmp_path / "out", Inference(size=65, flip=True)).run(found)
     assert contents(tmp_path / "out") == before
 
 
@@ -240,7 +240,7 @@ def test_another_protocol_is_refused(labelling, saved, folder, tmp_path):
 def test_names_that_clash(labelling, folder, tmp_path):
     Image.fromarray(image_of(20, 20)).save(folder / "a.jpg")
     with pytest.raises(InputError, match=r"the labels of .*a\.jpg and .*a\.png would both be .*out/a\.png\. Rename one"):
-        labelling(tmp_path / "out").run(found_in(folder))
+        labelling(tmp_path / "out").run(find_images_in(folder))
     assert not (tmp_path / "out").exists()
 
 
@@ -248,18 +248,18 @@ def test_a_folder_that_holds_the_images(labelling, folder):
     before = contents(folder)
     for out in (folder, folder.parent):
         with pytest.raises(InputError, match="holds the images themselves"):
-            labelling(out).run(found_in(folder))
+            labelling(out).run(find_images_in(folder))
     assert contents(folder) == before
 
 
 def test_a_name_that_is_too_long(labelling, folder, tmp_path):
     (folder / "a.png").rename(folder / ("a" * 230 + ".png"))
     with pytest.raises(InputError, match="the name is too long"):
-        labelling(tmp_path / "out").run(found_in(folder))
+        labelling(tmp_path / "out").run(find_images_in(folder))
 
 
 def test_a_bad_image_stops_the_job_before_it_starts_or_is_skipped(labelling, folder, tmp_path):
-    found, out = found_in(folder), tmp_path / "out"
+    found, out = find_images_in(folder), tmp_path / "out"
     labelling(out, overlay=True).run(found)
     data = (folder / "b.jpg").read_bytes()
     (folder / "b.jpg").write_bytes(data[: len(data) // 2])
@@ -281,16 +281,16 @@ def test_an_image_that_breaks_after_the_check(labelling, folder, tmp_path, monke
     monkeypatch.setattr(decoding, "check_image", lambda *_: decoding.Header("JPEG", (48, 64)))
     (folder / "b.jpg").write_bytes((folder / "b.jpg").read_bytes()[:500])
     with pytest.raises(InputError, match=r"b\.jpg: cannot be decoded"):
-        labelling(tmp_path / "one").run(found_in(folder))
+        labelling(tmp_path / "one").run(find_images_in(folder))
     assert "a.png" in contents(tmp_path / "one")
-    outcome = labelling(tmp_path / "two").run(found_in(folder), on_error="skip")
+    outcome = labelling(tmp_path / "two").run(find_images_in(folder), on_error="skip")
     assert (outcome.written, len(outcome.failed)) == (2, 1)
 
 
 def test_a_lower_limit_takes_nothing_away(labelling, folder, tmp_path):
-    labelling(tmp_path / "out").run(found_in(folder))
+    labelling(tmp_path / "out").run(find_images_in(folder))
     before = contents(tmp_path / "out")
-    again = labelling(tmp_path / "out", max_pixels=1000).run(found_in(folder), on_error="skip")
+    again = labelling(tmp_path / "out", max_pixels=1000).run(find_images_in(folder), on_error="skip")
     assert (again.written, again.total, again.failed) == (0, 3, ())
     assert contents(tmp_path / "out") == before
 
@@ -301,7 +301,7 @@ def test_a_network_that_makes_nan(on_error, model_folder, folder, tmp_path):
     biases = broken.model._by_name["logits/semantic/biases"]
     biases.assign(biases * np.nan)
     with pytest.raises(InputError, match=r"a\.png: the network's logits are not finite"):
-        Labelling(broken, broken.runner("exact"), tmp_path / "out", INFERENCE).run(found_in(folder), on_error=on_error)
+        Labeling(broken, broken.runner("exact"), tmp_path / "out", INFERENCE).run(find_images_in(folder), on_error=on_error)
     assert "a.png" not in contents(tmp_path / "out")
 
 
@@ -313,7 +313,7 @@ def test_a_full_disk_is_no_bad_image(labelling, folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(atomic_files, "write_bytes", full)
     with pytest.raises(InputError, match="No space left on device"):
-        labelling(tmp_path / "out").run(found_in(folder), on_error="skip")
+        labelling(tmp_path / "out").run(find_images_in(folder), on_error="skip")
 
 
 # -- with the rest -----------------------------------------------------------------------------------------------------
@@ -322,11 +322,11 @@ def test_a_full_disk_is_no_bad_image(labelling, folder, tmp_path, monkeypatch):
 def test_scoring_the_files_equals_scoring_the_model(labelling, saved, tmp_path):
     pairs = write_dataset(tmp_path / "pairs")
     dataset = open_dataset(pairs)
-    labelling(tmp_path / "labels").run(found_in(pairs / "images"))
-    folder = FolderSystem(tmp_path / "labels", dataset.space, dataset.samples)
+    labelling(tmp_path / "labels").run(find_images_in(pairs / "images"))
+    folder = SavedPredictions(tmp_path / "labels", dataset.space, dataset.samples)
     one, two = (
         Evaluation(system, dataset, tmp_path / out).run(report=False).result
-        for out, system in (("files", folder), ("model", ModelSystem(saved, saved.runner("exact"), INFERENCE)))
+        for out, system in (("files", folder), ("model", ModelPredictions(saved, saved.runner("exact"), INFERENCE)))
     )
     assert one["mean_iou"] == two["mean_iou"]
     assert one["matrix"] == two["matrix"]
@@ -339,13 +339,13 @@ def test_scoring_the_files_of_turned_images(labelling, saved, tmp_path):
     for number, turn in TURNS.items():
         stored, label = image_of(40, 60, number), label_of(40, 60, number)
         write_pair(tmp_path, str(number), stored, np.ascontiguousarray(turn(label)))
-        Image.fromarray(stored).save(tmp_path / "images" / f"{number}.png", exif=turned(number))
+        Image.fromarray(stored).save(tmp_path / "images" / f"{number}.png", exif=make_exif(number))
     (tmp_path / "dataset.json").write_text(json.dumps({"classes": NAMES}))
     dataset = open_dataset(tmp_path, exif="apply")
-    labelling(tmp_path / "predicted").run(found_in(tmp_path / "images"))
-    folder = FolderSystem(tmp_path / "predicted", dataset.space, dataset.samples)
+    labelling(tmp_path / "predicted").run(find_images_in(tmp_path / "images"))
+    folder = SavedPredictions(tmp_path / "predicted", dataset.space, dataset.samples)
     logs = []
-    for out, system in (("files", folder), ("model", ModelSystem(saved, saved.runner("exact"), INFERENCE))):
+    for out, system in (("files", folder), ("model", ModelPredictions(saved, saved.runner("exact"), INFERENCE))):
         Evaluation(system, dataset, tmp_path / out).run(report=False)
         logs.append(lines_of(tmp_path / out))
     for one, two in zip(*logs, strict=True):
@@ -390,13 +390,13 @@ def test_an_output_beside_the_images_is_not_labelled_itself(capsys, model_folder
 
 
 def test_a_signal_stops_the_command(capsys, model_folder, folder, tmp_path, monkeypatch):
-    write = Labelling._write
+    write = Labeling._write
 
     def stop(self, *arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return write(self, *arguments)
 
-    monkeypatch.setattr(Labelling, "_write", stop)
+    monkeypatch.setattr(Labeling, "_write", stop)
     arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--out", tmp_path / "out", "--threads", 1]
     code, out, _ = run(capsys, *arguments)
     assert code == 75

@@ -39,14 +39,14 @@ def exact_predictor(model, inference, batch=1):
     return Predictor(model.runner("exact"), model.head, inference, batch)
 
 
-def aligned(side):
+def align_side(side):
     """The next 16n+1, counted up."""
     while side % NOMINAL != 1:
         side += 1
     return side
 
 
-def interpolated(values, size, position):
+def interpolate(values, size, position):
     """Bilinear enlargement of [rows, columns, channels] in float64: `position(i, cells, pixels)` of a pixel among cells."""
     for axis, pixels in enumerate(size):
         cells = values.shape[axis]
@@ -69,7 +69,7 @@ def literal_cells(image, canvas, head="fcn"):
     """Preprocessed, padded with 0 to its own aligned size, through the network: one logit a cell, 0 beyond on the canvas."""
     values = image[None].astype(np.float32) / np.float32(127.5) - 1
     if head == "fcn":
-        below, right = (aligned(side) - side for side in image.shape[:2])
+        below, right = (align_side(side) - side for side in image.shape[:2])
         cells = model_of(head).logits(np.pad(values, [(0, 0), (0, below), (0, right), (0, 0)]))
     else:
         cells = model_of(head)._run(IMAGE_CELLS, values, False)  # what a head sees of padding: test_canvases.py
@@ -80,8 +80,8 @@ def literal_cells(image, canvas, head="fcn"):
 
 def literal_logits(image, side=CANVAS, upsample="align_corners", head="fcn"):
     """On the canvas: (logits, canvas)."""
-    canvas = tuple(max(side, aligned(pixels)) for pixels in image.shape[:2])
-    return interpolated(literal_cells(image, canvas, head).astype(np.float64), canvas, POSITIONS[upsample]), canvas
+    canvas = tuple(max(side, align_side(pixels)) for pixels in image.shape[:2])
+    return interpolate(literal_cells(image, canvas, head).astype(np.float64), canvas, POSITIONS[upsample]), canvas
 
 
 def softmax(logits):
@@ -150,7 +150,7 @@ def test_scoring_the_input_keeps_the_padding(size):
     logits, canvas = literal_logits(image)
     prediction = predictor_of(score="input")(image)
     assert prediction.labels.shape == canvas
-    near = tuple(slice(aligned(side)) for side in size)  # farther out all classes tie
+    near = tuple(slice(align_side(side)) for side in size)  # farther out all classes tie
     answer = dataclasses.replace(prediction, labels=prediction.labels[near], confidence=prediction.confidence[near])
     assert_answers(answer, softmax(logits)[near])
     native = predictor_of()(image)
@@ -194,11 +194,11 @@ def test_scales_and_mirror_images(scales, flip):
         if scale != 1:
             resized = tf.image.resize(image, (round(50 * scale), round(60 * scale)), antialias=scale < 1)
             scaled = np.clip(np.rint(resized), 0, 255).astype(np.uint8)
-        side = aligned(round((CANVAS - 1) * scale) + 1)
+        side = align_side(round((CANVAS - 1) * scale) + 1)
         for turn in (1, -1) if flip else (1,):
             logits = literal_logits(np.ascontiguousarray(scaled[:, ::turn]), side)[0]
             logits = logits[: scaled.shape[0], : scaled.shape[1]][:, ::turn]
-            found.append(softmax(interpolated(logits, (50, 60), POSITIONS["half_pixel"])))
+            found.append(softmax(interpolate(logits, (50, 60), POSITIONS["half_pixel"])))
     prediction = predictor_of(scales=scales, flip=flip)(image, keep_probabilities=True)
     mean = np.mean(found, axis=0)
     np.testing.assert_allclose(prediction.probabilities, mean, atol=1e-4)
@@ -257,13 +257,13 @@ def literal_windows(image, tile, canvas, stride=8):
         if (top, left) not in answers:
             answers[top, left] = literal_cells(image[top : top + sides[0], left : left + sides[1]], sides)
         cells[y, x] = answers[top, left][y - top // stride, x - left // stride]
-    return interpolated(cells.astype(np.float64), canvas, POSITIONS["align_corners"]), len(answers)
+    return interpolate(cells.astype(np.float64), canvas, POSITIONS["align_corners"]), len(answers)
 
 
 @pytest.mark.parametrize(("size", "windows"), [((97, 150), 15), ((60, 97), 2), ((65, 33), 1), ((20, 100), 3)])
 def test_windows_step_by_step(size, windows):
     image = image_of(*size)
-    canvas = tuple(max(CANVAS, aligned(side)) for side in size)
+    canvas = tuple(max(CANVAS, align_side(side)) for side in size)
     logits, answers = literal_windows(image, 65 if windows < 15 else 49, canvas)
     logits = logits[: size[0], : size[1]]
     predictor = predictor_of(tile=65 if windows < 15 else 49)
@@ -279,9 +279,9 @@ def test_windows_and_scales():
     found = []
     for scale, side in ((1.0, 65), (1.5, 97)):
         scaled = np.clip(np.rint(tf.image.resize(image, (round(60 * scale), round(90 * scale)))), 0, 255).astype(np.uint8)
-        canvas = tuple(max(side, aligned(pixels)) for pixels in scaled.shape[:2])
+        canvas = tuple(max(side, align_side(pixels)) for pixels in scaled.shape[:2])
         logits = literal_windows(scaled, 49, canvas)[0][: scaled.shape[0], : scaled.shape[1]]
-        found.append(softmax(interpolated(logits, (60, 90), POSITIONS["half_pixel"])))
+        found.append(softmax(interpolate(logits, (60, 90), POSITIONS["half_pixel"])))
     prediction = predictor_of(tile=49, scales=(1.0, 1.5))(image, keep_probabilities=True)
     np.testing.assert_allclose(prediction.probabilities, np.mean(found, axis=0), atol=1e-4)
 

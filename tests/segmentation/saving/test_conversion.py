@@ -97,7 +97,7 @@ def test_a_converted_backbone_runs_at_another_stride(tmp_path):
     conversion.write(conversion.open_network(WEIGHTS, classifier=False), "model-dir", tmp_path)
     backbone = load_backbone(tmp_path, output_stride=8)
     assert backbone.plan == dr.plan("resnet_v1_5_18", output_stride=8)
-    expected = laws.loaded(dr.plan("resnet_v1_5_18", output_stride=8), WEIGHTS)(images_of(33))
+    expected = laws.backbone_with(dr.plan("resnet_v1_5_18", output_stride=8), WEIGHTS)(images_of(33))
     np.testing.assert_array_equal(backbone(images_of(33)), expected)
     with pytest.raises(ValueError, match="a backbone without a segmentation head: `extract` takes it"):
         load_model(tmp_path)
@@ -189,7 +189,7 @@ def test_a_full_disk_keeps_the_old_keras_model(tmp_path):
     path = tmp_path / "a.keras"
     path.write_bytes(b"old")
     code = (
-        "import resource, sys; from dense_resnet.errors import InputError; from segmentation import conversion\n"
+        "import resource, sys; from dense_resnet.errors import InputError; from segmentation.saving import conversion\n"
         f"network = conversion.open_network({str(tmp_path / 'w.safetensors')!r})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -289,7 +289,7 @@ def test_features_that_are_not_finite_do_not_agree(monkeypatch):
 
         def theirs(known, arrays, broken=broken):
             plan = dr.plan(known.variant)
-            own = laws.loaded(plan, WEIGHTS)
+            own = laws.backbone_with(plan, WEIGHTS)
             return lambda images: own(images).numpy() * (np.nan if images.shape[1] == broken else 1)
 
         monkeypatch.setitem(parity.FRAMEWORKS, provenance.TORCH, ("other code", theirs, lambda arrays: True))

@@ -118,7 +118,7 @@ def canvases(side=None, channels=3):
     return pixels, sizes
 
 
-def kept(path):
+def read_export(path):
     """Every byte of an export."""
     if path.is_file():
         return path.read_bytes()
@@ -131,11 +131,11 @@ def kept(path):
 )
 def test_saved_models_answer_as_the_runner_to_the_bit(head, precision, side, photograph, tmp_path):
     model = small_model(head)
-    written, agreement = exporter.export(
+    written, result = exporter.export(
         model, tmp_path / "new" / "exported", [photograph], space=SPACE, precision=precision, side=side
     )
-    assert agreement.within(agreement.TOLERANCES[precision])
-    assert (agreement.feature_error > 1e-3) == (precision == "bfloat16")
+    assert result.within(agreement.TOLERANCES[precision])
+    assert (result.feature_error > 1e-3) == (precision == "bfloat16")
     assert names(tmp_path / "new") == ["exported"]
     exported = open_exported(written.path)
     runner, expected = exported.runner(precision), model.runner(precision, side=side, plain=True)
@@ -153,8 +153,8 @@ def test_saved_models_answer_as_the_runner_to_the_bit(head, precision, side, pho
 def test_onnx_answers_as_the_runner(head, side, photograph, tmp_path):
     needs_onnx()
     model = small_model(head)
-    written, agreement = exporter.export(model, tmp_path / "x.onnx", [photograph], space=SPACE, to=ONNX, side=side)
-    assert agreement.within(agreement.TOLERANCES["float32"])
+    written, result = exporter.export(model, tmp_path / "x.onnx", [photograph], space=SPACE, to=ONNX, side=side)
+    assert result.within(agreement.TOLERANCES["float32"])
     assert names(tmp_path) == ["x.onnx"]
     runner, expected = open_exported(written.path).runner(), model.runner("float32", side=side)
     pixels, sizes = canvases(side)
@@ -186,14 +186,14 @@ def test_tf2onnx_makes_the_same_without_the_kernels(name, photograph, monkeypatc
         network, space = small_model(name), SPACE
     else:
         plan = small_plan(name, 8)
-        network, space = laws.loaded(plan, weights_of(plan)), None
+        network, space = laws.backbone_with(plan, weights_of(plan)), None
     given, convert, found = [], tf2onnx.convert.from_graph_def, []
 
-    def looked_at(graph, **arguments):
+    def check_old_export(graph, **arguments):
         given.append(graph.ByteSize())
         return convert(graph, **arguments)
 
-    monkeypatch.setattr(tf2onnx.convert, "from_graph_def", looked_at)
+    monkeypatch.setattr(tf2onnx.convert, "from_graph_def", check_old_export)
     pixels, sizes = canvases()
     for path in (tmp_path / "apart.onnx", tmp_path / "whole.onnx"):
         written, _ = exporter.export(network, path, [photograph], space=space, to=ONNX)
@@ -222,9 +222,9 @@ def test_weights_are_fingerprinted_once(headed, model, photograph, monkeypatch, 
 
 def test_a_backbone_alone(to, photograph, tmp_path):
     plan = small_plan("v2, last unit", 8)
-    backbone = laws.loaded(plan, weights_of(plan))
-    written, agreement = exporter.export(backbone, tmp_path / TARGET[to], [photograph], to=to, precision="float32")
-    assert (agreement.feature_error <= 1e-4, agreement.label_agreement) == (True, None)
+    backbone = laws.backbone_with(plan, weights_of(plan))
+    written, result = exporter.export(backbone, tmp_path / TARGET[to], [photograph], to=to, precision="float32")
+    assert (result.feature_error <= 1e-4, result.label_agreement) == (True, None)
     exported = open_exported(written.path)
     assert (exported.plan, exported.head, exported.space) == (plan, None, None)
     pixels, sizes = canvases()
@@ -234,10 +234,12 @@ def test_a_backbone_alone(to, photograph, tmp_path):
 
 
 def test_four_channels(photograph, tmp_path):
-    plan = variants.from_description(variants.described(small_plan("v1.5", 8)), 8, in_channels=4)
+    plan = variants.plan_from_config(variants.plan_config(small_plan("v1.5", 8)), 8, in_channels=4)
     plan = dataclasses.replace(plan, preprocessing="inception")
-    written, agreement = exporter.export(laws.loaded(plan, weights_of(plan)), tmp_path / "x", [photograph], precision="float32")
-    assert agreement.feature_error <= 1e-4
+    written, result = exporter.export(
+        laws.backbone_with(plan, weights_of(plan)), tmp_path / "x", [photograph], precision="float32"
+    )
+    assert result.feature_error <= 1e-4
     assert written.plan == plan
 
 
@@ -311,7 +313,7 @@ ENVIRONMENTS = ({ONEDNN: "0"}, {}, {ONEDNN: "1"})
 LENGTHS = ((33, 33), (33, 97), (50, 77), (65, 40), (80, 120), (97, 129), (100, 64), (129, 110))  # (height, width)
 
 
-def undecided_model(head, image):
+def make_undecided_model(head, image):
     """No class of which has the highest logits everywhere on that image."""
     model = small_model(head)
     logits = model.logits(dr.preprocess(image[None], model.backbone.plan.preprocessing))
@@ -332,7 +334,7 @@ def test_files_of_every_head_run_in_every_environment(to, photograph, capsys, tm
     calls = [{"images": image[None], "sizes": np.array([image.shape[:2]], np.int32)} for image in images]
     expected, paths = {}, {}
     for head in HEADS:
-        save_model(tmp_path / head, undecided_model(head, images[-1]), SPACE)
+        save_model(tmp_path / head, make_undecided_model(head, images[-1]), SPACE)
         arguments = ["--model", tmp_path / head, "--precision", "float32", "--size", 33, "--out", tmp_path / f"of_{head}"]
         code, _, err = run(capsys, "predict", tmp_path / "images", *arguments)
         assert code == 0, err
@@ -358,11 +360,11 @@ def test_files_of_every_head_run_in_every_environment(to, photograph, capsys, tm
 def test_the_verb_runs_what_it_wrote_in_fresh_processes(elsewhere, model, photograph, capsys, monkeypatch, tmp_path):
     ran, fresh = [], foreign_run.run_in_fresh_process
 
-    def looked_at(kind, path, calls, names, environment):
+    def check_old_export(kind, path, calls, names, environment):
         ran.append((kind, path.name, [sorted(call) for call in calls], names, dict(environment)))
         return fresh(kind, path, calls, names, environment)
 
-    monkeypatch.setattr(foreign_run, "run_in_fresh_process", looked_at)
+    monkeypatch.setattr(foreign_run, "run_in_fresh_process", check_old_export)
     save_model(tmp_path / "model", model, SPACE)
     arguments = ["export", tmp_path / "model", "--to", "savedmodel", "--precision", "float32", "--out", tmp_path / "x"]
     code, out, err = run(capsys, *arguments)
@@ -512,7 +514,7 @@ def old(to, good, request, tmp_path):
 
 
 def break_one_weight(monkeypatch):
-    right = folding.Layers.folded
+    right = folding.Layers.fold_batch_norm
 
     def wrong(layers, conv):
         kernel, bias = right(layers, conv)
@@ -520,16 +522,16 @@ def break_one_weight(monkeypatch):
             kernel[0, 0, 0, 0] += 1
         return kernel, bias
 
-    monkeypatch.setattr(folding.Layers, "folded", wrong)
+    monkeypatch.setattr(folding.Layers, "fold_batch_norm", wrong)
 
 
 def test_one_wrong_weight_and_nothing_changes(to, old, model, photograph, monkeypatch):
-    before = kept(old)
+    before = read_export(old)
     break_one_weight(monkeypatch)
     with pytest.raises(InputError, match="not written, because the export is not the model: features differ by at most"):
         exporter.export(model, old, [photograph], to=to, space=SPACE, precision="float32")
     assert names(old.parent) == [old.name]
-    assert kept(old) == before
+    assert read_export(old) == before
 
 
 def test_labels_must_agree_too():
@@ -540,14 +542,14 @@ def test_labels_must_agree_too():
 
 
 def test_the_old_one_stands_until_the_new_one_has_passed(to, old, photograph, monkeypatch):
-    before, other = kept(old), small_model("fcn")
+    before, other = read_export(old), small_model("fcn")
     seen, compare = [], agreement.compare
 
-    def looked_at(*arguments):
-        seen.append(kept(old) == before)
+    def check_old_export(*arguments):
+        seen.append(read_export(old) == before)
         return compare(*arguments)
 
-    monkeypatch.setattr(agreement, "compare", looked_at)
+    monkeypatch.setattr(agreement, "compare", check_old_export)
     written, _ = exporter.export(other, old, [photograph], to=to, space=SPACE, precision="float32")
     assert (seen, names(old.parent)) == ([True], [old.name])
     assert open_exported(old).head == written.head == other.head
@@ -578,15 +580,15 @@ def test_what_a_kill_leaves_behind_is_cleared_away(good, model, photograph, tmp_
     with pytest.raises(InputError, match="not written"):
         exporter.export(model, tmp_path / "exported", [photograph], space=SPACE, precision="float32")
     assert names(tmp_path) == ["exported"]
-    assert kept(tmp_path / "exported") == kept(good)
+    assert read_export(tmp_path / "exported") == read_export(good)
 
 
 def test_a_full_disk(to, old, model, photograph):
-    before = kept(old)
+    before = read_export(old)
     with room_for(20_000), pytest.raises(InputError, match="cannot be written|MiB are needed"):
         exporter.export(model, old, [photograph], to=to, space=SPACE, precision="float32")
     assert names(old.parent) == [old.name]
-    assert kept(old) == before
+    assert read_export(old) == before
 
 
 def test_what_is_no_export_is_never_replaced(model, photograph, good, tmp_path):
@@ -662,7 +664,7 @@ def test_other_canvases(photograph, tmp_path):
         written.runner()(np.zeros((1, 129, 129, 3), np.uint8))
 
 
-def flipped(data, place):
+def flip_bit(data, place):
     """With one bit the other way."""
     return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
 
@@ -673,7 +675,7 @@ def test_damaged_saved_models(file, good, tmp_path):
     shutil.copytree(good, path)
     data = (path / file).read_bytes()
     damaged = [data[:length] for length in (0, 1, len(data) // 2, len(data) - 2)]
-    damaged += [flipped(data, place) for place in np.random.default_rng(0).integers(0, len(data) - 1, 20)]
+    damaged += [flip_bit(data, place) for place in np.random.default_rng(0).integers(0, len(data) - 1, 20)]
     for content in damaged:
         (path / file).write_bytes(content)
         with pytest.raises(InputError, match=str(path)):
@@ -687,7 +689,7 @@ def test_damaged_onnx(good_onnx, tmp_path):
     path = tmp_path / "damaged.onnx"
     data = good_onnx.read_bytes()
     damaged = [data[:length] for length in (0, 1, 50, len(data) // 2, len(data) - 1)] + [data + b"\0"]
-    damaged += [flipped(data, place) for place in np.random.default_rng(0).integers(0, len(data), 20)]
+    damaged += [flip_bit(data, place) for place in np.random.default_rng(0).integers(0, len(data), 20)]
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"damaged\.onnx: does not end in the sha256 of what is before it"):
@@ -804,7 +806,7 @@ def test_the_verb_refuses_a_wrong_export(capsys, tmp_path, monkeypatch):
 
 def test_the_verb_takes_a_backbone(capsys, to, tmp_path):
     plan = small_plan("v1.5", 8)
-    save_backbone(tmp_path / "backbone", laws.loaded(plan, weights_of(plan)), Origin("TF-Slim"))
+    save_backbone(tmp_path / "backbone", laws.backbone_with(plan, weights_of(plan)), Origin("TF-Slim"))
     arguments = ["--to", to, "--out", tmp_path / TARGET[to], "--precision", "float32", "--output-stride", 4]
     code, out, err = run(capsys, "export", tmp_path / "backbone", *arguments)
     assert code == 0, err
@@ -962,7 +964,7 @@ def test_an_export_has_its_own_weights(given, shipped, scenes, capsys, tmp_path)
 
 def test_a_backbone_labels_nothing(capsys, scenes, photograph, tmp_path):
     plan = small_plan("v2, last unit", 8)
-    exporter.export(laws.loaded(plan, weights_of(plan)), tmp_path / "x", [photograph], precision="float32")
+    exporter.export(laws.backbone_with(plan, weights_of(plan)), tmp_path / "x", [photograph], precision="float32")
     code, _, err = run(capsys, "predict", scenes / "images", "--model", tmp_path / "x", "--out", tmp_path / "out")
     assert code == 1
     assert "a backbone without a segmentation head: `extract` takes it" in err

@@ -20,7 +20,7 @@ from segmentation.data.label_space import LabelClass, LabelSpace, reduce_zero_la
 from segmentation.heads.plan import HEADS
 from segmentation.model import SegmentationModel
 from segmentation.saving.description import DESCRIPTION, WEIGHTS
-from segmentation.saving.model_directory import load_backbone, load_model, save_model, saved_outline, saved_plan
+from segmentation.saving.model_directory import load_backbone, load_model, read_outline, read_plan, save_model
 
 IMAGES = images_of((40, 70))
 
@@ -188,7 +188,7 @@ def other_files(folder):
 def test_what_is_not_a_model_directory_is_called_what_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path, message in other_files(tmp_path):
-        for load in (load_model, load_backbone, saved_plan, saved_outline):
+        for load in (load_model, load_backbone, read_plan, read_outline):
             with pytest.raises(InputError, match=message):
                 load(path)
 
@@ -198,13 +198,13 @@ def test_what_is_known_without_the_weights(saved, model):
     expected = load_model(saved)
     for change in (lambda: None, lambda: edit(saved, weights_sha256="0", output_stride=8), (saved / DESCRIPTION).unlink):
         change()
-        outline = saved_outline(saved)
+        outline = read_outline(saved)
         assert (outline.plan, outline.head, outline.space) == (expected.plan, expected.head, expected.space)
-        assert saved_plan(saved) == expected.plan
-    assert saved_outline(saved, 8).plan.output_stride == 8
+        assert read_plan(saved) == expected.plan
+    assert read_outline(saved, 8).plan.output_stride == 8
     safetensors.write(saved / WEIGHTS, model.weights)
     with pytest.raises(InputError, match=r"has no model\.json, and weights\.safetensors does not say either which network"):
-        saved_outline(saved)
+        read_outline(saved)
 
 
 def test_missing_weights(saved):
@@ -367,4 +367,4 @@ def test_an_error_while_the_description_is_read_names_the_file(tmp_path, monkeyp
 
     monkeypatch.setattr("pathlib.Path.read_bytes", fails)
     with pytest.raises(InputError, match=r"model\.json: cannot be read: Input/output error"):
-        saved_plan(tmp_path)
+        read_plan(tmp_path)

@@ -287,7 +287,7 @@ def test_labels_are_read_once_for_the_check_and_the_class_weights(data, tmp_path
     one = make(data, tmp_path, validation="val", steps=1)
     checked = doctor.check_splits(splits)
     assert checked.labels[0].pixels.tolist() == expected.tolist()
-    weights = train._balanced(checked.labels[0])
+    weights = train._balance_classes(checked.labels[0])
     assert weights == pytest.approx(label_counts.class_weights(expected), rel=1e-3)
     assert "class weights: ground 0." in capsys.readouterr().out
     one.run(checked=checked, progress=lambda *call: calls.append(call[0]))
@@ -302,7 +302,7 @@ def test_labels_are_read_once_for_the_check_and_the_class_weights(data, tmp_path
 def doubts(one, counts, labelled=(0, 0, 0)):
     """What a validation with such counts would say."""
     run = loop.TrainingRun(one, loop.quiet, print)
-    run.labelled += labelled
+    run.labeled_pixels += labelled
     return [warning for _, warning in run._doubts(np.array(counts))]
 
 
@@ -454,7 +454,7 @@ def test_a_training_of_other_classes_is_another_one_and_not_damaged(data, tmp_pa
     run = loop.TrainingRun(make(data, tmp_path), loop.quiet, print)
     run.restore(tmp_path / STATE)
     run.training.protocol["dataset"]["classes"] = ["other"]
-    run.seen, run.labelled = confusion.ConfusionMatrix(5, 255), np.zeros(5, np.int64)
+    run.seen, run.labeled_pixels = confusion.ConfusionMatrix(5, 255), np.zeros(5, np.int64)
     with pytest.raises(InputError, match=r"holds a training by another protocol \(dataset\.classes"):
         run.restore(tmp_path / STATE)
 
@@ -462,37 +462,37 @@ def test_a_training_of_other_classes_is_another_one_and_not_damaged(data, tmp_pa
 def test_what_is_left_is_said_with_its_step(data, tmp_path):
     run = loop.TrainingRun(make(data, tmp_path), loop.quiet, print)
     assert run.restore(tmp_path / STATE) == 0
-    assert run.kept == "Nothing of this training has been saved yet"
+    assert run.saved_state_note == "Nothing of this training has been saved yet"
     run.save(2)
-    assert run.kept == f"The last good state, of step 2, is kept in {tmp_path}"
+    assert run.saved_state_note == f"The last good state, of step 2, is kept in {tmp_path}"
     again = loop.TrainingRun(run.training, loop.quiet, print)
     assert again.restore(tmp_path / STATE) == 2
-    assert again.kept == run.kept
+    assert again.saved_state_note == run.saved_state_note
 
 
 def test_another_exif_is_another_training(data, tmp_path):
     """But a state of before, which does not say, is gone on from."""
 
-    def restored(exif, validated):
+    def restore(exif, validated):
         datasets = [open_dataset(data, split, exif=own) for split, own in (("train", exif), ("val", validated))]
         one = Training(made.model, *datasets, tmp_path, made.recipe, validation_size=49)
         return loop.TrainingRun(one, loop.quiet, print).restore(tmp_path / STATE)
 
     made = make(data, tmp_path)
-    restored("apply", "error")
-    assert restored("apply", "error") == 0
+    restore("apply", "error")
+    assert restore("apply", "error") == 0
     for exif, validated, message in (
         ("ignore", "error", "dataset.exif: 'apply'"),
         ("apply", "ignore", "validation.exif: 'error'"),
     ):
         with pytest.raises(InputError, match=rf"by another protocol \({message} there, 'ignore' now\)\. Choose another --out"):
-            restored(exif, validated)
+            restore(exif, validated)
     described = {key: value for key, value in about(tmp_path).items() if key not in ("sha256", "seal")}
     for name in ("dataset", "validation"):
         described["protocol"][name].pop("exif")
     described["seal"] = loop._seal(described)
     safetensors.write(tmp_path / STATE, arrays(tmp_path / STATE), described)
-    assert restored("ignore", "apply") == 0
+    assert restore("ignore", "apply") == 0
 
 
 @pytest.mark.parametrize("name", ["model.json", "weights.safetensors", "last"])
@@ -588,12 +588,12 @@ def test_views_without_a_labelled_pixel(tmp_path):
     write_split(tmp_path, "val", 1)
     for number in range(2):
         Image.fromarray(np.full((40, 48), 255, np.uint8)).save(tmp_path / "labels" / "train" / f"{number}.png")
-    said = []
+    crop_remarks = []
     one = make(tmp_path, tmp_path / "out", validation="val", steps=10, batch=1, validate_every=1, hardest=0.5)
-    one.run(say=said.append, progress=lambda *call: said.append(call[3]))
-    assert not any("nan" in line.lower() for line in said)
-    assert any(line.endswith("mIoU -") for line in said)
-    assert any(" - on the training views since" in line for line in said)
+    one.run(say=crop_remarks.append, progress=lambda *call: crop_remarks.append(call[3]))
+    assert not any("nan" in line.lower() for line in crop_remarks)
+    assert any(line.endswith("mIoU -") for line in crop_remarks)
+    assert any(" - on the training views since" in line for line in crop_remarks)
     assert all(np.isfinite(value).all() for value in one.model.weights.values())
 
 
@@ -617,10 +617,10 @@ def test_a_warning_about_the_labels_survives_a_stop(tmp_path):
     logs, warnings = [], []
     for name, stops in (("a", [False]), ("b", [True, False])):
         for stopping in stops:
-            said = []
+            crop_remarks = []
             one = make(tmp_path, tmp_path / name, **options)
-            outcome = one.run(stop=lambda stopping=stopping: stopping, say=said.append)
-            warnings.append(sum(line.startswith("warning") for line in said))
+            outcome = one.run(stop=lambda stopping=stopping: stopping, say=crop_remarks.append)
+            warnings.append(sum(line.startswith("warning") for line in crop_remarks))
         logs.append(((one.out / loop.FOLDER / loop.LOG).read_text(), outcome.warnings, about(one.out)["warnings"]))
     assert logs[0] == logs[1]
     assert warnings == [2, 2, 0]
@@ -691,17 +691,17 @@ def test_recipes_that_cannot_be(changes, message):
 def test_models_and_data_that_do_not_fit(data, tmp_path):
     dataset = open_dataset(data, "train")
 
-    def fitted(plan, classes=3, size=49):
+    def make_training(plan, classes=3, size=49):
         model = SegmentationModel(Backbone(plan, seed=0), classes, "fcn", seed=0)
         return Training(model, dataset, None, tmp_path, Recipe(steps=3), validation_size=size)
 
-    plan = variants.from_description(TRAINING_PLAN, 8)
+    plan = variants.plan_from_config(TRAINING_PLAN, 8)
     with pytest.raises(InputError, match="tiny has 3 classes, the model 4"):
-        fitted(plan, classes=4)
+        make_training(plan, classes=4)
     with pytest.raises(InputError, match=r"size must be 8n\+1 pixels \(not 48\); next: 49"):
-        fitted(plan, size=48)
+        make_training(plan, size=48)
     with pytest.raises(InputError, match="images have 3 channels, this network takes 4"):
-        fitted(variants.from_description(TRAINING_PLAN, 8, in_channels=4))
+        make_training(variants.plan_from_config(TRAINING_PLAN, 8, in_channels=4))
 
 
 @pytest.mark.parametrize("side", [32, 40])
@@ -713,22 +713,22 @@ def test_a_crop_that_is_not_aligned_is_told_as_a_size_is(side, data, tmp_path):
 def test_a_crop_too_small_for_the_atrous_rates_is_said_before_the_first_step(data, tmp_path):
     """At stride 8 the rates are 12, 24 and 36."""
 
-    def said(head, crop):
+    def crop_remarks(head, crop):
         one = make(data, tmp_path / f"{head}{crop}", head=head, steps=1, batch=1, augmentation=Augmentation((crop, crop)))
         return [line for line in one._remarks([{"from": 0, "steps": 1}]) if line.startswith("crop ")]
 
-    (line,) = said("aspp", 33)
+    (line,) = crop_remarks("aspp", 33)
     assert line.startswith("crop 33 is 5x5 cells at output_stride 8: the outer taps of ASPP's rates 12, 24 and 36 never touch")
     assert "--crop 289 trains them" in line
-    assert "the outer taps of ASPP's rate 36 never touch" in said("aspp", 281)[0]
-    assert said("aspp", 289) == said("fcn", 33) == []
+    assert "the outer taps of ASPP's rate 36 never touch" in crop_remarks("aspp", 281)[0]
+    assert crop_remarks("aspp", 289) == crop_remarks("fcn", 33) == []
     lines = []
     one = make(data, tmp_path / "run", head="aspp", steps=1, batch=1)
     one.run(say=lines.append, progress=lambda what, *call: lines.append(what))
     assert lines.index(line) < lines.index("training")
 
 
-def pooled_norm(weights):
+def image_pooling_norm(weights):
     """Of the head's image pooling: its moving averages."""
     return {name: value for name, value in weights.items() if name.startswith("image_pooling/") and "moving_" in name}
 
@@ -738,7 +738,7 @@ def test_few_images_a_batch_leave_the_image_poolings_averages_alone(head, data, 
     """One has no variance, by whose root inference divides; the other layers have many cells."""
     if head == "decoder":  # needs a second unit in its first block
         plan = {**TRAINING_PLAN, "blocks": [["block1", [[16, 8, 1], [16, 8, 2]]], TRAINING_PLAN["blocks"][1]]}
-        backbone = Backbone(variants.from_description(plan, 8), seed=0, batch_norm_decay=0.8)
+        backbone = Backbone(variants.plan_from_config(plan, 8), seed=0, batch_norm_decay=0.8)
         model = SegmentationModel(backbone, 3, head, seed=0, batch_norm_decay=0.8)
         recipe = Recipe(steps=3, batch=1, augmentation=Augmentation((33, 33)))
         one = Training(model, open_dataset(data, "train"), None, tmp_path, recipe, validation_size=49)
@@ -746,8 +746,8 @@ def test_few_images_a_batch_leave_the_image_poolings_averages_alone(head, data, 
         one = make(data, tmp_path, head=head, batch=1)
     lines = []
     one.run(say=lines.append)
-    assert_equal(pooled_norm(one.model.weights), pooled_norm(one.initial))
-    others = {name for name in one.initial if "moving_" in name} - pooled_norm(one.initial).keys()
+    assert_equal(image_pooling_norm(one.model.weights), image_pooling_norm(one.initial))
+    others = {name for name in one.initial if "moving_" in name} - image_pooling_norm(one.initial).keys()
     assert all(not np.array_equal(one.model.weights[name], one.initial[name]) for name in others)
     assert any(
         line.startswith("image pooling: its batch norm uses its moving averages") and "1 image" in line for line in lines
@@ -765,7 +765,7 @@ def test_many_images_a_device_move_the_image_poolings_averages(data, tmp_path, m
     one = make(data, tmp_path, head="aspp", batch=few, steps=1)
     lines = []
     one.run(say=lines.append)
-    assert all(not np.array_equal(value, one.initial[name]) for name, value in pooled_norm(one.model.weights).items())
+    assert all(not np.array_equal(value, one.initial[name]) for name, value in image_pooling_norm(one.model.weights).items())
     assert not any(line.startswith("image pooling") for line in lines)
     assert one.protocol["image_pooling_batch_norm"] is None
     for other in ({"head": "fcn", "batch": 1}, {"batch": 1, "freeze_batch_norm": True}):
@@ -862,7 +862,7 @@ def start():
         process.communicate()
 
 
-def printed_by(process):
+def read_output(process):
     """What a process prints until its end."""
     return process.communicate(timeout=200)[0]
 
@@ -881,7 +881,7 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
             if line.startswith(after):
                 process.send_signal(number)
                 break
-        printed += printed_by(process)
+        printed += read_output(process)
         assert process.returncode == (terminal.STOPPED if number == signal.SIGTERM else -number), printed
         assert 3 <= about(tmp_path / "b")["step"] < 10
     assert "resuming at step" in printed
@@ -892,13 +892,15 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
     records = ["doctor", str(data), "--records", str(tmp_path / "records")]
     other = ["train", str(tmp_path / "records"), "--classes", str(data / "dataset.json"), "--validation", "none", *options[2:6]]
     other += ["--head", "fcn", "--crop", "33", "--batch", "2", "--steps", "2", "--class-weights", "balanced"]
-    printed = printed_by(start(*runs, records, [*other, "--out", str(tmp_path / "c")]))
+    printed = read_output(start(*runs, records, [*other, "--out", str(tmp_path / "c")]))
     assert printed.count("exit code 0") == 5, printed
     assert f"resuming at step {at} of 10" in printed
     ends = [line for line in printed.splitlines() if line.startswith("best: ")]
     assert len(ends) == 3
-    said = load_model(tmp_path / "a").training
-    assert ends[1].startswith(f"best: mean IoU {said['validation_mean_iou']:.4f} at step {said['step']}, in {tmp_path / 'a'}; ")
+    crop_remarks = load_model(tmp_path / "a").training
+    assert ends[1].startswith(
+        f"best: mean IoU {crop_remarks['validation_mean_iou']:.4f} at step {crop_remarks['step']}, in {tmp_path / 'a'}; "
+    )
     assert re.search(rf"; last: mean IoU 0\.\d{{4}} at step 10, in {tmp_path / 'a' / 'last'}$", ends[1])
     assert ends[2] == ends[0]  # where all is done already
     for file in ("weights.safetensors", "last/weights.safetensors", STATE):
@@ -921,7 +923,7 @@ def test_a_second_leg_killed_and_gone_on_equals_an_uninterrupted_one_to_the_bit(
     options += ["--crop", "33", "--size", "49", "--batch", "2", "--validate-every", "2", "--save-every", "3"]
     a, b = ([*options, "--out", str(tmp_path / name)] for name in "ab")
     jobs = [[*a, "--steps", "4"], [*b, "--steps", "4"], [*a, "--steps", "8"]]
-    printed = printed_by(start(*jobs))
+    printed = read_output(start(*jobs))
     assert printed.count("exit code 0") == 3, printed
     process = start(command=(TESTS.parent / "tools" / "train.py", *b[1:], "--steps", "8"))
     for line in process.stdout:
@@ -930,7 +932,7 @@ def test_a_second_leg_killed_and_gone_on_equals_an_uninterrupted_one_to_the_bit(
             break
     process.wait(timeout=60)
     assert about(tmp_path / "b")["step"] in (6, 8)
-    printed = printed_by(start([*b, "--steps", "8"]))
+    printed = read_output(start([*b, "--steps", "8"]))
     assert "exit code 0" in printed, printed
     assert_equal(arrays(tmp_path / "a" / STATE), arrays(tmp_path / "b" / STATE))
     assert about(tmp_path / "a") == about(tmp_path / "b")
@@ -955,11 +957,11 @@ def test_several_devices_are_one(data, tmp_path, start):
         jobs = [job("workers", "out", f"half{index}", stop=[None, 2][index]), job("workers", "out", f"worker{index}")]
         processes.append(start(*jobs, TF_CONFIG=json.dumps(task)))
     for index, process in enumerate(processes):
-        printed = printed_by(process)
+        printed = read_output(process)
         role = ("chief", "worker")[index]
         assert f"outcome 2 True {role}\n" in printed, printed
         assert f"resuming at step 2 of 3\noutcome 3 False {role}\n" in printed, printed
-    printed = printed_by(start(job("one", "one", "one"), job("two", "two", "two")))
+    printed = read_output(start(job("one", "one", "one"), job("two", "two", "two")))
     assert printed.count("outcome 3 False chief") == 2, printed
     weights = {name: arrays(tmp_path / f"{name}.safetensors") for name in ("worker0", "worker1", "one", "two")}
     assert_equal(weights["worker0"], weights["worker1"])
@@ -990,11 +992,11 @@ def test_workers_that_do_not_share_the_folder(data, tmp_path, monkeypatch):
 
 
 def test_a_lost_worker(data, tmp_path, monkeypatch):
-    def unanswered(*arguments):
+    def fail(*arguments):
         raise tf.errors.UnavailableError(None, None, "Collective ops is aborted")
 
     one = make(data, tmp_path)
-    monkeypatch.setattr(one, "_run", unanswered)
+    monkeypatch.setattr(one, "_run", fail)
     with pytest.raises(tf.errors.UnavailableError):
         one.run()
     one._workers = 2
@@ -1091,8 +1093,8 @@ def test_the_commands_defaults_are_the_librarys():
 
 def test_the_best_and_the_last_model_are_said_with_places_and_scores():
     outcome = loop.Outcome(500, 0.61, 400, 0.5, False, ())
-    said = "best: mean IoU 0.6100 at step 400, in model; last: mean IoU 0.5000 at step 500, in model/last"
-    assert train._result("model", outcome, validated=True) == said
+    crop_remarks = "best: mean IoU 0.6100 at step 400, in model; last: mean IoU 0.5000 at step 500, in model/last"
+    assert train._result("model", outcome, validated=True) == crop_remarks
     assert train._result("model", outcome, validated=False) == "model: the model after 500 steps"
 
 
