@@ -7,7 +7,8 @@ by the layer's class and number (``layers/conv2d_3/vars/0``), and newer Keras pu
 lacks them. Without either, a layer is called by its class and number, ``conv2d_3``.
 
 A model within the model comes before its layers' names: ``resnet50/conv1_conv/kernel``. No code or configuration of a
-file is executed: :mod:`dense_resnet.checkpoints.containers.hdf5` reads the bytes, and the configuration serves for names only.
+file is executed: ``hdf5`` and its companions read the bytes, and the configuration serves
+for names only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dense_resnet.checkpoints.containers.hdf5 import COMPRESSION, LONGEST_NAME, SMALL, Array, File, Node
+from dense_resnet.checkpoints.containers.hdf5 import COMPRESSION, SMALL, File
+from dense_resnet.checkpoints.containers.hdf5_datasets import Array, locate, read_shape
+from dense_resnet.checkpoints.containers.hdf5_nodes import LONGEST_NAME, Node, open_root
 from dense_resnet.errors import InputError
 from dense_resnet.jobs import atomic_files
 
@@ -76,10 +79,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 def _arrays(file: File, configuration: Any = None) -> dict[str, np.ndarray]:
     """All arrays of `file`, of either layout; the model's configuration names layers where the later one does not."""
-    root = file.root
+    root = open_root(file)
     if "model_weights" in root.addresses:
-        root = root.child("model_weights")
-    if root.strings("layer_names") is not None:
+        root = root.open("model_weights")
+    if root.read_strings("layer_names") is not None:
         found = _legacy(root)
     elif {"vars", *CONTAINERS} & set(root.addresses):
         found = _later(root, configuration)
@@ -92,7 +95,7 @@ def _arrays(file: File, configuration: Any = None) -> dict[str, np.ndarray]:
     for name, node in found:
         if name in described:
             raise InputError(f"{file.source}: {name} stands in it twice; rename the layers, and save again.")
-        described[name] = node.array() if node.dtype else None  # integers stay unread
+        described[name] = locate(node)  # integers stay unread
     with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the values refuses infinite ones
         arrays = {name: array.read().astype(np.float32) for name, array in described.items() if array}
     if not arrays:
@@ -102,9 +105,9 @@ def _arrays(file: File, configuration: Any = None) -> dict[str, np.ndarray]:
 
 def _legacy(root: Node) -> Iterator[tuple[str, Node]]:
     """Arrays under the names that the attributes list."""
-    for layer in root.strings("layer_names") or ():
-        group = root.child(layer)
-        names = group.strings("weight_names")
+    for layer in root.read_strings("layer_names") or ():
+        group = root.open(layer)
+        names = group.read_strings("weight_names")
         if names is None:
             raise InputError(f"{root.file.source}: {group.what}: its attribute 'weight_names' is missing: damaged.")
         owners = {name.rpartition("/")[0] for name in names}
@@ -112,18 +115,18 @@ def _legacy(root: Node) -> Iterator[tuple[str, Node]]:
         for name in names:
             inner, _, variable = name.partition(":")[0].rpartition("/")
             inside = inner.removeprefix(f"{layer}/") if nested and inner != layer else ""
-            yield "/".join(part for part in (layer, inside, variable) if part), group.child(name)
+            yield "/".join(part for part in (layer, inside, variable) if part), group.open(name)
 
 
 def _later(node: Node, configuration: Any, outer: str = "", top: bool = True) -> Iterator[tuple[str, Node]]:
     """Arrays of the layers in `node`, a model or a layer, found by walking; `outer` is its name with those around it."""
     for name in sorted(node.addresses):
         if name in CONTAINERS:
-            container, listed = node.child(name), _layers_by_group(configuration)
+            container, listed = node.open(name), _layers_by_group(configuration)
             for group in sorted(container.addresses):
-                yield from _layer(container.child(group), group, listed.get(group), outer)
+                yield from _layer(container.open(group), group, listed.get(group), outer)
         elif name != "vars" and not (top and name in NOT_LAYERS):
-            yield from _layer(node.child(name), name, None, outer)
+            yield from _layer(node.open(name), name, None, outer)
 
 
 def _layer(node: Node, group: str, configuration: Any, outer: str) -> Iterator[tuple[str, Node]]:
@@ -132,10 +135,10 @@ def _layer(node: Node, group: str, configuration: Any, outer: str) -> Iterator[t
         raise InputError(f"{node.file.source}: {node.what}: a dataset stands where a layer should.")
     name = f"{outer}/{group}"
     if "vars" in node.addresses:
-        variables = node.child("vars")
-        own = variables.strings("name") or [_config_name(configuration) or group]
+        variables = node.open("vars")
+        own = variables.read_strings("name") or [_configured_name(configuration) or group]
         name = f"{outer}/{own[0]}"
-        stored = {key: variables.child(key) for key in sorted(variables.addresses, key=lambda key: (len(key), key))}
+        stored = {key: variables.open(key) for key in sorted(variables.addresses, key=lambda key: (len(key), key))}
         if len(name) > LONGEST_NAME:
             raise InputError(
                 f"{node.file.source}: {node.what}: its name has {len(name)} characters; {LONGEST_NAME} are the most."
@@ -155,7 +158,7 @@ def _name_variables(group: str, stored: dict[str, Node]) -> Iterator[tuple[str, 
         known = known[2:]
     least = len(known) - (known[-1:] == ("bias",))
     fits = least <= len(stored) <= len(known) and all(
-        key == str(number) and len(array.shape) in RANKS.get(known[number], (1,))
+        key == str(number) and len(read_shape(array)) in RANKS.get(known[number], (1,))
         for number, (key, array) in enumerate(stored.items())
     )
     return zip(known if fits else stored, stored.values(), strict=False)
@@ -210,7 +213,7 @@ def _layers_by_group(model: Any) -> dict[str, Any]:
     return found
 
 
-def _config_name(layer: Any) -> str | None:
+def _configured_name(layer: Any) -> str | None:
     name = _dictionary(_dictionary(layer).get("config")).get("name")
     return name if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() else None
 

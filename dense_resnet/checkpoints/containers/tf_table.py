@@ -5,9 +5,10 @@ a block that is empty here, an index block with where each data block lies, and 
 Here the blocks must fill the file without a gap, so that every byte but the footer's is under a checksum, and the footer
 has no choice. TensorFlow's own reader follows the footer where it leads, and takes the end of a list for granted.
 
-Sources of the format: https://github.com/google/leveldb/blob/main/doc/table_format.md and, for compressed blocks,
-https://github.com/google/snappy/blob/main/format_description.txt. What does not fit raises a ``ValueError`` that gives
-the reason without the file's name. (``tests/campaign/test_fuzz_weights.py``)
+The format lets a block be compressed. TensorFlow since 1.2 compresses no block of a checkpoint, so a compressed one is refused.
+
+Source of the format: https://github.com/google/leveldb/blob/main/doc/table_format.md. What does not fit raises a ``ValueError``
+that gives the reason without the file's name. (``tests/campaign/test_fuzz_weights.py``)
 """
 
 from __future__ import annotations
@@ -82,12 +83,12 @@ def _block(file: BinaryIO, handle: Handle, end: int) -> bytes:
     stored = file.read(handle.size + 1)
     if masked_checksum(stored) != int.from_bytes(file.read(4), "little"):
         raise ValueError(f"the block at byte {handle.offset} does not match its checksum")
-    match stored[-1]:
-        case 0:
-            return stored[:-1]
-        case 1:
-            return _decompress(stored[:-1])
-    raise ValueError(f"the block at byte {handle.offset} is compressed in an unknown way ({stored[-1]})")
+    if stored[-1]:
+        raise ValueError(
+            f"the block at byte {handle.offset} is compressed (method {stored[-1]}), and TensorFlow since 1.2 compresses no "
+            "checkpoint: restore it with TensorFlow, and save it again"
+        )
+    return stored[:-1]
 
 
 def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -126,32 +127,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if data[at - 1] < 128:
             return value, at
     raise ValueError("a number in it has no end")
-
-
-def _decompress(data: bytes) -> bytes:
-    """What Snappy compressed: runs of bytes as they are, and copies of bytes that were before."""
-    size, at = _varint(data, 0)
-    out = bytearray()
-    while at < len(data):
-        kind, more = data[at] & 3, data[at] >> 2
-        at += 1
-        if kind == 0:  # as they are; long lengths take one to four bytes
-            width = max(0, more - 59)
-            length = (int.from_bytes(data[at : at + width], "little") if width else more) + 1
-            at += width
-            out += data[at : at + length]
-            at += length
-            continue
-        width = (1, 2, 4)[kind - 1]
-        back = int.from_bytes(data[at : at + width], "little")
-        if kind == 1:
-            more, back = more & 7, back | more >> 3 << 8
-        length = more + (4 if kind == 1 else 1)
-        at += width
-        if not 0 < back <= len(out):
-            raise ValueError("a compressed block is damaged")
-        copied = out[-back : len(out) - back + length]
-        out += (copied * (length // len(copied) + 1))[:length]  # it may reach into itself
-    if len(out) != size or at != len(data):
-        raise ValueError("a compressed block is damaged")
-    return bytes(out)

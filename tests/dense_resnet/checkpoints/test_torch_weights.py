@@ -16,8 +16,8 @@ import pytest
 from helpers.networks import images_of
 
 import dense_resnet as dr
+from dense_resnet.checkpoints.containers import pickle_machine, torch_pickle
 from dense_resnet.checkpoints.containers import safetensors as own_safetensors
-from dense_resnet.checkpoints.containers import torch_pickle
 from dense_resnet.checkpoints.names import torch_resnet
 from dense_resnet.errors import InputError
 from dense_resnet.planning import variants
@@ -731,8 +731,10 @@ def test_no_file(tmp_path):
 
 
 def test_the_readers_import_neither_pickle_nor_torch():
-    for module in (torch_pickle, torch_resnet):
+    for module in (pickle_machine, torch_pickle, torch_resnet):
         source = Path(module.__file__).read_text()
         assert "import pickle\n" not in source
         assert "import torch" not in source
-    assert not collections.Counter(torch_pickle.NAMES) & collections.Counter(["builtins.eval", "os.system", "builtins.getattr"])
+    assert not collections.Counter(pickle_machine.NAMES) & collections.Counter(
+        ["builtins.eval", "os.system", "builtins.getattr"]
+    )
