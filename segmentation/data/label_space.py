@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from dense_resnet.errors import InputError
+from segmentation.metrics.confusion import IGNORE_LABEL
 
-IGNORE_LABEL = 255
 VOID_COLOR = (224, 224, 192)  # what PASCAL VOC paints the ignore label
 LARGEST = 2**16 - 1  # the largest number that a PNG's pixel holds
 MOST_RANGES = 20  # in one message

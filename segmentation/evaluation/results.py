@@ -156,7 +156,7 @@ def summarize(
         for key in ("scored", "ignored", "padded"):
             counts[key] += line[key]
         split.update(f"{line['path']} {line['image_sha256']} {line['label_sha256']}\n".encode("utf-8", "surrogateescape"))
-        sums.append(intervals.class_sums(own.matrix))
+        sums.append(metrics.class_sums(own.matrix))
         each.append({"path": line["path"], "mean_iou": _number(metrics.mean_iou(own.matrix))})
     if not sums:
         raise InputError("no image was scored, so there is no result." + (f" {skipped[0]}" if skipped else ""))
@@ -318,7 +318,7 @@ def _class_sums(result: Mapping[str, Any], folder: Path) -> dict[str, np.ndarray
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
             matrix += own
-            sums[line["path"]] = intervals.class_sums(own)
+            sums[line["path"]] = metrics.class_sums(own)
     if matrix.tolist() != result["matrix"]:
         raise InputError(f"{path}: its counts are not those of {RESULT}. Run evaluate again, which completes both.")
     return sums

@@ -43,6 +43,54 @@ def check_counts(counts: np.ndarray) -> np.ndarray:
     return counts.astype(np.int64)
 
 
+def class_sums(matrices: np.ndarray) -> np.ndarray:
+    """Return what IoU needs of confusion matrices.
+
+    Args:
+        matrices: ``[..., classes, classes]`` integers; rows are the ground truth.
+
+    Returns:
+        int64 ``[..., classes, 3]``: right pixels, those of the ground truth, those of the prediction.
+
+    >>> class_sums([[3, 1], [0, 2]]).tolist()
+    [[3, 4, 3], [2, 2, 3]]
+    """
+    matrices = np.asarray(matrices)
+    if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2] or not np.issubdtype(matrices.dtype, np.integer):
+        raise InputError(f"matrices must be [..., classes, classes] integers (not {describe_array(matrices)}).")
+    right = np.diagonal(matrices, axis1=-2, axis2=-1)
+    return np.stack([right, matrices.sum(axis=-1), matrices.sum(axis=-2)], axis=-1).astype(np.int64)
+
+
+def iou_of_sums(sums: np.ndarray, absent: str = "exclude", *, background: bool = True) -> np.ndarray:
+    """Return the IoU of each class, from ``[..., classes, 3]`` sums as :func:`class_sums` gives them.
+
+    Confusion matrices, bootstrap resamples, boundaries and trimaps are all scored here. Arguments and result as
+    :func:`class_iou`, with any leading axes.
+    """
+    if absent not in ABSENT:
+        raise InputError(f"absent must be one of {', '.join(ABSENT)} (not {absent!r}).")
+    right, truth, found = np.moveaxis(np.asarray(sums), -1, 0)
+    union = truth + found - right
+    iou = _divide(right, union)
+    if absent == "gt_only":
+        iou[truth == 0] = np.nan
+    if absent in ("zero", "one"):
+        iou[union == 0] = float(absent == "one")
+    if not background:
+        iou[..., 0] = np.nan
+    return iou
+
+
+def average_classes(iou: np.ndarray, absent: str = "exclude", *, background: bool = True) -> np.ndarray:
+    """Return the mean of ``[..., classes]`` IoUs over the classes that take part; NaN where none does."""
+    averaged = np.isfinite(iou)
+    mean = _divide(np.where(averaged, iou, 0).sum(axis=-1), averaged.sum(axis=-1))
+    if absent == "nan":
+        return np.where((averaged if background else averaged[..., 1:]).all(axis=-1), mean, np.nan)
+    return mean
+
+
 def class_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool = True) -> np.ndarray:
     """The IoU of each class that counts, in class order.
 
@@ -54,19 +102,7 @@ def class_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool =
     Returns:
         float64 ``[classes]``; NaN where a class does not take part in the mean (or, under "nan", makes it NaN).
     """
-    if absent not in ABSENT:
-        raise InputError(f"absent must be one of {', '.join(ABSENT)} (not {absent!r}).")
-    counts = check_counts(counts)
-    hits, truth = np.diagonal(counts), counts.sum(axis=1)
-    union = truth + counts.sum(axis=0) - hits
-    iou = _divide(hits, union)
-    if absent == "gt_only":
-        iou[truth == 0] = np.nan
-    if absent in ("zero", "one"):
-        iou[union == 0] = float(absent == "one")
-    if not background:
-        iou[0] = np.nan
-    return iou
+    return iou_of_sums(class_sums(check_counts(counts)), absent, background=background)
 
 
 def mean_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool = True) -> float:
@@ -76,9 +112,7 @@ def mean_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool = 
     0.7090909090909091
     """
     iou = class_iou(counts, absent, background=background)
-    if absent == "nan" and np.isnan(iou if background else iou[1:]).any():
-        return float("nan")
-    return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+    return float(average_classes(iou, absent, background=background))
 
 
 def averaged_classes(counts: np.ndarray, absent: str = "exclude", *, background: bool = True) -> int:
@@ -130,6 +164,11 @@ def frequency_weighted_iou(counts: np.ndarray) -> float:
     counts = check_counts(counts)
     truth = counts.sum(axis=1)
     return float(_divide(np.nansum(class_iou(counts) * truth), truth.sum()))
+
+
+def describe_array(array: np.ndarray) -> str:
+    """Describe an array for messages: its type and shape."""
+    return f"{array.dtype} of shape {list(array.shape)}"
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

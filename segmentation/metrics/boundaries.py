@@ -20,6 +20,7 @@ import numpy as np
 from dense_resnet.errors import InputError
 from dense_resnet.image_io.decoding import opencv
 from dense_resnet.planning.geometry import positive_integer
+from segmentation.metrics import average_classes, iou_of_sums
 from segmentation.metrics.confusion import BYTE, image_counts
 
 DILATION_RATIO = 0.02  # of the image's diagonal
@@ -80,14 +81,12 @@ def boundary_iou(counts: np.ndarray) -> np.ndarray:
     >>> boundary_iou([[2, 3, 3], [0, 0, 0]])
     array([0.5, nan])
     """
-    both, true, found = np.moveaxis(np.asarray(counts), -1, 0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(both / (true + found - both), np.float64)
+    return iou_of_sums(counts)
 
 
 def mean_boundary_iou(counts: np.ndarray) -> float:
     """The mean of :func:`boundary_iou` over the classes that are there; NaN where none is."""
-    return float(_mean(boundary_iou(counts)))
+    return float(average_classes(boundary_iou(counts)))
 
 
 def trimap_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None) -> np.ndarray:
@@ -138,7 +137,7 @@ def trimap_mean_iou(counts: np.ndarray) -> np.ndarray:
     >>> trimap_mean_iou([[[1, 1, 2], [0, 1, 0]]])
     array([0.25])
     """
-    return _mean(boundary_iou(counts))
+    return average_classes(boundary_iou(counts))
 
 
 def _make_ignored_a_class(
@@ -174,10 +173,3 @@ def _near_another(values: np.ndarray, kernel: np.ndarray, outside: int | None = 
     cv = opencv()
     border = {} if outside is None else {"borderType": cv.BORDER_CONSTANT, "borderValue": outside}
     return np.asarray((cv.erode(values, kernel) != values) | (cv.dilate(values, kernel, **border) != values))
-
-
-def _mean(iou: np.ndarray) -> np.ndarray:
-    """Over the last axis, without NaN; NaN where there is nothing else."""
-    there = np.isfinite(iou)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(there, iou, 0).sum(axis=-1) / there.sum(axis=-1))

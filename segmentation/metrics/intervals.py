@@ -17,7 +17,7 @@ import numpy as np
 
 from dense_resnet.errors import InputError
 from dense_resnet.planning.geometry import positive_integer
-from segmentation.metrics import ABSENT
+from segmentation.metrics import average_classes, describe_array, iou_of_sums
 
 RESAMPLES = 2000
 FEWEST_IMAGES = 5  # from fewer there is neither an interval nor a p-value: their resamples are almost the same few
@@ -56,25 +56,6 @@ class Difference:
     seed: int
 
 
-def class_sums(matrices: np.ndarray) -> np.ndarray:
-    """What IoU needs of confusion matrices.
-
-    Args:
-        matrices: ``[..., classes, classes]`` integers; rows are the ground truth.
-
-    Returns:
-        int64 ``[..., classes, 3]``: right pixels, those of the ground truth, those of the prediction.
-
-    >>> class_sums([[3, 1], [0, 2]]).tolist()
-    [[3, 4, 3], [2, 2, 3]]
-    """
-    matrices = np.asarray(matrices)
-    if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2] or not np.issubdtype(matrices.dtype, np.integer):
-        raise InputError(f"matrices must be [..., classes, classes] integers (not {_describe_array(matrices)}).")
-    right = np.diagonal(matrices, axis1=-2, axis2=-1)
-    return np.stack([right, matrices.sum(axis=-1), matrices.sum(axis=-2)], axis=-1).astype(np.int64)
-
-
 def bootstrap_mean_iou(
     sums: np.ndarray,
     resamples: int = RESAMPLES,
@@ -99,6 +80,7 @@ def bootstrap_mean_iou(
     Raises:
         InputError: no images, or another shape or type.
 
+    >>> from segmentation.metrics import class_sums
     >>> sums = class_sums([[[9, 1], [2, 8]], [[6, 4], [1, 9]], [[10, 0], [3, 7]], [[8, 2], [2, 8]], [[7, 3], [0, 10]]])
     >>> bootstrap_mean_iou(sums).mean
     Interval(value=0.694..., low=0.647..., high=0.738...)
@@ -131,7 +113,9 @@ def paired_bootstrap(
     Raises:
         InputError: as there, or the two differ in shape or in the ground truth's sums.
 
+    >>> from segmentation.metrics import class_sums
     >>> first = class_sums([[[9, 1], [2, 8]], [[6, 4], [1, 9]], [[10, 0], [3, 7]], [[8, 2], [2, 8]], [[7, 3], [0, 10]]])
+    >>> from segmentation.metrics import class_sums
     >>> second = class_sums([[[8, 2], [2, 8]], [[6, 4], [2, 8]], [[9, 1], [3, 7]], [[8, 2], [3, 7]], [[7, 3], [1, 9]]])
     >>> paired_bootstrap(first, second).mean
     Interval(value=0.0688..., low=0.0639..., high=0.0724...)
@@ -178,23 +162,8 @@ def _resample(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarra
 
 def _scores(sums: np.ndarray, absent: str, background: bool) -> np.ndarray:
     """``[..., 1 + classes]``: the mean IoU and each class's, of ``[..., classes, 3]``, as :mod:`segmentation.metrics`."""
-    if absent not in ABSENT:
-        raise InputError(f"absent must be one of {', '.join(ABSENT)} (not {absent!r}).")
-    right, truth, found = np.moveaxis(sums, -1, 0)
-    union = truth + found - right
-    with np.errstate(invalid="ignore"):
-        iou = right / union
-    if absent == "gt_only":
-        iou[truth == 0] = np.nan
-    if absent in ("zero", "one"):
-        iou[union == 0] = float(absent == "one")
-    if not background:
-        iou[..., 0] = np.nan
-    averaged = np.isfinite(iou)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(averaged, iou, 0).sum(axis=-1) / averaged.sum(axis=-1)
-    if absent == "nan":
-        mean = np.where((averaged if background else averaged[..., 1:]).all(axis=-1), mean, np.nan)
+    iou = iou_of_sums(sums, absent, background=background)
+    mean = average_classes(iou, absent, background=background)
     return np.concatenate([mean[..., None], iou], axis=-1)
 
 
@@ -227,9 +196,5 @@ def _intervals(value: np.ndarray, draws: np.ndarray, images: np.ndarray) -> tupl
 def _check_sums(sums: np.ndarray) -> np.ndarray:
     sums = np.asarray(sums)
     if sums.ndim != 3 or sums.shape[2] != 3 or not len(sums) or not np.issubdtype(sums.dtype, np.integer):
-        raise InputError(f"sums must be [images, classes, 3] integers, of one image at least (not {_describe_array(sums)}).")
+        raise InputError(f"sums must be [images, classes, 3] integers, of one image at least (not {describe_array(sums)}).")
     return sums
-
-
-def _describe_array(array: np.ndarray) -> str:
-    return f"{array.dtype} of shape {list(array.shape)}"

@@ -30,9 +30,8 @@ from scipy import ndimage
 from segmentation import ConfusionMatrix, metrics
 from segmentation.data.label_space import LabelClass, LabelSpace
 from segmentation.evaluation.results import ImageCounts, summarize
-from segmentation.metrics import boundaries, presets
+from segmentation.metrics import boundaries, class_sums, presets
 from segmentation.metrics.calibration import BINS, ONE, calibration_counts, expected_calibration_error
-from segmentation.metrics.intervals import class_sums
 
 VOID = 255  # what is to be ignored, for evaluators that are told so
 CLASSES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 19, 21, 27, 34, 40)

@@ -328,7 +328,7 @@ def test_every_figure_is_one_of_the_lines(whole):
         own = mean_iou_under(each, PRESETS[name])
         assert value == (None if math.isnan(own) else pytest.approx(own, rel=1e-12)), name
     assert set(result["conventions"]) == set(PRESETS)
-    spread = intervals.bootstrap_mean_iou(intervals.class_sums(each))
+    spread = intervals.bootstrap_mean_iou(metrics.class_sums(each))
     assert result["intervals"] == {
         "level": 0.95,
         "resamples": 2000,

@@ -7,7 +7,8 @@ import pytest
 
 from dense_resnet.errors import InputError
 from segmentation import metrics
-from segmentation.metrics.intervals import FEWEST_IMAGES, Interval, bootstrap_mean_iou, class_sums, paired_bootstrap
+from segmentation.metrics import class_sums
+from segmentation.metrics.intervals import FEWEST_IMAGES, Interval, bootstrap_mean_iou, paired_bootstrap
 
 
 def matrices_of(images, num_classes, seed, rare=0.3):
