@@ -173,7 +173,7 @@ def _check_classes(args: argparse.Namespace, own: LabelSpace, space: LabelSpace)
 
 def _result(out: str, outcome: Outcome, *, validated: bool) -> str:
     """Which models a training has left, where they are and what they scored."""
-    from segmentation.training.loop import LAST
+    from segmentation.training.state import LAST
 
     if not validated:
         return f"{out}: the model after {outcome.step} steps"

@@ -1,4 +1,4 @@
-"""Training: the recipe, the data's order, the step, the state on disk, the loop."""
+"""Training: the recipe, the data's order, the step, the state on disk, the log, the loop."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def test_a_training_view_says_where_its_image_lies(tmp_path):
     model = SegmentationModel(dr.Backbone("resnet_v1_18", output_stride=16, seed=0), SPACE.num_classes, seed=0)
     training = Training(model, open_dataset(tmp_path / "scenes", "train"), None, tmp_path / "out", recipe)
     for position in range(6):
-        _, pixels, _, (top, left, bottom, right) = training.view(position)
+        _, pixels, _, (top, left, bottom, right) = training.training_example(position)
         filled = np.argwhere((pixels != 0).any(axis=-1))
         assert (top, left) == tuple(filled.min(axis=0))
         assert (bottom, right) == tuple(filled.max(axis=0) + 1)

@@ -38,8 +38,10 @@ from segmentation.metrics.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
 from segmentation.prediction.options import Inference
 from segmentation.saving.model_directory import SavedModel
-from segmentation.training.loop import Training, TrainingRun, mixed_precision, quiet
+from segmentation.training.data import Batch
+from segmentation.training.loop import Training, TrainingRun, quiet
 from segmentation.training.recipe import Recipe
+from segmentation.training.step import mixed_precision
 
 from .competitors import Run
 from .contest import Timing, alternate, prepare, ratio
@@ -217,7 +219,7 @@ def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -
         def some() -> None:
             with mixed_precision(precision):
                 for step in range(steps):
-                    run.train(step, [sample] * batch, pixels, labels, boxes)
+                    run.train(step, Batch([sample] * batch, pixels, labels, boxes))
 
         return some
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import TESTS
+from helpers import GOLDEN, TESTS
 from helpers.folders import free_ports
 from helpers.networks import TRAINING_PLAN
 from helpers.trainings import make
@@ -25,7 +25,9 @@ from dense_resnet import checkpoints
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints.containers import safetensors
 from dense_resnet.errors import InputError
+from dense_resnet.jobs import journal
 from dense_resnet.planning import variants
+from segmentation import metrics
 from segmentation.data import doctor, label_counts
 from segmentation.data.label_files import encode_label
 from segmentation.data.layouts import open_dataset
@@ -36,13 +38,19 @@ from segmentation.prediction.options import Inference
 from segmentation.prediction.predictor import Predictor
 from segmentation.saving.model_directory import load_model
 from segmentation.training import loop, recipe
+from segmentation.training.data import PADDING
+from segmentation.training.log import CURVES, LOG, cut_log
 from segmentation.training.loop import Training
 from segmentation.training.recipe import Recipe
+from segmentation.training.remarks import find_doubts
+from segmentation.training.state import FOLDER, LAST
+from segmentation.training.state import STATE as STATE_FILE
+from segmentation.training.step import find_worker
 from tools import cli, terminal, train
 
 CLASSES = {"name": "tiny", "classes": ["ground", "red", "green"]}
 COLORS = np.array([[90, 90, 90], [220, 40, 40], [40, 200, 60]])
-STATE = Path(loop.FOLDER) / loop.STATE
+STATE = Path(FOLDER) / STATE_FILE
 
 
 def pair(seed, shown=(1, 2)):
@@ -118,10 +126,10 @@ def test_it_learns(trained, data):
     predictor = Predictor(saved.runner("exact"), saved.head, Inference(49))
     for sample in open_dataset(data, "val").samples:
         counts.update(sample.read_label(saved.space), predictor(sample.read_image()).labels)
-    assert loop.metrics.mean_iou(counts.counts) == pytest.approx(outcome.best, abs=1e-6)
+    assert metrics.mean_iou(counts.counts) == pytest.approx(outcome.best, abs=1e-6)
     assert saved.training["validation_mean_iou"] == outcome.best
     assert saved.training["recipe"]["learning_rate"] == 0.2
-    last = load_model(one.out / loop.LAST)
+    last = load_model(one.out / LAST)
     assert last.training["step"] == 100
     assert_equal(last.model.weights, one.model.weights)
 
@@ -130,14 +138,14 @@ def test_the_best_is_kept(trained, data, tmp_path):
     """Not the latest: neither a worse one nor its equal takes its place."""
     one = make(data, tmp_path, validation="val", steps=9)
     run = loop.TrainingRun(one, loop.quiet, print)
-    (tmp_path / loop.FOLDER).mkdir()
-    with run.open(tmp_path / loop.FOLDER, 0):
+    (tmp_path / FOLDER).mkdir()
+    with run.log.open(tmp_path / FOLDER, 0):
         for step, weights in enumerate([one.initial, trained[0].model.weights, one.initial, trained[0].model.weights], 1):
             one.model.assign(weights)
             run.validate(step)
             saved = load_model(tmp_path)
             assert saved.training["step"] == min(step, 2)
-            assert saved.training["validation_mean_iou"] == run.best
+            assert saved.training["validation_mean_iou"] == run.state.best
     assert_equal(saved.model.weights, trained[0].model.weights)
 
 
@@ -165,14 +173,14 @@ def test_what_is_said_and_shown(trained, data):
 
 def test_the_log_and_the_curves(trained):
     one, outcome, *_ = trained
-    lines = [json.loads(line) for line in (one.out / loop.FOLDER / loop.LOG).read_text().splitlines()]
+    lines = [json.loads(line) for line in (one.out / FOLDER / LOG).read_text().splitlines()]
     scores = [line for line in lines if "mean_iou" in line]
     assert [line["step"] for line in scores] == [40, 80, 100]
     assert max(line["mean_iou"] for line in scores) == outcome.best
     assert all(len(line["class_iou"]) == 3 for line in scores)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(one.out / loop.FOLDER / loop.CURVES), {"tensors": 0}).Reload()
+    events = EventAccumulator(str(one.out / FOLDER / CURVES), {"tensors": 0}).Reload()
     kinds = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in events.Tags()["tensors"]}
     assert {tag for tag, kind in kinds.items() if kind == "scalars"} == {
         "loss", "learning_rate", "mean_iou/training", "mean_iou/validation",
@@ -238,7 +246,7 @@ def test_three_steps_by_the_book(exacting, data, tmp_path):
         return tape.gradient(loss, list(variables.values()))
 
     for step in range(3):
-        views = [one.view(4 * step + number) for number in range(4)]
+        views = [one.training_example(4 * step + number) for number in range(4)]
         gradients = gradients_of(np.stack([view[1] for view in views]), np.stack([view[2] for view in views]))
         norm = math.sqrt(sum(float(np.sum(np.square(gradient, dtype=np.float64))) for gradient in gradients))
         assert norm > 0.5
@@ -271,12 +279,14 @@ def test_bfloat16(exacting, data, tmp_path):
 
 def test_every_epoch_sees_each_image_once_in_another_order(data, tmp_path):
     one = make(data, tmp_path)
-    names = [one.view(position)[0].name for position in range(24)]
+    names = [one.training_example(position)[0].name for position in range(24)]
     epochs = [tuple(names[start : start + 8]) for start in (0, 8, 16)]
     assert all(len(set(epoch)) == 8 for epoch in epochs)
     assert len(set(epochs)) == 3
     for position in (0, 9):
-        for one_part, other in zip(one.view(position)[1:], make(data, tmp_path).view(position)[1:], strict=True):
+        for one_part, other in zip(
+            one.training_example(position)[1:], make(data, tmp_path).training_example(position)[1:], strict=True
+        ):
             np.testing.assert_array_equal(one_part, other)
 
 
@@ -301,9 +311,8 @@ def test_labels_are_read_once_for_the_check_and_the_class_weights(data, tmp_path
 
 def doubts(one, counts, labelled=(0, 0, 0)):
     """What a validation with such counts would say."""
-    run = loop.TrainingRun(one, loop.quiet, print)
-    run.labeled_pixels += labelled
-    return [warning for _, warning in run._doubts(np.array(counts))]
+    names = one.dataset.space.names
+    return [warning for _, warning in find_doubts(names, np.array(counts), np.array(labelled))]
 
 
 def test_doubts(data, tmp_path):
@@ -330,7 +339,7 @@ def test_a_warning_is_said_once_recorded_and_remembered(data, tmp_path):
     assert list(about(one.out)["warnings"].values()) == list(outcome.warnings)
     assert any("collapsed to one class" in line for line in warnings)
     assert sum("the classes' shares of the training labels are far from" in line for line in warnings) == 1
-    log = [json.loads(line) for line in (one.out / loop.FOLDER / loop.LOG).read_text().splitlines()]
+    log = [json.loads(line) for line in (one.out / FOLDER / LOG).read_text().splitlines()]
     assert [line["warning"] for line in log if "warning" in line] == list(outcome.warnings)
 
 
@@ -343,7 +352,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(data, tmp
     assert step in (1, 2, 3)
     assert f"step {step}: the loss is " in message
     for position in range(4 * step, 4 * step + 4):
-        assert one.view(position)[0].name in message
+        assert one.training_example(position)[0].name in message
     assert "Lower" not in message
     assert "lower --lr, or give --clip 1" in message
     assert "Nothing of this training has been saved yet." in message
@@ -354,26 +363,26 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(data, tmp
 def test_weights_that_are_not_finite_are_never_written(data, tmp_path):
     one = make(data, tmp_path, steps=1)
     run = loop.TrainingRun(one, loop.quiet, print)
-    assert run.restore(tmp_path / STATE) == 0
+    assert run.state.restore() == 0
     before = (tmp_path / STATE).read_bytes()
     one.model.trainable["logits/semantic/biases"].assign([0.0, math.nan, 0.0])
     with pytest.raises(InputError, match="step 1: logits/semantic/biases is not finite any more, and is not saved"):
-        run.save(1)
+        run.state.save(1)
     assert (tmp_path / STATE).read_bytes() == before
-    assert not (tmp_path / loop.LAST).exists()
+    assert not (tmp_path / LAST).exists()
 
 
 def test_logits_that_are_not_finite_while_it_validates(data, tmp_path):
     """By weights that are."""
     one = make(data, tmp_path, validation="val")
     run = loop.TrainingRun(one, loop.quiet, print)
-    run.restore(tmp_path / STATE)
+    run.state.restore()
     weights = one.model.trainable["logits/semantic/weights"]
     weights.assign(np.full(weights.shape, 3e38, np.float32))
     message = (
         "^step 2, validation image 0: the network's logits are not finite .* Nothing of this training has been saved yet.$"
     )
-    with run.open(tmp_path / loop.FOLDER, 0), pytest.raises(InputError, match=message):
+    with run.log.open(tmp_path / FOLDER, 0), pytest.raises(InputError, match=message):
         run.validate(2)
 
 
@@ -389,7 +398,7 @@ def test_logits_that_are_not_finite_while_it_validates(data, tmp_path):
 )
 def test_a_damaged_state(data, tmp_path, damage, message):
     one = make(data, tmp_path)
-    loop.TrainingRun(one, loop.quiet, print).restore(tmp_path / STATE)
+    loop.TrainingRun(one, loop.quiet, print).state.restore()
     before = (tmp_path / STATE).read_bytes()
     (tmp_path / STATE).write_bytes(damage(before))
     assert (tmp_path / STATE).read_bytes() != before
@@ -420,9 +429,8 @@ def test_a_damaged_state(data, tmp_path, damage, message):
 def test_a_state_that_says_what_none_can(changes, data, tmp_path):
     """Under a checksum that fits."""
     one = make(data, tmp_path)
-    loop.TrainingRun(one, loop.quiet, print).restore(tmp_path / STATE)
-    described = {key: value for key, value in about(tmp_path).items() if key not in ("sha256", "seal")} | changes
-    described["seal"] = loop._seal(described)
+    loop.TrainingRun(one, loop.quiet, print).state.restore()
+    described = {key: value for key, value in about(tmp_path).items() if key != "sha256"} | changes
     safetensors.write(tmp_path / STATE, arrays(tmp_path / STATE), described)
     with pytest.raises(InputError, match=r"state.safetensors: damaged: .*Choose another --out"):
         one.run()
@@ -437,7 +445,7 @@ def test_names_that_are_not_text(tmp_path):
 
 
 def test_another_training_in_the_folder_is_refused(data, tmp_path):
-    loop.TrainingRun(make(data, tmp_path), loop.quiet, print).restore(tmp_path / STATE)
+    loop.TrainingRun(make(data, tmp_path), loop.quiet, print).state.restore()
     for changes, message in (
         ({"learning_rate": 0.2}, r"recipe.learning_rate: 0.1 there, 0.2 now"),
         ({"split": "val"}, r"dataset.images: 8 there, 3 now; .*dataset.split: 'train' there, 'val' now"),
@@ -452,22 +460,22 @@ def test_another_training_in_the_folder_is_refused(data, tmp_path):
 
 def test_a_training_of_other_classes_is_another_one_and_not_damaged(data, tmp_path):
     run = loop.TrainingRun(make(data, tmp_path), loop.quiet, print)
-    run.restore(tmp_path / STATE)
+    run.state.restore()
     run.training.protocol["dataset"]["classes"] = ["other"]
-    run.seen, run.labeled_pixels = confusion.ConfusionMatrix(5, 255), np.zeros(5, np.int64)
+    run.state.seen, run.labeled_pixels = confusion.ConfusionMatrix(5, 255), np.zeros(5, np.int64)
     with pytest.raises(InputError, match=r"holds a training by another protocol \(dataset\.classes"):
-        run.restore(tmp_path / STATE)
+        run.state.restore()
 
 
 def test_what_is_left_is_said_with_its_step(data, tmp_path):
     run = loop.TrainingRun(make(data, tmp_path), loop.quiet, print)
-    assert run.restore(tmp_path / STATE) == 0
-    assert run.saved_state_note == "Nothing of this training has been saved yet"
-    run.save(2)
-    assert run.saved_state_note == f"The last good state, of step 2, is kept in {tmp_path}"
+    assert run.state.restore() == 0
+    assert run.state.saved_state_note == "Nothing of this training has been saved yet"
+    run.state.save(2)
+    assert run.state.saved_state_note == f"The last good state, of step 2, is kept in {tmp_path}"
     again = loop.TrainingRun(run.training, loop.quiet, print)
-    assert again.restore(tmp_path / STATE) == 2
-    assert again.saved_state_note == run.saved_state_note
+    assert again.state.restore() == 2
+    assert again.state.saved_state_note == run.state.saved_state_note
 
 
 def test_another_exif_is_another_training(data, tmp_path):
@@ -476,7 +484,7 @@ def test_another_exif_is_another_training(data, tmp_path):
     def restore(exif, validated):
         datasets = [open_dataset(data, split, exif=own) for split, own in (("train", exif), ("val", validated))]
         one = Training(made.model, *datasets, tmp_path, made.recipe, validation_size=49)
-        return loop.TrainingRun(one, loop.quiet, print).restore(tmp_path / STATE)
+        return loop.TrainingRun(one, loop.quiet, print).state.restore()
 
     made = make(data, tmp_path)
     restore("apply", "error")
@@ -487,10 +495,9 @@ def test_another_exif_is_another_training(data, tmp_path):
     ):
         with pytest.raises(InputError, match=rf"by another protocol \({message} there, 'ignore' now\)\. Choose another --out"):
             restore(exif, validated)
-    described = {key: value for key, value in about(tmp_path).items() if key not in ("sha256", "seal")}
+    described = {key: value for key, value in about(tmp_path).items() if key != "sha256"}
     for name in ("dataset", "validation"):
         described["protocol"][name].pop("exif")
-    described["seal"] = loop._seal(described)
     safetensors.write(tmp_path / STATE, arrays(tmp_path / STATE), described)
     assert restore("ignore", "apply") == 0
 
@@ -511,8 +518,8 @@ def test_a_folder_that_holds_the_data(data):
 
 
 def test_two_runs_on_one_folder(data, tmp_path):
-    (tmp_path / loop.FOLDER).mkdir()
-    with loop.journal.locked(tmp_path / loop.FOLDER, shared=False):
+    (tmp_path / FOLDER).mkdir()
+    with journal.lock_folder(tmp_path / FOLDER, shared=False):
         with pytest.raises(InputError, match="another run is writing here"):
             make(data, tmp_path).run()
 
@@ -565,9 +572,9 @@ def test_a_split_without_a_labelled_pixel_is_refused(data, tmp_path):
         write_split(tmp_path, split, 2)
     for path in (tmp_path / "labels" / "test").iterdir():
         Image.fromarray(np.full((40, 48), 255, np.uint8)).save(path)
-    refuses(make(tmp_path, tmp_path / "out", split="test"), "tiny, split test: no pixel is labelled: .* so nothing is counted")
+    refuses(make(tmp_path, tmp_path / "out", split="test"), "tiny, split test: no pixel is labeled: .* so nothing is counted")
     one = make(tmp_path, tmp_path / "out", validation="test")
-    refuses(one, "tiny, split test: no pixel is labelled: .* --validation none")
+    refuses(one, "tiny, split test: no pixel is labeled: .* --validation none")
 
 
 def test_masks_whose_255_would_be_ignored_are_refused(tmp_path):
@@ -621,7 +628,7 @@ def test_a_warning_about_the_labels_survives_a_stop(tmp_path):
             one = make(tmp_path, tmp_path / name, **options)
             outcome = one.run(stop=lambda stopping=stopping: stopping, say=crop_remarks.append)
             warnings.append(sum(line.startswith("warning") for line in crop_remarks))
-        logs.append(((one.out / loop.FOLDER / loop.LOG).read_text(), outcome.warnings, about(one.out)["warnings"]))
+        logs.append(((one.out / FOLDER / LOG).read_text(), outcome.warnings, about(one.out)["warnings"]))
     assert logs[0] == logs[1]
     assert warnings == [2, 2, 0]
 
@@ -636,8 +643,8 @@ def test_without_an_ignore_label_padding_is_ignored_all_the_same(data, tmp_path)
         write_split(folder, "train", 3)
         (folder / "dataset.json").write_text(json.dumps(CLASSES | {"ignore_label": ignored, "mapping": mapping}))
         one = make(folder, folder / "out", batch=2, hardest=0.5, augmentation=Augmentation((57, 65), (0.5, 1.0)))
-        label = one.view(0)[2]
-        assert (label == (loop.PADDING if ignored is None else ignored)).any()
+        label = one.training_example(0)[2]
+        assert (label == (PADDING if ignored is None else ignored)).any()
         one.run()
         weights.append(one.model.weights)
         assert np.sum(about(one.out)["seen"]) < 3 * 2 * 40 * 48  # pixels of images alone
@@ -651,7 +658,7 @@ def test_around_an_image_smaller_than_the_crop_all_is_ignored(data, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(CLASSES | {"ignore_label": 7, "mapping": mapping}))
     one = make(tmp_path, tmp_path / "out", augmentation=Augmentation((57, 65), (1.0, 1.0), flip=False))
     for position in range(4):
-        sample, pixels, label, box = one.view(position)
+        sample, pixels, label, box = one.training_example(position)
         own = sample.read_label(one.dataset.space)
         places = np.lib.stride_tricks.sliding_window_view(label, own.shape)
         ((row, column),) = np.argwhere((places == own).all(axis=(2, 3)))
@@ -715,7 +722,7 @@ def test_a_crop_too_small_for_the_atrous_rates_is_said_before_the_first_step(dat
 
     def crop_remarks(head, crop):
         one = make(data, tmp_path / f"{head}{crop}", head=head, steps=1, batch=1, augmentation=Augmentation((crop, crop)))
-        return [line for line in one._remarks([{"from": 0, "steps": 1}]) if line.startswith("crop ")]
+        return [line for line in one.remarks([{"from": 0, "steps": 1}]) if line.startswith("crop ")]
 
     (line,) = crop_remarks("aspp", 33)
     assert line.startswith("crop 33 is 5x5 cells at output_stride 8: the outer taps of ASPP's rates 12, 24 and 36 never touch")
@@ -752,7 +759,7 @@ def test_few_images_a_batch_leave_the_image_poolings_averages_alone(head, data, 
     assert any(
         line.startswith("image pooling: its batch norm uses its moving averages") and "1 image" in line for line in lines
     )
-    images, _, boxes = (np.stack(arrays) for arrays in list(zip(*map(one.view, range(8)), strict=True))[1:])
+    images, _, boxes = (np.stack(arrays) for arrays in list(zip(*map(one.training_example, range(8)), strict=True))[1:])
     step = functools.partial(one.model.training_logits, dropout=None, freeze_batch_norm=False, freeze_image_pooling=True)
     trained = [step(image[None], box[None]).numpy() for image, box in zip(images, boxes, strict=True)]
     assert one.model(images).numpy().std() < 10 * np.std(trained)
@@ -805,22 +812,21 @@ def test_a_leg_is_recorded_before_its_first_step(data, tmp_path):
     make(data, tmp_path, steps=2).run()
     for steps in (4, 6):
         run = loop.TrainingRun(make(data, tmp_path, steps=steps), loop.quiet, print)
-        assert run.restore(tmp_path / STATE) == 2
+        assert run.state.restore() == 2
         assert about(tmp_path)["protocol"]["legs"] == [{"from": 0, "steps": 2}, {"from": 2, "steps": steps}]
     for fewer in (2, 5):
         with pytest.raises(InputError, match=rf"--steps {fewer} is fewer"):
             make(data, tmp_path, steps=fewer).run()
     for steps in (2, 3):
         run = loop.TrainingRun(make(data, tmp_path / "none", steps=steps), loop.quiet, print)
-        assert run.restore(tmp_path / "none" / STATE) == 0
+        assert run.state.restore() == 0
         assert about(tmp_path / "none")["protocol"]["legs"] == [{"from": 0, "steps": steps}]
 
 
 def test_a_state_of_before_there_were_legs_can_grow(data, tmp_path):
     make(data, tmp_path, steps=2).run()
-    described = {key: value for key, value in about(tmp_path).items() if key not in ("sha256", "seal", "best_step", "scored")}
+    described = {key: value for key, value in about(tmp_path).items() if key not in ("sha256", "best_step", "scored")}
     described["protocol"].pop("legs")
-    described["seal"] = loop._seal(described)
     safetensors.write(tmp_path / STATE, arrays(tmp_path / STATE), described)
     assert make(data, tmp_path, steps=3).run().step == 3
     assert about(tmp_path)["protocol"]["legs"] == [{"from": 0, "steps": 2}, {"from": 2, "steps": 3}]
@@ -848,7 +854,7 @@ def start():
         arguments = command or (TESTS / "helpers" / "training_worker.py", json.dumps(jobs))
         process = subprocess.Popen(
             [sys.executable, "-u", *map(str, arguments)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), **environment},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS, GOLDEN))), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -908,7 +914,7 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
     one, two = about(tmp_path / "a"), about(tmp_path / "b")
     assert one == two
     assert one["step"] == 10
-    logs = [(tmp_path / name / loop.FOLDER / loop.LOG).read_text() for name in "ab"]
+    logs = [(tmp_path / name / FOLDER / LOG).read_text() for name in "ab"]
     assert logs[0] == logs[1]
     assert logs[0].count("mean_iou") == 5
     assert "no validation images: the last model is kept, not the best" in printed
@@ -937,7 +943,7 @@ def test_a_second_leg_killed_and_gone_on_equals_an_uninterrupted_one_to_the_bit(
     assert_equal(arrays(tmp_path / "a" / STATE), arrays(tmp_path / "b" / STATE))
     assert about(tmp_path / "a") == about(tmp_path / "b")
     assert about(tmp_path / "a")["protocol"]["legs"] == [{"from": 0, "steps": 4}, {"from": 4, "steps": 8}]
-    logs = [(tmp_path / name / loop.FOLDER / loop.LOG).read_text() for name in "ab"]
+    logs = [(tmp_path / name / FOLDER / LOG).read_text() for name in "ab"]
     assert logs[0] == logs[1]
     assert logs[0].count("mean_iou") == 4
 
@@ -976,17 +982,17 @@ def test_several_devices_are_one(data, tmp_path, start):
 def test_a_log_goes_on_where_the_state_does(tmp_path):
     """What a kill left after it will be written again; half a line is nothing."""
     log = tmp_path / "log.jsonl"
-    loop._cut(log, 0)
+    cut_log(log, 0)
     assert not log.exists()
     beyond_floats = b'{"step": %s}\n' % (b"9" * 400)
     log.write_bytes(b'{"step": 2}\n{"step": 4}\n{"st{"step": 4}\n[5]\n{"step": 6}\n' + beyond_floats + b'{"step": 3}')
-    loop._cut(log, 4)
+    cut_log(log, 4)
     assert log.read_bytes() == b'{"step": 2}\n{"step": 4}\n'
 
 
 def test_workers_that_do_not_share_the_folder(data, tmp_path, monkeypatch):
     one = make(data, tmp_path)
-    monkeypatch.setattr(one, "_total", lambda number: number + 1)
+    monkeypatch.setattr(one.cluster, "total", lambda number: number + 1)
     with pytest.raises(InputError, match="the workers find different states there. They must share the folder"):
         one.run()
 
@@ -999,7 +1005,7 @@ def test_a_lost_worker(data, tmp_path, monkeypatch):
     monkeypatch.setattr(one, "_run", fail)
     with pytest.raises(tf.errors.UnavailableError):
         one.run()
-    one._workers = 2
+    one.cluster.workers = 2
     with pytest.raises(InputError, match="another of the 2 workers is lost; .* go on from the last state"):
         one.run()
 
@@ -1007,12 +1013,12 @@ def test_a_lost_worker(data, tmp_path, monkeypatch):
 def test_who_is_who_in_a_cluster():
     def place(task_type, task_id, **jobs):
         resolver = SimpleNamespace(cluster_spec=lambda: tf.train.ClusterSpec(jobs), task_type=task_type, task_id=task_id)
-        return loop._place(SimpleNamespace(cluster_resolver=resolver))
+        return find_worker(SimpleNamespace(cluster_resolver=resolver))
 
     assert place("worker", 1, worker=["a:1", "b:1"]) == (1, 2)
     assert place("chief", 0, chief=["a:1"], worker=["b:1", "c:1"]) == (0, 3)
     assert place("worker", 1, chief=["a:1"], worker=["b:1", "c:1"]) == (2, 3)
-    assert place(None, None) == loop._place(tf.distribute.get_strategy()) == (0, 1)
+    assert place(None, None) == find_worker(tf.distribute.get_strategy()) == (0, 1)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,92 @@
+"""Say what a reader of a training should know: before its first step, and of the figures of a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from dense_resnet.errors import pluralize
+from dense_resnet.planning import geometry
+from dense_resnet.planning.plan import Plan
+from segmentation.heads.plan import HeadPlan
+from segmentation.training.recipe import SMALLEST_BATCH, Recipe
+
+COLLAPSED = 0.99  # share of the predicted pixels in one class
+FAR_APART = 0.3  # half the sum of differences between two label histograms
+
+
+def describe_leg(recipe: Recipe, start: int, before: int) -> str:
+    """Say what changes at step `start`, from which on a training of `before` steps has more."""
+    return (
+        f"more steps, {recipe.steps} instead of {before}: from here on the learning rate follows the schedule of "
+        f"{recipe.steps} steps, {recipe.rate(start):.3g} at step {start}, and so does batch norm's decay; model.json "
+        "lists the legs"
+    )
+
+
+def describe_frozen_pooling(images: int) -> str:
+    """Say why the batch norm over pooled features uses its moving averages, with that many images a device."""
+    return (
+        f"image pooling: its batch norm uses its moving averages in training too: with {pluralize(images, 'image')} "
+        f"a device it has {pluralize(images, 'value')} a channel, too few for a variance (from {SMALLEST_BATCH} on "
+        "it uses the batch's)"
+    )
+
+
+def describe_unreached_rates(plan: Plan, head: HeadPlan, crop: tuple[int, int]) -> str | None:
+    """Say which atrous branches a crop is too small for: their outer taps touch no cell of an image; None where all touch.
+
+    >>> from dense_resnet.planning import variants
+    >>> from segmentation.heads.plan import plan_head
+    >>> plan = variants.plan("resnet_v1_18", 16)
+    >>> print(describe_unreached_rates(plan, plan_head(plan, 2), (129, 129)).partition(":")[0])
+    crop 129 is 9x9 cells at output_stride 16
+    >>> describe_unreached_rates(plan, plan_head(plan, 2), (289, 289))
+    """
+    cells = plan.feature_size(crop)
+    rates = sorted({layer.rate for branch in head.branches for layer in branch if layer.kernel > 1})
+    beyond = [str(rate) for rate in rates if rate >= min(cells)]
+    if not beyond:
+        return None
+    fitting = geometry.aligned_size(rates[-1] * plan.output_stride + 1, plan.nominal_stride)
+    sides = "x".join(str(side) for side in dict.fromkeys(crop))
+    named = f"rate {beyond[0]}" if len(beyond) == 1 else f"rates {', '.join(beyond[:-1])} and {beyond[-1]}"
+    return (
+        f"crop {sides} is {cells[0]}x{cells[1]} cells at output_stride {plan.output_stride}: the outer taps of ASPP's {named} "
+        f"never touch an image there, and stay untrained. --crop {fitting} trains them, at any output_stride; for images that "
+        "are smaller, --head fcn has no such taps"
+    )
+
+
+def find_doubts(names: Sequence[str], counts: np.ndarray, labeled_pixels: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Give what looks wrong in a validation, as (kind, warning).
+
+    Args:
+        names: of the classes.
+        counts: the validation's confusion matrix.
+        labeled_pixels: of each class in the training split.
+    """
+    truth, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    top = int(predicted.argmax())
+    if predicted[top] > COLLAPSED * predicted.sum() > 0 and truth[top] <= COLLAPSED * truth.sum():
+        yield (
+            "collapsed",
+            f"over {COLLAPSED:.0%} of the predictions are {names[top]!r}: it has collapsed to one class, or has only "
+            "begun. If it lasts: a lower --lr, --class-weights balanced, or weights to start from.",
+        )
+    elif missing := [name for name, own, found in zip(names, truth, predicted, strict=True) if own and not found]:
+        yield (
+            "never",
+            f"never predicted, though the labels have them: {', '.join(missing)}. --class-weights balanced may help.",
+        )
+    if labeled_pixels.sum() and truth.sum():
+        trained, validated = labeled_pixels / labeled_pixels.sum(), truth / truth.sum()
+        apart = np.abs(trained - validated)
+        if apart.sum() / 2 > FAR_APART:
+            far = int(apart.argmax())
+            yield (
+                "far",
+                f"the classes' shares of the training labels are far from those of the validation labels ({names[far]!r}: "
+                f"{trained[far]:.1%} and {validated[far]:.1%}). Do the two splits have the same label map?",
+            )

@@ -1,0 +1,247 @@
+"""Keep what a training has come to: variables and figures, in memory and on disk.
+
+    OUT/training/state.safetensors           weights and momentum after `step` steps: what a resumed run starts from
+    OUT/last/                                a model directory of the same step
+
+Step, weights and momentum are the whole state, since all else is a function of (seed, position in the data). The state also
+carries the protocol, which a resumed run must share, and the figures that its outcome and its warnings depend on.
+
+More steps continue a training, finished or not: a new *leg* starts at the step of the state, and the learning rate follows
+the schedule of the new number of steps from there on, as if it had always been that long. The data continue in their
+order. So the result differs from that of one long training by the rates of the earlier legs, and the protocol lists them
+all: ``"legs": [{"from": 0, "steps": 4000}, {"from": 4000, "steps": 8000}]``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from dense_resnet.backbone import Backbone
+from dense_resnet.checkpoints.containers import safetensors
+from dense_resnet.errors import InputError
+from dense_resnet.jobs import journal
+from segmentation.heads.plan import PADDED
+from segmentation.metrics.confusion import ConfusionMatrix
+from segmentation.model import SegmentationModel
+from segmentation.saving.description import DESCRIPTION, WEIGHTS
+from segmentation.saving.model_directory import save_model
+from segmentation.training.data import EXIF
+
+if TYPE_CHECKING:
+    from segmentation.training.loop import Training
+
+FOLDER, LAST, STATE = "training", "last", "state.safetensors"
+LEGS, FROM, STEPS = "legs", "from", "steps"  # of a protocol
+MOMENTUM = "momentum/"  # before a variable's name
+CHOSEN = ("plan", "output_stride", "multi_grid", "head", "validation_size", "recipe")  # of a protocol, by options
+
+
+class State:
+    """The state of a training, at first that of its model. Only the chief writes it."""
+
+    def __init__(self, training: Training) -> None:
+        self.training, self.model = training, training.model
+        self.path = training.out / FOLDER / STATE
+        with training.strategy.scope():
+            self.momentum = {
+                name: tf.Variable(tf.zeros_like(variable), trainable=False, name=MOMENTUM + name)
+                for name, variable in self.model.trainable.items()
+            }
+        self.best: float | None = None  # mean IoU
+        self.best_step: int | None = None
+        self.scored: tuple[int, float | None] | None = None  # the step that was validated last, its mean IoU
+        self.warnings: dict[str, str] = {}  # by their kinds, each of which is said once
+        self.seen = ConfusionMatrix(self.model.head.num_classes, training.ignored)  # of training images since a validation
+        self.legs = [{FROM: 0, STEPS: training.recipe.steps}]  # from which step on, under a schedule of how many
+        self._saved_step = 0
+        self._twin: SegmentationModel | None = None
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The training's, with the legs that it has had."""
+        return {**self.training.protocol, LEGS: self.legs}
+
+    @property
+    def saved_state_note(self) -> str:
+        """What a run that stops at an error has left, for its message."""
+        if not self._saved_step:
+            return "Nothing of this training has been saved yet"
+        return f"The last good state, of step {self._saved_step}, is kept in {self.training.out}"
+
+    def score(self, step: int) -> float | None:
+        """Return the mean IoU of the model at `step`, where it has been validated."""
+        return self.scored[1] if self.scored and self.scored[0] == step else None
+
+    # -- saving -------------------------------------------------------------------------------------------------------
+
+    def save(self, step: int) -> None:
+        """Write the state that a resumed run starts from, and the last model."""
+        weights = self.model.weights  # every worker takes part where moving averages are read
+        if not self.training.chief:
+            return
+        model = self.copy_model(weights, step)
+        self.write_model(self.training.out / LAST, model, step, self.score(step))
+        if self.training.validation is None:
+            self.write_model(self.training.out, model, step, None)
+        self._write(weights, step)
+
+    def copy_model(self, weights: Mapping[str, np.ndarray], step: int) -> SegmentationModel:
+        """Return the model once more, on one device, with these weights: what validates, and what is written.
+
+        Raises:
+            InputError: a weight is not finite.
+        """
+        for name, value in weights.items():
+            if not np.isfinite(value).all():
+                raise InputError(
+                    f"step {step}: {name} is not finite any more, and is not saved. {self.saved_state_note}. "
+                    "Lower --lr, or give --clip 1."
+                )
+        if self._twin is None:
+            own = self.model
+            self._twin = SegmentationModel(
+                Backbone(own.backbone.plan, seed=0),
+                own.head.num_classes,
+                own.head.type,
+                separable=own.head.separable,
+                image_pooling_crop=own.image_pooling_crop,
+                canvas=own.head.canvas,
+                seed=0,
+            )
+        self._twin.assign(weights)
+        return self._twin
+
+    def write_model(self, folder: Path, model: SegmentationModel, step: int, mean: float | None) -> None:
+        """Write a model directory that says how its model was trained."""
+        training = self.training
+        about = {"step": step, "validation_mean_iou": mean, **self.protocol}
+        save_model(folder, model, training.dataset.space, preprocessing=training.preprocessing, training=about)
+
+    def _write(self, weights: Mapping[str, np.ndarray], step: int) -> None:
+        momentum = {MOMENTUM + name: variable.numpy() for name, variable in self.momentum.items()}
+        about = {
+            "step": step,
+            "best": self.best,
+            "best_step": self.best_step,
+            "scored": self.scored,
+            "warnings": self.warnings,
+            "seen": self.seen.counts.tolist(),
+            "protocol": self.protocol,
+        }
+        safetensors.write(self.path, {**weights, **momentum}, about)
+        self._saved_step = step
+
+    # -- restoring ----------------------------------------------------------------------------------------------------
+
+    def restore(self) -> int:
+        """Take the state on disk, and return the step that it is at; where there is none, write the first, at step 0.
+
+        Raises:
+            InputError: it is damaged or of another training, or the folder holds a model without one.
+        """
+        out = self.training.out
+        if not self.path.exists():
+            if there := next((name for name in (DESCRIPTION, WEIGHTS, LAST) if (out / name).exists()), None):
+                raise InputError(
+                    f"{out}: holds {there} but not the {FOLDER}/{STATE} that its training would go on from. "
+                    "Choose another --out."
+                )
+            if self.training.chief:  # so that whatever is in the folder later is known to be of this training
+                self._write(self.training.initial, 0)
+            return 0
+        arrays = safetensors.read(self.path)
+        step, legs = self._take_figures(safetensors.metadata(self.path))
+        momentum = {name: arrays.pop(MOMENTUM + name, None) for name in self.momentum}
+        if lost := [name for name, value in momentum.items() if value is None]:
+            raise InputError(f"{self.path}: damaged: the momentum of {lost[0]} is missing. Choose another --out.")
+        self.model.assign(arrays, str(self.path))
+        for name, variable in self.momentum.items():
+            variable.assign(momentum[name])
+        self._saved_step = step
+        self._continue(legs, step, arrays)
+        return step
+
+    def _take_figures(self, about: Mapping[str, Any]) -> tuple[int, list[dict[str, int]]]:
+        """Take what a state says beside its arrays, and return its step and its legs."""
+        try:
+            protocol, step, best, warnings = about["protocol"], about["step"], about["best"], about["warnings"]
+            best_step, scored = about.get("best_step"), about.get("scored")  # older states lack these
+            if not (type(step) is int and isinstance(best, float | None) and isinstance(best_step, int | None)):
+                raise TypeError("a number of another kind")
+            if scored is not None:
+                scored = int(scored[0]), None if scored[1] is None else float(scored[1])
+            if not (isinstance(protocol, dict) and isinstance(warnings, dict)):
+                raise TypeError("a value of another kind")
+            legs = _read_legs(protocol, step)
+            self._check_protocol(protocol)  # before what its classes are counted in
+            seen = np.array(about["seen"], object)
+            if not all(type(count) is int for count in seen.flat):  # True would count as 1
+                raise TypeError("counts that are none")
+            seen = seen.astype(np.int64)
+            if seen.shape != self.seen.counts.shape or min(step, seen.min()) < 0:
+                raise ValueError("counts that are none")
+        except InputError:
+            raise
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{self.path}: damaged: {error!r}. Choose another --out.") from error
+        self.best, self.best_step, self.scored, self.warnings = best, best_step, scored, warnings
+        self.seen.counts += seen
+        return step, legs
+
+    def _continue(self, legs: list[dict[str, int]], step: int, weights: Mapping[str, np.ndarray]) -> None:
+        """Take up the `legs` of a state; more steps than their last has make another one, which the state says at once."""
+        out, steps = self.training.out, self.training.recipe.steps
+        if steps < legs[-1][STEPS]:
+            raise InputError(
+                f"{out}: holds a training of {legs[-1][STEPS]} steps, {step} of them done; --steps {steps} is fewer, "
+                f"and steps can only be added. Give --steps {legs[-1][STEPS]} to resume it, or choose another --out."
+            )
+        self.legs = legs
+        if steps > legs[-1][STEPS]:
+            self.legs = [leg for leg in legs if leg[FROM] < step] + [{FROM: step, STEPS: steps}]
+            if self.training.chief:  # so that a model which is written before the next state is known to be of this leg
+                self._write(weights, step)
+
+    def _check_protocol(self, old: dict[str, Any]) -> None:
+        """Refuse a state of another training."""
+        new = json.loads(json.dumps(self.protocol))
+        for protocol in (old, new):  # what may grow
+            protocol.pop(LEGS, None)
+            protocol["recipe"].pop(STEPS)
+        for name in ("dataset", "validation"):
+            if new[name] and isinstance(old.get(name), dict):
+                old[name].setdefault(EXIF, new[name][EXIF])  # older states lack it
+        old.setdefault("canvas", PADDED)
+        if differing := journal.format_differences(old, new):
+            chosen = any(old.get(name) != new[name] for name in CHOSEN)
+            before = "; or give the options of before, which resume it" if chosen else ""
+            raise InputError(
+                f"{self.training.out}: holds a training by another protocol ({differing}). Choose another --out"
+                f"{self._describe_start(old, new)}{before}."
+            )
+
+    def _describe_start(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+        """Say how a training of the `new` protocol starts from the model of the `old` one, where there is one that fits."""
+        last = self.training.out / LAST
+        if old["plan"] != new["plan"] or not (last / DESCRIPTION).exists():
+            return ""
+        whole = all(old[name] == new[name] for name in ("multi_grid", "head"))
+        if whole and old["dataset"]["classes"] == new["dataset"]["classes"]:
+            return f", where --init {last} starts from this one's model"
+        return f", where --weights {last / WEIGHTS} starts from this one's backbone"
+
+
+def _read_legs(protocol: Mapping[str, Any], step: int) -> list[dict[str, int]]:
+    """Return the legs in the protocol of a state that is at `step`; an older state, which lists none, has one."""
+    steps = protocol["recipe"][STEPS]
+    legs = [{FROM: int(leg[FROM]), STEPS: int(leg[STEPS])} for leg in protocol.get(LEGS, [{FROM: 0, STEPS: steps}])]
+    starts = [leg[FROM] for leg in legs]
+    if starts[0] != 0 or sorted(set(starts)) != starts or legs[-1][STEPS] != steps or not starts[-1] <= step <= steps:
+        raise ValueError("legs that cannot be")
+    return legs
