@@ -19,7 +19,10 @@ setup(
     packages=find_packages(include=["dense_resnet*", "segmentation*"])
     + [f"dense_resnet_{name}" for name in find_packages(include=["tools*"])],
     package_dir={"dense_resnet_tools": "tools"},
-    package_data={"dense_resnet_tools": ["coffee.jpg", "scenes_model/*"]},
+    package_data={
+        "dense_resnet_tools": ["coffee.jpg", "scenes_model/*"],
+        "segmentation.evaluation.report": ["style.css"],
+    },
     entry_points={"console_scripts": ["dense-resnet = dense_resnet_tools.cli:main"]},
     install_requires=[  # the lowest of each stands in .ci/oldest.txt too, for the tests
         "tensorflow>=2.16,<2.22",

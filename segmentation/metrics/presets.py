@@ -1,21 +1,6 @@
 """What an evaluation does where evaluators disagree, as named switches, and each evaluator's own setting of them.
 
-=================  ==========================================================================================
-preset             the evaluator
-=================  ==========================================================================================
-``voc``            PASCAL VOC's VOCevalseg.m: mean over all classes; one that is nowhere makes the mean NaN
-``cityscapes``     cityscapesScripts' evalPixelLevelSemanticLabeling: classes that are nowhere are left out
-``mmseg``          MMSegmentation's IoUMetric: ``nanmean``, so the same (in float32)
-``keras``          keras.metrics.MeanIoU: classes without a count are left out (in float32)
-``tf``             tf.compat.v1.metrics.mean_iou: the same
-``detectron2``     detectron2's SemSegEvaluator: only classes that the ground truth has, so that a class which is
-                   predicted but absent lowers the others' IoU alone
-``ade20k``         the ADE20K scene parsing benchmark's script: mean over all classes; one that is nowhere counts 0
-``torchmetrics``   torchmetrics.segmentation.MeanIoU: the mean over every class of every image that either map has
-``deeplab``        DeepLab's eval.py: tf's mean on the padded canvas, whose padding is ignored, by align_corners
-=================  ==========================================================================================
-
-All but the last score label maps and say nothing of how logits become pixels, so they keep this library's own way: native
+All but ``deeplab`` score label maps and say nothing of how logits become pixels, so they keep this library's own way: native
 size, and align_corners, which puts each feature cell on its pixel.
 (``tests/segmentation/metrics/test_presets.py`` holds each against that evaluator.)
 """
@@ -70,6 +55,20 @@ PRESETS: dict[str, Switches] = {
     "ade20k": Switches(absent="zero"),
     "torchmetrics": Switches(scope="image_class"),
     "deeplab": Switches(size="input"),
+}
+
+
+DESCRIPTIONS = {  # of each evaluator, for people
+    "voc": "PASCAL VOC: the mean over all classes; one that is nowhere leaves no mean",
+    "cityscapes": "cityscapesScripts: classes that are nowhere are left out",
+    "mmseg": "MMSegmentation's IoUMetric: classes that are nowhere are left out",
+    "keras": "keras.metrics.MeanIoU: classes without a count are left out",
+    "tf": "tf.compat.v1.metrics.mean_iou: classes without a count are left out",
+    "detectron2": "SemSegEvaluator: only classes that the ground truth has, so that one which is predicted but absent lowers "
+    "the others' IoU alone",
+    "ade20k": "ADE20K's own script: the mean over all classes; one that is nowhere counts 0",
+    "torchmetrics": "torchmetrics.segmentation.MeanIoU: the mean over every class of every image that either map has",
+    "deeplab": "DeepLab's eval.py: classes without a count are left out; it scores the padded canvas, whose padding is ignored",
 }
 
 

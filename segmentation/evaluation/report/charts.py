@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dense_resnet.errors import pluralize
-from segmentation.evaluation.report.markup import Html, _percent, element
+from segmentation.evaluation.report.markup import Html, element, format_percent
 
 HISTOGRAM_BINS = 20
 
@@ -67,19 +67,19 @@ def _chart(
     return element("svg", *parts, *marks, viewBox=f"0 0 {WIDE} {HIGH + extra}", role="img", aria_label=label, class_="chart")
 
 
-def _bar(iou: float | None, interval: Sequence[float | None] | None) -> Html:
+def draw_bar(iou: float | None, interval: Sequence[float | None] | None) -> Html:
     """A class's IoU as a bar from 0 to 100 %, its interval as a whisker."""
     parts = [element("rect", class_="track", y=3, width="100%", height=10)]
     if iou is not None:
-        parts.append(element("rect", class_="fill", y=3, width=_percent(iou, "%"), height=10))
+        parts.append(element("rect", class_="fill", y=3, width=format_percent(iou, "%"), height=10))
     if interval is not None and None not in interval:
-        low, high = (_percent(end, "%") for end in interval)
+        low, high = (format_percent(end, "%") for end in interval)
         parts.append(element("line", class_="whisker", x1=low, x2=high, y1=8, y2=8))
         parts += [element("line", class_="whisker", x1=end, x2=end, y1=4, y2=12) for end in (low, high)]
     return element("svg", *parts, class_="bar", aria_hidden="true")
 
 
-def _trimap_chart(points: Sequence[tuple[int, float]], whole: float | None) -> Html:
+def draw_trimap(points: Sequence[tuple[int, float]], whole: float | None) -> Html:
     values = [value for _, value in points] + ([] if whole is None else [whole])
     low, high = math.floor(10 * min(values)) / 10, math.ceil(10 * max(values)) / 10
     high = max(high, low + 0.1)
@@ -91,18 +91,18 @@ def _trimap_chart(points: Sequence[tuple[int, float]], whole: float | None) -> H
     path = " ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in places)
     marks = [element("polyline", points=path, class_="curve")]
     for (width, value), (x, y) in zip(points, places, strict=True):
-        title = element("title", f"within {width} px: {_percent(value)} %")
+        title = element("title", f"within {width} px: {format_percent(value)} %")
         marks.append(element("circle", title, cx=_x(x), cy=_y(y), r=4, class_="dot"))
     if whole is not None:
         y = (whole - low) / (high - low)
         marks += [_line(0, y, 1, y, "dashed"), _text(_x(0) + 4, _y(y) + (-6 if y < 0.93 else 15), "all pixels", "start")]
-    ends = [f"{_percent(value)} % within {width} px" for width, value in (points[0], points[-1])]
+    ends = [f"{format_percent(value)} % within {width} px" for width, value in (points[0], points[-1])]
     label = f"Mean IoU near edges: {ends[0]}, {ends[1]}; the figures are below."
     x_ticks = [(x, str(width)) for (width, _), (x, _) in zip(points, places, strict=True)]
     return _chart(label, "pixels from an edge", x_ticks, ticks, marks)
 
 
-def _reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Html:
+def draw_reliability(bins: Sequence[Mapping[str, Any]]) -> Html:
     marks = []
     most = max((entry["pixels"] for entry in bins), default=0)
     total = sum(entry["pixels"] for entry in bins)
@@ -112,7 +112,8 @@ def _reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Html:
             continue
         gap = (high - low) * 0.06
         low, high = low + gap, high - gap
-        title = f"confidence {_percent(confidence)} %, accuracy {_percent(accuracy)} %, {pluralize(entry['pixels'], 'pixel')}"
+        shares = f"confidence {format_percent(confidence)} %, accuracy {format_percent(accuracy)} %"
+        title = f"{shares}, {pluralize(entry['pixels'], 'pixel')}"
         marks.append(_rect(low, 0, high, accuracy, "fill", title))
         marks.append(_rect(low, min(accuracy, confidence), high, max(accuracy, confidence), "gap", title))
         tall = STRIP * entry["pixels"] / most
@@ -126,21 +127,21 @@ def _reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Html:
     return _chart(label, "confidence %; bars: accuracy %, below: share of the pixels", ticks, ticks, marks, STRIP + 12)
 
 
-def _histogram(values: np.ndarray, median: float) -> Html:
+def draw_histogram(values: np.ndarray, median: float) -> Html:
     counts, edges = np.histogram(values, HISTOGRAM_BINS, (0, 1))
     top = int(counts.max())
     marks = []
     for count, low, high in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
-            title = f"{pluralize(count, 'image')} from {_percent(low, digits=0)} to {_percent(high, digits=0)} %"
+            title = f"{pluralize(count, 'image')} from {format_percent(low, digits=0)} to {format_percent(high, digits=0)} %"
             marks.append(_rect(low + 0.003, 0, high - 0.003, 0.92 * count / top, "fill", title))
     side = "end" if median > 0.5 else "start"
     marks += [
         _line(median, 0, median, 1, "dashed"),
-        _text(_x(median) + (-6 if side == "end" else 6), TOP + 8, f"median {_percent(median, ' %')}", side),
+        _text(_x(median) + (-6 if side == "end" else 6), TOP + 8, f"median {format_percent(median, ' %')}", side),
     ]
     halves = [0, top] if top < 2 or top % 2 else [0, top // 2, top]
     x_ticks = [(share, f"{100 * share:.0f}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)]
-    spread = f"lowest {_percent(values[0])} %, median {_percent(median)} %, highest {_percent(values[-1])} %"
+    spread = f"lowest {format_percent(values[0])} %, median {format_percent(median)} %, highest {format_percent(values[-1])} %"
     label = f"Histogram of the mean IoU of {pluralize(len(values), 'image')}: {spread}."
     return _chart(label, "mean IoU % of an image; bars: images", x_ticks, [(0.92 * h / top, f"{h:,}") for h in halves], marks)

@@ -32,7 +32,7 @@ def element(name: str, /, *children: str | int, **attributes: str | float | None
             start += f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
     if name in VOID:
         return Html(f"<{start}>")
-    return Html(f"<{start}>{_join(children)}</{name}>")
+    return Html(f"<{start}>{join(children)}</{name}>")
 
 
 def escape(value: object) -> str:
@@ -44,26 +44,28 @@ def escape(value: object) -> str:
     return html.escape(escape_control(str(value)))
 
 
-def _join(children: Iterable[str | int]) -> Html:
+def join(children: Iterable[str | int]) -> Html:
     return Html("".join(child if isinstance(child, Html) else escape(child) for child in children))
 
 
-def _percent(value: float | None, unit: str = "", digits: int = 2) -> str:
+def format_percent(value: float | None, unit: str = "", digits: int = 2) -> str:
     return NONE if value is None else f"{100 * value:.{digits}f}{unit}"
 
 
-def _between(interval: Sequence[float | None] | None) -> str:
+def format_interval(interval: Sequence[float | None] | None) -> str:
     if interval is None or None in interval:
         return NONE
-    return f"{_percent(interval[0])}–{_percent(interval[1])}"
+    return f"{format_percent(interval[0])}–{format_percent(interval[1])}"
 
 
-def _make_scrollable(content: Html, label: str, *, tall: bool = False) -> Html:
+def make_scrollable(content: Html, label: str, *, tall: bool = False) -> Html:
     """A box of its own for what may be wider than the page, which the keyboard can reach and scroll."""
     return element("div", content, class_="scroll tall" if tall else "scroll", tabindex=0, role="region", aria_label=label)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: Iterable[int] = (), class_: str | None = None) -> Html:
+def make_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: Iterable[int] = (), class_: str | None = None
+) -> Html:
     """A table whose first cells are the rows' headers; the columns `texts` are not numbers."""
     texts = {0, *texts}
     kinds = [None if column in texts else "number" for column in range(len(head))]
@@ -75,15 +77,31 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: Iterabl
     return element("table", element("thead", element("tr", *heads)), element("tbody", *body), class_=class_)
 
 
-def _details(summary: str, content: Html) -> Html:
+def make_details(summary: str, content: Html) -> Html:
     return element("details", element("summary", summary), content)
 
 
-def _hex(color: Sequence[int]) -> str:
+def make_facts(value: Any) -> Html:
+    """JSON as nested definition lists."""
+    if isinstance(value, Mapping) and value:
+        items = [element("div", element("dt", key), element("dd", make_facts(inner))) for key, inner in value.items()]
+        return element("dl", *items, class_="facts")
+    if isinstance(value, list | tuple) and any(isinstance(inner, Mapping | list | tuple) for inner in value):
+        return element("ol", *(element("li", make_facts(inner)) for inner in value))
+    if isinstance(value, Mapping | list | tuple):
+        return join([", ".join(_plain(inner) for inner in value) or "none"])
+    return join([_plain(value)])
+
+
+def _plain(value: Any) -> str:
+    return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def format_color(color: Sequence[int]) -> str:
     return "#" + "".join(f"{part:02x}" for part in color)
 
 
-def _format_class(entry: Mapping[str, Any], mark: str = "") -> Html:
+def format_class(entry: Mapping[str, Any], mark: str = "") -> Html:
     """A class: its colour and its name."""
-    swatch = element("span", class_="swatch", style=f"background:{_hex(entry['color'])}", aria_hidden="true")
+    swatch = element("span", class_="swatch", style=f"background:{format_color(entry['color'])}", aria_hidden="true")
     return element("span", swatch, element("bdi", entry["name"]), mark, class_="class")

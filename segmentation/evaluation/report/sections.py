@@ -11,6 +11,7 @@ import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,24 @@ import numpy as np
 
 from dense_resnet.errors import pluralize
 from dense_resnet.jobs import atomic_files
-from segmentation.evaluation.report.charts import _bar, _histogram, _reliability_chart, _trimap_chart
+from segmentation.evaluation.report.charts import draw_bar, draw_histogram, draw_reliability, draw_trimap
 from segmentation.evaluation.report.markup import (
     NONE,
     Html,
-    _between,
-    _details,
-    _format_class,
-    _hex,
-    _join,
-    _make_scrollable,
-    _percent,
-    _table,
     element,
+    format_class,
+    format_color,
+    format_interval,
+    format_percent,
+    join,
+    make_details,
+    make_facts,
+    make_scrollable,
+    make_table,
 )
 from segmentation.evaluation.report.pictures import PANELS, Example, example_picture, heat_map, panel_size
 from segmentation.metrics.intervals import FEWEST_IMAGES
+from segmentation.metrics.presets import DESCRIPTIONS
 
 LARGEST_TABLE = 40  # classes: a confusion matrix of more is a picture
 CONFUSIONS = 10, 20  # listed beside a table, and beside a picture
@@ -44,18 +47,6 @@ PICTURES = re.compile(r"example-\d{2,}\.jpg")
 RIGHT, WRONG = (32, 80, 176), (184, 28, 52)  # of the confusion matrix: on 4/5 of either, black and white read equally well
 STRONG = 0.8
 
-CONVENTIONS = {
-    "voc": "PASCAL VOC: the mean over all classes; one that is nowhere leaves no mean",
-    "cityscapes": "cityscapesScripts: classes that are nowhere are left out",
-    "mmseg": "MMSegmentation's IoUMetric: classes that are nowhere are left out",
-    "keras": "keras.metrics.MeanIoU: classes without a count are left out",
-    "tf": "tf.compat.v1.metrics.mean_iou: classes without a count are left out",
-    "detectron2": "SemSegEvaluator: only classes that the ground truth has, so that one which is predicted but absent lowers "
-    "the others' IoU alone",
-    "ade20k": "ADE20K's own script: the mean over all classes; one that is nowhere counts 0",
-    "torchmetrics": "torchmetrics.segmentation.MeanIoU: the mean over every class of every image that either map has",
-    "deeplab": "DeepLab's eval.py: classes without a count are left out; it scores the padded canvas, whose padding is ignored",
-}
 HEADLINES = {
     "pixel_accuracy": ("Pixel accuracy", "share of the pixels that are right"),
     "mean_accuracy": ("Mean accuracy", "of the classes that the ground truth has"),
@@ -126,8 +117,8 @@ def page_html(result: Mapping[str, Any], examples: Mapping[str, Example]) -> str
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", http_equiv="Content-Security-Policy", content="script-src 'none'"),
-        element("title", f"Mean IoU {_percent(result['mean_iou'], ' %')}{_subject(result, ' · ')}"),
-        element("style", Html(STYLE)),
+        element("title", f"Mean IoU {format_percent(result['mean_iou'], ' %')}{_subject(result, ' · ')}"),
+        element("style", Html("\n" + files(__package__).joinpath("style.css").read_text("utf-8"))),
     )
     return f"<!DOCTYPE html>\n{element('html', head, element('body', *body), lang='en')}\n"
 
@@ -141,7 +132,7 @@ def _subject(result: Mapping[str, Any], before: str) -> str:
 
 def _header(result: Mapping[str, Any]) -> Html:
     intervals, images = result["intervals"], pluralize(result["counts"]["images"], "image")
-    interval, every = _between(intervals["mean_iou"]), len(result["classes"])
+    interval, every = format_interval(intervals["mean_iou"]), len(result["classes"])
     words = [f"Measured on {images}. "]
     if result["counts"]["images"] < FEWEST_IMAGES:
         words = [f"Measured on {images}, too few for an interval, which needs at least {FEWEST_IMAGES}. "]
@@ -150,11 +141,13 @@ def _header(result: Mapping[str, Any]) -> Html:
         words = [element("b", f"{interval} %"), how]
     words.append(f"The mean is over {result['averaged_classes']} of {pluralize(every, 'class')}.")
     figures = [
-        element("div", element("dt", title), element("dd", _percent(result[key], " %")), element("dd", note, class_="note"))
+        element(
+            "div", element("dt", title), element("dd", format_percent(result[key], " %")), element("dd", note, class_="note")
+        )
         for key, (title, note) in HEADLINES.items()
     ]
     if result["calibration"]:
-        error = _percent(result["calibration"]["expected_error"], " %")
+        error = format_percent(result["calibration"]["expected_error"], " %")
         figures.append(
             element(
                 "div",
@@ -165,7 +158,7 @@ def _header(result: Mapping[str, Any]) -> Html:
         )
     parts = [
         element("p", f"Segmentation evaluation{_subject(result, ' · ')}", class_="eyebrow"),
-        element("h1", element("span", "Mean IoU"), " ", element("strong", _percent(result["mean_iou"], " %"))),
+        element("h1", element("span", "Mean IoU"), " ", element("strong", format_percent(result["mean_iou"], " %"))),
         element("p", *words, class_="interval"),
     ]
     if result["skipped"]:
@@ -180,19 +173,19 @@ def _classes(result: Mapping[str, Any]) -> Html:
     head = ("Class", "IoU %", f"IoU with {level}", level, "Accuracy %", "Boundary IoU %", "Pixels", "Predicted")
     rows = [
         (
-            _format_class(entry, "" if entry["averaged"] else "†"),
-            _percent(entry["iou"]),
-            _bar(entry["iou"], entry["interval"]),
-            _between(entry["interval"]),
-            _percent(entry["accuracy"]),
-            _percent(entry["boundary_iou"]),
+            format_class(entry, "" if entry["averaged"] else "†"),
+            format_percent(entry["iou"]),
+            draw_bar(entry["iou"], entry["interval"]),
+            format_interval(entry["interval"]),
+            format_percent(entry["accuracy"]),
+            format_percent(entry["boundary_iou"]),
             f"{entry['pixels']:,}",
             f"{entry['predicted']:,}",
         )
         for entry in result["classes"]
     ]
-    table = _table(head, rows, texts=[2], class_="classes")
-    parts = [_make_scrollable(table, "Table of classes", tall=len(rows) > LARGEST_TABLE)]
+    table = make_table(head, rows, texts=[2], class_="classes")
+    parts = [make_scrollable(table, "Table of classes", tall=len(rows) > LARGEST_TABLE)]
     notes = ["Pixels are the ground truth's, predicted ones the model's."]
     if any(NONE in (*row[:3], *row[4:]) for row in rows):
         notes.append(f"{NONE} is nothing divided by nothing.")
@@ -200,7 +193,7 @@ def _classes(result: Mapping[str, Any]) -> Html:
         notes.append(f"Intervals need at least {FEWEST_IMAGES} images, and for a class, {FEWEST_IMAGES} that contain it.")
     if not all(entry["averaged"] for entry in result["classes"]):
         notes.append("† is not in the mean.")
-    return _join([*parts, element("p", " ".join(notes), class_="note")])
+    return join([*parts, element("p", " ".join(notes), class_="note")])
 
 
 def _confusions(result: Mapping[str, Any]) -> Html:
@@ -209,7 +202,7 @@ def _confusions(result: Mapping[str, Any]) -> Html:
     shares = counts / np.maximum(truth, 1)
     large = len(counts) > LARGEST_TABLE
     matrix = _matrix_picture(shares) if large else _matrix_table(result, counts, shares)
-    return _join(
+    return join(
         [
             element(
                 "p",
@@ -227,7 +220,7 @@ def _confusions(result: Mapping[str, Any]) -> Html:
 
 
 def _key(text: str, color: Sequence[int]) -> Html:
-    return element("span", text, class_="key", style=f"border-color:{_hex(color)}")
+    return element("span", text, class_="key", style=f"border-color:{format_color(color)}")
 
 
 def _shade(share: float, diagonal: bool) -> float:
@@ -244,13 +237,13 @@ def _matrix_table(result: Mapping[str, Any], counts: np.ndarray, shares: np.ndar
             shade = _shade(float(shares[i, j]), i == j)
             title = f"{entry['name']} called {other['name']}: {pluralize(int(counts[i, j]), 'pixel')}"
             color = [*(RIGHT if i == j else WRONG), round(255 * shade)]
-            style = f"background:{_hex(color)}" if counts[i, j] else None
+            style = f"background:{format_color(color)}" if counts[i, j] else None
             text = _small_percent(shares[i, j]) if counts[i, j] else ""
             cells.append(element("td", text, title=title, style=style, class_="strong" if shade > STRONG else None))
-        rows.append(element("tr", element("th", _format_class(entry), scope="row"), *cells))
+        rows.append(element("tr", element("th", format_class(entry), scope="row"), *cells))
     corner = element("th", "truth ↓ prediction →", scope="col")
     table = element("table", element("thead", element("tr", corner, *heads)), element("tbody", *rows), class_="matrix")
-    return _make_scrollable(table, "Confusion matrix")
+    return make_scrollable(table, "Confusion matrix")
 
 
 def _small_percent(share: float) -> str:
@@ -282,9 +275,9 @@ def _confusion_list(result: Mapping[str, Any], counts: np.ndarray, shares: np.nd
                 element(
                     "li",
                     f"{_small_percent(shares[i, j])} % of ",
-                    _format_class(result["classes"][i]),
+                    format_class(result["classes"][i]),
                     " pixels were called ",
-                    _format_class(result["classes"][j]),
+                    format_class(result["classes"][j]),
                     " ",
                     element(
                         "span",
@@ -301,8 +294,10 @@ def _trimap(result: Mapping[str, Any]) -> Html:
     if not known:
         return Html()
     text = "Mean IoU of the pixels near an edge of the ground truth. What the curve climbs is lost along outlines."
-    figures = _table(("Within px", "Mean IoU %"), [(str(e["width"]), _percent(e["mean_iou"])) for e in result["trimap"]])
-    return _join([element("p", text), _trimap_chart(known, result["mean_iou"]), _details("Figures", figures)])
+    figures = make_table(
+        ("Within px", "Mean IoU %"), [(str(e["width"]), format_percent(e["mean_iou"])) for e in result["trimap"]]
+    )
+    return join([element("p", text), draw_trimap(known, result["mean_iou"]), make_details("Figures", figures)])
 
 
 def _calibration(result: Mapping[str, Any]) -> Html:
@@ -312,21 +307,21 @@ def _calibration(result: Mapping[str, Any]) -> Html:
     rows = [
         (
             f"{entry['low']:.3f}–{entry['high']:.3f}",
-            _percent(entry["confidence"]),
-            _percent(entry["accuracy"]),
+            format_percent(entry["confidence"]),
+            format_percent(entry["accuracy"]),
             f"{entry['pixels']:,}",
         )
         for entry in calibration["bins"]
     ]
-    figures = _table(("Confidence", "Mean confidence %", "Accuracy %", "Pixels"), rows)
+    figures = make_table(("Confidence", "Mean confidence %", "Accuracy %", "Pixels"), rows)
     text = element(
         "p",
         "How often the model is right when it says how sure it is. On the dashed line it would be as right as it is sure; ",
         "the expected calibration error is the mean distance from it, ",
-        element("b", _percent(calibration["expected_error"], " %")),
+        element("b", format_percent(calibration["expected_error"], " %")),
         ".",
     )
-    return _join([text, _reliability_chart(calibration["bins"]), _details("Figures", _make_scrollable(figures, "Calibration"))])
+    return join([text, draw_reliability(calibration["bins"]), make_details("Figures", make_scrollable(figures, "Calibration"))])
 
 
 def _images(result: Mapping[str, Any]) -> Html:
@@ -335,13 +330,15 @@ def _images(result: Mapping[str, Any]) -> Html:
         return element("p", "No image has a scored pixel.")
     values = np.array([value for value, _ in known])
     low, median, high = np.percentile(values, [25, 50, 75])
-    words = f"Each image scored alone: half of the images lie between {_percent(low)} and {_percent(high)} %."
+    words = f"Each image scored alone: half of the images lie between {format_percent(low)} and {format_percent(high)} %."
     unscored = len(result["images"]) - len(known)
     if unscored:
         words += f" {pluralize(unscored, 'image')} without a scored pixel: not shown."
-    worst = _table(("Lowest images", "Mean IoU %"), [(element("bdi", path), _percent(value)) for value, path in known[:WORST]])
-    charts = [_histogram(values, median), _make_scrollable(worst, "Lowest images")]
-    return _join([element("p", words), element("div", *charts, class_="pair")])
+    worst = make_table(
+        ("Lowest images", "Mean IoU %"), [(element("bdi", path), format_percent(value)) for value, path in known[:WORST]]
+    )
+    charts = [draw_histogram(values, median), make_scrollable(worst, "Lowest images")]
+    return join([element("p", words), element("div", *charts, class_="pair")])
 
 
 def _examples(result: Mapping[str, Any], examples: Mapping[str, Example]) -> Html:
@@ -349,7 +346,7 @@ def _examples(result: Mapping[str, Any], examples: Mapping[str, Example]) -> Htm
         return Html()
     values = [entry["mean_iou"] for entry in result["images"] if entry["mean_iou"] is not None]
     words = "Hatched pixels have the ignore label. Errors are red on a grey image. A click opens the whole row."
-    return _join(
+    return join(
         [
             element("p", words),
             *(_example(result, name, example, values) for name, example in examples.items()),
@@ -374,7 +371,9 @@ def _example(result: Mapping[str, Any], name: str, example: Example, values: Seq
     return element(
         "article",
         element("h3", element("bdi", example.path)),
-        element("p", "Mean IoU ", element("b", _percent(example.mean_iou, " %")), _describe_rank(example.mean_iou, values)),
+        element(
+            "p", "Mean IoU ", element("b", format_percent(example.mean_iou, " %")), _describe_rank(example.mean_iou, values)
+        ),
         element("div", *figures, class_="panels"),
         _legend(result["classes"], example),
     )
@@ -396,7 +395,7 @@ def _legend(classes: Sequence[Mapping[str, Any]], example: Example) -> Html:
     both = np.concatenate([example.label.ravel(), example.prediction.ravel()]).astype(np.int64)
     pixels = np.bincount(both[(both >= 0) & (both < len(classes))], minlength=len(classes))
     present = [index for index in np.argsort(-pixels, kind="stable") if pixels[index]]
-    items = [element("li", _format_class(classes[index])) for index in present[:LEGEND]]
+    items = [element("li", format_class(classes[index])) for index in present[:LEGEND]]
     if len(present) > LEGEND:
         items.append(element("li", f"and {len(present) - LEGEND} more"))
     return element("ul", *items, class_="legend")
@@ -407,15 +406,15 @@ def _conventions(result: Mapping[str, Any]) -> Html:
         return Html()
     rows = [
         (
-            _join([name, element("span", CONVENTIONS.get(name, ""), class_="note")]),
-            _percent(value),
+            join([name, element("span", DESCRIPTIONS.get(name, ""), class_="note")]),
+            format_percent(value),
             _difference(value, result["mean_iou"]),
         )
         for name, value in result["conventions"].items()
     ]
     text = "The same counts as other evaluators would score them. Compare a published figure with the row it was made by."
-    table = _table(("Evaluator", "Mean IoU %", "Difference"), rows, class_="conventions")
-    return _join([element("p", text), table])
+    table = make_table(("Evaluator", "Mean IoU %", "Difference"), rows, class_="conventions")
+    return join([element("p", text), table])
 
 
 def _difference(value: float | None, reference: float | None) -> str:
@@ -428,7 +427,7 @@ def _skipped_images(result: Mapping[str, Any]) -> Html:
     if not result["skipped"]:
         return Html()
     items = [element("li", element("bdi", path)) for path in result["skipped"]]
-    return _make_scrollable(element("ul", *items), "Skipped images", tall=True)
+    return make_scrollable(element("ul", *items), "Skipped images", tall=True)
 
 
 def _protocol(result: Mapping[str, Any]) -> Html:
@@ -437,142 +436,12 @@ def _protocol(result: Mapping[str, Any]) -> Html:
         for key, value in result["counts"].items()
     ]
     intervals = {key: value for key, value in result["intervals"].items() if key != "mean_iou"}
-    return _join(
+    return join(
         [
             element("p", "What was measured and how. Two results compare where all of this is the same."),
             element("h3", "Counts"),
             element("dl", *counts, class_="facts"),
             element("h3", "Settings"),
-            _facts({**result["protocol"], "intervals": intervals}),
+            make_facts({**result["protocol"], "intervals": intervals}),
         ]
     )
-
-
-def _facts(value: Any) -> Html:
-    """JSON as nested definition lists."""
-    if isinstance(value, Mapping) and value:
-        items = [element("div", element("dt", key), element("dd", _facts(inner))) for key, inner in value.items()]
-        return element("dl", *items, class_="facts")
-    if isinstance(value, list | tuple) and any(isinstance(inner, Mapping | list | tuple) for inner in value):
-        return element("ol", *(element("li", _facts(inner)) for inner in value))
-    if isinstance(value, Mapping | list | tuple):
-        return _join([", ".join(_plain(inner) for inner in value) or "none"])
-    return _join([_plain(value)])
-
-
-def _plain(value: Any) -> str:
-    return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
-
-
-STYLE = """
-:root{color-scheme:light dark;--paper:#fff;--card:#f5f6f8;--ink:#1a1e24;--muted:#5a6472;--line:#dde1e7;--accent:#2050b0;
---bad:#b81c34;--heat:#000;--warn:#fff4d6}
-@media(prefers-color-scheme:dark){:root{--paper:#13161b;--card:#1b2027;--ink:#e7eaef;--muted:#9ca7b6;--line:#303843;
---accent:#7ea8ff;--bad:#ff8090;--heat:#fff;--warn:#3a3117}}
-*{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%;scroll-padding-top:3.5rem}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
-"Helvetica Neue",Arial,sans-serif;overflow-wrap:break-word}
-header,main,nav{max-width:72rem;margin:0 auto;padding:0 1.25rem}
-header{padding-top:2.5rem}
-h1,h2,h3,p,dl,ol,ul,figure{margin:0}
-h1{display:flex;flex-wrap:wrap;align-items:baseline;gap:0 1rem;font-size:1.5rem;font-weight:500;line-height:1.1}
-h1 strong{font-size:clamp(3.25rem,11vw,5.5rem);font-weight:700;letter-spacing:-.035em;font-variant-numeric:tabular-nums}
-h2{font-size:1.5rem;line-height:1.25;letter-spacing:-.01em;margin-bottom:.75rem}
-h3{font-size:1rem;margin:1.75rem 0 .5rem;overflow-wrap:anywhere}
-section{padding:2.5rem 0 .5rem}
-section>p{max-width:46rem;margin-bottom:1rem}
-a{color:var(--accent)}
-:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
-.eyebrow{color:var(--muted);font-size:.9rem;margin-bottom:.75rem;overflow-wrap:anywhere}
-.interval{font-size:1.125rem;margin-top:.5rem;max-width:46rem}
-.note,figcaption{color:var(--muted);font-size:.875rem}
-.warning{background:var(--warn);padding:.6rem .9rem;border-radius:6px;margin-top:1rem}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.25rem,1fr));background:var(--card);
-border:1px solid var(--line);border-radius:10px;overflow:hidden;margin-top:1.75rem}
-.figures div{padding:.85rem 1rem;box-shadow:1px 1px 0 var(--line)}
-.figures dt{font-size:.875rem}
-.figures dd{margin:0;font-size:1.5rem;font-weight:600;font-variant-numeric:tabular-nums}
-.figures dd.note{font-size:.8125rem;font-weight:400;line-height:1.35}
-nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin-top:1.25rem}
-nav a{font-size:.9375rem;text-decoration:none;padding:.3rem 0}
-nav a:hover{text-decoration:underline}
-table{border-collapse:separate;border-spacing:0;font-size:.9375rem;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.4rem .75rem;border-top:1px solid var(--line);font-weight:400;vertical-align:middle}
-thead th{border-top:0}
-tbody tr:last-child>*{border-bottom:1px solid var(--line)}
-tr>:first-child{padding-left:0}
-thead th{font-size:.8125rem;color:var(--muted);vertical-align:bottom;line-height:1.3}
-td.number,th.number{text-align:right;white-space:nowrap}
-thead th.number{white-space:normal;min-width:6.75rem}
-.scroll{overflow-x:auto;max-width:100%}
-.tall{overflow-y:auto;max-height:38rem;border-bottom:1px solid var(--line)}
-.tall thead th{border-bottom:1px solid var(--line);position:sticky;top:0;background:var(--paper);z-index:2}
-th[scope=row]{position:sticky;left:0;background:var(--paper);z-index:1;overflow-wrap:anywhere}
-.scroll th[scope=row]{min-width:8rem;max-width:16rem}
-.classes{width:100%}
-.classes td:nth-child(2){font-weight:600}
-.classes td:nth-child(3){width:22%;min-width:8rem}
-.class{font-weight:500;display:inline-flex;align-items:baseline;gap:.4em;max-width:100%}
-.class bdi{min-width:0;overflow-wrap:anywhere}
-.confusions .class{font-weight:600}
-.swatch{flex:none;width:.8em;height:.8em;border-radius:3px;position:relative;top:.06em;
-box-shadow:inset 0 0 0 1px rgb(128,128,128,.55)}
-.bar{display:block;width:100%;height:16px}
-.track{fill:var(--line)}
-.fill{fill:var(--accent);fill-opacity:.62}
-.whisker{stroke:var(--ink);stroke-width:1.5}
-.matrix th[scope=row]{padding-right:.75rem;max-width:11rem}
-.matrix td{text-align:center;min-width:2.9rem;padding:.3rem .2rem;font-size:.8125rem;color:var(--heat);
-border:solid var(--paper);border-width:1px 1px 0 0}
-.matrix thead th{padding:.3rem .2rem;text-align:center}
-.matrix thead th:first-child{text-align:left;padding-left:0;min-width:8rem}
-.matrix thead span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:9rem;overflow:hidden;white-space:nowrap;
-text-overflow:ellipsis}
-.matrix td.strong{color:#fff}
-img.matrix{display:block;width:min(100%,40rem);height:auto;image-rendering:pixelated;border:1px solid var(--line)}
-.key{border-bottom:3px solid}
-.confusions{padding-left:1.75rem}
-.confusions li{padding:.2rem 0}
-.chart{display:block;width:100%;max-width:34rem;height:auto}
-.chart text{fill:var(--muted);font-size:12.5px}
-.grid{stroke:var(--line)}
-.dashed{stroke:var(--ink);stroke-dasharray:5 4;stroke-width:1.25}
-.curve{fill:none;stroke:var(--accent);stroke-width:2.5;stroke-linejoin:round}
-.dot{fill:var(--accent);stroke:var(--paper);stroke-width:1.5}
-.gap{fill:var(--bad);fill-opacity:.5}
-.share{fill:var(--muted);fill-opacity:.6}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1.5rem;align-items:start}
-.pair table{width:100%}
-details{margin-top:.75rem}
-summary{cursor:pointer;color:var(--accent);padding:.25rem 0}
-article{margin-top:2rem}
-article h3{margin-bottom:0}
-.panels{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:.5rem;margin:.5rem 0}
-.panels img{display:block;width:100%;height:auto;object-fit:cover;border-radius:4px}
-.panels a{display:block}
-.legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.1rem 1rem;font-size:.875rem}
-.conventions .note{display:block}
-.facts div{display:grid;grid-template-columns:minmax(7rem,13rem) minmax(0,1fr);gap:0 1rem;border-top:1px solid var(--line);
-padding:.35rem 0}
-.facts dt{color:var(--muted);overflow-wrap:anywhere}
-.facts dd{margin:0;font-variant-numeric:tabular-nums}
-.facts .facts div:first-child{border-top:0;padding-top:0}
-.facts .facts div:last-child{padding-bottom:0}
-main{padding-bottom:4rem;display:grid;grid-template-columns:minmax(0,1fr)}
-@media(min-width:64rem){
-main{grid-template-columns:repeat(2,minmax(0,1fr));column-gap:2.5rem}
-section{grid-column:1/-1}
-#boundaries,#calibration{grid-column:auto}
-}
-@media(max-width:40rem){
-header{padding-top:1.5rem}
-.panels{grid-template-columns:repeat(2,minmax(0,1fr))}
-.scroll th[scope=row]{max-width:9rem}
-.conventions thead th.number{min-width:0}
-.figures{grid-template-columns:1fr 1fr}
-.facts div{grid-template-columns:minmax(0,36%) minmax(0,1fr)}
-.facts .facts div{display:block}
-}
-@media print{.tall{max-height:none;overflow:visible}.scroll{overflow:visible}nav{display:none}}
-"""

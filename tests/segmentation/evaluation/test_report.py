@@ -18,8 +18,8 @@ from PIL import Image
 from dense_resnet.errors import InputError
 from segmentation.evaluation.report.markup import VOID
 from segmentation.evaluation.report.pictures import DARK, GAP, LIGHT, PANELS, WRONG, Example, example_panels
-from segmentation.evaluation.report.sections import CONVENTIONS, write_page
-from segmentation.metrics.presets import PRESETS
+from segmentation.evaluation.report.sections import write_page
+from segmentation.metrics.presets import DESCRIPTIONS, PRESETS
 
 HOSTILE = "</style><script>alert('1')</script>&amp;\" onload='x' \x00\u202e\udcff"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -485,11 +485,11 @@ def test_the_result_is_read_only(page):
 
 
 def test_every_preset_is_explained():
-    assert set(CONVENTIONS) == set(PRESETS)
+    assert set(DESCRIPTIONS) == set(PRESETS)
 
 
 def test_the_page_costs_no_tensorflow():
-    code = "import sys, segmentation.report; print('tensorflow' in sys.modules)"
+    code = "import sys, segmentation.evaluation.report; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
