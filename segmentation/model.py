@@ -27,7 +27,7 @@ from dense_resnet.planning import geometry
 from dense_resnet.planning.layers import Variable
 from segmentation.heads.build import BATCH_NORM_DECAY, build_head, resize_align_corners
 from segmentation.heads.folded import head_cells
-from segmentation.heads.plan import IMAGE, PADDED, SKIP_STRIDE, Uniform, plan_head
+from segmentation.heads.plan import DEFAULT_HEAD, IMAGE, PADDED, SKIP_STRIDE, Uniform, plan_head
 
 LOGITS = "pixels"  # logits on the pixels of the image, where CELLS are those before they are enlarged
 IMAGE_CELLS = "image_cells"  # of images that are padded to the next aligned size
@@ -59,7 +59,7 @@ class SegmentationModel(SlimModule):
         self,
         backbone: Backbone,
         num_classes: int,
-        head: str = "aspp",
+        head: str = DEFAULT_HEAD,
         *,
         separable: bool = True,
         image_pooling_crop: object | None = None,

@@ -77,9 +77,9 @@ def _space(named: str | None) -> LabelSpace | None:
         from segmentation.saving.conversion import find_known_space
 
         return find_known_space(named)
-    from segmentation.data.description import read_description
+    from segmentation.data.description import read_dataset_description
 
-    return read_description(Path(named)).space
+    return read_dataset_description(Path(named)).space
 
 
 def _print_network(network: Network) -> None:

@@ -80,13 +80,13 @@ def main(args: argparse.Namespace) -> int:
 def _read_model_description(args: argparse.Namespace) -> dict[str, Any] | None:
     """What a model directory says of itself; None of a variant."""
     from dense_resnet.errors import InputError
-    from segmentation.saving.model_directory import read_description
+    from segmentation.saving.model_directory import read_model_description
 
     from .options import is_folder
 
     if not is_folder(args.model):
         return None
-    described = read_description(Path(args.model))
+    described = read_model_description(Path(args.model))
     if described.get("head") is not None and args.multi_grid:
         raise InputError("a model with a head keeps the multi_grid that it was trained with: leave --multi-grid out.")
     return described

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from dense_resnet.inference.throughput import Pace
     from dense_resnet.planning.plan import Plan
     from segmentation.prediction.options import Inference
-    from segmentation.saving.description import Outline
+    from segmentation.saving.description import OpenedModel, Outline
     from segmentation.saving.export.exported import Exported
-    from segmentation.saving.model_directory import SavedModel
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +65,7 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tile", type=int, metavar="N", help="sliding windows of that side, 32n+1, over large images")
 
 
-def inference_from_args(args: argparse.Namespace, model: Outline | SavedModel | Exported, **others: str) -> Inference:
+def inference_from_args(args: argparse.Namespace, model: Outline | OpenedModel, **others: str) -> Inference:
     """What :func:`add_inference_options` asks for; refuses what `model` cannot."""
     from dense_resnet.errors import InputError
     from segmentation.prediction.options import Inference
@@ -75,7 +74,7 @@ def inference_from_args(args: argparse.Namespace, model: Outline | SavedModel | 
     asked = {"scales": tuple(args.scales), "flip": args.flip, "tile": args.tile, **others}
     inference = Inference(**asked) if size is None else Inference(size=size, **asked)
     inference.check(model.plan.nominal_stride)
-    side = getattr(model, "side", None)  # of an export's only canvas
+    side = model.side
     if side and inference.scales == (1.0,) and min(inference.size, inference.tile or inference.size) != side:
         raise InputError(
             f"--size: this network was exported for canvases of {side}x{side} pixels alone (not {inference.size}). "
@@ -168,7 +167,7 @@ def export_outline_from_args(args: argparse.Namespace) -> Outline | None:
     return outline
 
 
-def model_from_args(args: argparse.Namespace) -> SavedModel | Exported:
+def model_from_args(args: argparse.Namespace) -> OpenedModel:
     """The model directory, or exported file, that --model names."""
     from segmentation.saving.export.files import is_exported
     from segmentation.saving.model_directory import load_model

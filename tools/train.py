@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 HELP = "Train a segmentation model on a dataset; the same command resumes it, and larger --steps continue it."
 AUTO, YES, NO = "auto", "yes", "no"
 NONE, BALANCED = "none", "balanced"
-HEAD = "aspp"
 ONE, MIRRORED, WORKERS = "one", "mirrored", "multi-worker"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    from segmentation.heads.plan import DEFAULT_HEAD
+
     from .options import WEIGHTS_HELP, add_dataset_options, add_plan_options
 
     add_dataset_options(parser)
@@ -41,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--init", metavar="DIR", help="a model directory to start from instead")
     network.add_argument("--weights", metavar="PATH", help=f"of the backbone: {WEIGHTS_HELP}; else random")
     add_plan_options(network)
-    network.add_argument("--head", metavar="NAME", help=f"fcn, aspp or decoder (default {HEAD})")
+    network.add_argument("--head", metavar="NAME", help=f"fcn, aspp or decoder (default {DEFAULT_HEAD})")
     network.add_argument("--plain", action="store_true", help="plain 3x3 convolutions in the head, not separable ones")
 
     views = parser.add_argument_group("views of the images")
@@ -133,7 +134,7 @@ def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> 
     """What is trained on, and how: all that can be checked before TensorFlow is imported and weights are read."""
     from dense_resnet.checkpoints import check_source
     from dense_resnet.planning.geometry import check_aligned
-    from segmentation.heads.plan import plan_head
+    from segmentation.heads.plan import DEFAULT_HEAD, plan_head
     from segmentation.prediction.options import Inference
     from segmentation.saving.description import check_head, explain_errors
     from segmentation.saving.model_directory import read_outline
@@ -148,7 +149,7 @@ def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> 
         _check_classes(args, outline.space, dataset.space)
         planned = outline.plan
     else:
-        plan_head(planned, dataset.space.num_classes, args.head or HEAD, separable=not args.plain)
+        plan_head(planned, dataset.space.num_classes, args.head or DEFAULT_HEAD, separable=not args.plain)
     if args.weights:
         check_source(args.weights)
     check_aligned("crop", args.crop, planned.nominal_stride)
@@ -298,6 +299,7 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
     from dense_resnet.errors import escape_control
     from dense_resnet.resnet_utils import BATCH_NORM_DECAY
     from segmentation.heads import build
+    from segmentation.heads.plan import DEFAULT_HEAD
     from segmentation.model import SegmentationModel
     from segmentation.saving.model_directory import load_model
     from segmentation.training.recipe import batch_norm_decay
@@ -315,8 +317,9 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
         preprocessing = (report.origin and report.origin.preprocessing) or preprocessing  # bound to where they come from
     else:
         print(f"{planned.name}: random weights. Weights of ImageNet (--weights) save days.")
+    head = args.head or DEFAULT_HEAD
     model = SegmentationModel(
-        backbone, space.num_classes, args.head or HEAD, separable=not args.plain, seed=args.seed, batch_norm_decay=of_head
+        backbone, space.num_classes, head, separable=not args.plain, seed=args.seed, batch_norm_decay=of_head
     )
     return model, preprocessing
 

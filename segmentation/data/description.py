@@ -39,10 +39,10 @@ def _load_description(folder: Path, classes: str | Path | None) -> Described | N
     path = folder / DESCRIPTION if classes is None else Path(classes)
     if classes is None and not path.exists():
         return None
-    return read_description(path, folder.resolve().name)
+    return read_dataset_description(path, folder.resolve().name)
 
 
-def read_description(path: Path, name: str = "") -> Described:
+def read_dataset_description(path: Path, name: str = "") -> Described:
     """The classes that a ``dataset.json`` describes; `name` is the dataset's where the file has none.
 
     Raises:

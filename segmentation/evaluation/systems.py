@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,13 +22,10 @@ from segmentation.data.source import without_suffix
 from segmentation.evaluation.numbering import outside_cause
 from segmentation.evaluation.results import PREDICTIONS
 from segmentation.prediction.options import NATIVE, Inference
+from segmentation.saving.description import OpenedModel, check_head, explain_errors
 
 if TYPE_CHECKING:
     from dense_resnet.inference.runner import Runner
-    from segmentation.saving.export.exported import Exported
-    from segmentation.saving.model_directory import SavedModel
-import hashlib
-from typing import TYPE_CHECKING
 
 MOST_WAYS = 3  # to name predictions, in one message
 
@@ -42,6 +40,27 @@ class Answer:
     sha256: str | None = None  # of the file that it was read from
 
 
+class System(Protocol):
+    """What an evaluation scores."""
+
+    space: LabelSpace
+    described: dict[str, Any]  # what its answers depend on, for the protocol
+    inference: dict[str, Any] | None  # how a model is run
+    size: str  # one of SIZES: whether answers are on the image's pixels or on the canvas
+    upsample: str | None  # one of UPSAMPLES, of a model
+    seams: str | None  # a note on where tiles meet
+    batch: int  # images that it takes at a time
+
+    def fingerprint(self, sample: Sample) -> str | None:
+        """Return what a line of the log depends on beyond image, label and protocol."""
+
+    def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
+        """Raise an :class:`InputError` where it takes no image of that (height, width)."""
+
+    def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
+        """Answer for each sample, whose decoded image is at the same place in `pixels`."""
+
+
 class ModelPredictions:
     """A model, asked anew for every image.
 
@@ -52,23 +71,23 @@ class ModelPredictions:
         batch: images that the network takes at a time.
     """
 
-    def __init__(self, saved: SavedModel | Exported, runner: Runner, inference: Inference, batch: int = 1) -> None:
-        if saved.space is None or saved.head is None:
-            raise InputError(f"{saved.path}: this is a backbone without a segmentation head: `extract` takes it.")
+    def __init__(self, saved: OpenedModel, runner: Runner, inference: Inference, batch: int = 1) -> None:
+        with explain_errors(saved.path):
+            head = check_head(saved)
         from segmentation.prediction.predictor import Predictor  # and TensorFlow, which a folder of predictions does not need
 
-        self._predictor = Predictor(runner, saved.head, inference, batch)
+        self._predictor = Predictor(runner, head, inference, batch)
         self.space, self.seams, self.batch = saved.space, self._predictor.seams, batch
         self.described = {**saved.described, "precision": runner.precision, "batch": batch, "seams": self.seams}
         self.inference: dict[str, Any] | None = dataclasses.asdict(inference)
         self.size, self.upsample = inference.score, inference.upsample
 
     def fingerprint(self, sample: Sample) -> str | None:
-        """What a line of the log depends on beyond image, label and protocol: nothing."""
+        """Return None: answers depend only on image, label and protocol."""
         return None
 
     def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
-        """Raises an :class:`InputError` where the network takes no image of that (height, width)."""
+        """Raise an :class:`InputError` where the network takes no image of that (height, width)."""
         self._predictor.check_size(sample.image, size)
 
     def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
@@ -115,11 +134,11 @@ class SavedPredictions:
         self._paths = _find_predictions(root, samples)
 
     def fingerprint(self, sample: Sample) -> str | None:
-        """The prediction file's digest."""
+        """Return the prediction file's digest."""
         return _sha256(decoding.read_file(self._paths[sample.name]))
 
     def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
-        """Predictions are there for any size."""
+        """Accept any size."""
 
     def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
         return [self._answer(sample, image) for sample, image in zip(samples, pixels, strict=True)]
@@ -179,9 +198,6 @@ def _image_files(samples: Sequence[Sample]) -> list[list[Path]]:
     if all(sample.image.length is None for sample in samples):
         return [[Path(os.path.abspath(sample.image.path)) for sample in samples]]
     return [[Path(f"/{sample.name}{ending}.png") for sample in samples] for ending in ("", IMAGE_ENDING)]
-
-
-System = ModelPredictions | SavedPredictions
 
 
 def _size(pixels: np.ndarray) -> str:

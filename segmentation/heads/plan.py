@@ -27,9 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from dense_resnet.errors import InputError
 from dense_resnet.planning import geometry
@@ -37,9 +35,11 @@ from dense_resnet.planning.layers import Conv, Norm, Unit, Variable
 from dense_resnet.planning.plan import Plan
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
 HEADS = ("fcn", "aspp", "decoder")
+DEFAULT_HEAD = "aspp"
 ATROUS_PIXELS = (96, 192, 288)  # between the taps of the atrous branches: rates 6, 12, 18 at stride 16
 DEPTH = 256  # channels between features and logits
 SKIP_DEPTH = 48  # channels of the decoder's stride-4 features
@@ -89,9 +89,9 @@ class HeadPlan:
     canvas: str  # one of CANVASES
 
     @property
-    def label_dtype(self) -> Any:
+    def label_dtype(self) -> str:
         """Of label maps: uint8, or uint16 above 256 classes."""
-        return np.uint8 if self.num_classes <= 256 else np.uint16
+        return "uint8" if self.num_classes <= 256 else "uint16"
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -120,7 +120,7 @@ def atrous_rates(output_stride: int) -> tuple[int, ...]:
 def plan_head(
     plan: Plan,
     num_classes: int,
-    head: str = "aspp",
+    head: str = DEFAULT_HEAD,
     *,
     separable: bool = True,
     image_pooling_crop: object | None = None,

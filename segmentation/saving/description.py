@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from dense_resnet import checkpoints
 from dense_resnet.checkpoints.containers import safetensors
 from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.errors import InputError, pluralize
@@ -21,13 +22,7 @@ from segmentation.heads.plan import IMAGE, PADDED, HeadPlan, plan_head
 
 if TYPE_CHECKING:
     from dense_resnet.backbone import Backbone
-    from segmentation.model import SegmentationModel
-from typing import TYPE_CHECKING
-
-from dense_resnet import checkpoints
-
-if TYPE_CHECKING:
-    from dense_resnet.backbone import Backbone
+    from dense_resnet.inference.runner import Runner
     from segmentation.model import SegmentationModel
 
 DESCRIPTION, WEIGHTS = "model.json", checkpoints.MODEL_WEIGHTS
@@ -54,6 +49,49 @@ class Outline:
         return self.side or self.validation_size
 
 
+class OpenedModel(Protocol):
+    """A network with its weights, as the tools take it: of a model directory, or of an exported file."""
+
+    @property
+    def path(self) -> Path:
+        """Where it was read from."""
+
+    @property
+    def plan(self) -> Plan:
+        """The backbone's."""
+
+    @property
+    def head(self) -> HeadPlan | None:
+        """Of a segmentation model."""
+
+    @property
+    def space(self) -> LabelSpace | None:
+        """Its classes."""
+
+    @property
+    def side(self) -> int | None:
+        """Of the only canvas that it takes, where it was exported for one."""
+
+    @property
+    def size(self) -> int | None:
+        """Side of the canvas that images are run on where no other is asked for."""
+
+    @property
+    def preprocessing(self) -> str:
+        """A scheme of :func:`dense_resnet.preprocess`."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights."""
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All that its answers depend on, for protocols."""
+
+    def runner(self, precision: str = ...) -> Runner:
+        """Return the network for images as they are decoded."""
+
+
 @contextlib.contextmanager
 def explain_errors(path: Path) -> Iterator[None]:
     """Names the description at `path` in the error of whatever is wrong with it."""
@@ -67,7 +105,7 @@ def explain_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: damaged, or edited by mistake: {error!r}.") from error
 
 
-def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
+def read_matching_description(folder: Path, weights_sha256: str) -> dict[str, Any]:
     """``model.json`` where it belongs to the weights, else their own copy of it."""
     path = folder / DESCRIPTION
     try:
@@ -86,7 +124,7 @@ def _description(folder: Path, weights_sha256: str) -> dict[str, Any]:
     )
 
 
-def _compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelSpace | None = None) -> None:
+def compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelSpace | None = None) -> None:
     """Refuses a ``model.json`` that tells of another network than the weights do. Classes may be renamed and recoloured."""
     copy = safetensors.metadata(folder / WEIGHTS).get(COPY)
     if not isinstance(copy, dict) or copy.get("weights_sha256") != described["weights_sha256"]:
@@ -189,12 +227,13 @@ def outline_from(description: Mapping[str, Any], output_stride: int | None = Non
     return Outline(plan, head, space, description.get("side"), validation_size(description["training"]))
 
 
-def check_head(outline: Outline) -> None:
-    """Raises an :class:`InputError` for a backbone alone."""
-    if outline.head is None:
+def check_head(network: Outline | OpenedModel) -> HeadPlan:
+    """Return the head; refuse a backbone alone, by an error that does not name its path: see :func:`explain_errors`."""
+    if network.head is None:
         raise InputError(
             "this is a backbone without a segmentation head: `extract` takes it, and `train --weights` starts from it."
         )
+    return network.head
 
 
 def head_options(description: Mapping[str, Any]) -> dict[str, Any]:

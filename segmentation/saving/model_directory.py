@@ -39,34 +39,35 @@ from dense_resnet.jobs import atomic_files, strict_json
 from dense_resnet.planning import variants
 from dense_resnet.planning.plan import Plan
 from segmentation.data.label_space import LabelSpace
-from segmentation.heads import build, plan
-
-if TYPE_CHECKING:
-    from dense_resnet.backbone import Backbone
-    from dense_resnet.inference.runner import Runner
-    from segmentation.model import SegmentationModel
+from segmentation.heads import build
+from segmentation.heads.plan import HeadPlan
 from segmentation.saving.description import (
     COPY,
     DESCRIPTION,
     MOST_NAMED,
     WEIGHTS,
     Outline,
-    _compare_with_copy,
-    _description,
     answers,
     check_head,
+    compare_with_copy,
     description_of,
     explain_errors,
     head_options,
     outline_from,
     plan_from,
+    read_matching_description,
     validation_size,
 )
+
+if TYPE_CHECKING:
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.inference.runner import Runner
+    from segmentation.model import SegmentationModel
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a model directory holds."""
+    """What a model directory holds: a :class:`segmentation.saving.description.OpenedModel`."""
 
     model: SegmentationModel
     space: LabelSpace
@@ -74,6 +75,7 @@ class SavedModel:
     training: Mapping[str, Any]  # the protocol that it was trained by
     weights_sha256: str
     path: Path
+    side = None  # it takes canvases of any size
 
     @property
     def plan(self) -> Plan:
@@ -81,7 +83,7 @@ class SavedModel:
         return self.model.backbone.plan
 
     @property
-    def head(self) -> plan.HeadPlan:
+    def head(self) -> HeadPlan:
         """The model's."""
         return self.model.head
 
@@ -176,10 +178,10 @@ def load_model(
     backbone_decay, head_decay = batch_norm_decays or (BATCH_NORM_DECAY, build.BATCH_NORM_DECAY)
     with explain_errors(folder / DESCRIPTION):
         outline = outline_from(described, output_stride)
-        check_head(outline)
+        head = check_head(outline)
         training = dict(described["training"])
-    _compare_with_copy(folder, described, outline.space)
-    check_weights((*outline.plan.variables, *outline.head.variables), weights, str(folder / WEIGHTS))
+    compare_with_copy(folder, described, outline.space)
+    check_weights((*outline.plan.variables, *head.variables), weights, str(folder / WEIGHTS))
     backbone = Backbone(outline.plan, seed=0, batch_norm_decay=backbone_decay)
     model = SegmentationModel(backbone, **head_options(described), seed=0, batch_norm_decay=head_decay)
     model.assign(weights, str(folder / WEIGHTS))
@@ -205,7 +207,7 @@ def load_backbone(
     weights, _, described = _read(folder)
     with explain_errors(folder / DESCRIPTION):
         plan = plan_from(described, output_stride, multi_grid)
-    _compare_with_copy(folder, described)
+    compare_with_copy(folder, described)
     check_weights(plan.variables, weights, str(folder / WEIGHTS))
     backbone = Backbone(plan, seed=0)
     backbone.assign(weights, str(folder / WEIGHTS))
@@ -215,30 +217,30 @@ def load_backbone(
 def read_plan(
     folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
 ) -> Plan:
-    """The plan of :func:`load_backbone`, from :func:`read_description` alone.
+    """The plan of :func:`load_backbone`, from :func:`read_model_description` alone.
 
     Raises:
         InputError: the description is missing or damaged, or the output_stride cannot be.
     """
     folder = Path(folder)
-    described = read_description(folder)
+    described = read_model_description(folder)
     with explain_errors(folder / DESCRIPTION):
         return plan_from(described, output_stride, multi_grid)
 
 
 def read_outline(folder: str | os.PathLike[str], output_stride: int | None = None) -> Outline:
-    """The outline of :func:`load_model`, from :func:`read_description` alone.
+    """The outline of :func:`load_model`, from :func:`read_model_description` alone.
 
     Raises:
         InputError: the description is missing or damaged, or the output_stride cannot be.
     """
     folder = Path(folder)
-    described = read_description(folder)
+    described = read_model_description(folder)
     with explain_errors(folder / DESCRIPTION):
         return outline_from(described, output_stride)
 
 
-def read_description(folder: Path) -> dict[str, Any]:
+def read_model_description(folder: Path) -> dict[str, Any]:
     """What a model directory says of itself: ``model.json``, or the weights' copy where a kill fell between the two files.
 
     TensorFlow is not needed for it. Whether the weights' values belong to it is not looked at: loading does that.
@@ -302,4 +304,4 @@ def _read(folder: Path) -> tuple[checkpoints.Weights, str, dict[str, Any]]:
     check_model_directory(folder)
     weights = safetensors.read(folder / WEIGHTS)
     sha256 = checkpoints.fingerprint(weights)
-    return weights, sha256, _description(folder, sha256)
+    return weights, sha256, read_matching_description(folder, sha256)

@@ -266,7 +266,7 @@ class TrainingRun:
         note = f"step {done}/{recipe.steps}  loss {loss:.3f}  mIoU {_format_figure(mean, 3)}"
         self.progress("training", done * recipe.batch, recipe.steps * recipe.batch, note)
         if done % CURVE_EVERY == 0:
-            self.log.draw(done, {"loss": loss, "learning_rate": rate, "mean_iou/training": mean})
+            self.log.draw(done, {"loss": loss, "learning_rate": float(rate), "mean_iou/training": mean})
 
     def validate(self, done: int) -> None:
         """Score the validation images, if there are any; the best model so far is written."""
@@ -275,7 +275,8 @@ class TrainingRun:
             weights = training.model.weights  # every worker takes part where moving averages are read
             if training.chief:
                 model = state.copy_model(weights, done)
-                self._report(self._score(model, training.validation, done), model, done)
+                counts = self._score(model, training.validation, done)
+                self._report(counts, len(training.validation.samples), model, done)
         state.seen = ConfusionMatrix(state.seen.num_classes, state.seen.ignore_label)
 
     def _score(self, model: SegmentationModel, validation: Dataset, done: int) -> np.ndarray:
@@ -299,10 +300,10 @@ class TrainingRun:
             self.progress("validating", number + 1, len(samples), f"step {done}/{training.recipe.steps}")
         return matrix.counts
 
-    def _report(self, counts: np.ndarray, model: SegmentationModel, done: int) -> None:
-        """Tell the figures of a validation and what looks wrong in them, and keep the model if it is the best."""
+    def _report(self, counts: np.ndarray, images: int, model: SegmentationModel, done: int) -> None:
+        """Tell the figures of a validation, on that many images, and what looks wrong in them; keep the best model."""
         training, state = self.training, self.state
-        mean, images = metrics.mean_iou(counts), len(training.validation.samples)
+        mean = metrics.mean_iou(counts)
         state.scored = done, _finite(mean)
         better = state.best is None or mean > state.best
         self.say(

@@ -18,7 +18,7 @@ from dense_resnet.preprocessing import preprocess
 from dense_resnet.verification.laws import TOLERANCE, relative_error
 from segmentation.heads.plan import IMAGE
 from segmentation.model import SegmentationModel
-from segmentation.saving.export.exported import REQUIRED, Exported, _least_canvas, _plan_of
+from segmentation.saving.export.exported import REQUIRED, Exported, least_canvas, plan_of
 from segmentation.saving.export.foreign_run import ONEDNN, ONNX, SAVED_MODEL, ForeignRunError, run_in_fresh_process
 
 LARGEST_CANVAS = 513  # pixels: of the comparison, where an export takes any size
@@ -74,10 +74,10 @@ def compare(runner: Runner, network: Backbone | SegmentationModel, images: Seque
         network: the exact one; other code than the runner's preprocesses, cuts and pads for it.
         images: uint8 RGB ``[height, width, 3]``. Canvases are the runner's own, else such as hold the image, at most 513.
     """
-    plan, errors, equal, pixels = _plan_of(network), [], 0, 0
+    plan, errors, equal, pixels = plan_of(network), [], 0, 0
     backbone = network.backbone if isinstance(network, SegmentationModel) else network
     head = network.head if isinstance(network, SegmentationModel) else None
-    for canvases, sizes in _cases(images, plan, runner.side, _least_canvas(plan, head)):
+    for canvases, sizes in comparison_cases(images, plan, runner.side, least_canvas(plan, head)):
         names = [FEATURES, LABELS][: 1 + isinstance(network, SegmentationModel)]
         found = runner(canvases, sizes, names)
         whole = [canvases.shape[1:3]] * len(canvases)
@@ -102,7 +102,7 @@ def _ends_with_image(network: Backbone | SegmentationModel) -> bool:
     return isinstance(network, SegmentationModel) and network.head.canvas == IMAGE
 
 
-def _check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.ndarray, np.ndarray]) -> None:
+def check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.ndarray, np.ndarray]) -> None:
     """Whether the file gives the same without this package and its settings.
 
     Args:
@@ -138,7 +138,7 @@ def _check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np
             raise InputError(f"{start} gives something else than here: {agreement}. {ADVICE[network.precision]}")
 
 
-def _cases(
+def comparison_cases(
     images: Sequence[np.ndarray], plan: Plan, side: int | None, least: int, largest: int = LARGEST_CANVAS
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """(canvases, sizes) as a runner takes them: of `side`, or of at most `largest`, but at least `least`."""

@@ -1,4 +1,4 @@
-"""An export, opened: it offers the tools what a model directory does."""
+"""An export, opened."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPTIONAL, REQUIRED = "optional", "required"  # whether `sizes` may be left out
 
 @dataclass(frozen=True)
 class Exported:
-    """An export, opened. What :class:`segmentation.saving.model_directory.SavedModel` offers the tools, this does too."""
+    """An export, opened: a :class:`segmentation.saving.description.OpenedModel`."""
 
     path: Path
     kind: str  # one of FORMATS
@@ -72,7 +72,7 @@ class Exported:
     @property
     def inputs(self) -> dict[str, str]:
         """Types and shapes by name, for people."""
-        batch, height, width, channels = _shapes(self.plan, self.head, self.network.side)[IMAGES]
+        batch, height, width, channels = shapes_of(self.plan, self.head, self.network.side)[IMAGES]
         needed = "" if self.description.get("sizes") == REQUIRED else "; may be left out"
         return {
             IMAGES: f"uint8 [{batch}, {height}, {width}, {channels}]",
@@ -82,12 +82,12 @@ class Exported:
     @property
     def least_canvas(self) -> int:
         """Pixels along each side of the smallest canvas that it takes."""
-        return self.network.side or _least_canvas(self.plan, self.head)
+        return self.network.side or least_canvas(self.plan, self.head)
 
     @property
     def outputs(self) -> dict[str, str]:
         """Likewise, of what it gives."""
-        shapes = _shapes(self.plan, self.head, self.network.side)
+        shapes = shapes_of(self.plan, self.head, self.network.side)
         types = {LABELS: np.dtype(self.head.label_dtype).name} if self.head else {}
         return {name: f"{types.get(name, 'float32')} [{', '.join(map(str, shapes[name]))}]" for name in self.network.names}
 
@@ -109,7 +109,7 @@ class Exported:
 # -- what both share ---------------------------------------------------------------------------------------------------
 
 
-def _make_exported(path: Path, kind: str, description: Mapping[str, Any], make: Any) -> Exported:
+def make_exported(path: Path, kind: str, description: Mapping[str, Any], make: Any) -> Exported:
     """`make` makes the runner from Runner's arguments."""
     try:
         plan = plan_from(description)
@@ -131,11 +131,11 @@ def _make_exported(path: Path, kind: str, description: Mapping[str, Any], make: 
     return Exported(path, kind, plan, head, space, description, make(*of_network))
 
 
-def _plan_of(network: Backbone | SegmentationModel) -> Plan:
+def plan_of(network: Backbone | SegmentationModel) -> Plan:
     return network.backbone.plan if isinstance(network, SegmentationModel) else network.plan
 
 
-def _shapes(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tuple[int | str, ...]]:
+def shapes_of(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tuple[int | str, ...]]:
     """Of everything that goes in and comes out, by name; what is free has a name. Equal names are equal sizes."""
     of_image, of_features, of_cells = ("height", "width"), ("rows", "columns"), ("cell_rows", "cell_columns")
     sizes: dict[tuple[str, str], tuple[int | str, int | str]] = {key: key for key in (of_image, of_features, of_cells)}
@@ -155,7 +155,7 @@ def _shapes(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tu
     return shapes
 
 
-def _least_canvas(plan: Plan, head: HeadPlan | None) -> int:
+def least_canvas(plan: Plan, head: HeadPlan | None) -> int:
     """Side of the smallest canvas that a network takes: a head may pool over windows as large as its training crops."""
     pooled = head.image_pooling if head else None
     return (max(pooled) - 1) * plan.output_stride + 1 if pooled else 1

@@ -48,12 +48,20 @@ from segmentation.data.label_space import LabelSpace
 from segmentation.heads.folded import takes_rates
 from segmentation.model import SegmentationModel
 from segmentation.saving.description import description_of
-from segmentation.saving.export.agreement import ADVICE, SMALL_CANVAS, TOLERANCES, Agreement, _cases, _check_elsewhere, compare
-from segmentation.saving.export.exported import OPTIONAL, REQUIRED, Exported, _least_canvas, _plan_of, _shapes
+from segmentation.saving.export.agreement import (
+    ADVICE,
+    SMALL_CANVAS,
+    TOLERANCES,
+    Agreement,
+    check_elsewhere,
+    compare,
+    comparison_cases,
+)
+from segmentation.saving.export.exported import OPTIONAL, REQUIRED, Exported, least_canvas, plan_of, shapes_of
 from segmentation.saving.export.files import check_replaceable, check_request, may_be_replaced
 from segmentation.saving.export.foreign_run import ONEDNN, ONNX, SAVED_MODEL
-from segmentation.saving.export.onnx import _open_onnx, _write_onnx
-from segmentation.saving.export.savedmodel import _needs_onednn, _open_saved_model, _write_saved_model
+from segmentation.saving.export.onnx import open_onnx, write_onnx
+from segmentation.saving.export.savedmodel import needs_onednn, open_saved_model, write_saved_model
 
 
 def export(
@@ -96,7 +104,7 @@ def export(
             run there; then nothing has changed.
     """
     path = Path(path)
-    plan = _plan_of(network)
+    plan = plan_of(network)
     precision = check_request(plan, path, to, precision, side, onednn=onednn, require_sizes=require_sizes)
     if onednn and not takes_rates(tf.as_dtype(precision)):
         raise InputError(f"onednn: this TensorFlow runs without oneDNN. Where the processor is an x86, set {ONEDNN}=1.")
@@ -104,7 +112,7 @@ def export(
     if is_model and (space is None or space.num_classes != network.head.num_classes):
         raise InputError(f"space must name the {pluralize(network.head.num_classes, 'class')} of the model.")
     head = network.head if is_model else None
-    if side and side < (least := _least_canvas(plan, head)):
+    if side and side < (least := least_canvas(plan, head)):
         raise InputError(f"size must be at least {least}: the head takes the image's mean over windows of that many pixels.")
     weights = network.weights
     atomic_files.probe_folder(path.parent, sum(value.nbytes for value in weights.values()))
@@ -113,7 +121,7 @@ def export(
         known = {"weights_sha256": checkpoints.fingerprint(weights), "onednn": onednn}
     del weights
     compiled = network.runner(precision, side=side, plain=True, **known)
-    onednn = onednn and any(map(_needs_onednn, compiled.graph.as_graph_def().node))  # fcn and backbones have no such operator
+    onednn = onednn and any(map(needs_onednn, compiled.graph.as_graph_def().node))  # fcn and backbones have no such operator
     required = to == ONNX and (require_sizes or side is not None)
     description = description_of(network, space, origin=origin, training=training) | {
         "export": to,
@@ -135,17 +143,17 @@ def export(
                 f"{path}: not written, because the export is not the model: {agreement}. At most {tolerance.feature_error:g} "
                 f"of their std and at least {tolerance.label_agreement:.1%} are right in {precision}. {ADVICE[precision]}"
             )
-        _check_elsewhere(written, path, opened, next(_cases(images, plan, side, opened.least_canvas, SMALL_CANVAS)))
+        check_elsewhere(written, path, opened, next(comparison_cases(images, plan, side, opened.least_canvas, SMALL_CANVAS)))
         check_replaceable(path, to)  # once more: that took a while
         checked.append((dataclasses.replace(opened, path=path), agreement))
 
     if to == SAVED_MODEL:
         with atomic_files.replace_folder(path, lambda there: may_be_replaced(there, to)) as folder:
-            _write_saved_model(folder, compiled, description)
+            write_saved_model(folder, compiled, description)
             check(folder)
     else:
         with atomic_files.replace_file(path, check) as temporary:
-            _write_onnx(temporary, compiled, description, _shapes(plan, head, side))
+            write_onnx(temporary, compiled, description, shapes_of(plan, head, side))
     return checked[0]
 
 
@@ -165,7 +173,7 @@ def open_exported(path: str | os.PathLike[str]) -> Exported:
     """
     path = Path(path)
     try:
-        return _open_saved_model(path) if path.is_dir() else _open_onnx(path)
+        return open_saved_model(path) if path.is_dir() else open_onnx(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
 

@@ -76,7 +76,7 @@ def is_exported(path: object) -> bool:
     return (path / GRAPH).is_file() or (path.suffix == SUFFIX and path.is_file())
 
 
-def read_description(folder: Path) -> dict[str, Any]:
+def read_export_description(folder: Path) -> dict[str, Any]:
     """What a SavedModel of ours says of itself; opening it compares that with its digest.
 
     Raises:
@@ -95,12 +95,12 @@ def read_export_outline(path: str | os.PathLike[str]) -> Outline | None:
     """What is known of an export before TensorFlow is imported; None of an ONNX file, whose description its runtime reads.
 
     Raises:
-        InputError: as :func:`read_description`.
+        InputError: as :func:`read_export_description`.
     """
     path = Path(path)
     if path.suffix == SUFFIX:
         return None
-    described = read_description(path)
+    described = read_export_description(path)
     with explain_errors(path / DESCRIPTION):
         return outline_from(described)
 

@@ -15,17 +15,12 @@ from dense_resnet.inference import cpu
 from dense_resnet.inference.runner import IMAGES, SIZES, CompiledRunner, Outputs, Runner
 from dense_resnet.jobs import strict_json
 from dense_resnet.planning import geometry
-from segmentation.saving.export.exported import DOCUMENTED, KEY, OPTIONAL, Exported, _make_exported
-from segmentation.saving.export.files import SEAL_SIZE
-from segmentation.saving.export.files import require as _require
-from segmentation.saving.export.files import seal as _seal
+from segmentation.saving.export.exported import DOCUMENTED, KEY, OPTIONAL, Exported, make_exported
+from segmentation.saving.export.files import SEAL_SIZE, require, seal
 from segmentation.saving.export.foreign_run import ONNX
 
 v1 = tf.compat.v1
 OPSET = 17  # of ONNX's operators: read by every onnxruntime since 1.12
-
-
-# -- ONNX --------------------------------------------------------------------------------------------------------------
 
 
 class _OnnxRunner(Runner):
@@ -42,7 +37,7 @@ class _OnnxRunner(Runner):
         return dict(zip(names, found, strict=True))
 
 
-def _write_onnx(
+def write_onnx(
     path: Path, compiled: CompiledRunner, description: Mapping[str, Any], shapes: Mapping[str, Sequence[int | str]]
 ) -> None:
     import logging
@@ -78,7 +73,7 @@ def _write_onnx(
     onnx.checker.check_model(data, full_check=True)
     with open(path, "wb") as file:
         file.write(data)
-        file.write(_seal(data))
+        file.write(seal(data))
 
 
 def _require_sizes(graph: Any) -> Any:
@@ -173,14 +168,14 @@ def _pad_explicitly(node: Any) -> None:
     node.attribute.extend([*kept, onnx.helper.make_attribute("pads", [*before, *after])])
 
 
-def _open_onnx(path: Path) -> Exported:
+def open_onnx(path: Path) -> Exported:
     data = path.read_bytes()
-    if data[-SEAL_SIZE:] != _seal(memoryview(data)[:-SEAL_SIZE]):
+    if data[-SEAL_SIZE:] != seal(memoryview(data)[:-SEAL_SIZE]):
         raise InputError(
             f"{path}: does not end in the sha256 of what is before it: it is damaged or truncated, or is no ONNX file of "
             "`export`, and is not run."
         )
-    _require("onnxruntime")
+    require("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -192,4 +187,4 @@ def _open_onnx(path: Path) -> Exported:
         description = strict_json.loads(session.get_modelmeta().custom_metadata_map[KEY])
     except Exception as error:  # onnxruntime has no common kind
         raise InputError(f"{path}: cannot be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
-    return _make_exported(path, ONNX, description, lambda *of_network: _OnnxRunner(session, *of_network))
+    return make_exported(path, ONNX, description, lambda *of_network: _OnnxRunner(session, *of_network))

@@ -16,8 +16,8 @@ from dense_resnet.errors import InputError
 from dense_resnet.inference import compiled
 from dense_resnet.inference.runner import COARSE_LOGITS, IMAGES, SIZES, CompiledRunner, SessionRunner
 from segmentation.heads.folded import takes_rates
-from segmentation.saving.export.exported import Exported, _make_exported
-from segmentation.saving.export.files import DESCRIPTION, GRAPH, read_description
+from segmentation.saving.export.exported import Exported, make_exported
+from segmentation.saving.export.files import DESCRIPTION, GRAPH, read_export_description
 from segmentation.saving.export.foreign_run import ALONE, ONEDNN, SAVED_MODEL, SIZED
 
 # What the graphs are made of. None of it reads or writes files, calls other code, or keeps anything.
@@ -28,7 +28,6 @@ OPS = frozenset(
 )
 
 v1 = tf.compat.v1
-# -- SavedModel --------------------------------------------------------------------------------------------------------
 
 
 class _SavedModelRunner(SessionRunner):
@@ -41,7 +40,7 @@ class _SavedModelRunner(SessionRunner):
         self.session = compiled.session(graph)
 
 
-def _write_saved_model(folder: Path, compiled: CompiledRunner, description: Mapping[str, Any]) -> None:
+def write_saved_model(folder: Path, compiled: CompiledRunner, description: Mapping[str, Any]) -> None:
     with compiled.graph.as_default() as graph:
         tensors = {name: graph.get_tensor_by_name(f"{name}:0") for name in (IMAGES, SIZES, *compiled.names)}
         outputs = {name: tensors[name] for name in compiled.names if name != COARSE_LOGITS}
@@ -67,8 +66,8 @@ def _digest(graph: bytes, description: Mapping[str, Any]) -> str:
     return hashlib.sha256(graph + json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _open_saved_model(folder: Path) -> Exported:
-    description = read_description(folder)
+def open_saved_model(folder: Path) -> Exported:
+    description = read_export_description(folder)
     data = (folder / GRAPH).read_bytes()
     try:
         fits = description["sha256"] == _digest(data, description)
@@ -88,7 +87,7 @@ def _open_saved_model(folder: Path) -> Exported:
                 f"{folder / GRAPH}: has operations that no export has ({', '.join(sorted(others)) or 'functions'}), "
                 "and is not run."
             )
-        if any(map(_needs_onednn, meta.graph_def.node)) and not takes_rates(tf.as_dtype(description["precision"])):
+        if any(map(needs_onednn, meta.graph_def.node)) and not takes_rates(tf.as_dtype(description["precision"])):
             raise InputError(
                 f"{folder}: has operators that TensorFlow runs with oneDNN alone, and it is off here. Where the processor is "
                 f"an x86, set {ONEDNN}=1 before Python starts; else export the model again."
@@ -102,9 +101,9 @@ def _open_saved_model(folder: Path) -> Exported:
             f"{folder / GRAPH}: cannot be read by TensorFlow {tf.__version__}: {error}. It was written by "
             f"{description.get('versions')}."
         ) from error
-    return _make_exported(folder, SAVED_MODEL, description, lambda *of_network: _SavedModelRunner(graph, *of_network))
+    return make_exported(folder, SAVED_MODEL, description, lambda *of_network: _SavedModelRunner(graph, *of_network))
 
 
-def _needs_onednn(node: Any) -> bool:
+def needs_onednn(node: Any) -> bool:
     """Whether it is an atrous depthwise convolution; all exports had some until `onednn` was an option."""
     return node.op == "DepthwiseConv2dNative" and any(rate > 1 for rate in node.attr["dilations"].list.i)

@@ -32,7 +32,6 @@ from dense_resnet.verification import laws
 from segmentation.data import synthetic as drawn
 from segmentation.data.label_files import decode_label
 from segmentation.data.label_space import LabelSpace
-from segmentation.heads import folded
 from segmentation.heads.folded import takes_rates
 from segmentation.heads.plan import HEADS
 from segmentation.prediction.options import Inference
@@ -48,7 +47,7 @@ PHOTOGRAPH = ROOT / "tools" / "coffee.jpg"
 TARGET = {SAVED_MODEL: "exported", ONNX: "exported.onnx"}
 EVERYTHING = ("features", "cells", "labels", "probabilities")
 OLD = GOLDEN / "exported_b3f9543"  # small_model("fcn"), by the code before `sizes` was an input
-CHECK_ELSEWHERE = agreement._check_elsewhere
+CHECK_ELSEWHERE = exporter.check_elsewhere
 
 needs_onednn = pytest.mark.skipif(not takes_rates(tf.float32), reason="this TensorFlow has no oneDNN")
 
@@ -57,14 +56,14 @@ needs_onednn = pytest.mark.skipif(not takes_rates(tf.float32), reason="this Tens
 def not_elsewhere():
     """Exports are read back in this process only, where a test does not ask for more: a fresh TensorFlow takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agreement, "_check_elsewhere", lambda *arguments: None)
+        patch.setattr(exporter, "check_elsewhere", lambda *arguments: None)
         yield
 
 
 @pytest.fixture
 def elsewhere(monkeypatch):
     """They are read back in fresh processes too, as everywhere but here."""
-    monkeypatch.setattr(agreement, "_check_elsewhere", CHECK_ELSEWHERE)
+    monkeypatch.setattr(exporter, "check_elsewhere", CHECK_ELSEWHERE)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +204,7 @@ def test_tf2onnx_makes_the_same_without_the_kernels(name, photograph, monkeypatc
                 [value.tobytes() for value in written.runner()(pixels, sizes, written.network.names).values()],
             )
         )
-        monkeypatch.setattr(onnx, "_kernels_apart", lambda graph: (graph, {}))
+        monkeypatch.setattr("segmentation.saving.export.onnx._extract_kernels", lambda graph: (graph, {}))
     assert found[0] == found[1]
     kernels = sum(value.nbytes for value in network.weights.values() if value.ndim == 4)
     assert given[0] <= given[1] - kernels
@@ -364,7 +363,7 @@ def test_the_verb_runs_what_it_wrote_in_fresh_processes(elsewhere, model, photog
         ran.append((kind, path.name, [sorted(call) for call in calls], names, dict(environment)))
         return fresh(kind, path, calls, names, environment)
 
-    monkeypatch.setattr(foreign_run, "run_in_fresh_process", check_old_export)
+    monkeypatch.setattr(agreement, "run_in_fresh_process", check_old_export)
     save_model(tmp_path / "model", model, SPACE)
     arguments = ["export", tmp_path / "model", "--to", "savedmodel", "--precision", "float32", "--out", tmp_path / "x"]
     code, out, err = run(capsys, *arguments)
@@ -390,7 +389,7 @@ def test_what_gives_something_else_elsewhere_is_not_written(elsewhere, to, model
         shape = calls[0]["images"].shape[:3]
         return [{"features": np.ones((1, 9, 9, 16), np.float32), "labels": np.zeros(shape, np.uint8)} for _ in calls]
 
-    monkeypatch.setattr(foreign_run, "run_in_fresh_process", other)
+    monkeypatch.setattr(agreement, "run_in_fresh_process", other)
     with pytest.raises(InputError, match="not written, because .* gives something else than here: features differ by"):
         exporter.export(model, tmp_path / TARGET[to], [photograph], to=to, space=SPACE, precision="float32")
     assert names(tmp_path) == []
@@ -417,7 +416,8 @@ def test_a_form_for_onednn_alone(model, photograph, monkeypatch, tmp_path):
     pixels, sizes = canvases()
     expected = model.runner("float32")(pixels, sizes)["features"]
     assert laws.relative_error(open_exported(tmp_path / "x").runner()(pixels, sizes)["features"], expected) <= 1e-4
-    monkeypatch.setattr(folded, "takes_rates", lambda dtype: False)
+    for module in (exporter, savedmodel):
+        monkeypatch.setattr(module, "takes_rates", lambda dtype: False)
     with pytest.raises(InputError, match=f"operators that TensorFlow runs with oneDNN alone, and it is off here.*{ONEDNN}=1"):
         open_exported(tmp_path / "x")
     with pytest.raises(InputError, match="onednn: this TensorFlow runs without oneDNN"):
@@ -549,7 +549,7 @@ def test_the_old_one_stands_until_the_new_one_has_passed(to, old, photograph, mo
         seen.append(read_export(old) == before)
         return compare(*arguments)
 
-    monkeypatch.setattr(agreement, "compare", check_old_export)
+    monkeypatch.setattr(exporter, "compare", check_old_export)
     written, _ = exporter.export(other, old, [photograph], to=to, space=SPACE, precision="float32")
     assert (seen, names(old.parent)) == ([True], [old.name])
     assert open_exported(old).head == written.head == other.head
@@ -564,7 +564,7 @@ def test_what_comes_to_stand_there_meanwhile_stays(to, model, photograph, tmp_pa
         mine.write_bytes(b"precious")
         return compare(*arguments)
 
-    monkeypatch.setattr(agreement, "compare", meanwhile)
+    monkeypatch.setattr(exporter, "compare", meanwhile)
     with pytest.raises(InputError, match="exists, and is not an export"):
         exporter.export(model, path, [photograph], to=to, space=SPACE, precision="float32")
     assert mine.read_bytes() == b"precious"
@@ -632,7 +632,7 @@ def test_refused_requests(arguments, message, model, photograph, tmp_path):
 
 
 def test_names_tell_the_format(model, photograph, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_require", lambda *modules: None)
+    monkeypatch.setattr(files, "require", lambda *modules: None)
     with pytest.raises(InputError, match=r"the name must end in \.onnx for 'onnx'"):
         exporter.export(model, tmp_path / "x", [photograph], to=ONNX, space=SPACE)
     with pytest.raises(InputError, match=r"the name must not end in \.onnx for 'savedmodel'"):
@@ -757,7 +757,7 @@ def test_a_strangers_onnx(good_onnx, tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match="or is no ONNX file of `export`"):
         open_exported(path)
-    path.write_bytes(data + files._seal(data))
+    path.write_bytes(data + files.seal(data))
     with pytest.raises(InputError, match="cannot be run by ONNX Runtime"):
         open_exported(path)
 
