@@ -177,7 +177,7 @@ class Backbone(SlimModule):
         plan = self.plan
         network = resnet_v2.resnet_v2 if plan.preactivation else resnet_v1.resnet_v1
         blocks = [
-            Block(block.scope, UNIT_FUNCTIONS[block.units[0].kind], [unit.arguments for unit in block.units])
+            Block(block.scope, UNIT_FUNCTIONS[block.units[0].kind], [unit.arguments.slim for unit in block.units])
             for block in plan.blocks
         ]
         with self._own_variables() as prefix, slim.arg_scope(resnet_arg_scope(0.0, self._decay)):

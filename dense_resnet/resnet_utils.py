@@ -22,7 +22,7 @@ import tensorflow as tf
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.planning import geometry, variants
-from dense_resnet.planning.layers import BATCH_NORM_EPSILON, BOTTLENECK_V2, Conv, Pool
+from dense_resnet.planning.layers import BATCH_NORM_EPSILON, BOTTLENECK_V2, LAST_3X3, Conv, Pool, UnitArguments
 from dense_resnet.planning.plan import make_plan
 from dense_resnet.planning.schedule import (
     ROOT_STRIDE,
@@ -148,7 +148,11 @@ def stack_blocks_dense(
             for number, unit in enumerate(units, 1):
                 step = next(steps)
                 arguments = dict(unit, stride=step.stride)
-                if store_non_strided_activations and number == len(units) and stride_is_deferrable(unit):
+                if (
+                    store_non_strided_activations
+                    and number == len(units)
+                    and stride_is_deferrable(unit.get("stride_at", LAST_3X3))
+                ):
                     factor, arguments["stride"] = step.stride, 1
                 elif step.suppressed > 1 and "stride_at" in unit:
                     arguments["suppressed"] = step.suppressed
@@ -199,22 +203,20 @@ def resnet_arg_scope(
 def residual_unit(
     kind: str,
     inputs: tf.Tensor,
-    depth: int,
-    depth_bottleneck: int | None,
-    stride: int,
+    unit: UnitArguments,
     rate: int,
+    suppressed: int,
     outputs_collections: str | None,
     scope: str | None,
-    **placement: Any,
 ) -> tf.Tensor:
     """The unit of :func:`resnet_v2.bottleneck`, which documents the arguments, and of the v1 units: one of plan's kinds."""
     with v1.variable_scope(scope, kind, [inputs]) as sc:
         depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
         preactivation = kind == BOTTLENECK_V2
         net = slim.batch_norm(inputs, activation_fn=tf.nn.relu, scope="preact") if preactivation else inputs
-        projection = unit_shortcut(kind, depth_in, depth, stride)
-        shortcut = convolve(net, projection) if projection else subsample(inputs, stride, "shortcut")
-        for conv in unit_convolutions(kind, depth_in, depth, depth_bottleneck, stride, rate, **placement):
+        projection = unit_shortcut(kind, depth_in, unit.depth, unit.stride)
+        shortcut = convolve(net, projection) if projection else subsample(inputs, unit.stride, "shortcut")
+        for conv in unit_convolutions(kind, depth_in, unit, rate, suppressed):
             net = convolve(net, conv)
         output = shortcut + net if preactivation else tf.nn.relu(shortcut + net)
         return slim.utils.collect_named_outputs(outputs_collections, sc.name, output)

@@ -18,7 +18,7 @@ import tensorflow as tf
 from dense_resnet import resnet_utils
 from dense_resnet.compat import slim
 from dense_resnet.planning import variants
-from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V1, LAST_3X3
+from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V1, LAST_3X3, UnitArguments
 from dense_resnet.resnet_utils import Block
 
 resnet_arg_scope = resnet_utils.resnet_arg_scope
@@ -39,10 +39,8 @@ def bottleneck(
     suppressed: int = 1,
 ) -> tf.Tensor:
     """A bottleneck unit: 1x1, 3x3, 1x1, batch norm after each. Arguments as :func:`resnet_v2.bottleneck`."""
-    return resnet_utils.residual_unit(
-        BOTTLENECK_V1, inputs, depth, depth_bottleneck, stride, rate, outputs_collections, scope,
-        stride_at=stride_at, unit_rate=unit_rate, suppressed=suppressed,
-    )  # fmt: skip
+    unit = UnitArguments(depth, depth_bottleneck, stride, stride_at, unit_rate)
+    return resnet_utils.residual_unit(BOTTLENECK_V1, inputs, unit, rate, suppressed, outputs_collections, scope)
 
 
 bottleneck.kind = BOTTLENECK_V1  # so that a plan of its blocks knows what they are
@@ -62,10 +60,8 @@ def lite_bottleneck(
     suppressed: int = 1,
 ) -> tf.Tensor:
     """A basic unit of two 3x3 convolutions, under DeepLab's name for it. Arguments as :func:`resnet_v2.bottleneck`."""
-    return resnet_utils.residual_unit(
-        BASIC_V1, inputs, depth, None, stride, rate, outputs_collections, scope,
-        stride_at=stride_at, unit_rate=unit_rate, suppressed=suppressed,
-    )  # fmt: skip
+    unit = UnitArguments(depth, None, stride, stride_at, unit_rate)
+    return resnet_utils.residual_unit(BASIC_V1, inputs, unit, rate, suppressed, outputs_collections, scope)
 
 
 lite_bottleneck.kind = BASIC_V1  # so that a plan of its blocks knows what they are

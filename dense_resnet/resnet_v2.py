@@ -19,7 +19,7 @@ import tensorflow as tf
 from dense_resnet import resnet_utils
 from dense_resnet.compat import slim
 from dense_resnet.planning import variants
-from dense_resnet.planning.layers import BOTTLENECK_V2, LAST_3X3
+from dense_resnet.planning.layers import BOTTLENECK_V2, LAST_3X3, UnitArguments
 from dense_resnet.resnet_utils import Block
 
 resnet_arg_scope = resnet_utils.resnet_arg_scope
@@ -56,10 +56,8 @@ def bottleneck(
     Returns:
         ``[batch, ceil(height / stride), ceil(width / stride), depth]``.
     """
-    return resnet_utils.residual_unit(
-        BOTTLENECK_V2, inputs, depth, depth_bottleneck, stride, rate, outputs_collections, scope,
-        stride_at=stride_at, unit_rate=unit_rate, suppressed=suppressed,
-    )  # fmt: skip
+    unit = UnitArguments(depth, depth_bottleneck, stride, stride_at, unit_rate)
+    return resnet_utils.residual_unit(BOTTLENECK_V2, inputs, unit, rate, suppressed, outputs_collections, scope)
 
 
 bottleneck.kind = BOTTLENECK_V2  # so that a plan of its blocks knows what they are

@@ -90,6 +90,26 @@ class Pool:
         return 0
 
 
+LAST_3X3 = "conv2"  # of either kind of unit: where slim puts the stride
+
+
+@dataclass(frozen=True)
+class UnitArguments:
+    """What a unit's function is called with, but for its input and rate."""
+
+    depth: int
+    depth_bottleneck: int | None  # None in a basic unit
+    stride: int
+    stride_at: str = LAST_3X3  # the convolution that carries the stride: "conv1" or "conv2"
+    unit_rate: int = 1  # multi_grid factor of its 3x3 convolutions
+
+    @property
+    def slim(self) -> dict[str, Any]:
+        """The dict that slim's blocks have, without what is usual."""
+        usual = {"depth_bottleneck": None, "stride_at": LAST_3X3, "unit_rate": 1}
+        return {name: value for name, value in vars(self).items() if name not in usual or value != usual[name]}
+
+
 @dataclass(frozen=True)
 class Unit:
     """A residual unit: shortcut + convolutions."""
@@ -140,17 +160,9 @@ class Unit:
         )
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """The unit as a slim dict: what the nominal network's unit function is called with."""
-        arguments: dict[str, Any] = {"depth": self.depth}
-        if self.depth_bottleneck is not None:
-            arguments["depth_bottleneck"] = self.depth_bottleneck
-        arguments["stride"] = self.nominal_stride
-        if self.stride_at != LAST_3X3:
-            arguments["stride_at"] = self.stride_at
-        if self.unit_rate != 1:
-            arguments["unit_rate"] = self.unit_rate
-        return arguments
+    def arguments(self) -> UnitArguments:
+        """What the nominal network's unit function is called with."""
+        return UnitArguments(self.depth, self.depth_bottleneck, self.nominal_stride, self.stride_at, self.unit_rate)
 
 
 @dataclass(frozen=True)
@@ -159,6 +171,3 @@ class Block:
 
     scope: str  # "block1"
     units: tuple[Unit, ...]
-
-
-LAST_3X3 = "conv2"  # of either kind of unit: where slim puts the stride

@@ -7,13 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from dense_resnet.errors import InputError
 from dense_resnet.planning import analysis, geometry
 from dense_resnet.planning.geometry import Grid, Window, positive_integer
-from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V2, LAST_3X3, UNIT_KINDS, Block, Conv, Norm, Pool, Unit, Variable
+from dense_resnet.planning.layers import (
+    BASIC_V1,
+    BOTTLENECK_V2,
+    LAST_3X3,
+    UNIT_KINDS,
+    Block,
+    Conv,
+    Norm,
+    Pool,
+    Unit,
+    UnitArguments,
+    Variable,
+)
 from dense_resnet.planning.schedule import (
     ROOT_STRIDE,
     Step,
@@ -119,7 +131,7 @@ class Plan:
         last: dict[int, Unit | None] = {}
         for block in self.blocks:
             for unit in block.units:
-                deferred = unit is block.units[-1] and stride_is_deferrable(unit.arguments)
+                deferred = unit is block.units[-1] and stride_is_deferrable(unit.stride_at)
                 last[unit.input_stride * (1 if deferred else unit.stride)] = unit
         return last | {self.output_stride: None}
 
@@ -144,7 +156,7 @@ class Plan:
         return str(self.analyze(size))
 
 
-KNOWN_ARGUMENTS = {"depth", "depth_bottleneck", "stride", "stride_at", "unit_rate"}
+KNOWN_ARGUMENTS = {field.name for field in fields(UnitArguments)}
 
 
 def make_plan(
@@ -176,8 +188,8 @@ def make_plan(
     planned = []
     for block in listed:
         block_units = []
-        for number, arguments in enumerate(block.units, 1):
-            unit = _plan_unit(f"{block.scope}/unit_{number}", scope, kind, depth_in, arguments, next(remaining))
+        for number, given in enumerate(block.units, 1):
+            unit = _plan_unit(f"{block.scope}/unit_{number}", scope, kind, depth_in, given, next(remaining))
             block_units.append(unit)
             depth_in = unit.depth
         planned.append(Block(block.scope, tuple(block_units)))
@@ -200,31 +212,25 @@ def make_plan(
     )
 
 
-def _plan_unit(name: str, scope: str, kind: str, depth_in: int, arguments: Mapping[str, Any], step: Step) -> Unit:
+def _check_arguments(kind: str, unit: Mapping[str, Any], stride: int) -> UnitArguments:
+    """Return a slim dict's arguments, checked, with another stride."""
+    if unknown := set(unit) - KNOWN_ARGUMENTS:
+        raise InputError(f"unknown argument {sorted(unknown)[0]!r}; known: {', '.join(sorted(KNOWN_ARGUMENTS))}.")
+    depth = positive_integer("depth", unit.get("depth"))
+    depth_bottleneck = unit.get("depth_bottleneck")
+    if kind != BASIC_V1:
+        depth_bottleneck = positive_integer("depth_bottleneck", depth_bottleneck)
+    elif depth_bottleneck is not None:
+        raise InputError(f"a basic unit has no depth_bottleneck (not {depth_bottleneck!r}).")
+    unit_rate = positive_integer("unit_rate", unit.get("unit_rate", 1))
+    return UnitArguments(depth, depth_bottleneck, stride, unit.get("stride_at", LAST_3X3), unit_rate)
+
+
+def _plan_unit(name: str, scope: str, kind: str, depth_in: int, given: Mapping[str, Any], step: Step) -> Unit:
+    prefix = f"{scope}/{name}/{kind}"
     try:
-        if unknown := set(arguments) - KNOWN_ARGUMENTS:
-            raise InputError(f"unknown argument {sorted(unknown)[0]!r}; known: {', '.join(sorted(KNOWN_ARGUMENTS))}.")
-        depth = positive_integer("depth", arguments.get("depth"))
-        depth_bottleneck = arguments.get("depth_bottleneck")
-        if kind != BASIC_V1:
-            depth_bottleneck = positive_integer("depth_bottleneck", depth_bottleneck)
-        elif depth_bottleneck is not None:
-            raise InputError(f"a basic unit has no depth_bottleneck (not {depth_bottleneck!r}).")
-        unit_rate = positive_integer("unit_rate", arguments.get("unit_rate", 1))
-        stride_at = arguments.get("stride_at", LAST_3X3)
-        prefix = f"{scope}/{name}/{kind}"
-        convolutions = unit_convolutions(
-            kind,
-            depth_in,
-            depth,
-            depth_bottleneck,
-            step.stride,
-            step.input_rate,
-            stride_at=stride_at,
-            unit_rate=unit_rate,
-            suppressed=step.suppressed,
-            prefix=f"{prefix}/",
-        )
+        unit = _check_arguments(kind, given, step.stride)
+        convolutions = unit_convolutions(kind, depth_in, unit, step.input_rate, step.suppressed, f"{prefix}/")
     except InputError as error:
         raise InputError(f"{scope}/{name}: {error}") from None
     return Unit(
@@ -232,15 +238,15 @@ def _plan_unit(name: str, scope: str, kind: str, depth_in: int, arguments: Mappi
         kind=kind,
         scope=prefix,
         depth_in=depth_in,
-        depth=depth,
-        depth_bottleneck=depth_bottleneck,
+        depth=unit.depth,
+        depth_bottleneck=unit.depth_bottleneck,
         input_stride=step.input_stride,
         input_rate=step.input_rate,
         stride=step.stride,
         suppressed=step.suppressed,
-        stride_at=stride_at,
-        unit_rate=unit_rate,
+        stride_at=unit.stride_at,
+        unit_rate=unit.unit_rate,
         preact=Norm(f"{prefix}/preact", depth_in) if kind == BOTTLENECK_V2 else None,
-        shortcut=unit_shortcut(kind, depth_in, depth, step.stride, f"{prefix}/"),
+        shortcut=unit_shortcut(kind, depth_in, unit.depth, step.stride, f"{prefix}/"),
         convolutions=convolutions,
     )

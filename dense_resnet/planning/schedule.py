@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from dense_resnet.errors import InputError, pluralize
 from dense_resnet.planning import geometry
 from dense_resnet.planning.geometry import positive_integer
-from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V2, LAST_3X3, Conv, Pool
+from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V2, LAST_3X3, Conv, Pool, UnitArguments
 
 UNREACHABLE = "The target output_stride cannot be reached."  # these two sentences are tf_slim's, then come ours
 NOT_A_MULTIPLE = "The output_stride needs to be a multiple of 4."
@@ -87,45 +87,34 @@ def _reachable(output_stride: object, strides: Sequence[int], root_stride: int) 
 
 
 def unit_convolutions(
-    kind: str,
-    depth_in: int,
-    depth: int,
-    depth_bottleneck: int | None,
-    stride: int,
-    rate: int = 1,
-    *,
-    stride_at: str = LAST_3X3,
-    unit_rate: int = 1,
-    suppressed: int = 1,
-    prefix: str = "",
+    kind: str, depth_in: int, unit: UnitArguments, rate: int = 1, suppressed: int = 1, prefix: str = ""
 ) -> tuple[Conv, ...]:
-    """The convolutions of one residual branch, in order, with the stride and the rate that each runs with.
+    """Return the convolutions of one residual branch, in order, with the stride and the rate that each runs with.
 
     Args:
         kind: one of UNIT_KINDS.
-        stride, rate: what the unit runs with, from its :class:`Step`.
-        stride_at: the convolution that carries the stride, ``"conv1"`` or ``"conv2"``.
-        unit_rate: multi_grid factor of the 3x3 convolutions.
-        suppressed: the stride that became rate, which counts for the convolutions behind `stride_at`.
+        unit: with the stride that it runs with.
+        rate: that it runs with, from its :class:`Step`.
+        suppressed: the stride that became rate, which is that of the convolutions behind `unit.stride_at`.
         prefix: of the scopes.
 
     Raises:
         InputError: a convolution would have both a stride and a rate above 1.
     """
-    depth_bottleneck = depth_bottleneck or depth
-    shape = [("conv1", 1, depth_bottleneck), ("conv2", 3, depth_bottleneck), ("conv3", 1, depth)]
+    inner = unit.depth_bottleneck or unit.depth
+    shape = [("conv1", 1, inner), ("conv2", 3, inner), ("conv3", 1, unit.depth)]
     if kind == BASIC_V1:
-        shape = [("conv1", 3, depth), ("conv2", 3, depth)]
-    if stride_at not in ("conv1", "conv2"):
-        raise InputError(f"stride_at must be 'conv1' or 'conv2' (not {stride_at!r}).")
+        shape = [("conv1", 3, unit.depth), ("conv2", 3, unit.depth)]
+    if unit.stride_at not in ("conv1", "conv2"):
+        raise InputError(f"stride_at must be 'conv1' or 'conv2' (not {unit.stride_at!r}).")
     convolutions = []
     for name, kernel, depth_out in shape:
         last = name == shape[-1][0]
         conv = Conv(
             scope=prefix + name,
             kernel=kernel,
-            stride=stride if name == stride_at else 1,
-            rate=rate * unit_rate if kernel > 1 else 1,
+            stride=unit.stride if name == unit.stride_at else 1,
+            rate=rate * unit.unit_rate if kernel > 1 else 1,
             depth_in=depth_in,
             depth=depth_out,
             batch_norm=not (last and kind == BOTTLENECK_V2),
@@ -134,11 +123,11 @@ def unit_convolutions(
         if conv.stride > 1 and conv.rate > 1:
             raise InputError(
                 f"{name} would have stride {conv.stride} and rate {conv.rate}: a convolution cannot have both. "
-                f"Use a multi_grid factor of 1 (not {unit_rate}) for the unit that carries the stride."
+                f"Use a multi_grid factor of 1 (not {unit.unit_rate}) for the unit that carries the stride."
             )
         convolutions.append(conv)
         depth_in = depth_out
-        if name == stride_at:
+        if name == unit.stride_at:
             rate *= suppressed
     return tuple(convolutions)
 
@@ -194,13 +183,13 @@ def unit_stride(arguments: Mapping[str, Any]) -> int:
     return positive_integer("a unit's stride", arguments.get("stride", 1))
 
 
-def stride_is_deferrable(arguments: Mapping[str, Any]) -> bool:
-    """Whether subsampling after the unit equals its stride: nothing spatial stands behind the convolution that has it."""
-    return bool(arguments.get("stride_at", LAST_3X3) == LAST_3X3)
+def stride_is_deferrable(stride_at: str) -> bool:
+    """Return whether subsampling after a unit equals its stride: nothing spatial is behind the convolution that has it."""
+    return stride_at == LAST_3X3
 
 
 class ListedBlock(NamedTuple):
-    """A block as it was given, its units as slim dicts."""
+    """A block as it was given, its units as slim dicts: a unit function of the user's own may have arguments of its own."""
 
     scope: str
     kind: str | None  # of its unit function, where that is one of ours

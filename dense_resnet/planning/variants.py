@@ -249,7 +249,7 @@ def plan_config(planned: Plan) -> str | dict[str, Any]:
         return planned.name
     blocks = []
     for block in planned.blocks:
-        units = [dict(unit.arguments) for unit in block.units]
+        units = [unit.arguments.slim for unit in block.units]
         if planned.multi_grid and block is planned.blocks[-1]:  # it says their factors
             for unit in units:
                 unit.pop("unit_rate", None)
