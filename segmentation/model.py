@@ -18,16 +18,15 @@ import tensorflow as tf
 from dense_resnet.backbone import Backbone
 from dense_resnet.builders.slim_module import SlimModule
 from dense_resnet.errors import InputError
-from dense_resnet.inference.canvas_ops import ImageEnds, apply_mask, boxes_of
+from dense_resnet.inference.canvas_ops import ImageEnds, aligned_size, apply_mask, boxes_of, resize_align_corners
 from dense_resnet.inference.compiled import CompiledFunction
 from dense_resnet.inference.folding import Layers, network
 from dense_resnet.inference.precision import AUTO
 from dense_resnet.inference.runner import COARSE_LOGITS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
 from dense_resnet.planning import geometry
 from dense_resnet.planning.layers import Variable
-from segmentation.heads.build import BATCH_NORM_DECAY, build_head, resize_align_corners
-from segmentation.heads.folded import head_cells
-from segmentation.heads.plan import DEFAULT_HEAD, IMAGE, PADDED, SKIP_STRIDE, Uniform, plan_head
+from segmentation.heads.build import build_folded_head, build_head
+from segmentation.heads.plan import BATCH_NORM_DECAY, DEFAULT_HEAD, IMAGE, PADDED, SKIP_STRIDE, Uniform, plan_head
 
 LOGITS = "pixels"  # logits on the pixels of the image, where CELLS are those before they are enlarged
 IMAGE_CELLS = "image_cells"  # of images that are padded to the next aligned size
@@ -154,7 +153,7 @@ class SegmentationModel(SlimModule):
         def build(layers: Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
             ends = None
             if self.head.canvas == IMAGE:
-                ends = ImageEnds(boxes_of(_align_size(sizes, plan.nominal_stride)))
+                ends = ImageEnds(boxes_of(aligned_size(sizes, plan.nominal_stride)))
             features, cells = self._build_folded(layers, canvases, boxes_of(sizes), ends)
             pixels = resize_align_corners(cells, tf.shape(canvases)[1:3])
             logits = pixels[:, : size[0], : size[1]]
@@ -228,7 +227,7 @@ class SegmentationModel(SlimModule):
         """`images` on canvases of the next aligned size, and where they lie there: see :func:`canvas_ops.coverage_mask`."""
         height, width = (_size(images, axis) for axis in (1, 2))
         stride = self.backbone.plan.nominal_stride
-        below, right = (_align_size(side, stride) - side for side in (height, width))
+        below, right = (aligned_size(side, stride) - side for side in (height, width))
         return tf.pad(images, [[0, 0], [0, below], [0, right], [0, 0]]), boxes_of(tf.stack([[height, width]]))
 
     def _cells_of_images(self, canvases: tf.Tensor, sizes: np.ndarray) -> tf.Tensor:
@@ -253,7 +252,7 @@ class SegmentationModel(SlimModule):
         head = self.head
         skip = head.skip.convolutions[-1].scope if head.skip else None
         found = network(layers, self.backbone.plan, canvases, skip=skip, ends=ends)
-        cells = head_cells(layers, head, found, boxes if head.canvas == IMAGE else None)
+        cells = build_folded_head(layers, head, found.features, found.skip, boxes if head.canvas == IMAGE else None)
         if ends:
             cells = apply_mask(cells, ends.inside(cells, SKIP_STRIDE if head.skip else head.output_stride))
         return tf.cast(found.features, tf.float32), tf.cast(cells, tf.float32)
@@ -302,8 +301,3 @@ def _size(images: tf.Tensor, axis: int) -> Any:
     """A static size where there is one."""
     static = images.shape[axis]
     return tf.shape(images)[axis] if static is None else static
-
-
-def _align_size(size: Any, stride: int) -> Any:
-    """:func:`dense_resnet.planning.geometry.aligned_size` of a number or a tensor."""
-    return (size + stride - 2) // stride * stride + 1

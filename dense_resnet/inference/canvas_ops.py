@@ -1,4 +1,4 @@
-"""Where images lie on their canvases, as masks of cells: what lets a network end where an image ends.
+"""Canvases in TensorFlow: masks that let a network end where its image ends, aligned sizes, resizing corner on corner.
 
 A canvas is often larger than its image, and a batch may hold images of several sizes. Beyond an image the pixels are 0, yet
 after the first bias the activations there are not, and every kernel that reaches over the edge reads them. With zeros put
@@ -8,7 +8,22 @@ back before each such kernel, cells compute what they would compute if the map e
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
+
+
+def aligned_size(size: Any, stride: int) -> Any:
+    """Return :func:`dense_resnet.planning.geometry.aligned_size` of a number or a tensor.
+
+    Of numbers above 0 alone: converters of graphs do not agree on what is left of others.
+    """
+    return (size + stride - 2) // stride * stride + 1
+
+
+def resize_align_corners(values: tf.Tensor, size: Any) -> tf.Tensor:
+    """Return `values` ``[batch, rows, columns, channels]`` on another grid of cells, corner on corner."""
+    return tf.raw_ops.ResizeBilinear(images=values, size=size, align_corners=True)  # tf.image.resize has no align_corners
 
 
 def boxes_of(sizes: tf.Tensor) -> tf.Tensor:

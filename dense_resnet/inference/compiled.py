@@ -7,6 +7,7 @@ files and other machines, has kernels as constants. (``tests/dense_resnet/infere
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -163,3 +164,27 @@ def keeps_kernels_apart() -> bool:
         return bool(right) and not any(operation.type == "AddV2" for operation in graph.get_operations())
     except (ImportError, AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError):
         return False
+
+
+@functools.cache
+def _log_fallback(reason: str) -> None:
+    """Log once for each reason why kernels stay in the graph; at a level that nothing shows unless it is asked for."""
+    logging.getLogger("dense_resnet").info("kernels are constants of the graph, which takes more memory to start: %s", reason)
+
+
+@functools.cache
+def takes_rates(dtype: tf.DType) -> bool:
+    """Return whether one op is a depthwise convolution with a rate: oneDNN's is, TensorFlow's own needs several.
+
+    Which of them runs depends on the processor and on the environment, for each type apart.
+    """
+    values = np.ones((1, 3, 3, 1))
+    with tf.Graph().as_default() as graph, session(graph) as running:
+        net = tf.raw_ops.DepthwiseConv2dNative(
+            input=v1.placeholder(dtype, values.shape, name="images"),
+            filter=tf.ones((3, 3, 1, 1), dtype), strides=[1, 1, 1, 1], padding="SAME", dilations=[1, 2, 2, 1],
+        )  # fmt: skip
+        try:
+            return float(running.run(net, {"images:0": values})[0, 0, 0, 0]) == 4
+        except tf.errors.UnimplementedError:
+            return False

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from dense_resnet.errors import InputError
 from dense_resnet.inference import compiled, folding
+from dense_resnet.inference.canvas_ops import aligned_size
 from dense_resnet.inference.precision import choose_precision
 from dense_resnet.planning.plan import Plan
 from dense_resnet.preprocessing import preprocess
@@ -197,6 +198,5 @@ def _canvases(images: tf.Tensor, sizes: tf.Tensor, plan: Plan, preprocessing: st
     side = images.shape[1]
     if side is not None and (side, side) == plan.aligned_size(side):
         return canvases
-    stride = plan.nominal_stride  # of numbers above 0 alone: what is left of others, converters of graphs see differently
-    below, right = ((length + stride - 2) // stride * stride + 1 - length for length in (height, width))
+    below, right = (aligned_size(length, plan.nominal_stride) - length for length in (height, width))
     return tf.pad(canvases, [[0, 0], [0, below], [0, right], [0, 0]])

@@ -44,6 +44,7 @@ ATROUS_PIXELS = (96, 192, 288)  # between the taps of the atrous branches: rates
 DEPTH = 256  # channels between features and logits
 SKIP_DEPTH = 48  # channels of the decoder's stride-4 features
 SKIP_STRIDE = 4
+BATCH_NORM_DECAY = 0.9997  # of the moving averages in training
 CANVASES = IMAGE, PADDED = "image", "padded"  # what a head takes for the whole map
 
 

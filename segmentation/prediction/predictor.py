@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet.errors import InputError
+from dense_resnet.inference.canvas_ops import resize_align_corners
 from dense_resnet.inference.runner import COARSE_LOGITS, Runner
 from dense_resnet.planning import geometry
 from segmentation.heads.plan import PADDED, SKIP_STRIDE, HeadPlan
@@ -240,11 +241,12 @@ class Predictor:
 
     def _resize_cells(self, cells: tf.Tensor, canvas: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         """Logits on the canvas's pixels, cropped to `kept`."""
-        if self.inference.upsample == "half_pixel":
+        if self.inference.upsample == "align_corners":
+            pixels = resize_align_corners(cells[None], canvas)[0]
+        elif self.inference.upsample == "half_pixel":
             pixels = tf.image.resize(cells, canvas)
-        else:
-            exact = self.inference.upsample == "align_corners"
-            pixels = tf.raw_ops.ResizeBilinear(images=cells[None], size=canvas, align_corners=exact)[0]
+        else:  # legacy
+            pixels = tf.raw_ops.ResizeBilinear(images=cells[None], size=canvas)[0]
         return pixels[: kept[0], : kept[1]]
 
     def _highest_of(self, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

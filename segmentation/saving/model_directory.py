@@ -39,7 +39,7 @@ from dense_resnet.jobs import atomic_files, strict_json
 from dense_resnet.planning import variants
 from dense_resnet.planning.plan import Plan
 from segmentation.data.label_space import LabelSpace
-from segmentation.heads import build
+from segmentation.heads import plan
 from segmentation.heads.plan import HeadPlan
 from segmentation.saving.description import (
     COPY,
@@ -175,7 +175,7 @@ def load_model(
 
     folder = Path(folder)
     weights, sha256, described = _read(folder)
-    backbone_decay, head_decay = batch_norm_decays or (BATCH_NORM_DECAY, build.BATCH_NORM_DECAY)
+    backbone_decay, head_decay = batch_norm_decays or (BATCH_NORM_DECAY, plan.BATCH_NORM_DECAY)
     with explain_errors(folder / DESCRIPTION):
         outline = outline_from(described, output_stride)
         head = check_head(outline)

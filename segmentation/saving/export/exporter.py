@@ -42,10 +42,10 @@ from dense_resnet import checkpoints
 from dense_resnet.backbone import Backbone
 from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.errors import InputError, pluralize
+from dense_resnet.inference.compiled import takes_rates
 from dense_resnet.inference.precision import AUTO
 from dense_resnet.jobs import atomic_files
 from segmentation.data.label_space import LabelSpace
-from segmentation.heads.folded import takes_rates
 from segmentation.model import SegmentationModel
 from segmentation.saving.description import description_of
 from segmentation.saving.export.agreement import (

@@ -15,7 +15,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from dense_resnet.errors import InputError
 from dense_resnet.inference import compiled
 from dense_resnet.inference.runner import COARSE_LOGITS, IMAGES, SIZES, CompiledRunner, SessionRunner
-from segmentation.heads.folded import takes_rates
 from segmentation.saving.export.exported import Exported, make_exported
 from segmentation.saving.export.files import DESCRIPTION, GRAPH, read_export_description
 from segmentation.saving.export.foreign_run import ALONE, ONEDNN, SAVED_MODEL, SIZED
@@ -87,7 +86,7 @@ def open_saved_model(folder: Path) -> Exported:
                 f"{folder / GRAPH}: has operations that no export has ({', '.join(sorted(others)) or 'functions'}), "
                 "and is not run."
             )
-        if any(map(needs_onednn, meta.graph_def.node)) and not takes_rates(tf.as_dtype(description["precision"])):
+        if any(map(needs_onednn, meta.graph_def.node)) and not compiled.takes_rates(tf.as_dtype(description["precision"])):
             raise InputError(
                 f"{folder}: has operators that TensorFlow runs with oneDNN alone, and it is off here. Where the processor is "
                 f"an x86, set {ONEDNN}=1 before Python starts; else export the model again."

@@ -26,13 +26,12 @@ from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.errors import InputError
 from dense_resnet.extraction.features import read_features
 from dense_resnet.image_io.decoding import decode_image, read_file
-from dense_resnet.inference import folding
+from dense_resnet.inference import compiled, folding
 from dense_resnet.planning import variants
 from dense_resnet.verification import laws
 from segmentation.data import synthetic as drawn
 from segmentation.data.label_files import decode_label
 from segmentation.data.label_space import LabelSpace
-from segmentation.heads.folded import takes_rates
 from segmentation.heads.plan import HEADS
 from segmentation.prediction.options import Inference
 from segmentation.prediction.predictor import Predictor
@@ -49,7 +48,7 @@ EVERYTHING = ("features", "cells", "labels", "probabilities")
 OLD = GOLDEN / "exported_b3f9543"  # small_model("fcn"), by the code before `sizes` was an input
 CHECK_ELSEWHERE = exporter.check_elsewhere
 
-needs_onednn = pytest.mark.skipif(not takes_rates(tf.float32), reason="this TensorFlow has no oneDNN")
+needs_onednn = pytest.mark.skipif(not compiled.takes_rates(tf.float32), reason="this TensorFlow has no oneDNN")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -416,7 +415,7 @@ def test_a_form_for_onednn_alone(model, photograph, monkeypatch, tmp_path):
     pixels, sizes = canvases()
     expected = model.runner("float32")(pixels, sizes)["features"]
     assert laws.relative_error(open_exported(tmp_path / "x").runner()(pixels, sizes)["features"], expected) <= 1e-4
-    for module in (exporter, savedmodel):
+    for module in (compiled, exporter):
         monkeypatch.setattr(module, "takes_rates", lambda dtype: False)
     with pytest.raises(InputError, match=f"operators that TensorFlow runs with oneDNN alone, and it is off here.*{ONEDNN}=1"):
         open_exported(tmp_path / "x")
@@ -782,7 +781,7 @@ def test_the_verb_exports_the_shipped_model(capsys, tmp_path):
         capsys, "export", SCENES_MODEL, "--to", "savedmodel", "--precision", "float32", "--size", 257, "--out", tmp_path / "x"
     )
     assert code == 0, err
-    agree = ("100.000%",) if takes_rates(tf.float32) else ("100.000%", "99.99")  # with oneDNN here, none is near a tie
+    agree = ("100.000%",) if compiled.takes_rates(tf.float32) else ("100.000%", "99.99")  # with oneDNN here, none is near a tie
     assert any(f"labels agree on {share}" in out for share in agree)
     assert "uint8 [batch, 257, 257, 3]" in out
     exported, saved = open_exported(tmp_path / "x"), load_model(SCENES_MODEL)
