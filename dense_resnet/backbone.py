@@ -22,7 +22,6 @@ from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.inference import compiled, folding, runner
 from dense_resnet.inference.precision import AUTO
-from dense_resnet.jobs import atomic_files
 from dense_resnet.planning import variants
 from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2
 from dense_resnet.planning.plan import Plan
@@ -243,14 +242,3 @@ class Backbone(SlimModule):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all variables: to safetensors where `path` ends so, else to a slim checkpoint of the V2 format."""
         checkpoints.write(path, self.weights)
-
-
-def write_graph(plan: Plan, size: tuple[int, int], folder: str | os.PathLike[str]) -> None:
-    """Writes the graph of `plan` at `size` (height, width) for TensorBoard's Graphs page, under slim's scopes."""
-    atomic_files.probe_folder(folder)
-    images = tf.TensorSpec([None, *size, plan.in_channels], tf.float32, name="images")
-    graph = tf.function(Backbone(plan), autograph=False).get_concrete_function(images).graph
-    writer = tf.summary.create_file_writer(os.fspath(folder))
-    with writer.as_default():
-        tf.summary.graph(graph)
-    writer.close()

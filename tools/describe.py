@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dense_resnet.planning.plan import Plan
 
 HELP = "Print a variant's plan: stride, rate, sizes, receptive field, parameters and MACs of every unit."
 
@@ -36,10 +40,24 @@ def main(args: argparse.Namespace) -> int:
     print(json.dumps(analysis.as_dict(), indent=1) if args.json else analysis)
     if args.tensorboard:
         start_tensorflow()
-        from dense_resnet.backbone import write_graph
-
         write_graph(planned, analysis.image_size, args.tensorboard)
     return 0
+
+
+def write_graph(planned: Plan, size: tuple[int, int], folder: str) -> None:
+    """Write the graph of `planned` at `size` (height, width) for TensorBoard's Graphs page, under slim's scopes."""
+    import tensorflow as tf
+
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.jobs.atomic_files import probe_folder
+
+    probe_folder(folder)
+    images = tf.TensorSpec([None, *size, planned.in_channels], tf.float32, name="images")
+    graph = tf.function(Backbone(planned), autograph=False).get_concrete_function(images).graph
+    writer = tf.summary.create_file_writer(folder)
+    with writer.as_default():
+        tf.summary.graph(graph)
+    writer.close()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import copy
 import gc
 import inspect
-import logging
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ import tensorflow as tf
 from helpers.networks import images_of, small_plan, weights_of
 
 import dense_resnet as dr
-from dense_resnet.backbone import write_graph
 from dense_resnet.errors import InputError
 from dense_resnet.verification import laws
 
@@ -258,14 +256,6 @@ def test_a_users_arg_scopes_stay_outside(backbone):
     other = laws.backbone_with(backbone.plan, backbone.weights)
     with slim.arg_scope([slim.batch_norm, slim.conv2d], activation_fn=tf.nn.tanh, reuse=True):
         assert laws.relative_error(other(images), expected) <= 1e-5
-
-
-def test_the_graph_for_tensorboard(tmp_path):
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    plan = dr.plan(BLOCKS, scope="tiny")
-    write_graph(plan, (33, 33), tmp_path)
-    events = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert b"tiny/block3/unit_2/bottleneck_v2/conv2/Conv2D" in events
 
 
 def test_first_calls_from_several_threads():
