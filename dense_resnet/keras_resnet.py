@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from dense_resnet import checkpoints
+from dense_resnet.builders import walk
 from dense_resnet.builders.slim_module import check_eager
 from dense_resnet.checkpoints import load_report
 from dense_resnet.checkpoints.names.keras_applications import VARIABLES, import_keras
 from dense_resnet.errors import InputError, pluralize
 from dense_resnet.planning import geometry, variants
-from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm, Pool, Unit, Variable
+from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm, Pool, Variable
 from dense_resnet.planning.plan import Plan
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY
 
@@ -111,26 +112,14 @@ def build(
 
 def _model(plan: Plan, input_shape: tuple[int | None, int | None, int], pyramid: bool, batch_norm_decay: float) -> keras.Model:
     images = keras.Input(input_shape, name="images")
-    net = _root(images, plan.root, batch_norm_decay)
-    outputs = {}  # by stride
-    deferred = plan.deferred_strides if pyramid else {}
-    for unit in plan.units:
-        factor = deferred.get(unit.scope, 1)
-        net = _residual_unit(net, unit.at_stride_1 if factor > 1 else unit, batch_norm_decay)
-        outputs[unit.input_stride * unit.stride // factor] = net
-        net = _subsample(net, factor, f"{unit.scope}/subsample")
-    if plan.postnorm:  # a v2 unit ends in a bare sum
-        net = _normalize(net, plan.postnorm, batch_norm_decay)
-        net = layers.ReLU(name=_layer_name(f"{plan.postnorm.scope}/relu"))(net)
+    found = walk.run(plan, _KerasOps(batch_norm_decay, rectified=not plan.preactivation), images, pyramid=pyramid)
     if pyramid:
-        outputs[plan.output_stride] = net
-        net = {f"stride_{stride}": outputs[stride] for stride in plan.pyramid}
+        outputs = {f"stride_{stride}": net for stride, net in found.pyramid.items()}
     elif plan.logits:
-        net = layers.GlobalAveragePooling2D(keepdims=True, **CHANNELS_LAST, name=_layer_name(f"{plan.scope}/global_pool"))(net)
-        net = _convolve(net, plan.logits, batch_norm_decay)
-        net = layers.Flatten(**CHANNELS_LAST, name=_layer_name(f"{plan.scope}/spatial_squeeze"))(net)
-
-    return keras.Model(images, net, name=_layer_name(plan.name))
+        outputs = layers.Flatten(**CHANNELS_LAST, name=_layer_name(f"{plan.scope}/spatial_squeeze"))(found.logits)
+    else:
+        outputs = found.features
+    return keras.Model(images, outputs, name=_layer_name(plan.name))
 
 
 @contextlib.contextmanager
@@ -173,78 +162,72 @@ def _layer_name(scope: str) -> str:
     return scope.replace("/", ".")
 
 
-def _root(net: Any, root: Sequence[Conv | Pool], decay: float) -> Any:
-    rectified = False
-    for layer in root:
-        if isinstance(layer, Pool):
-            net = _pool(net, layer, rectified)
-        else:
-            net = _convolve(net, layer, decay)
-            rectified = layer.relu
-    return net
+class _KerasOps:
+    """The layers of a plan: the :class:`dense_resnet.builders.walk.Ops` of Keras.
 
+    Args:
+        decay: of the moving averages.
+        rectified: whether what the root block pools is nowhere negative.
+    """
 
-def _pool(net: Any, pool: Pool, rectified: bool) -> Any:
-    """The root block's max pooling; `rectified`: whether its input is nowhere negative."""
-    name = _layer_name(pool.scope)
-    if pool.padding == geometry.SAME:
-        return layers.MaxPooling2D(pool.kernel, pool.stride, "same", **CHANNELS_LAST, name=name)(net)
-    if pool.zeros or rectified:  # then a zero is no more than what is there
-        net = _pad(net, pool.kernel, name)
-        return layers.MaxPooling2D(pool.kernel, pool.stride, "valid", **CHANNELS_LAST, name=name)(net)
-    # No Keras layer pads with minus infinity, but "same" ignores what it pads with, and at stride 1 it pads both sides alike.
-    net = layers.MaxPooling2D(pool.kernel, 1, "same", **CHANNELS_LAST, name=f"{name}.dense")(net)
-    return _subsample(net, pool.stride, pool.scope)
+    def __init__(self, decay: float, rectified: bool) -> None:
+        self._decay, self._rectified = decay, rectified
 
+    def conv(self, net: Any, conv: Conv) -> Any:
+        name, padding = _layer_name(conv.scope), "same"
+        if conv.stride > 1 and conv.kernel > 1:  # where Keras's own "same" would depend on the size
+            net, padding = _pad(net, conv.kernel, name), "valid"
+        net = layers.Conv2D(
+            conv.depth,
+            conv.kernel,
+            conv.stride,
+            padding,
+            dilation_rate=conv.rate,
+            use_bias=not conv.batch_norm,
+            kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal"),  # He, as slim's
+            **CHANNELS_LAST,
+            name=name,
+        )(net)
+        if conv.norm:
+            net = self._normalize(net, conv.norm)
+        return self.relu(net, conv.scope) if conv.relu else net
 
-def _residual_unit(inputs: Any, unit: Unit, decay: float) -> Any:
-    net = inputs
-    if unit.preact:
-        net = layers.ReLU(name=_layer_name(f"{unit.preact.scope}/relu"))(_normalize(inputs, unit.preact, decay))
-    if unit.shortcut:
-        shortcut = _convolve(net, unit.shortcut, decay)
-    else:
-        shortcut = _subsample(inputs, unit.stride, f"{unit.scope}/shortcut")
-    for conv in unit.convolutions:
-        net = _convolve(net, conv, decay)
-    net = layers.Add(name=_layer_name(f"{unit.scope}/add"))([shortcut, net])
-    return net if unit.preact else layers.ReLU(name=_layer_name(f"{unit.scope}/relu"))(net)
+    def norm_relu(self, net: Any, norm: Norm) -> Any:
+        return self.relu(self._normalize(net, norm), norm.scope)
 
+    def pool(self, net: Any, pool: Pool) -> Any:
+        name = _layer_name(pool.scope)
+        if pool.padding == geometry.SAME:
+            return layers.MaxPooling2D(pool.kernel, pool.stride, "same", **CHANNELS_LAST, name=name)(net)
+        if pool.zeros or self._rectified:  # then a zero is no more than what is there
+            net = _pad(net, pool.kernel, name)
+            return layers.MaxPooling2D(pool.kernel, pool.stride, "valid", **CHANNELS_LAST, name=name)(net)
+        # No Keras layer pads with minus infinity, but "same" ignores what it pads with, and at stride 1 it pads both sides
+        # alike.
+        net = layers.MaxPooling2D(pool.kernel, 1, "same", **CHANNELS_LAST, name=f"{name}.dense")(net)
+        return self.subsample(net, pool.stride, pool.scope)
 
-def _convolve(net: Any, conv: Conv, decay: float) -> Any:
-    """A convolution, then batch norm or a bias, then perhaps a ReLU."""
-    name, padding = _layer_name(conv.scope), "same"
-    if conv.stride > 1 and conv.kernel > 1:  # where Keras's own "same" would depend on the size
-        net, padding = _pad(net, conv.kernel, name), "valid"
-    net = layers.Conv2D(
-        conv.depth,
-        conv.kernel,
-        conv.stride,
-        padding,
-        dilation_rate=conv.rate,
-        use_bias=not conv.batch_norm,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal"),  # He, as slim's
-        **CHANNELS_LAST,
-        name=name,
-    )(net)
-    if conv.norm:
-        net = _normalize(net, conv.norm, decay)
-    return layers.ReLU(name=f"{name}.relu")(net) if conv.relu else net
+    def subsample(self, net: Any, factor: int, scope: str) -> Any:
+        if factor == 1:
+            return net
+        return layers.MaxPooling2D(1, factor, **CHANNELS_LAST, name=_layer_name(scope))(net)
 
+    def add(self, shortcut: Any, branch: Any, scope: str) -> Any:
+        return layers.Add(name=_layer_name(f"{scope}/add"))([shortcut, branch])
 
-def _normalize(net: Any, norm: Norm, decay: float) -> Any:
-    return layers.BatchNormalization(momentum=decay, epsilon=BATCH_NORM_EPSILON, name=_layer_name(norm.scope))(net)
+    def relu(self, net: Any, scope: str) -> Any:
+        return layers.ReLU(name=_layer_name(f"{scope}/relu"))(net)
+
+    def mean(self, net: Any, scope: str) -> Any:
+        return layers.GlobalAveragePooling2D(keepdims=True, **CHANNELS_LAST, name=_layer_name(f"{scope}/global_pool"))(net)
+
+    def _normalize(self, net: Any, norm: Norm) -> Any:
+        return layers.BatchNormalization(momentum=self._decay, epsilon=BATCH_NORM_EPSILON, name=_layer_name(norm.scope))(net)
 
 
 def _pad(net: Any, kernel: int, name: str) -> Any:
     pads = geometry.symmetric_padding(kernel)
     return layers.ZeroPadding2D((pads, pads), **CHANNELS_LAST, name=f"{name}.pad")(net)
-
-
-def _subsample(net: Any, factor: int, scope: str) -> Any:
-    if factor == 1:
-        return net
-    return layers.MaxPooling2D(1, factor, **CHANNELS_LAST, name=_layer_name(scope))(net)
 
 
 # --------------------------------------------------------------------------------------------------------------------

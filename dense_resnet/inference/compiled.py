@@ -104,11 +104,11 @@ def freeze(
             times the memory of its weights, and longer, to start.
         onednn: whether a plain graph may have ops that TensorFlow runs with oneDNN alone.
     """
-    apart = not plain and keeps_kernels_apart()
-    layers = Layers(weights, precision, apart=apart, onednn=onednn or not plain)
-    with tf.Graph().as_default() as graph, tf.device(CPU if apart else None):
+    external_kernels = not plain and keeps_kernels_apart()
+    layers = Layers(weights, precision, external_kernels=external_kernels, onednn=onednn or not plain)
+    with tf.Graph().as_default() as graph, tf.device(CPU if external_kernels else None):
         outputs = build(layers)
-    if not apart:
+    if not external_kernels:
         return graph, session(graph), outputs
     config = session_options()
     try:

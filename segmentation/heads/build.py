@@ -182,7 +182,7 @@ class _FoldedOps(_TensorOps):
     def __init__(self, layers: Layers, boxes: tf.Tensor | None) -> None:
         super().__init__(boxes)
         self._layers = layers
-        self.conv = layers.convolve_and_activate
+        self.conv = layers.conv
 
     def depthwise(self, net: tf.Tensor, layer: DepthwiseConv) -> tf.Tensor:
         layers = self._layers
