@@ -139,7 +139,7 @@ class Backbone(SlimModule):
         return compiled.CompiledFunction(build, self.weights, self.plan.in_channels, precision, self.plan.preprocessing)
 
     def runner(
-        self, precision: str = AUTO, strides: Sequence[int] = (), *, side: int | None = None, plain: bool = False
+        self, precision: str = AUTO, strides: Sequence[int] = (), *, side: int | None = None, portable: bool = False
     ) -> runner.ExactRunner | runner.CompiledRunner:
         """The network for images as they are decoded, with the weights that it has now: what `extract` runs.
 
@@ -147,7 +147,7 @@ class Backbone(SlimModule):
             precision: "float32", "bfloat16", "auto", or "exact" for the slim graph in float32.
             strides: of the pyramid, finer than the network's own, that are wanted too, as "stride_4", "stride_8".
             side: of the only canvas that a compiled one takes; None takes any.
-            plain: whether a compiled one's graph is to be written to a file.
+            portable: whether a compiled one's graph is to be written to a file.
 
         Raises:
             InputError: there is no such precision, or the preprocessing is for another number of channels.
@@ -170,7 +170,7 @@ class Backbone(SlimModule):
             wanted = {runner.FEATURES: found.features} | {name: found.pyramid[stride] for name, stride in finer.items()}
             return {name: tf.cast(values, tf.float32) for name, values in wanted.items()}
 
-        return runner.CompiledRunner(build, weights, plan, plan.preprocessing, precision, sha256, side, plain)
+        return runner.CompiledRunner(build, weights, plan, plan.preprocessing, precision, sha256, side, portable)
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
         plan = self.plan

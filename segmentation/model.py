@@ -124,7 +124,7 @@ class SegmentationModel(SlimModule):
         preprocessing: str | None = None,
         weights_sha256: str = "",
         side: int | None = None,
-        plain: bool = False,
+        portable: bool = False,
         onednn: bool = False,
     ) -> ExactRunner | CompiledRunner:
         """The model for images as they are decoded, with the weights that it has now: what `evaluate` and `predict` run.
@@ -135,7 +135,7 @@ class SegmentationModel(SlimModule):
             preprocessing: a scheme of :func:`dense_resnet.preprocess`; None is the plan's.
             weights_sha256: for the record, where it is known.
             side: of the only canvas that a compiled one takes; None takes any.
-            plain: whether a compiled one's graph is to be written to a file.
+            portable: whether a compiled one's graph is to be written to a file.
             onednn: whether such a file may need oneDNN: see :func:`dense_resnet.inference.compiled.freeze`.
 
         Raises:
@@ -165,7 +165,7 @@ class SegmentationModel(SlimModule):
                 PROBABILITIES: tf.nn.softmax(logits),
             }
 
-        return CompiledRunner(build, self.weights, plan, scheme, precision, weights_sha256, side, plain, onednn)
+        return CompiledRunner(build, self.weights, plan, scheme, precision, weights_sha256, side, portable, onednn)
 
     @tf.autograph.experimental.do_not_convert  # as SlimModule._ops
     def training_logits(

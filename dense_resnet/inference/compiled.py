@@ -88,7 +88,7 @@ def freeze(
     weights: Weights,
     precision: str,
     *,
-    plain: bool = False,
+    portable: bool = False,
     onednn: bool = False,
 ) -> tuple[tf.Graph, Any, Sequence[str]]:
     """A graph, a session of TensorFlow 1's kind on it, and the names of its outputs.
@@ -100,12 +100,12 @@ def freeze(
         build: makes the ops, from the layers; gives the names of the outputs.
         weights: under canonical names; not kept.
         precision: "float32" or "bfloat16".
-        plain: whether the graph must be one that any TensorFlow can read and run, with kernels as constants: it takes seven
-            times the memory of its weights, and longer, to start.
-        onednn: whether a plain graph may have ops that TensorFlow runs with oneDNN alone.
+        portable: whether the graph must be one that any TensorFlow can read and run, with kernels as constants: it takes
+            seven times the memory of its weights, and longer, to start.
+        onednn: whether a portable graph may have ops that TensorFlow runs with oneDNN alone.
     """
-    external_kernels = not plain and keeps_kernels_apart()
-    layers = Layers(weights, precision, external_kernels=external_kernels, onednn=onednn or not plain)
+    external_kernels = not portable and keeps_kernels_apart()
+    layers = Layers(weights, precision, external_kernels=external_kernels, onednn=onednn or not portable)
     with tf.Graph().as_default() as graph, tf.device(CPU if external_kernels else None):
         outputs = build(layers)
     if not external_kernels:
@@ -114,7 +114,7 @@ def freeze(
     try:
         graph, assignments = fuse_graph(graph, layers.kernels, outputs, config)
     except (RuntimeError, ValueError):  # such as a batch norm of 3 channels, where there is no root block
-        return freeze(build, weights, precision, plain=True, onednn=True)
+        return freeze(build, weights, precision, portable=True, onednn=True)
     config.graph_options.rewrite_options.disable_meta_optimizer = True  # it has been done
     running = v1.Session(graph=graph, config=config)
     _assign(running, assignments, layers.kernels)
@@ -128,7 +128,7 @@ def _assign(running: Any, assignments: Sequence[Assignment], kernels: dict[str, 
 
 
 def session(graph: tf.Graph) -> Any:
-    """A session on a plain graph."""
+    """Open a session on a portable graph."""
     return v1.Session(graph=graph, config=session_options())
 
 

@@ -145,7 +145,7 @@ class CompiledRunner(SessionRunner):
         weights: under canonical names; not kept.
         plan, preprocessing, weights_sha256, side: as :class:`Runner`'s.
         precision: "auto", "float32" or "bfloat16".
-        plain, onednn: whether the graph is to be written to a file, and whether that may need oneDNN: see
+        portable, onednn: whether the graph is to be written to a file, and whether that may need oneDNN: see
             :func:`dense_resnet.inference.compiled.freeze`.
     """
 
@@ -158,7 +158,7 @@ class CompiledRunner(SessionRunner):
         precision: str,
         weights_sha256: str,
         side: int | None = None,
-        plain: bool = False,
+        portable: bool = False,
         onednn: bool = False,
     ) -> None:
         precision = choose_precision(precision)
@@ -171,7 +171,7 @@ class CompiledRunner(SessionRunner):
             outputs = build(layers, canvases, canvas, sizes)
             return [tf.identity(values, name).op.name for name, values in outputs.items()]
 
-        self.graph, self.session, names = compiled.freeze(build_outputs, weights, precision, plain=plain, onednn=onednn)
+        self.graph, self.session, names = compiled.freeze(build_outputs, weights, precision, portable=portable, onednn=onednn)
         super().__init__(plan, preprocessing, precision, weights_sha256, names, side)
 
 

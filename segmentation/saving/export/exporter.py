@@ -120,7 +120,7 @@ def export(
     if is_model:
         known = {"weights_sha256": checkpoints.fingerprint(weights), "onednn": onednn}
     del weights
-    compiled = network.runner(precision, side=side, plain=True, **known)
+    compiled = network.runner(precision, side=side, portable=True, **known)
     onednn = onednn and any(map(needs_onednn, compiled.graph.as_graph_def().node))  # fcn and backbones have no such operator
     required = to == ONNX and (require_sizes or side is not None)
     description = description_of(network, space, origin=origin, training=training) | {

@@ -267,7 +267,9 @@ def test_graphs_without_their_kernels_are_small():
         images = tf.compat.v1.placeholder(tf.float32, [None, None, None, 3], name="images")
         return [tf.identity(folding.network(layers, plan, images).features, "features").op.name]
 
-    sizes = [compiled.freeze(build, weights, "float32", plain=plain)[0].as_graph_def().ByteSize() for plain in (False, True)]
+    sizes = [
+        compiled.freeze(build, weights, "float32", portable=portable)[0].as_graph_def().ByteSize() for portable in (False, True)
+    ]
     assert sizes[0] < 10**6 < 4 * 10**7 < sizes[1]
 
 

@@ -136,7 +136,7 @@ def test_saved_models_answer_as_the_runner_to_the_bit(head, precision, side, pho
     assert (result.feature_error > 1e-3) == (precision == "bfloat16")
     assert names(tmp_path / "new") == ["exported"]
     exported = open_exported(written.path)
-    runner, expected = exported.runner(precision), model.runner(precision, side=side, plain=True)
+    runner, expected = exported.runner(precision), model.runner(precision, side=side, portable=True)
     pixels, sizes = canvases(side)
     for sizes_given in (sizes, None):
         values = runner(pixels, sizes_given, EVERYTHING)
@@ -267,7 +267,7 @@ def test_it_keeps_where_weights_come_from(photograph, tmp_path):
 def test_the_graph_is_the_runners_and_holds_weights_once(model, good):
     (meta,) = saved_model_pb2.SavedModel.FromString((good / GRAPH).read_bytes()).meta_graphs
     assert {node.name: node.op for node in meta.graph_def.node} == {
-        node.name: node.op for node in model.runner("float32", plain=True).graph.as_graph_def().node
+        node.name: node.op for node in model.runner("float32", portable=True).graph.as_graph_def().node
     }
     assert (good / GRAPH).stat().st_size < sum(value.nbytes for value in model.weights.values()) + 2**17
 
