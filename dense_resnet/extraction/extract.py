@@ -8,10 +8,8 @@ stopped; batches are cut from the whole list, so what it writes then is what an 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet.checkpoints.containers import safetensors
-from dense_resnet.errors import InputError, UnreadableError, format_list, pluralize
+from dense_resnet.errors import InputError, UnreadableError
 from dense_resnet.extraction import features
 from dense_resnet.extraction.settings import PROTOCOL, Settings
 from dense_resnet.extraction.visualization import alignment_picture, write_picture
@@ -28,27 +26,14 @@ from dense_resnet.image_io import decoding, discovery
 from dense_resnet.image_io.discovery import Found
 from dense_resnet.inference.canvas import Placement, placement, resize
 from dense_resnet.inference.runner import FEATURES, Runner, at_stride
-from dense_resnet.jobs import atomic_files, journal, pipeline
+from dense_resnet.jobs import atomic_files, resumable
 from dense_resnet.jobs.journal import ERROR, FAIL, OK, Journal
+from dense_resnet.jobs.resumable import Outcome, Progress, Run, cut, never, quiet
 from dense_resnet.planning import geometry
 
 MANIFEST = "manifest"
 FORMAT = 1
-DECODERS = 2
-BATCHES_AHEAD = 2  # decoded or waiting to be written: what bounds the memory
 PICTURE = ".alignment.png"
-
-Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run did."""
-
-    written: int  # in this run
-    total: int  # of the run's images, those that now have features
-    failed: tuple[str, ...]  # messages
-    stopped: bool  # by `stop`, before the end
 
 
 @dataclass(frozen=True)
@@ -120,8 +105,8 @@ class Extraction:
         found: Sequence[Found],
         *,
         on_error: str = FAIL,
-        progress: Progress = lambda what, done, total: None,
-        stop: Callable[[], bool] = lambda: False,
+        progress: Progress = quiet,
+        stop: Callable[[], bool] = never,
         picture: bool = False,
     ) -> Outcome:
         """Extracts the features of `found`, less what an earlier run of the same protocol has finished.
@@ -136,28 +121,38 @@ class Extraction:
         Raises:
             InputError: a bad image under "fail", an unusable folder, another protocol in it, or another run at work on it.
         """
-        journal.check_on_error(on_error)
+        run = Run[Found]("extracting", on_error, progress, stop)
         discovery.check_apart(found, self.out)
         index, count = self.shard
         found = list(found)[index::count]
-        bad: dict[str, InputError] = {}
-        for number, image in enumerate(found):
-            if stop():
-                return Outcome(0, 0, (), stopped=True)
-            progress("checking", number, len(found))
-            if error := self._refusal(image):
-                bad[image.relative] = error
-        if bad and on_error == FAIL:
-            raise InputError(
-                f"{len(bad):,} of {pluralize(len(found), 'image')} cannot be used; nothing was computed. "
-                f"--on-error skip leaves them out.{format_list(map(str, bad.values()))}"
+        bad = run.check(found, self._check, "image")
+        if run.stopped:
+            return run.outcome
+        targets = (place(image.relative) for image in found for place in (self._features_of, self._picture_of))
+        with resumable.claim(self.out, PROTOCOL, self.protocol, MANIFEST, self.shard, targets) as manifest, manifest:
+            done = run.find_done(found, manifest, lambda image: image.relative, self._is_done)
+            if run.stopped:
+                return run.outcome
+            bad = {image: error for image, error in bad.items() if image not in done}  # a lower limit takes nothing away
+            for image, error in bad.items():
+                self._fail(image, error, manifest)
+                run.skip(error)
+            atomic_files.probe_folder(self.out, self._bytes_per_image() * (len(found) - len(bad) - len(done)))
+            if picture:
+                for image in found:
+                    if image in done and not self._picture_of(image.relative).exists():
+                        self._draw(image)
+            batches = [[image for image in batch if image not in bad] for batch in cut(found, self.settings.batch)]
+            run.work(
+                [batch for batch in batches if not done.issuperset(batch)],
+                done,
+                read=self._read,
+                compute=self._compute,
+                write=lambda ready, maps: self._write(ready, maps, manifest, picture),
+                fail=lambda image, error: self._fail(image, error, manifest),
+                threads=self._threads,
             )
-        atomic_files.probe_folder(self.out)
-        with journal.lock_folder(self.out, shared=count > 1):
-            targets = (place(image.relative) for image in found for place in (self._features_of, self._picture_of))
-            journal.check_protocol(self.out / PROTOCOL, self.protocol, MANIFEST, targets)
-            with Journal(self.out / journal.log_name(MANIFEST, self.shard), MANIFEST) as manifest:
-                return self._work(found, bad, manifest, on_error, progress, stop, picture)
+        return run.outcome
 
     def path_of(self, image: Found) -> Path:
         """Where the features of `image` go."""
@@ -173,72 +168,17 @@ class Extraction:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _work(
-        self,
-        found: list[Found],
-        bad: dict[str, InputError],
-        manifest: Journal,
-        on_error: str,
-        progress: Progress,
-        stop: Callable[[], bool],
-        picture: bool,
-    ) -> Outcome:
-        done: set[str] = set()
-        for number, image in enumerate(found):
-            if stop():
-                return Outcome(0, len(done), (), stopped=True)
-            progress("comparing", number, len(found))
-            try:
-                if self._is_done(image, manifest):
-                    done.add(image.relative)
-            except UnreadableError as error:
-                if on_error == FAIL:
-                    raise
-                bad[image.relative] = error
-        bad = {name: error for name, error in bad.items() if name not in done}  # a lower limit takes nothing away
-        for name, error in bad.items():
-            self._fail(name, error, manifest)
-        size = self.settings.batch
-        batches = [found[start : start + size] for start in range(0, len(found), size)]
-        todo = [
-            usable
-            for batch in batches
-            if (usable := [image for image in batch if image.relative not in bad])
-            and any(image.relative not in done for image in usable)
-        ]
-        atomic_files.probe_folder(self.out, self._bytes_per_image() * (len(found) - len(bad) - len(done)))
-        if picture:
-            for image in found:
-                if image.relative in done and not self._picture_of(image.relative).exists():
-                    self._draw(image)
-        written, failures, stopped = 0, {name: str(error) for name, error in bad.items()}, False
-        progress("extracting", len(done), len(found))
-        with ThreadPoolExecutor(DECODERS) as decoders, pipeline.SerialWorker(BATCHES_AHEAD) as writer:
-            decoded = _ahead(decoders, self._read, todo, BATCHES_AHEAD)
+    def _check(self, image: Found) -> None:
+        """Refuse an image that cannot be used, as far as its name and header say."""
+        if not atomic_files.name_fits(self.path_of(image)):
+            raise InputError(f"{image.path}: the name is too long for a file name with {safetensors.SUFFIX} behind it.")
+        decoding.check_image(image.path, self.max_pixels)
 
-            def batches() -> Iterator[list[_Ready]]:
-                nonlocal stopped
-                for batch in todo:
-                    if stop():
-                        stopped = True
-                        return
-                    ready = []
-                    for image, future in zip(batch, next(decoded), strict=True):
-                        try:
-                            ready.append(future.result())
-                        except InputError as error:
-                            if on_error == FAIL:
-                                raise
-                            failures[image.relative] = str(error)
-                            writer.add(self._fail, image.relative, error, manifest)
-                    if ready:
-                        yield ready
-
-            for ready, maps in pipeline.ordered_map(self._forward, batches(), self._threads):
-                writer.add(self._write, ready, maps, done, manifest, picture)
-                written += sum(one.image.relative not in done for one in ready)
-                progress("extracting", len(done) + written, len(found))
-        return Outcome(written, len(done) + written, tuple(failures.values()), stopped)
+    def _is_done(self, image: Found, line: dict[str, Any]) -> bool:
+        """Whether the line of the manifest is of this very image, and so are the features."""
+        if line.get("sha256") != features.image_sha256(self.path_of(image)):
+            return False
+        return bool(line["sha256"] == atomic_files.sha256(decoding.read_file(image.path)))
 
     def _read(self, image: Found) -> _Ready:
         channels, side = self.runner.plan.in_channels, self.settings.size
@@ -247,60 +187,52 @@ class Extraction:
         place = placement((pixels.shape[0], pixels.shape[1]), side)
         canvas = np.zeros((side, side, channels), np.uint8)
         canvas[: place.size[0], : place.size[1]] = resize(pixels, place.size)
-        return _Ready(image, canvas, place, hashlib.sha256(data).hexdigest())
+        return _Ready(image, canvas, place, atomic_files.sha256(data))
 
-    def _forward(self, ready: list[_Ready]) -> dict[int, np.ndarray]:
-        canvases, sizes = np.stack([one.canvas for one in ready]), [one.place.size for one in ready]
+    def _compute(self, batch: Sequence[_Ready]) -> list[dict[int, np.ndarray]]:
+        """The maps of each image, by stride."""
+        canvases, sizes = np.stack([ready.canvas for ready in batch]), [ready.place.size for ready in batch]
         found = self.runner(canvases, sizes, tuple(self._names.values()))
-        return {stride: found[name] for stride, name in self._names.items()}
+        return [{stride: found[name][number] for stride, name in self._names.items()} for number in range(len(batch))]
 
-    def _write(
-        self,
-        ready: list[_Ready],
-        maps: dict[int, np.ndarray],
-        done: set[str],
-        manifest: Journal,
-        picture: bool,
-    ) -> None:
+    def _write(self, ready: _Ready, maps: dict[int, np.ndarray], manifest: Journal, picture: bool) -> None:
+        image, place = ready.image, ready.place
         dtype = tf.dtypes.as_dtype(self.settings.dtype).as_numpy_dtype
-        for number, one in enumerate(ready):
-            image, place = one.image, one.place
-            if image.relative in done:
-                continue
-            with np.errstate(over="ignore"):  # said below
-                own = {stride: values[number].astype(dtype) for stride, values in maps.items()}
-            for stride, values in own.items():
-                if not np.isfinite(values.astype(np.float32)).all():
-                    finite = np.isfinite(maps[stride][number]).all()
-                    cause = (
-                        f"they are too large for {self.settings.dtype}; use --dtype bfloat16 or float32"
-                        if finite
-                        else ("the network made them: are these the weights of this variant, and is the file sound?")
-                    )
-                    raise InputError(f"{image.path}: features at stride {stride} are not finite: {cause}.")
-            record = {
-                "path": image.relative,
-                "sha256": one.sha256,
-                "scale": place.scale,
-                "stride": self.layers,
-                "dtype": self.settings.dtype,
+        with np.errstate(over="ignore"):  # said below
+            own = {stride: values.astype(dtype) for stride, values in maps.items()}
+        for stride, values in own.items():
+            if not np.isfinite(values.astype(np.float32)).all():
+                finite = np.isfinite(maps[stride]).all()
+                cause = (
+                    f"they are too large for {self.settings.dtype}; use --dtype bfloat16 or float32"
+                    if finite
+                    else ("the network made them: are these the weights of this variant, and is the file sound?")
+                )
+                raise InputError(f"{image.path}: features at stride {stride} are not finite: {cause}.")
+        record = {
+            "path": image.relative,
+            "sha256": ready.sha256,
+            "scale": place.scale,
+            "stride": self.layers,
+            "dtype": self.settings.dtype,
+        }
+        features.write_features(self.path_of(image), own, place, record | {"protocol": self.protocol})
+        if picture:
+            self._draw(image)
+        elif self._is_ours(image.relative, manifest):
+            self._picture_of(image.relative).unlink(missing_ok=True)  # of what the image was before
+        manifest.add(
+            {
+                **record,
+                "status": OK,
+                "original_size": place.original_size,
+                "padding": place.padding,
             }
-            features.write_features(self.path_of(image), own, place, record | {"protocol": self.protocol})
-            if picture:
-                self._draw(image)
-            elif self._is_ours(image.relative, manifest):
-                self._picture_of(image.relative).unlink(missing_ok=True)  # of what the image was before
-            manifest.add(
-                {
-                    **record,
-                    "status": OK,
-                    "original_size": place.original_size,
-                    "padding": place.padding,
-                }
-            )
+        )
 
-    def _fail(self, name: str, error: InputError, manifest: Journal) -> None:
+    def _fail(self, image: Found, error: InputError, manifest: Journal) -> None:
         """Records a bad image; features of what it was before do not stay, but where nobody can say what it is now."""
+        name = image.relative
         if self._is_ours(name, manifest):
             if isinstance(error, UnreadableError):
                 return
@@ -318,42 +250,8 @@ class Extraction:
         pixels = decoding.decode_image(image.path, decoding.read_file(image.path), max_pixels=self.max_pixels)
         write_picture(self._picture_of(image.relative), alignment_picture(pixels, own))
 
-    def _refusal(self, image: Found) -> InputError | None:
-        """Why `image` cannot be used, as far as its name and header say."""
-        if not atomic_files.name_fits(self.path_of(image)):
-            return InputError(f"{image.path}: the name is too long for a file name with {safetensors.SUFFIX} behind it.")
-        try:
-            decoding.check_image(image.path, self.max_pixels)
-        except InputError as error:
-            return error
-        return None
-
     def _bytes_per_image(self) -> int:
         plan = self.runner.plan
         cells = {stride: geometry.output_size(self.settings.size, stride) ** 2 for stride in self.layers}
         depths = {stride: (plan.pyramid[stride] or plan).depth for stride in self.layers}
         return sum(cells[stride] * depths[stride] for stride in self.layers) * tf.dtypes.as_dtype(self.settings.dtype).size
-
-    def _is_done(self, image: Found, manifest: Journal) -> bool:
-        """Whether the manifest, or one of a shard, has features of this very image, and so has the file; then the manifest has
-        the line too.
-        """
-        line = manifest.find(image.relative)
-        if line is None or line["status"] != OK or line.get("sha256") != features.image_sha256(self.path_of(image)):
-            return False
-        if line["sha256"] != hashlib.sha256(decoding.read_file(image.path)).hexdigest():
-            return False
-        manifest.add(line)
-        return True
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[Found], Any], batches: Sequence[Sequence[Found]], ahead: int
-) -> Iterator[list[Future[Any]]]:
-    """The futures of each batch's images, submitted `ahead` batches before they are asked for."""
-    pending: list[list[Future[Any]]] = []
-    for batch in batches:
-        pending.append([pool.submit(read, image) for image in batch])
-        if len(pending) > ahead:
-            yield pending.pop(0)
-    yield from pending

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -275,6 +276,11 @@ def has_name(handle: int, path: Path) -> bool:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
+
+
+def sha256(data: bytes) -> str:
+    """The digest by which the bytes of a file are known again, in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def lies_in(path: Path, folder: Path) -> bool:

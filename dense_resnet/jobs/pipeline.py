@@ -1,13 +1,14 @@
-"""Threads that keep the order: an ordered map, and a worker that runs tasks one after another."""
+"""Threads that keep the order: an ordered map, a prefetch, and a worker that runs tasks one after another."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
@@ -38,6 +39,30 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threa
             yield item, future.result()
     if failure is not None:
         raise failure
+
+
+def prefetch(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Generator[Future[Result], None, None]:
+    """The future of ``function(item)`` for each item, which `pool` is given `ahead` items before it is asked for.
+
+    Closing the iterator cancels what has not begun.
+
+    >>> with ThreadPoolExecutor() as pool:
+    ...     [future.result() for future in prefetch(pool, abs, [-3, 1, -2], ahead=1)]
+    [3, 1, 2]
+    """
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > ahead:
+                yield pending.popleft()
+        while pending:
+            yield pending.popleft()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 class SerialWorker:

@@ -13,23 +13,21 @@ How the lines become figures: :mod:`segmentation.evaluation.results`. (``tests/s
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dense_resnet.errors import InputError, format_list, pluralize
+from dense_resnet.errors import InputError, pluralize
 from dense_resnet.image_io import decoding
-from dense_resnet.jobs import atomic_files, journal
+from dense_resnet.jobs import atomic_files, resumable
+from dense_resnet.jobs.atomic_files import sha256
 from dense_resnet.jobs.journal import ERROR, FAIL, OK, Journal
-from dense_resnet.jobs.pipeline import SerialWorker, ordered_map
+from dense_resnet.jobs.resumable import Progress, Run, cut, never, quiet
 from dense_resnet.planning.geometry import positive_integer
 from segmentation.data.doctor import judge
 from segmentation.data.label_counts import LabelCounts, check_pair, compare_sizes
@@ -39,29 +37,26 @@ from segmentation.data.samples import Dataset, Sample
 from segmentation.evaluation.report.pictures import Example
 from segmentation.evaluation.report.sections import write_page
 from segmentation.evaluation.results import FORMAT, LOG, RESULT, ImageCounts, summarize
-from segmentation.evaluation.systems import Answer, System, _sha256
+from segmentation.evaluation.systems import Answer, System
 from segmentation.metrics import boundaries, calibration
 from segmentation.metrics.presets import Switches
 from segmentation.prediction.options import INPUT
 
 PROTOCOL, REPORT = "protocol.json", "report"
-DECODERS = 2
-IMAGES_AHEAD = 3  # decoded, and as many waiting to be counted: what bounds the memory
 WORST, MIDDLE, BEST = 4, 2, 2  # images on the page
 DEFINITION = Switches()
 
-Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
-
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(resumable.Outcome):
     """What a run did."""
 
-    result: dict[str, Any] | None  # evaluation.json; None where the run was stopped or did a shard
-    scored: int  # images, in this run
-    total: int  # images of this run that now have a line
-    failed: tuple[str, ...]  # messages
-    stopped: bool
+    result: dict[str, Any] | None = None  # evaluation.json; None where the run was stopped or did a shard
+
+    @property
+    def scored(self) -> int:
+        """Images, in this run."""
+        return self.written
 
 
 def check_classes(space: LabelSpace, dataset: Dataset) -> None:
@@ -77,6 +72,7 @@ def check_classes(space: LabelSpace, dataset: Dataset) -> None:
 class _Pair:
     """An image and its label, decoded."""
 
+    sample: Sample
     image: np.ndarray  # [height, width, 3] uint8
     label: np.ndarray  # [height, width]
     digests: dict[str, str]  # of both files
@@ -124,7 +120,7 @@ class Evaluation:
             "format": FORMAT,
             "dataset": dataset.name,
             "split": dataset.split,
-            "names_sha256": _sha256(names.encode("utf-8", "surrogateescape")),
+            "names_sha256": sha256(names.encode("utf-8", "surrogateescape")),
             "labels": dataset.space.as_json(),
             "exif": dataset.samples[0].exif if dataset.samples else None,
             "system": system.described,
@@ -140,8 +136,8 @@ class Evaluation:
         *,
         on_error: str = FAIL,
         merge: bool = False,
-        progress: Progress = lambda what, done, total: None,
-        stop: Callable[[], bool] = lambda: False,
+        progress: Progress = quiet,
+        stop: Callable[[], bool] = never,
         note: Callable[[str], object] = lambda message: None,
         report: bool = True,
     ) -> Outcome:
@@ -160,107 +156,65 @@ class Evaluation:
             InputError: a bad pair under "fail", a split without a labelled pixel, a bad prediction, an unusable folder, another
                 protocol in it, or another run at work on it.
         """
+        run = Run[Sample]("scoring", on_error, progress, stop)
         index, count = self.shard
-        journal.check_on_error(on_error)
         if merge and count > 1:
             raise InputError("a shard has nothing to merge: leave out --shard.")
-        samples = self.dataset.samples[index::count]
-        bad, labels = [], LabelCounts(self.dataset.space)
-        for number, sample in enumerate(samples):
-            if stop():
-                return Outcome(None, 0, 0, (), stopped=True)
-            progress("checking", number, len(samples))
-            bad += self._refusal(sample, labels)
-        if bad and on_error == FAIL:
-            raise InputError(
-                f"{len(bad)} of {pluralize(len(samples), 'pair')} cannot be used; nothing was computed. "
-                f"--on-error skip leaves them out.{format_list(bad)}"
-            )
+        samples, labels = self.dataset.samples[index::count], LabelCounts(self.dataset.space)
+        run.check(samples, lambda sample: self._check(sample, labels), "pair")
+        if run.stopped:
+            return Outcome(**vars(run.outcome))
         if count == 1:  # a shard may hold what its split does not
             for doubt in judge([(self.dataset, labels)]).values():
                 note(doubt)
-        atomic_files.probe_folder(self.out)
-        with journal.lock_folder(self.out, shared=count > 1):
-            journal.check_protocol(self.out / PROTOCOL, self.protocol, LOG, (self.out / name for name in (RESULT, REPORT)))
-            with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
-                outcome = self._score(samples, log, on_error, merge, progress, stop)
-                if outcome.stopped or count > 1:
-                    return outcome
+        targets = (self.out / name for name in (RESULT, REPORT))
+        with resumable.claim(self.out, PROTOCOL, self.protocol, LOG, self.shard, targets) as log:
+            with log:
+                self._score(samples, run, log, merge)
+                if run.stopped or count > 1:
+                    return Outcome(**vars(run.outcome))
                 text = json.dumps(self._result(log), indent=1, allow_nan=False) + "\n"
             atomic_files.write_bytes(self.out / RESULT, text.encode())
             result = json.loads(text)
             if report:
                 write_page(self.out / REPORT, result, list(self._examples(result["images"], progress)))
-        return dataclasses.replace(outcome, result=result)
+        return Outcome(**vars(run.outcome), result=result)
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _refusal(self, sample: Sample, labels: LabelCounts) -> list[str]:
-        """Why a pair cannot be used, as far as its label and the image's header say; empty where it can, and is counted."""
+    def _check(self, sample: Sample, labels: LabelCounts) -> None:
+        """Refuse a pair that cannot be used, as far as its label and the image's header say; count the others' labels."""
         own = LabelCounts(labels.space)
-        try:
-            self.system.check_size(sample, check_pair(sample, own, self.max_pixels))
-        except InputError as error:
-            return [str(error)]
+        self.system.check_size(sample, check_pair(sample, own, self.max_pixels))
         labels.add(own)
-        return []
 
-    def _score(
-        self,
-        samples: Sequence[Sample],
-        log: Journal,
-        on_error: str,
-        merge: bool,
-        progress: Progress,
-        stop: Callable[[], bool],
-    ) -> Outcome:
-        todo: list[Sample] = []
-        for number, sample in enumerate(samples):
-            if stop():
-                return Outcome(None, 0, number - len(todo), (), stopped=True)
-            progress("comparing", number, len(samples))
-            if not self._is_done(sample, log):
-                todo.append(sample)
-        if merge and (missing := [sample for sample in todo if not log.find(sample.name)]):
+    def _score(self, samples: Sequence[Sample], run: Run[Sample], log: Journal, merge: bool) -> None:
+        done = run.find_done(samples, log, lambda sample: sample.name, self._is_done)
+        todo = [sample for sample in samples if sample not in done]
+        if merge and not run.stopped and (missing := [sample for sample in todo if not log.find(sample.name)]):
             raise InputError(
                 f"{self.out}: {len(missing)} of {pluralize(len(samples), 'image')} {'is' if len(missing) == 1 else 'are'} in "
                 f"no shard's log, the first is {missing[0]}. "
                 "Run the shards that are missing, or leave out --merge to score them now."
             )
-        earlier, scored, stopped = len(samples) - len(todo), 0, False
-        failed: list[str] = []
-        with ThreadPoolExecutor(DECODERS) as decoders, SerialWorker(IMAGES_AHEAD) as counter:
+        run.work(
+            cut(todo, self.system.batch),
+            done,
+            read=self._read,
+            compute=self._compute,
+            write=lambda pair, answer: self._write(pair, answer, log),
+            fail=lambda sample, error: log.add({"path": sample.name, "status": ERROR, "error": str(error)}),
+            threads=self._threads,
+        )
 
-            def decode_batches() -> Iterator[list[tuple[Sample, _Pair]]]:
-                nonlocal stopped
-                batch: list[tuple[Sample, _Pair]] = []
-                for sample, pair in zip(todo, _ahead(decoders, self._read, todo), strict=True):
-                    progress("scoring", earlier + scored + len(failed), len(samples))
-                    if stop():
-                        stopped = True
-                        return
-                    try:
-                        batch.append((sample, pair.result()))
-                    except InputError as error:
-                        if on_error == FAIL:
-                            raise
-                        failed.append(str(error))
-                        counter.add(log.add, {"path": sample.name, "status": ERROR, "error": str(error)})
-                    if len(batch) == self.system.batch:
-                        yield batch
-                        batch = []
-                if batch:
-                    yield batch
-
-            for batch, answers in ordered_map(self._answers, decode_batches(), self._threads):
-                for (sample, pair), answer in zip(batch, answers, strict=True):
-                    counter.add(self._count, sample, pair, answer, log)
-                    scored += 1
-        progress("scoring", earlier + scored + len(failed), len(samples))
-        return Outcome(None, scored, earlier + scored, tuple(failed), stopped)
-
-    def _answers(self, batch: Sequence[tuple[Sample, _Pair]]) -> list[Answer]:
-        return self.system([sample for sample, _ in batch], [pair.image for _, pair in batch])
+    def _is_done(self, sample: Sample, line: dict[str, Any]) -> bool:
+        """Whether the line of the log is of this very image, label and prediction."""
+        own = {
+            "image_sha256": sha256(sample.image_bytes()),
+            "label_sha256": sha256(sample.label_bytes()),
+            "prediction_sha256": self.system.fingerprint(sample),
+        }
+        return all(line.get(key) == value for key, value in own.items())
 
     def _label(self, sample: Sample, data: bytes) -> np.ndarray:
         place = sample.label.place if sample.label else sample.name
@@ -271,10 +225,13 @@ class Evaluation:
         image, label = sample.decode_image(data, self.max_pixels), self._label(sample, label_data)
         compare_sizes(sample, image.shape[:2], label)
         self.system.check_size(sample, label.shape)
-        return _Pair(image, label, {"image_sha256": _sha256(data), "label_sha256": _sha256(label_data)})
+        return _Pair(sample, image, label, {"image_sha256": sha256(data), "label_sha256": sha256(label_data)})
 
-    def _count(self, sample: Sample, pair: _Pair, answer: Answer, log: Journal) -> None:
-        """Adds the image's line to the log."""
+    def _compute(self, batch: Sequence[_Pair]) -> list[Answer]:
+        return self.system([pair.sample for pair in batch], [pair.image for pair in batch])
+
+    def _write(self, pair: _Pair, answer: Answer, log: Journal) -> None:
+        """Add the image's line to the log."""
         space = self.dataset.space
         label = pair.label
         own = tuple(slice(side) for side in label.shape)  # padding is ignored, and outlines and their widths are the image's
@@ -284,7 +241,7 @@ class Evaluation:
         scored = int(counts.matrix.sum())
         log.add(
             {
-                "path": sample.name,
+                "path": pair.sample.name,
                 "status": OK,
                 **pair.digests,
                 "prediction_sha256": answer.sha256,
@@ -295,24 +252,6 @@ class Evaluation:
                 **counts.as_json(),
             }
         )
-
-    def _is_done(self, sample: Sample, log: Journal) -> bool:
-        """Whether the log, or one of a shard, has this very image, label and prediction; then this log has the line too."""
-        line = log.find(sample.name)
-        if line is None or line["status"] != OK:
-            return False
-        try:
-            own = {
-                "image_sha256": _sha256(sample.image_bytes()),
-                "label_sha256": _sha256(sample.label_bytes()),
-                "prediction_sha256": self.system.fingerprint(sample),
-            }
-        except InputError:  # which scoring will meet again
-            return False
-        if any(line.get(key) != value for key, value in own.items()):
-            return False
-        log.add(line)
-        return True
 
     def _result(self, log: Journal) -> dict[str, Any]:
         names = sorted(sample.name for sample in self.dataset.samples)
@@ -335,21 +274,10 @@ class Evaluation:
             progress("drawing", number, len(chosen))
             pair = self._read(by_name[name])
             height, width = pair.label.shape
-            [answer] = self._answers([(by_name[name], pair)])
+            [answer] = self._compute([pair])
             predicted = answer.labels[:height, :width]
             yield Example(name, pair.image, pair.label, predicted, mean)
         progress("drawing", len(chosen), len(chosen))
-
-
-def _ahead(pool: Executor, read: Callable[[Sample], _Pair], samples: Iterable[Sample]) -> Iterator[Future[_Pair]]:
-    """Each sample's pair, begun IMAGES_AHEAD samples before it is asked for."""
-    begun: deque[Future[_Pair]] = deque()
-    for sample in samples:
-        begun.append(pool.submit(read, sample))
-        if len(begun) > IMAGES_AHEAD:
-            yield begun.popleft()
-    while begun:
-        yield begun.popleft()
 
 
 def _format_classes(space: LabelSpace) -> str:

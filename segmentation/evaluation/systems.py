@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from dense_resnet.errors import InputError, format_list, pluralize
 from dense_resnet.image_io import decoding
+from dense_resnet.jobs.atomic_files import sha256
 from segmentation.data.label_files import decode_prediction
 from segmentation.data.label_space import LabelSpace
 from segmentation.data.layouts import IMAGE_ENDING
@@ -135,7 +135,7 @@ class SavedPredictions:
 
     def fingerprint(self, sample: Sample) -> str | None:
         """Return the prediction file's digest."""
-        return _sha256(decoding.read_file(self._paths[sample.name]))
+        return sha256(decoding.read_file(self._paths[sample.name]))
 
     def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
         """Accept any size."""
@@ -161,7 +161,7 @@ class SavedPredictions:
                 f"{path}: prediction value {labels[y, x]} ({np.count_nonzero(labels == labels[y, x])} px, first at y={y}, "
                 f"x={x}) is outside 0..{self.space.num_classes - 1}. {outside_cause(labels, self.space)}"
             )
-        return Answer(decoding.apply_orientation(labels, turn), sha256=_sha256(data))
+        return Answer(decoding.apply_orientation(labels, turn), sha256=sha256(data))
 
 
 def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
@@ -202,7 +202,3 @@ def _image_files(samples: Sequence[Sample]) -> list[list[Path]]:
 
 def _size(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -14,24 +14,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from dense_resnet.checkpoints.containers import safetensors
-from dense_resnet.errors import InputError, UnreadableError, format_list, pluralize
+from dense_resnet.errors import InputError, UnreadableError
 from dense_resnet.image_io import decoding, discovery
 from dense_resnet.image_io.discovery import Found
-from dense_resnet.jobs import atomic_files, journal
+from dense_resnet.jobs import atomic_files, resumable
+from dense_resnet.jobs.atomic_files import sha256
 from dense_resnet.jobs.journal import ERROR, FAIL, OK, Journal
-from dense_resnet.jobs.pipeline import ordered_map
+from dense_resnet.jobs.resumable import Outcome, Progress, Run, cut, never, quiet
 from dense_resnet.planning.geometry import positive_integer
 from segmentation.data.label_files import encode_label
 from segmentation.data.source import without_suffix
@@ -47,18 +47,6 @@ FORMAT = 1
 LOG, PROTOCOL = "predictions", "protocol.json"
 KINDS = LABELS, OVERLAY, PROBABILITIES = ".png", ".overlay.jpg", ".probabilities.safetensors"
 OPACITY = 0.55  # of the classes' colours over the image
-
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run did."""
-
-    written: int  # images, in this run
-    total: int  # images of this run that now have labels
-    failed: tuple[str, ...]  # messages
-    stopped: bool
 
 
 @dataclass(frozen=True)
@@ -126,8 +114,8 @@ class Labeling:
         found: Sequence[Found],
         *,
         on_error: str = FAIL,
-        progress: Progress = lambda what, done, total: None,
-        stop: Callable[[], bool] = lambda: False,
+        progress: Progress = quiet,
+        stop: Callable[[], bool] = never,
     ) -> Outcome:
         """Labels what an earlier run has not.
 
@@ -140,116 +128,73 @@ class Labeling:
             InputError: a bad image under "fail", two images whose labels would have one name, an unusable folder, or logits
                 that are not finite.
         """
-        journal.check_on_error(on_error)
+        run = Run[Found]("labelling", on_error, progress, stop)
         check_targets(found, self.out)
         index, count = self.shard
         found = list(found)[index::count]
         if on_error == FAIL:
-            bad = []
-            for number, image in enumerate(found):
-                if stop():
-                    return Outcome(0, 0, (), stopped=True)
-                progress("checking", number, len(found))
-                try:
-                    self._predictor.check_size(image.path, decoding.check_image(image.path, self.max_pixels).size)
-                except InputError as error:
-                    bad.append(str(error))
-            if bad:
-                raise InputError(
-                    f"{len(bad):,} of {pluralize(len(found), 'image')} cannot be used; nothing was computed. "
-                    f"--on-error skip leaves them out.{format_list(bad)}"
-                )
-        atomic_files.probe_folder(self.out)
-        with journal.lock_folder(self.out, shared=count > 1):
-            targets = (self.path_of(image, kind) for image in found for kind in KINDS)
-            journal.check_protocol(self.out / PROTOCOL, self.protocol, LOG, targets)
-            with Journal(self.out / journal.log_name(LOG, self.shard), LOG) as log:
-                return self._label_all(found, log, on_error, progress, stop)
+            run.check(found, self._check, "image")
+            if run.stopped:
+                return run.outcome
+        targets = (self.path_of(image, kind) for image in found for kind in KINDS)
+        with resumable.claim(self.out, PROTOCOL, self.protocol, LOG, self.shard, targets) as log, log:
+            done = run.find_done(found, log, lambda image: image.relative, self._is_done)
+            run.work(
+                cut([image for image in found if image not in done], self._batch),
+                done,
+                read=self._read,
+                compute=self._compute,
+                write=lambda ready, prediction: self._write(ready, prediction, log),
+                fail=lambda image, error: self._fail(image, error, log),
+                threads=self._threads,
+            )
+        return run.outcome
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _label_all(
-        self,
-        found: Sequence[Found],
-        log: Journal,
-        on_error: str,
-        progress: Progress,
-        stop: Callable[[], bool],
-    ) -> Outcome:
-        written = total = 0
-        stopped = False
-        failed: list[str] = []
+    def _check(self, image: Found) -> None:
+        """Refuse an image that cannot be used, as far as its header says."""
+        self._predictor.check_size(image.path, decoding.check_image(image.path, self.max_pixels).size)
 
-        def decode_batches() -> Iterator[list[_Ready]]:
-            nonlocal total, stopped
-            batch: list[_Ready] = []
-            for image in found:
-                progress("labelling", total + len(failed), len(found))
-                if stop():
-                    stopped = True
-                    return
-                try:
-                    data = decoding.read_file(image.path)
-                    sha256 = _sha256(data)
-                    if self._is_done(image, sha256, log):
-                        total += 1
-                        continue
-                    pixels = decoding.decode_image(image.path, data, max_pixels=self.max_pixels)
-                    self._predictor.check_size(image.path, pixels.shape[:2])
-                except InputError as error:
-                    if on_error == FAIL:
-                        raise
-                    failed.append(str(error))
-                    self._fail(image, error, log)
-                    continue
-                turned = decoding.orientation_of(image.path, data, self.max_pixels)
-                batch.append(_Ready(image, pixels, turned, sha256))
-                if len(batch) == self._batch:
-                    yield batch
-                    batch = []
-            if batch:
-                yield batch
-
-        for batch, predictions in ordered_map(self._predict, decode_batches(), self._threads):
-            for ready, prediction in zip(batch, predictions, strict=True):
-                earlier = self._written(ready.image, log)
-                written_now = self._write(ready, prediction)
-                for kind in earlier.keys() - written_now.keys():  # of what the image was before
-                    self.path_of(ready.image, kind).unlink(missing_ok=True)
-                log.add({"path": ready.image.relative, "status": OK, "sha256": ready.sha256, "files": written_now})
-                written, total = written + 1, total + 1
-        progress("labelling", total + len(failed), len(found))
-        return Outcome(written, total, tuple(failed), stopped)
-
-    def _is_done(self, image: Found, sha256: str, log: Journal) -> bool:
-        """Whether the log, or one of a shard, has this very image, with all its files; then this log has the line too."""
-        line = log.find(image.relative)
-        if line is None or line.get("sha256") != sha256:
+    def _is_done(self, image: Found, line: dict[str, Any]) -> bool:
+        """Whether the line of the log is of this very image, with all its files."""
+        if line.get("sha256") != sha256(decoding.read_file(image.path)):
             return False
-        digests = self._written(image, log)
-        if not all(kind in digests and self._holds(image, kind, digests[kind]) for kind in self._kinds):
-            return False
-        log.add(line)
-        return True
+        digests = line.get("files", {})
+        return all(kind in digests and self._holds(image, kind, digests[kind]) for kind in self._kinds)
 
-    def _written(self, image: Found, log: Journal) -> dict[str, str]:
+    def _find_digests(self, image: Found, log: Journal) -> dict[str, str]:
         """Digests of the files that an earlier run has made of `image`, by kind."""
         line = log.find(image.relative)
         return dict(line.get("files", {})) if line is not None else {}
 
     def _holds(self, image: Found, kind: str, digest: str) -> bool:
         with contextlib.suppress(UnreadableError):
-            return _sha256(decoding.read_file(self.path_of(image, kind))) == digest
+            return sha256(decoding.read_file(self.path_of(image, kind))) == digest
         return False
 
-    def _predict(self, batch: Sequence[_Ready]) -> list[Prediction]:
+    def _read(self, image: Found) -> _Ready:
+        data = decoding.read_file(image.path)
+        pixels = decoding.decode_image(image.path, data, max_pixels=self.max_pixels)
+        self._predictor.check_size(image.path, pixels.shape[:2])
+        return _Ready(image, pixels, decoding.orientation_of(image.path, data, self.max_pixels), sha256(data))
+
+    def _compute(self, batch: Sequence[_Ready]) -> list[Prediction]:
         try:
             return self._predictor.many([ready.pixels for ready in batch], keep_probabilities=PROBABILITIES in self._kinds)
         except InputError as error:
             raise InputError(f"{', '.join(str(ready.image.path) for ready in batch)}: {error}") from error
 
-    def _write(self, ready: _Ready, prediction: Prediction) -> dict[str, str]:
-        """Writes what is asked for; gives the files' digests by kind."""
+    def _write(self, ready: _Ready, prediction: Prediction, log: Journal) -> None:
+        """Write what is asked for, and remove what else there is of what the image was before."""
+        earlier = self._find_digests(ready.image, log)
+        written = self._write_files(ready, prediction)
+        for kind in earlier.keys() - written.keys():
+            self.path_of(ready.image, kind).unlink(missing_ok=True)
+        log.add({"path": ready.image.relative, "status": OK, "sha256": ready.sha256, "files": written})
+
+    def _write_files(self, ready: _Ready, prediction: Prediction) -> dict[str, str]:
+        """Write what is asked for; return the files' digests by kind."""
         image, pixels, orientation = ready.image, ready.pixels, ready.orientation
         if prediction.probabilities is not None:
             values = decoding.undo_orientation(prediction.probabilities.astype(np.float16), orientation)
@@ -262,11 +207,11 @@ class Labeling:
         atomic_files.write_bytes(
             self.path_of(image), encode_label(decoding.undo_orientation(prediction.labels, orientation), self.space)
         )
-        return {kind: _sha256(decoding.read_file(self.path_of(image, kind))) for kind in self._kinds}
+        return {kind: sha256(decoding.read_file(self.path_of(image, kind))) for kind in self._kinds}
 
     def _fail(self, image: Found, error: InputError, log: Journal) -> None:
         """Records a bad image; labels of what it was before do not stay, but where nobody can say what it is now."""
-        earlier = self._written(image, log)
+        earlier = self._find_digests(image, log)
         if earlier and isinstance(error, UnreadableError):
             return
         for kind in earlier:
@@ -294,7 +239,3 @@ def check_targets(found: Sequence[Found], out: Path) -> None:
             raise InputError(f"the labels of {other.path} and {image.path} would both be {target_of(image, out)}. Rename one.")
         if not atomic_files.name_fits(target_of(image, out, PROBABILITIES)):
             raise InputError(f"{image.path}: the name is too long for a file name with {PROBABILITIES} behind it.")
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

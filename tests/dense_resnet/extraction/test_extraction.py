@@ -15,12 +15,10 @@ from helpers.folders import contents, wait_for
 from helpers.networks import STRIDE_8_PLAN, weights_of
 
 import dense_resnet as dr
-from dense_resnet.extraction import features
 from dense_resnet.extraction.extract import Extraction
 from dense_resnet.extraction.settings import Settings
 from dense_resnet.image_io import decoding, discovery
 from dense_resnet.inference.canvas import placement, resize
-from dense_resnet.jobs import journal
 from dense_resnet.jobs.journal import Journal
 from dense_resnet.verification import laws
 
@@ -312,21 +310,6 @@ def test_a_manifest_of_another_run_stays_though_this_one_fails(tmp_path):
         path.write_text("of another run\n")
         _ = 1 / 0
     assert path.read_text() == "of another run\n"
-
-
-def test_nothing_is_written_behind_an_image_that_could_not_be(backbone, found, tmp_path, monkeypatch):
-    """So that the manifest keeps the order of the images."""
-    write = features.write_features
-
-    def full(path, *arguments):
-        if path.name == f"{found[1].path.name}.safetensors":
-            raise dr.InputError("full")
-        write(path, *arguments)
-
-    monkeypatch.setattr(features, "write_features", full)
-    with pytest.raises(dr.InputError, match="full"):
-        extraction_of(backbone, tmp_path, SMALL).run(found)
-    assert [line["path"] for line in journal.read(tmp_path / "manifest.jsonl")] == [found[0].relative]
 
 
 @pytest.mark.parametrize(("dtype", "cause"), [("float16", "too large for float16"), ("float32", "the network made them")])

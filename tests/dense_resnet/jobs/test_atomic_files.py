@@ -89,7 +89,7 @@ def test_a_kill_in_the_middle_keeps_the_old_file(tmp_path):
     target.write_bytes(b"old")
     code = (
         "import os, signal\nfrom dense_resnet.jobs import atomic_files as files\n"
-        f"with files.replacing({str(target)!r}) as temporary:\n"
+        f"with files.replace_file({str(target)!r}) as temporary:\n"
         "    temporary.write_bytes(b'half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
@@ -257,7 +257,7 @@ def test_what_a_kill_leaves_behind_is_hidden_and_goes(tmp_path):
     code = (
         "import os, signal\nfrom dense_resnet.jobs import atomic_files as files\n"
         "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"with files.replacing({str(target)!r}) as temporary, files.scratch(files.Path({str(target)!r})) as folder:\n"
+        f"with files.replace_file({str(target)!r}) as temporary, files.scratch(files.Path({str(target)!r})) as folder:\n"
         "    (folder / 'draft').write_bytes(b'draft')\n"
         "    temporary.write_bytes(b'new')\n"
     )

@@ -9,10 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -31,8 +28,7 @@ from dense_resnet.jobs import journal
 from segmentation import metrics
 from segmentation.data.layouts import open_dataset
 from segmentation.data.tfrecords import write_records
-from segmentation.evaluation import evaluate
-from segmentation.evaluation.evaluate import IMAGES_AHEAD, Evaluation
+from segmentation.evaluation.evaluate import Evaluation
 from segmentation.evaluation.results import ImageCounts, read_result
 from segmentation.evaluation.systems import ModelPredictions, SavedPredictions
 from segmentation.metrics import boundaries, calibration, intervals
@@ -405,13 +401,13 @@ def test_stopping_before_it_scores(at, system, pairs, tmp_path):
 def test_a_kill_in_the_middle_goes_on_to_the_same_file(system, model_folder, pairs, whole, tmp_path):
     code = (
         "import sys, time\n"
-        "from segmentation.evaluation import Evaluation, ModelSystem\n"
+        "from segmentation.evaluation import Evaluation, ModelPredictions\n"
         "from segmentation.saving.model_directory import load_model\n"
         "from segmentation.prediction import Inference\n"
         "from segmentation.data.layouts import open_dataset\n"
         "model, pairs, out = sys.argv[1:]\n"
         "saved = load_model(model)\n"
-        "system = ModelSystem(saved, saved.runner('exact'), Inference(size=65))\n"
+        "system = ModelPredictions(saved, saved.runner('exact'), Inference(size=65))\n"
         "evaluation = Evaluation(system, open_dataset(pairs), out)\n"
         "evaluation.run(progress=lambda what, done, total: time.sleep(0.5 * (what == 'scoring')))\n"
     )
@@ -667,7 +663,7 @@ def test_bad_pairs_are_all_named_before_any_compute(system, own_pairs, tmp_path)
     assert outcome.result["counts"]["skipped"] == 5
     assert outcome.result["skipped"] == list(outcome.failed)
     again = Evaluation(system, dataset, tmp_path / "out").run(on_error="skip", report=False)
-    assert again == replace(outcome, scored=0)
+    assert again == replace(outcome, written=0)
 
 
 def masks(root, values, **described):
@@ -740,7 +736,7 @@ def test_bad_pairs_that_are_alike_are_told_as_one(tmp_path):
 
 
 def test_a_pair_that_breaks_after_the_check(system, own_pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate.Evaluation, "_refusal", lambda *_: [])
+    monkeypatch.setattr(Evaluation, "_check", lambda *_: None)
     path = own_pairs / "images" / "more/a.png"
     path.write_bytes(path.read_bytes()[:500])
     dataset = open_dataset(own_pairs)
@@ -1083,23 +1079,6 @@ def test_protocols_that_are_nested_without_end_differ(depth):
         assert not journal.differences(nest(1), nest(1))
 
 
-def test_few_images_are_decoded_ahead():
-    begun, lock = itertools.count(), threading.Lock()
-    reached = []
-
-    def read(sample):
-        with lock:
-            reached.append(next(begun))
-        return sample
-
-    with ThreadPoolExecutor(2) as pool:
-        for number, future in enumerate(evaluate._ahead(pool, read, range(20))):
-            assert future.result() == number
-            time.sleep(0.005)
-            assert len(reached) <= number + 1 + IMAGES_AHEAD
-    assert len(reached) == 20
-
-
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
@@ -1184,13 +1163,13 @@ def test_shards_by_the_command(capsys, pairs, model_folder, whole, tmp_path):
 
 
 def test_a_signal_stops_the_command(capsys, pairs, model_folder, whole, tmp_path, monkeypatch):
-    counted = Evaluation._count
+    write = Evaluation._write
 
-    def count(self, *arguments):
-        counted(self, *arguments)
+    def write_and_stop(self, *arguments):
+        write(self, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Evaluation, "_count", count)
+    monkeypatch.setattr(Evaluation, "_write", write_and_stop)
     monkeypatch.setattr(os, "_exit", lambda code: None)  # further signals would end this process at once
     code, out, err = run_evaluate(capsys, pairs, model_folder, tmp_path)
     assert code == 75

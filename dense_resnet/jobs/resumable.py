@@ -1,0 +1,233 @@
+"""The frame of a job over many items: check, claim the folder, skip what is done, read ahead, compute, write in order.
+
+    run = Run("extracting", on_error, progress, stop)
+    bad = run.check(items, check, "image")                    every header, before any compute
+    with claim(out, ...) as log, log:                         no other run, no other protocol
+        done = run.find_done(items, log, name, is_done)       by an earlier run
+        run.work(batches, done, read=..., compute=..., write=..., fail=..., threads=...)
+    return run.outcome
+
+While one batch is computed, threads read the next items and a thread writes the last ones. An item is done once its line is
+in the log, which is written last, so a job that was stopped or killed resumes with the same command. What an item is, and
+how it is checked, read, computed and written, is what a job adds. (``tests/dense_resnet/jobs/test_resumable.py``)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from dense_resnet.errors import InputError, format_list, pluralize
+from dense_resnet.jobs import atomic_files, journal
+from dense_resnet.jobs.journal import FAIL, OK, Journal
+from dense_resnet.jobs.pipeline import SerialWorker, ordered_map, prefetch
+
+READERS = 2
+BATCHES_AHEAD = 2  # read, and as many waiting to be written: what bounds the memory
+
+Item = TypeVar("Item")
+Ready = TypeVar("Ready")
+Result = TypeVar("Result")
+Progress = Callable[[str, int, int], None]  # (what is being done, items done, items in all)
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Report no progress."""
+
+
+def never() -> bool:
+    """Let a run come to its end."""
+    return False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    written: int  # items, in this run
+    total: int  # of the run's items, those that are done now
+    failed: tuple[str, ...]  # messages
+    stopped: bool  # by `stop`, before the end
+
+
+@contextlib.contextmanager
+def claim(
+    folder: Path, protocol_name: str, protocol: Mapping[str, Any], stem: str, shard: tuple[int, int], targets: Iterable[Path]
+) -> Iterator[Journal]:
+    """Keep other runs out of `folder`, and give the log of this one, which is to be opened.
+
+    Args:
+        folder: made where it is missing.
+        protocol_name: of the file that says how what is in the folder was made.
+        protocol: all that results depend on.
+        stem: of the names of logs.
+        shard: (i, n) has a log of its own, and keeps out only runs of the whole.
+        targets: what the run may write.
+
+    Raises:
+        InputError: the folder cannot be written to, has files that the run would write over, or results of another protocol;
+            or another run is at work in it.
+    """
+    atomic_files.probe_folder(folder)
+    with journal.lock_folder(folder, shared=shard[1] > 1):
+        journal.check_protocol(folder / protocol_name, protocol, stem, targets)
+        yield Journal(folder / journal.log_name(stem, shard), stem)
+
+
+def cut(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut items into batches.
+
+    >>> cut([1, 2, 3], 2)
+    [[1, 2], [3]]
+    """
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+class Run(Generic[Item]):
+    """One run of a job, and how far it has come.
+
+    Args:
+        doing: what its progress says while it works.
+        on_error: "fail" stops at an item that cannot be used; "skip" lists it and continues.
+        progress: called with (what is being done, items done, items in all), those of earlier runs included.
+        stop: asked before each item or batch; True finishes what has begun, and nothing more is begun.
+    """
+
+    def __init__(self, doing: str, on_error: str, progress: Progress, stop: Callable[[], bool]) -> None:
+        journal.check_on_error(on_error)
+        self._doing, self._on_error, self._progress, self._stop = doing, on_error, progress, stop
+        self._items = self._done = self._written = 0  # in all, done by earlier runs, by this one
+        self._failed: list[str] = []
+        self.stopped = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """What it has done so far."""
+        return Outcome(self._written, self._done + self._written, tuple(self._failed), self.stopped)
+
+    def check(self, items: Sequence[Item], check: Callable[[Item], object], thing: str) -> dict[Item, InputError]:
+        """What is wrong with which items, as far as `check` raises it; `thing` is what messages call an item.
+
+        Raises:
+            InputError: anything is wrong, under "fail"; all of it is named at once.
+        """
+        bad = {}
+        for item in self._each("checking", items):
+            try:
+                check(item)
+            except InputError as error:
+                bad[item] = error
+        if bad and self._on_error == FAIL and not self.stopped:
+            raise InputError(
+                f"{len(bad):,} of {pluralize(len(items), thing)} cannot be used; nothing was computed. "
+                f"--on-error skip leaves them out.{format_list(map(str, bad.values()))}"
+            )
+        return bad
+
+    def find_done(
+        self,
+        items: Sequence[Item],
+        log: Journal,
+        name: Callable[[Item], str],
+        is_done: Callable[[Item, dict[str, Any]], bool],
+    ) -> set[Item]:
+        """Those whose line, in this log or that of a shard, still fits by `is_done`; then this log has the line too."""
+        done = set()
+        for item in self._each("comparing", items):
+            line = log.find(name(item))
+            if line is None or line["status"] != OK:
+                continue
+            try:
+                fits = is_done(item, line)
+            except InputError:  # which reading it will meet again
+                continue
+            if fits:
+                log.add(line)
+                done.add(item)
+        self._items, self._done = len(items), len(done)
+        return done
+
+    def skip(self, error: InputError) -> None:
+        """List an item that is left out."""
+        self._failed.append(str(error))
+
+    def work(
+        self,
+        batches: Sequence[Sequence[Item]],
+        done: Collection[Item],
+        *,
+        read: Callable[[Item], Ready],
+        compute: Callable[[Sequence[Ready]], Sequence[Result]],
+        write: Callable[[Ready, Result], None],
+        fail: Callable[[Item, InputError], None],
+        threads: int,
+    ) -> None:
+        """Read, compute and write what the batches hold, in their order.
+
+        Args:
+            batches: what is computed together, cut from the items that :meth:`find_done` was given.
+            done: items of the batches that are not written, since they are there.
+            read: gives what an item is computed from, in several threads.
+            compute: gives the result of each of a batch, in `threads` threads; what it raises ends the run.
+            write: brings a result to the disk, its line of the log last; always in the same thread, as `fail`.
+            fail: takes note of an item that cannot be read, under "skip".
+            threads: batches that are computed at the same time.
+
+        Raises:
+            InputError: an item cannot be read, under "fail"; or of `compute` or `write`. What came before it is written.
+        """
+        ahead = BATCHES_AHEAD * max(map(len, batches), default=0)
+        items = itertools.chain.from_iterable(batches)
+        self._report()
+        with (
+            ThreadPoolExecutor(READERS) as readers,
+            contextlib.closing(prefetch(readers, read, items, ahead)) as coming,
+            SerialWorker(ahead) as writer,
+        ):
+
+            def read_batches() -> Iterator[list[tuple[Item, Ready]]]:
+                for batch in batches:
+                    if self._is_stopping():
+                        return
+                    ready = []
+                    for item in batch:
+                        try:
+                            ready.append((item, next(coming).result()))
+                        except InputError as error:
+                            if self._on_error == FAIL:
+                                raise
+                            self.skip(error)
+                            writer.add(fail, item, error)
+                    if ready:
+                        yield ready
+
+            def compute_batch(batch: Sequence[tuple[Item, Ready]]) -> Sequence[Result]:
+                return compute([ready for _, ready in batch])
+
+            for batch, results in ordered_map(compute_batch, read_batches(), threads):
+                for (item, ready), result in zip(batch, results, strict=True):
+                    if item not in done:
+                        writer.add(write, ready, result)
+                        self._written += 1
+                self._report()
+        self._report()
+
+    def _each(self, what: str, items: Sequence[Item]) -> Iterator[Item]:
+        """The items up to where the run is stopped."""
+        for number, item in enumerate(items):
+            if self._is_stopping():
+                return
+            self._progress(what, number, len(items))
+            yield item
+
+    def _is_stopping(self) -> bool:
+        self.stopped = self.stopped or self._stop()
+        return self.stopped
+
+    def _report(self) -> None:
+        self._progress(self._doing, self._done + self._written + len(self._failed), self._items)
