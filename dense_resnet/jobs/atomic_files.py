@@ -15,19 +15,18 @@ import os
 import shutil
 import stat
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dense_resnet.errors import InputError
 
 PARTIAL = (".", ".partial")  # around the name of a file that is being written
-LOCK, SCRATCH = ".lock", ".scratch"  # in the place of .partial: a lock, and a folder for names that others choose
+LOCK, SCRATCH, PROBE = ".lock", ".scratch", ".probe"  # in the place of .partial: a lock, a folder for names that others choose
 LONGEST_NAME = 255  # bytes, on the usual file systems
 ATTEMPTS = 100  # to lock a file, while other runs end and take their locks along
 UNLOCKED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from file systems that have no locks
 UNSYNCED = (errno.EINVAL, errno.EOPNOTSUPP)  # from those that bring names to the disk by themselves
-UMASK = os.umask(0)
-os.umask(UMASK)
 
 
 def temporary_of(path: Path) -> Path:
@@ -58,11 +57,12 @@ def replace_file(path: str | os.PathLike[str], check: Callable[[Path], None] | N
     with _prepare_writing(path):
         try:
             temporary.unlink(missing_ok=True)  # what a kill left behind, or a link to something else
+            mode = _mode_of_new_files(path)
             yield temporary
             sync(temporary)
             if check:
                 check(temporary)
-            temporary.chmod(0o666 & ~UMASK)  # what any new file gets, whatever made this one
+            temporary.chmod(mode)  # whatever made this one
             os.replace(temporary, path)
             _sync_replaced(path)
         finally:
@@ -94,23 +94,23 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_new(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a small file unless another process was first; either way it is there, complete, when this returns."""
+    """Write a small file unless another process was first; either way it is there, complete, when this returns."""
     path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{PARTIAL[0]}{path.name}.", suffix=PARTIAL[1]) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-        os.chmod(file.name, 0o666 & ~UMASK)
+    twin = path.with_name(f"{PARTIAL[0]}{path.name}.{uuid.uuid4().hex}{PARTIAL[1]}")
+    try:
+        with open(twin, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         try:
-            os.link(file.name, path)
+            os.link(twin, path)
         except FileExistsError:
             pass
         except OSError:  # a file system without hard links: the last one wins, with a complete file too
             if not path.exists():
-                twin = Path(f"{file.name}~")
-                shutil.copyfile(file.name, twin)
-                sync(twin)
                 os.replace(twin, path)
+    finally:
+        twin.unlink(missing_ok=True)
     sync_names(path.parent)
 
 
@@ -286,6 +286,17 @@ def sha256(data: bytes) -> str:
 def lies_in(path: Path, folder: Path) -> bool:
     """Whether `path` is somewhere in `folder`, links followed; ``Path.resolve`` fails at a loop of links."""
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def _mode_of_new_files(path: Path) -> int:
+    """The permissions that a new file gets beside `path`, by one that is made: to read its umask, a process has to set it."""
+    probe = path.with_name(f"{PARTIAL[0]}{path.name}{PROBE}")
+    probe.unlink(missing_ok=True)  # what a kill left behind, or a link to something else
+    probe.touch(exist_ok=False)
+    try:
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
 
 
 def _sync_replaced(path: Path) -> None:

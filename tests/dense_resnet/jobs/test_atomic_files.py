@@ -25,7 +25,25 @@ def test_replaces_and_leaves_nothing_behind(tmp_path):
         temporary.write_bytes(b"two")
     assert target.read_bytes() == b"two"
     assert names(target.parent) == ["file"]
-    assert target.stat().st_mode & 0o777 == 0o666 & ~atomic_files.UMASK
+    (tmp_path / "other").touch()
+    assert target.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
+def test_new_files_have_the_permissions_that_the_umask_allows(umask, tmp_path):
+    before = os.umask(umask)
+    try:
+        atomic_files.write_bytes(tmp_path / "a", b"data")
+        atomic_files.write_new(tmp_path / "b", b"data")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [0o666 & ~umask] * 2
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_importing_changes_nothing_of_the_process():
+    code = "import os\ndef refuse(mask): raise AssertionError\nos.umask = refuse\nimport dense_resnet.jobs.atomic_files\n"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("wrong")])
