@@ -81,8 +81,8 @@ def main(args: argparse.Namespace) -> int:
             start_tensorflow()
             system, threads = _system(args, switches, dataset, precision)
         evaluation = Evaluation(system, dataset, args.out, switches, shard=shard, max_pixels=max_pixels, threads=threads)
-        if system.seams:
-            print_note(f"near seams, figures may differ from the images run whole: {system.seams}")
+        if system.tiling_note:
+            print_note(f"near seams, figures may differ from the images run whole: {system.tiling_note}")
         with progress_bar() as progress:
             outcome = evaluation.run(
                 on_error=args.on_error, merge=args.merge, progress=progress, stop=stop, note=print_note,

@@ -64,8 +64,8 @@ def main(args: argparse.Namespace) -> int:
             batch=pace.batch,
             threads=pace.threads,
         )
-        if labelling.seams:
-            print_note(f"near seams, labels may differ from the images run whole: {labelling.seams}")
+        if labelling.tiling_note:
+            print_note(f"near seams, labels may differ from the images run whole: {labelling.tiling_note}")
         with progress_bar() as progress:
             outcome = labelling.run(found, on_error=args.on_error, progress=progress, stop=stop)
     return print_outcome(outcome, args.out, "labels")

@@ -1,8 +1,11 @@
-"""Features of a folder of images, on disk: read, run and write at the same time, and go on after a kill.
+"""Features of a folder of images, on disk: a job of :mod:`dense_resnet.jobs.resumable`.
 
-Three things happen at once: threads decode the next images, TensorFlow runs a batch, a thread writes the last one. Every
-finished image adds a line to ``manifest.jsonl`` after its file is in place, so a run that was killed goes on where it
-stopped; batches are cut from the whole list, so what it writes then is what an uninterrupted run would have written.
+    OUT/<relative path>.safetensors     see :mod:`dense_resnet.extraction.features`
+    OUT/<relative path>.alignment.png   where it is asked for: the features over the image, to look at
+    OUT/manifest.jsonl                  a line for each image
+    OUT/extraction.json                 what the features depend on
+
+Batches are cut from the whole list, so a run that resumes writes what an uninterrupted run would have written.
 """
 
 from __future__ import annotations

@@ -279,7 +279,7 @@ def has_name(handle: int, path: Path) -> bool:
 
 
 def sha256(data: bytes) -> str:
-    """The digest by which the bytes of a file are known again, in hexadecimal digits."""
+    """Return the digest of bytes, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -289,7 +289,7 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 
 def _mode_of_new_files(path: Path) -> int:
-    """The permissions that a new file gets beside `path`, by one that is made: to read its umask, a process has to set it."""
+    """Return the permissions of a file that is made beside `path`: to read its umask, a process would have to set it."""
     probe = path.with_name(f"{PARTIAL[0]}{path.name}{PROBE}")
     probe.unlink(missing_ok=True)  # what a kill left behind, or a link to something else
     probe.touch(exist_ok=False)

@@ -44,7 +44,7 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threa
 def prefetch(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Generator[Future[Result], None, None]:
-    """The future of ``function(item)`` for each item, which `pool` is given `ahead` items before it is asked for.
+    """Yield the future of ``function(item)`` for each item, which `pool` is given `ahead` items before it is asked for.
 
     Closing the iterator cancels what has not begun.
 

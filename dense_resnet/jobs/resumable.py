@@ -111,7 +111,7 @@ class Run(Generic[Item]):
         return Outcome(self._written, self._done + self._written, tuple(self._failed), self.stopped)
 
     def check(self, items: Sequence[Item], check: Callable[[Item], object], thing: str) -> dict[Item, InputError]:
-        """What is wrong with which items, as far as `check` raises it; `thing` is what messages call an item.
+        """Return what is wrong with which items, as far as `check` raises it; `thing` is what messages call an item.
 
         Raises:
             InputError: anything is wrong, under "fail"; all of it is named at once.
@@ -136,7 +136,7 @@ class Run(Generic[Item]):
         name: Callable[[Item], str],
         is_done: Callable[[Item, dict[str, Any]], bool],
     ) -> set[Item]:
-        """Those whose line, in this log or that of a shard, still fits by `is_done`; then this log has the line too."""
+        """Return the items whose line, in this log or a shard's, still fits by `is_done`; this log then has it too."""
         done = set()
         for item in self._each("comparing", items):
             line = log.find(name(item))
@@ -218,7 +218,7 @@ class Run(Generic[Item]):
         self._report()
 
     def _each(self, what: str, items: Sequence[Item]) -> Iterator[Item]:
-        """The items up to where the run is stopped."""
+        """Yield the items up to where the run is stopped."""
         for number, item in enumerate(items):
             if self._is_stopping():
                 return

@@ -123,7 +123,7 @@ class Evaluation:
             "names_sha256": sha256(names.encode("utf-8", "surrogateescape")),
             "labels": dataset.space.as_json(),
             "exif": dataset.samples[0].exif if dataset.samples else None,
-            "system": system.described,
+            "system": system.protocol,
             "inference": system.inference,
             "boundary": {"dilation_ratio": boundaries.DILATION_RATIO, "trimap_widths": boundaries.TRIMAP_WIDTHS},
             "calibration_bins": calibration.BINS,

@@ -77,8 +77,8 @@ class ModelPredictions:
         from segmentation.prediction.predictor import Predictor  # and TensorFlow, which a folder of predictions does not need
 
         self._predictor = Predictor(runner, head, inference, batch)
-        self.space, self.seams, self.batch = saved.space, self._predictor.seams, batch
-        self.described = {**saved.described, "precision": runner.precision, "batch": batch, "seams": self.seams}
+        self.space, self.tiling_note, self.batch = saved.space, self._predictor.tiling_note, batch
+        self.protocol = {**saved.protocol, "precision": runner.precision, "batch": batch, "seams": self.tiling_note}
         self.inference: dict[str, Any] | None = dataclasses.asdict(inference)
         self.size, self.upsample = inference.score, inference.upsample
 
@@ -114,7 +114,7 @@ class SavedPredictions:
         InputError: predictions are missing; all are listed at once.
     """
 
-    size, upsample, seams, batch = NATIVE, None, None, 1
+    size, upsample, tiling_note, batch = NATIVE, None, None, 1
     inference: dict[str, Any] | None = None
 
     def __init__(
@@ -128,9 +128,9 @@ class SavedPredictions:
         if not root.is_dir():
             raise InputError(f"{root}: no such folder of predictions.")
         self.space, self._max_pixels = space, max_pixels
-        self.described: dict[str, Any] = {PREDICTIONS: str(root)}
+        self.protocol: dict[str, Any] = {PREDICTIONS: str(root)}
         if any(sample.exif == "apply" for sample in samples):
-            self.described["pixels"] = "stored"  # a log of before, which scored them as if upright, is another protocol's
+            self.protocol["pixels"] = "stored"  # a log of before, which scored them as if upright, is another protocol's
         self._paths = _find_predictions(root, samples)
 
     def fingerprint(self, sample: Sample) -> str | None:

@@ -96,11 +96,11 @@ class Labeling:
         self._predictor = Predictor(runner, saved.head, inference, batch)
         self._batch, self._threads = batch, positive_integer("threads", threads)
         self.space, self.out, self.shard, self.max_pixels = saved.space, Path(out), shard, max_pixels
-        self.seams = self._predictor.seams
+        self.tiling_note = self._predictor.tiling_note
         self._kinds = [LABELS, *([OVERLAY] if overlay else []), *([PROBABILITIES] if probabilities else [])]
         self.protocol = {
             "format": FORMAT,
-            "system": {**saved.described, "precision": runner.precision, "batch": batch},
+            "system": {**saved.protocol, "precision": runner.precision, "batch": batch},
             "classes": saved.space.names,
             "inference": dataclasses.asdict(inference),
         }
@@ -180,10 +180,12 @@ class Labeling:
         return _Ready(image, pixels, decoding.orientation_of(image.path, data, self.max_pixels), sha256(data))
 
     def _compute(self, batch: Sequence[_Ready]) -> list[Prediction]:
+        keep = PROBABILITIES in self._kinds
         try:
-            return self._predictor.many([ready.pixels for ready in batch], keep_probabilities=PROBABILITIES in self._kinds)
+            predictions = self._predictor.many([ready.pixels for ready in batch], keep_probabilities=keep)
         except InputError as error:
             raise InputError(f"{', '.join(str(ready.image.path) for ready in batch)}: {error}") from error
+        return [_in_half_precision(prediction) for prediction in predictions]
 
     def _write(self, ready: _Ready, prediction: Prediction, log: Journal) -> None:
         """Write what is asked for, and remove what else there is of what the image was before."""
@@ -197,7 +199,7 @@ class Labeling:
         """Write what is asked for; return the files' digests by kind."""
         image, pixels, orientation = ready.image, ready.pixels, ready.orientation
         if prediction.probabilities is not None:
-            values = decoding.undo_orientation(prediction.probabilities.astype(np.float16), orientation)
+            values = decoding.undo_orientation(prediction.probabilities, orientation)
             safetensors.write(self.path_of(image, PROBABILITIES), {"probabilities": values}, {"classes": self.space.names})
         if OVERLAY in self._kinds:
             blended = (1 - OPACITY) * pixels + OPACITY * self.space.colorize(prediction.labels)
@@ -217,6 +219,13 @@ class Labeling:
         for kind in earlier:
             self.path_of(image, kind).unlink(missing_ok=True)
         log.add({"path": image.relative, "status": ERROR, "error": str(error)})
+
+
+def _in_half_precision(prediction: Prediction) -> Prediction:
+    """Halve what probabilities take while they wait to be written, in which they are float16 anyway."""
+    if prediction.probabilities is None:
+        return prediction
+    return dataclasses.replace(prediction, probabilities=prediction.probabilities.astype(np.float16))
 
 
 def target_of(image: Found, out: Path, kind: str = LABELS) -> Path:

@@ -11,7 +11,7 @@ but mirrored at scale 1 too. Logits that are not finite are an error, not class 
 
 Sliding windows lie on the output-stride grid and overlap. Each cell's logits come from the window that it is deepest in,
 and the map is enlarged whole. So where the receptive field fits the overlap, the logits are those of the image run whole;
-elsewhere :attr:`Predictor.seams` says why not. (``tests/segmentation/prediction/test_predictor.py``)
+elsewhere :attr:`Predictor.tiling_note` says why not. (``tests/segmentation/prediction/test_predictor.py``)
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Predictor:
                 )
 
     @property
-    def seams(self) -> str | None:
+    def tiling_note(self) -> str | None:
         """Why sliding windows may differ from the image run whole; None where they do not (to 1e-5), or there are none."""
         if self.inference.tile is None:
             return None

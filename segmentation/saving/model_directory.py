@@ -97,7 +97,7 @@ class SavedModel:
         return validation_size(self.training)
 
     @property
-    def described(self) -> dict[str, Any]:
+    def protocol(self) -> dict[str, Any]:
         """All that its answers depend on, for protocols."""
         description = description_of(self.model, self.space, preprocessing=self.preprocessing)
         return answers({**description, "weights_sha256": self.weights_sha256})

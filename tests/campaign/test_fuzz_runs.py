@@ -213,7 +213,7 @@ def make_models(place: Path) -> None:
 def read_model(folder: Path) -> tuple:
     saved = load_model(folder)
     return (
-        json.loads(json.dumps({**saved.described, "in_channels": saved.plan.in_channels})),
+        json.loads(json.dumps({**saved.protocol, "in_channels": saved.plan.in_channels})),
         saved.space.as_json(),
         dict(saved.training),
         checkpoints.fingerprint(saved.model.weights),

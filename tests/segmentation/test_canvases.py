@@ -213,7 +213,7 @@ def test_a_model_directory_keeps_the_rule(tmp_path):
         described = json.loads((tmp_path / name / DESCRIPTION).read_text())
         assert described["canvas"] == (IMAGE if crop is None else PADDED)
         assert load_model(tmp_path / name).head.canvas == described["canvas"]
-        assert load_model(tmp_path / name).described["canvas"] == described["canvas"]
+        assert load_model(tmp_path / name).protocol["canvas"] == described["canvas"]
 
 
 @pytest.mark.parametrize(

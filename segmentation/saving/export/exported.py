@@ -65,7 +65,7 @@ class Exported:
         return self.network.side or validation_size(self.description["training"])
 
     @property
-    def described(self) -> dict[str, Any]:
+    def protocol(self) -> dict[str, Any]:
         """All that its answers depend on, for protocols."""
         return {**answers(self.description), "export": self.kind}
 

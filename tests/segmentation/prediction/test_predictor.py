@@ -297,17 +297,17 @@ def test_no_seams_where_the_receptive_field_fits_the_overlap():
         errors[tile] = laws.relative_error(predictor.logits(image), whole)
         if field <= overlap:
             assert errors[tile] <= 1e-5
-            assert predictor.seams is None
+            assert predictor.tiling_note is None
         else:
-            assert predictor.seams == f"windows overlap by {overlap} pixels, and a cell sees {field}"
+            assert predictor.tiling_note == f"windows overlap by {overlap} pixels, and a cell sees {field}"
     assert errors[65] > 1e-2
     assert errors[273] <= 1e-5
-    assert predictor_of().seams is None
+    assert predictor_of().tiling_note is None
 
 
 def test_seams_of_a_head_that_pools_over_the_image():
     predictor = predictor_of("decoder", tile=273)
-    assert predictor.seams == "the head takes the mean of each window of 273 pixels, not of the image"
+    assert predictor.tiling_note == "the head takes the mean of each window of 273 pixels, not of the image"
     image = image_of(289, 289)
     assert laws.relative_error(predictor.logits(image), predictor_of("decoder").logits(image)) > 1e-3
 

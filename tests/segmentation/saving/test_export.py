@@ -253,8 +253,8 @@ def test_plan_head_and_classes_come_back(model, good):
 def test_it_is_described_as_its_model_directory(fixture, model, tmp_path, request):
     exported = open_exported(request.getfixturevalue(fixture))
     save_model(tmp_path, model, SPACE)
-    described = load_model(tmp_path).described
-    assert json.loads(json.dumps(exported.described)) == json.loads(json.dumps(described | {"export": exported.kind}))
+    protocol = load_model(tmp_path).protocol
+    assert json.loads(json.dumps(exported.protocol)) == json.loads(json.dumps(protocol | {"export": exported.kind}))
 
 
 def test_it_keeps_where_weights_come_from(photograph, tmp_path):
