@@ -44,11 +44,11 @@ class System(Protocol):
     """What an evaluation scores."""
 
     space: LabelSpace
-    described: dict[str, Any]  # what its answers depend on, for the protocol
+    protocol: dict[str, Any]  # what its answers depend on, for the protocol
     inference: dict[str, Any] | None  # how a model is run
     size: str  # one of SIZES: whether answers are on the image's pixels or on the canvas
     upsample: str | None  # one of UPSAMPLES, of a model
-    seams: str | None  # a note on where tiles meet
+    tiling_note: str | None  # a note on where tiles meet
     batch: int  # images that it takes at a time
 
     def fingerprint(self, sample: Sample) -> str | None:

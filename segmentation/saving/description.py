@@ -85,7 +85,7 @@ class OpenedModel(Protocol):
         """Of the weights."""
 
     @property
-    def described(self) -> dict[str, Any]:
+    def protocol(self) -> dict[str, Any]:
         """All that its answers depend on, for protocols."""
 
     def runner(self, precision: str = ...) -> Runner:
