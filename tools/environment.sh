@@ -1,5 +1,5 @@
 # Sourced by the scripts here: a virtual environment with the package, made where there is none, and with the extra that
-# $extra names and $alone, a package that setup.py cannot name. An active one is used as it is; otherwise .venv in the
+# $extra names and $alone, a package that pyproject.toml cannot name. An active one is used as it is; otherwise .venv in the
 # checkout. PYTHON names the interpreter that makes it.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 environment=${VIRTUAL_ENV:-$root/.venv}
@@ -13,7 +13,7 @@ fi
 PATH="$environment/bin:$PATH"
 export PATH
 stamp=$environment/.dense-resnet${extra:-}
-if [ "$root/setup.py" -nt "$stamp" ]; then
+if [ "$root/pyproject.toml" -nt "$stamp" ] || [ "$root/setup.py" -nt "$stamp" ]; then
   echo "installing into $environment (TensorFlow is large: a few minutes)"
   python -m pip install --quiet --disable-pip-version-check --editable "$root${extra:-}"
   if [ -n "${alone:-}" ]; then # without its dependencies
