@@ -1,6 +1,7 @@
 """What `pip install` brings: every package, its data, and every public name."""
 
 import importlib
+import re
 import runpy
 
 import pytest
@@ -63,6 +64,12 @@ def test_the_version_is_that_of_the_package(distribution):
     import dense_resnet as dr
 
     assert distribution.get_version() == dr.__version__
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tools").rglob("*.py")), ids=lambda file: file.stem)
+def test_tools_name_each_other_relatively(file):
+    """Installed, the folder has another name."""
+    assert not re.search(r"^\s*(from|import) tools\b", file.read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -20,9 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.terminal import STOPPED
-
-from .terminal import _drop_output, _interrupts, _outlive_readers
+from .terminal import STOPPED, _drop_output, _interrupts, _outlive_readers
 
 VERBS = (
     "describe", "check", "convert", "extract", "doctor", "train", "evaluate", "compare", "predict", "export", "benchmark",
