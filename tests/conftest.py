@@ -33,18 +33,9 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Files with tests of half a minute first: at the end one would keep a process busy while the other is idle."""
-    long = {
-        "test_benchmark",
-        "test_export",
-        "test_extraction",
-        "test_journey",
-        "test_laws",
-        "test_slim_face",
-        "test_tools",
-        "test_training",
-    }
-    items.sort(key=lambda item: item.path.stem not in long)
+    """Files with slow tests first: at the end one would keep a process busy while the other is idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ v1 = tf.compat.v1
 NOISE = 2e-5  # of TensorFlow's kernels: the two are equal bit for bit, but 1.04e-5 was seen once beside other work
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet_v1_test", "resnet_v2_test"])
 def test_tf_slims_own_tests_pass(name):
     path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])

@@ -94,12 +94,14 @@ def labels_by(saved, precision):
     return labels_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["exact", "float32"])
 @pytest.mark.parametrize("head", HEADS)
 def test_law_of_canvases(models, head, precision):
     assert_one_answer(labels_by(models[head], precision))
 
 
+@pytest.mark.slow
 def test_the_law_is_sharp(models):
     """The same weights with a head that reads the whole canvas, as all did before."""
     saved = models["aspp"]
@@ -112,6 +114,7 @@ def test_the_law_is_sharp(models):
     assert np.mean(answers[0] == answers[1]) < 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["savedmodel", "onnx"])
 @pytest.mark.parametrize("head", HEADS)
 def test_law_of_canvases_in_exports(models, head, to, photographs, tmp_path):
@@ -268,6 +271,7 @@ def test_the_canvas_of_validation(training, size):
     assert validation_size(training) == size
 
 
+@pytest.mark.slow
 def test_images_of_one_pixel_and_none(models):
     """The smallest image, and places of a batch that none fills."""
     runner = models["aspp"].runner("float32")
@@ -276,6 +280,7 @@ def test_images_of_one_pixel_and_none(models):
     assert found["labels"][0, 0, 0] < SPACE.num_classes
 
 
+@pytest.mark.slow
 def test_padding_is_the_image_s_own(models):
     """What `model()` gives of a bare image is what a runner gives of it on a canvas."""
     saved = models["decoder"]

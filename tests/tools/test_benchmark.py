@@ -87,6 +87,7 @@ def measured(tmp_path_factory):
     return json.loads((folder / "b.json").read_text()), folder / "b.png", printed.getvalue()
 
 
+@pytest.mark.slow
 def test_everyone_is_timed_and_who_is_missing_is_told(measured):
     figures, _, printed = measured
     expected = [OWN, f"{OWN} bfloat16", "keras", *(["onnxruntime"] if has("onnxruntime", "tf2onnx") else [])]
@@ -107,6 +108,7 @@ def test_everyone_is_timed_and_who_is_missing_is_told(measured):
     assert figures["gmac"] == pytest.approx(2 * dr.plan("resnet_v1_18", output_stride=16).macs(65) / 1e9)
 
 
+@pytest.mark.slow
 def test_ratios_are_medians_of_pairs(measured):
     figures = measured[0]
     seconds = {timing["name"]: timing["seconds"] for timing in figures["timings"]}
@@ -116,6 +118,7 @@ def test_ratios_are_medians_of_pairs(measured):
             assert value == pytest.approx(median(b / a for a, b in zip(seconds[own], seconds[other], strict=True)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", competitors.PRECISIONS)
 def test_limits_are_of_the_same_rounds(precision, measured):
     figures = measured[0]
@@ -140,6 +143,7 @@ def test_limits_are_of_the_same_rounds(precision, measured):
     assert sum(one["milliseconds"] for one in onednn["operations"]) < 3 * onednn["run_milliseconds"]
 
 
+@pytest.mark.slow
 def test_surroundings_are_told(measured):
     figures = measured[0]
     assert figures["machine"]["cores"] >= 1
@@ -152,6 +156,7 @@ def test_surroundings_are_told(measured):
     assert len(figures["load_before"]) == len(figures["load_after"])
 
 
+@pytest.mark.slow
 def test_other_work(monkeypatch):
     monkeypatch.setattr(verb, "LABEL_MAPS", [((33, 65), 21)])
     parser = argparse.ArgumentParser()
@@ -175,6 +180,7 @@ def test_other_work(monkeypatch):
     assert len(figures["peak_memory_bytes_after_each_extraction"]) == 3
 
 
+@pytest.mark.slow
 def test_the_chart_is_a_picture(measured):
     pytest.importorskip("matplotlib")
     figures, file, _ = measured

@@ -47,6 +47,7 @@ def run(*arguments, code=0):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_from_photograph_to_labels(voc, tmp_path):
     said = run("doctor", voc, code=1)  # the same photograph in both splits is an error, and said
     assert "2011_000006" in said

@@ -437,6 +437,7 @@ def extract_command(photograph_folder, out):
     return [sys.executable, ROOT / "tools" / "extract.py", photograph_folder, *arguments, out]
 
 
+@pytest.mark.slow
 def test_the_main_job_killed_in_the_middle_goes_on_to_the_same_files(photograph_folder, tmp_path):
     """resnet_v1_50 at stride 16 on real photographs, one of them truncated, by the command."""
     folder = tmp_path / "images"

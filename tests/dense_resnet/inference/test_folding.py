@@ -36,6 +36,7 @@ def test_small_networks(placement, output_stride):
         assert laws.relative_error(run(images_of(size, batch=2)), reference) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "output_stride"),
     [
@@ -125,6 +126,7 @@ for head in ("aspp", "decoder"):
 """
 
 
+@pytest.mark.slow
 def test_where_tensorflow_has_no_onednn():
     """As on Macs: its depthwise convolution takes no rate there."""
     code = WITHOUT_ONEDNN.format(paths=[str(ROOT), str(ROOT / "tests")])
@@ -216,6 +218,7 @@ run(images)
 """
 
 
+@pytest.mark.slow
 @needs_onednn
 @pytest.mark.parametrize(("placement", "precision"), [("v2, last unit", "float32"), ("v1, last unit", "float32")])
 def test_onednn_runs_fused_convolutions(placement, precision):
@@ -313,6 +316,7 @@ print((hardware.peak_memory() - before) / size)
 """
 
 
+@pytest.mark.slow
 @needs_onednn
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read as Linux gives it")
 def test_freezing_takes_about_three_times_the_weights():

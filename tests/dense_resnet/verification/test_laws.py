@@ -84,6 +84,7 @@ def test_mirroring_the_image_alone_is_no_law():
     assert finding.error > 1e-2
 
 
+@pytest.mark.slow
 def test_the_true_resnet_v2_152(monkeypatch):
     """The real network, once: laws 2 and 3 at strides 8 and 16, and the two mistakes at stride 16."""
     nominal = dr.plan("resnet_v2_152")

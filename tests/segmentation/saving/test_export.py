@@ -319,6 +319,7 @@ def make_undecided_model(head, image):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", [SAVED_MODEL, ONNX])
 def test_files_of_every_head_run_in_every_environment(to, photograph, capsys, tmp_path):
     """By plain TensorFlow and ONNX Runtime, at eight sizes, without this package: the labels are those of `predict`."""
@@ -355,6 +356,7 @@ def test_files_of_every_head_run_in_every_environment(to, photograph, capsys, tm
     assert min(shares) >= 0.999, list(zip(cases, shares, strict=True))
 
 
+@pytest.mark.slow
 def test_the_verb_runs_what_it_wrote_in_fresh_processes(elsewhere, model, photograph, capsys, monkeypatch, tmp_path):
     ran, fresh = [], foreign_run.run_in_fresh_process
 
@@ -817,6 +819,7 @@ def test_the_verb_takes_a_backbone(capsys, to, tmp_path):
     assert scope["features"].shape == (1, *exported.plan.feature_size(plan.aligned_size((40, 50))), plan.depth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["dynamic", 129])
 @pytest.mark.parametrize("crop", [None, (65, 65)])
 def test_the_printed_example_takes_images_of_any_size(size, crop, to, capsys, tmp_path):

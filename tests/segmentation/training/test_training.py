@@ -873,6 +873,7 @@ def read_output(process):
     return process.communicate(timeout=200)[0]
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_path, start):
     """The command as users run it: SIGKILL, then SIGTERM, then to the end; and once more where it is done."""
     options = ["train", str(data), "--model", str(data / "plan.json"), "--output-stride", "8", "--head", "aspp"]
@@ -923,6 +924,7 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
     assert load_model(tmp_path / "c").training["recipe"]["class_weights"][1] >= 1
 
 
+@pytest.mark.slow
 def test_a_second_leg_killed_and_gone_on_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, start):
     """Four steps, then --steps 8; the bits of moving averages too, whose decay is by the steps."""
     options = ["train", str(data), "--model", str(data / "plan.json"), "--output-stride", "8", "--head", "fcn", "--lr", "0.1"]
@@ -948,6 +950,7 @@ def test_a_second_leg_killed_and_gone_on_equals_an_uninterrupted_one_to_the_bit(
     assert logs[0].count("mean_iou") == 4
 
 
+@pytest.mark.slow
 def test_several_devices_are_one(data, tmp_path, start):
     """Two workers on loopback, stopped by the second of them and gone on, and two devices of one process."""
     recipe = {"freeze_batch_norm": True, "learning_rate": 0.02, "clip": 1.0}
