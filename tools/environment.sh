@@ -1,6 +1,6 @@
 # Sourced by the scripts here: a virtual environment with the package, made where there is none, and with the extra that
-# $extra names and $alone, a package that pyproject.toml cannot name. An active one is used as it is; otherwise .venv in the
-# checkout. PYTHON names the interpreter that makes it.
+# $extra names and $alone, a package that pyproject.toml cannot name. $wheel is installed instead of the checkout where it is
+# set. An active environment is used as it is; otherwise .venv in the checkout. PYTHON names the interpreter that makes it.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 environment=${VIRTUAL_ENV:-$root/.venv}
 if [ ! -x "$environment/bin/python" ]; then
@@ -15,7 +15,7 @@ export PATH
 stamp=$environment/.dense-resnet${extra:-}
 if [ "$root/pyproject.toml" -nt "$stamp" ] || [ "$root/setup.py" -nt "$stamp" ]; then
   echo "installing into $environment (TensorFlow is large: a few minutes)"
-  python -m pip install --quiet --disable-pip-version-check --editable "$root${extra:-}"
+  python -m pip install --quiet --disable-pip-version-check ${wheel:---editable "$root${extra:-}"}
   if [ -n "${alone:-}" ]; then # without its dependencies
     python -m pip install --quiet --disable-pip-version-check --no-deps "$alone"
   fi
