@@ -224,6 +224,6 @@ def _confusion(args: argparse.Namespace, planned: Plan) -> Work:
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)

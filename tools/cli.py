@@ -17,7 +17,6 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from .terminal import STOPPED, _drop_output, _interrupts, _outlive_readers
@@ -141,11 +140,3 @@ def _check_texts(args: argparse.Namespace) -> None:
             setattr(args, name, expand_text(name, value))
         elif isinstance(value, list):
             setattr(args, name, [expand_text(name, item) if isinstance(item, str) else item for item in value])
-
-
-def script(file: str) -> None:
-    """Runs a verb's file as a script, from a checkout that need not be installed."""
-    here = Path(file).resolve()
-    sys.path[0] = str(here.parent.parent)
-    cli = importlib.import_module(f"{here.parent.name}.cli")
-    raise SystemExit(cli.main([here.stem, *sys.argv[1:]]))

@@ -129,6 +129,6 @@ def _check(source: str, network: Network) -> bool:
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)

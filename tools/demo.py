@@ -74,6 +74,6 @@ def _evaluate(out: Path) -> int:
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)

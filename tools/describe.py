@@ -61,6 +61,6 @@ def write_graph(planned: Plan, size: tuple[int, int], folder: str) -> None:
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)

@@ -121,6 +121,6 @@ def _lines(title: str, findings: tuple[Finding, ...]) -> list[str]:
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)

@@ -240,6 +240,6 @@ def _check_predictions(args: argparse.Namespace, precision: str) -> None:
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)

@@ -162,6 +162,6 @@ def _snippet(exported: Exported) -> list[str]:
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)

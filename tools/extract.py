@@ -102,6 +102,6 @@ def _settings(args: argparse.Namespace, planned: Plan, side: int | None = None) 
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)

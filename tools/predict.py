@@ -72,6 +72,6 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)

@@ -325,6 +325,6 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
 
 
 if __name__ == "__main__":
-    import cli
+    import script
 
-    cli.script(__file__)
+    script.run(__file__)
