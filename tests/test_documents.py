@@ -1,10 +1,13 @@
 """What the documents name exists, and what is generated is up to date."""
 
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
 from campaign import __main__ as results
+from helpers import ROOT
 
 HERE = Path(__file__).parent
 
@@ -38,3 +41,29 @@ def test_every_test_that_faults_md_names_exists():
             assert f"def {test.partition('[')[0]}(" in sources[file], word
             named += 1
     assert named > 20
+
+
+def list_tree(package):
+    """The files and folders that the drawing in a package's README names, a folder without contents for all that it holds."""
+    text = (ROOT / package / "README.md").read_text()
+    named, folders = set(), [(-1, Path())]
+    for line in re.search(rf"^```\n({package}/\n.*?)^```", text, re.DOTALL | re.MULTILINE)[1].splitlines():
+        if not line.strip():
+            continue
+        indent, names = len(line) - len(line.lstrip()), re.split(r" {2,}", line.strip())[0]
+        while folders[-1][0] >= indent:
+            folders.pop()
+        for name in names.split(", "):
+            named.add(folders[-1][1] / name)
+            if name.endswith("/"):
+                folders.append((indent, folders[-1][1] / name))
+    return named
+
+
+@pytest.mark.parametrize("package", ["dense_resnet", "segmentation"])
+def test_the_drawing_of_a_package_is_its_tree(package):
+    named = list_tree(package)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    whole = {path for path in named if path.suffix == "" and not any(other.parent == path for other in named)}
+    files = [path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py"]
+    assert [file for file in files if file not in named and not whole.intersection(file.parents)] == []
