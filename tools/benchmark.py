@@ -1,4 +1,4 @@
-"""``dense-resnet benchmark``: our folded network, others in turn with it, and what the machine allows."""
+"""``dense-resnet benchmark``: time our folded network in turn with others, and the limits of the machine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     Work = tuple[list[Timing], dict[str, float], dict[str, Any]]  # timings, ratios by name, further figures
 
-HELP = "Time the forward pass; --versus runs others in turn with it, each in a process of its own, and prints the ratios."
+HELP = "Time the forward pass; --versus runs others in turn with it, each in its own process, and prints the ratios."
 NETWORKS = ("function", "slim", "keras", "timm", "openvino", "onnxruntime")  # that run the same forward pass
 EXTRACT, CONFUSION, EVALUATE, TRAIN = "extract", "confusion", "evaluate", "train"
-RATIOS = ("x float32", "x bfloat16")  # headings: of ours at both precisions
-LABEL_MAPS = [(size, classes) for size in ((513, 513), (1024, 2048)) for classes in (21, 150)]  # that matrices are counted of
+RATIOS = ("x float32", "x bfloat16")  # headings: relative to ours at each precision
+LABEL_MAPS = [
+    (size, classes) for size in ((513, 513), (1024, 2048)) for classes in (21, 150)
+]  # of which confusion matrices are counted
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_plan_options(parser)
     parser.set_defaults(output_stride=USUAL_STRIDE)
     parser.add_argument("--size", type=int, default=513, metavar="N", help="side of the image (default 513)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images a run (default 1)")
-    parser.add_argument("--classes", type=int, metavar="N", help="compute the logits of so many classes, not the features")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run (default 1)")
+    parser.add_argument("--classes", type=int, metavar="N", help="compute the logits of N classes, not the features")
     parser.add_argument("--burn-in", type=int, default=3, metavar="N", help="runs that are not timed (default 3)")
-    parser.add_argument("--batches", type=int, default=20, metavar="N", help="runs that are (default 20)")
+    parser.add_argument("--batches", type=int, default=20, metavar="N", help="timed runs (default 20)")
     parser.add_argument(
         "--versus",
         nargs="+",
@@ -44,11 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=(*NETWORKS, EXTRACT, CONFUSION, EVALUATE, TRAIN),
         metavar="NAME",
         help="networks (function, which is ours in a tf.function; slim, keras, timm, openvino, onnxruntime), each at the "
-        "precisions that it has, or other work (extract, evaluate, train, confusion)",
+        "precisions it supports, or other work (extract, evaluate, train, confusion)",
     )
     parser.add_argument("--images", type=int, default=64, metavar="N", help="files for extract and evaluate (default 64)")
     parser.add_argument("--crop", type=int, default=257, metavar="N", help="side of the images for train (default 257)")
-    parser.add_argument("--json", metavar="FILE", help="also write every figure, every single time and the machine there")
+    parser.add_argument("--json", metavar="FILE", help="also write every figure, every single time and the machine to a file")
     parser.add_argument("--chart", metavar="FILE.png", help="also draw the medians (needs matplotlib)")
 
 
@@ -142,7 +144,7 @@ def _print_networks(console: Console, figures: dict[str, Any]) -> None:
         error = "" if one["relative_error"] is None else f"{one['relative_error']:.1e}"
         ratios.add_row(*name, *against, error, f"{one['build_seconds']:.1f}", f"{one['peak_memory_bytes'] / 2**20:.0f}")
     console.print(times, ratios)
-    print("error: largest, of the spread of our float32 answers; none where the weights are others")
+    print("error: the largest, relative to the standard deviation of our float32 output; empty if the weights differ")
     for name, why in figures["skipped"].items():
         print(f"skipped: {name}: {why}")
 
@@ -170,7 +172,7 @@ def _print_limits(console: Console, figures: dict[str, Any]) -> None:
 
 
 def _other_work(args: argparse.Namespace, planned: Plan) -> tuple[list[Timing], dict[str, Any]]:
-    """(timings, figures) of what is not a forward pass."""
+    """Time what is not a forward pass; return (timings, figures)."""
     timings: list[Timing] = []
     ratios: dict[str, float] = {}
     figures: dict[str, Any] = {"ratios": ratios}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "Check on your weights that dense features equal the nominal network's and that cells sit exactly on pixels."
+HELP = "Check on your weights that dense features equal the nominal network's and that cells are exactly on pixels."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """The command ``dense-resnet``: one file here per verb, in the order of the work.
 
 A verb's file has ``HELP``, ``configure(parser)`` and ``main(args)``, which returns the exit code. Verbs import the library
-inside their functions, so that ``--help`` and ``describe`` start at once. Exit codes: 0 done, 1 a mistake in the input or
-a law that fails, 2 unknown options, 75 stopped by a signal and ready to go on.
+inside their functions, so that ``--help`` and ``describe`` start at once. Exit codes: 0 done, 1 a user error or
+a law that fails, 2 unknown options, 75 stopped by a signal; the same command resumes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ VERBS = (
     "describe", "check", "convert", "extract", "doctor", "train", "evaluate", "compare", "predict", "export", "benchmark",
     "demo",
 )  # fmt: skip
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an output that takes no more
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the output has no room left
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb; a mistake in the input becomes one message."""
-    try:  # Ctrl-C can come at once
+    """Run one verb; turn a user error into a single message."""
+    try:  # Ctrl-C may come during the imports
         from dense_resnet import __version__
         from dense_resnet.errors import InputError, escape_control
 
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         _check_verb(parser, words)
         strange = _strange_options(words[1:], parsers[words[0]]) if words and words[0] in parsers else []
-        if strange:  # `--output DIR` says more than that --out is missing
+        if strange:  # an unknown --output says more than a missing --out
             for part in (*parsers[words[0]]._actions, *parsers[words[0]]._mutually_exclusive_groups):
                 part.required = False
         args, unknown = parser.parse_known_args(words)
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
             parsers[args.verb].error(f"unrecognized arguments: {listed}{'.' if hints else ''}{hints}")
         _check_texts(args)
         with _interrupts(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)  # they are refused by name
+            warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)  # an error names such images
             warnings.showwarning = _print_warning
             code: int = modules[args.verb].main(args)
         sys.stdout.flush()
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return STOPPED
     except ModuleNotFoundError as error:
-        message = f"{error}, in the Python {sys.executable}. `pip install .` in the checkout puts all that is needed there."
+        message = f"{error}, in the Python {sys.executable}. Install the dependencies with `pip install .` in the checkout."
     except (InputError, ImportError) as error:
         message = str(error)
     except OSError as error:
@@ -83,33 +83,33 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _print_warning(message: Warning | str, *unused: Any) -> None:
-    """A warning of the library, without its place in the code."""
+    """Print a warning of the library without its place in the code."""
     from dense_resnet.errors import escape_control
 
     print(f"warning: {escape_control(str(message))}", file=sys.stderr)
 
 
 def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Ends where the first argument is neither a verb nor an option of the command itself: says what may be meant."""
+    """End with an error if the first argument is neither a verb nor an option of the command; propose what may be meant."""
     if not arguments or arguments[0] in (*VERBS, "-h", "--help", "--version"):
         return
     first = arguments[0]
     if first.startswith("-"):
         verb = next((argument for argument in arguments if argument in VERBS), "VERB")
-        parser.error(f"{first} stands before the verb; options follow it: dense-resnet {verb} … {first}")
+        parser.error(f"{first} is before the verb; options follow it: dense-resnet {verb} … {first}")
     close = difflib.get_close_matches(first, VERBS, 1)
     parser.error(f"unknown verb {first!r}.{f' Did you mean {close[0]}?' if close else ''} Verbs: {', '.join(VERBS)}.")
 
 
 def _strange_options(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
-    """The options among a verb's arguments that it does not have."""
+    """Return the options among a verb's arguments that it does not have."""
     given = itertools.takewhile(lambda word: word != "--", words)
     names = [word.partition("=")[0] for word in given if re.match(r"--?[A-Za-z]\S*$", word)]
     return [name for name in names if name not in parser._option_string_actions]
 
 
 def _hints(strange: Sequence[str], verb: str, parsers: dict[str, argparse.ArgumentParser]) -> Iterator[str]:
-    """What is meant by options that `verb` does not have: one of its own, by meaning or by letters, or another verb's."""
+    """Propose what options that `verb` does not have may mean: its own, by meaning or by letters, or another verb's."""
     from . import synonyms
 
     options = {name: parser._option_string_actions.keys() for name, parser in parsers.items()}
@@ -127,12 +127,12 @@ def _hints(strange: Sequence[str], verb: str, parsers: dict[str, argparse.Argume
 
 
 def _check_texts(args: argparse.Namespace) -> None:
-    """Refuses empty texts, which would mean the folder here, and puts the home folder for a ``~`` that no shell replaced."""
+    """Refuse empty texts, which would mean the current folder; expand a ``~`` that no shell expanded."""
     from dense_resnet.errors import InputError
 
     def expand_text(name: str, text: str) -> str:
         if not text:
-            raise InputError(f"{name}: is empty. Is it a variable of the shell that is not set?")
+            raise InputError(f"{name} is empty. Is a shell variable unset?")
         return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
 
     for name, value in vars(args).items():

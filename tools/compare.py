@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "Compare two evaluations of the same images: paired bootstrap of the difference, in all and per class."
+HELP = "Compare two evaluations of the same images: paired bootstrap of the difference, in total and per class."
 DATASET = "dataset"  # the scope of what is resampled
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", metavar="A", help="what evaluate wrote")
-    parser.add_argument("second", metavar="B", help="likewise")
-    parser.add_argument("--force", action="store_true", help="in spite of differing protocols or images")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures there")
+    parser.add_argument("first", metavar="A", help="a folder that evaluate wrote, or its evaluation.json")
+    parser.add_argument("second", metavar="B", help="the evaluation to compare it with")
+    parser.add_argument("--force", action="store_true", help="compare despite differing protocols or images")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures to a file")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     lines = [f"protocols differ: {line}" for line in found["differing"]]
     if others:
         lines.append(
-            f"the evaluations' own mean IoU has scope {' and '.join(others)}, so theirs are other figures: what is compared is "
+            f"the evaluations' own mean IoU has scope {' and '.join(others)}, which is another figure: what is compared is "
             "the mean IoU of the counts of all images"
         )
     images = pluralize(found["images"], "image")

@@ -1,4 +1,4 @@
-"""``dense-resnet convert``: weights of one world as files of another."""
+"""``dense-resnet convert``: convert weights between slim, DeepLab, Keras, PyTorch and safetensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from segmentation.data.label_space import LabelSpace
     from segmentation.saving.conversion import Network
 
-HELP = "Convert weights of slim, DeepLab, Keras, PyTorch or a model directory; --check holds them against their framework."
+HELP = "Convert weights of slim, DeepLab, Keras, PyTorch or a model directory; --check compares them with their framework."
 CHECKED_SIZE = 129  # side of the noise image that the laws are checked on
 FORMATS = ("slim", "safetensors", "keras", "model-dir")
 
@@ -25,9 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
     parser.add_argument("--out", required=True, metavar="PATH", help="the file (.ckpt, .safetensors, .keras) or folder")
-    parser.add_argument("--model", metavar="VARIANT", help="the network, where the weights do not tell; or a .json with blocks")
+    parser.add_argument(
+        "--model", metavar="VARIANT", help="the network, if the weights do not identify it; or a .json with blocks"
+    )
     parser.add_argument("--root", metavar="NAME", help="slim, symmetric, keras or beta (default: what the weights come from)")
-    parser.add_argument("--no-classifier", action="store_true", help="leave the ImageNet classifier behind")
+    parser.add_argument("--no-classifier", action="store_true", help="drop the ImageNet classifier")
     parser.add_argument("--classes", metavar="NAMES", help="of a segmentation head: voc, cityscapes, ade20k, or a dataset.json")
     add_plan_options(parser)
     parser.add_argument(
@@ -107,7 +109,7 @@ def _print_network(network: Network) -> None:
 
 
 def _check(source: str, network: Network) -> bool:
-    """Laws 2 and 3, and the features of the framework that the weights come from; prints the figures."""
+    """Return whether laws 2 and 3 hold and features agree with the weights' own framework; print the figures."""
     from dense_resnet.planning.variants import at_output_stride
     from dense_resnet.verification import laws, parity
 

@@ -1,4 +1,4 @@
-"""``dense-resnet demo``: both main jobs on what comes with the package."""
+"""``dense-resnet demo``: extract and evaluate with the files that come with the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ SCENES = 64  # of the validation split: what that evaluation scored
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="demo_output", metavar="DIR", help="where the files go (default demo_output)")
     parser.add_argument(
-        "--scenes", type=int, nargs=2, metavar=("TRAIN", "VAL"), help="only draw that many scenes of each split, to train on"
+        "--scenes",
+        type=int,
+        nargs=2,
+        metavar=("TRAIN", "VAL"),
+        help="only draw training data: the number of scenes in each split",
     )
 
 

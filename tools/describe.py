@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152, a model directory, or a .json of blocks")
     add_plan_options(parser)
     parser.add_argument("--size", type=int, nargs="+", default=[513], metavar="N", help="image side, or height and width")
-    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("--tensorboard", metavar="DIR", help="also write the graph for TensorBoard")
 
 

@@ -1,4 +1,4 @@
-"""``dense-resnet doctor``: what is wrong with a dataset, and what is in it."""
+"""``dense-resnet doctor``: validate a dataset before training."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from segmentation.data.doctor import Finding, Report
     from segmentation.data.label_counts import SplitCounts
 
-HELP = "Check a dataset before any compute: every problem at once, the class histogram and class weights."
+HELP = "Validate a dataset before training: every problem at once, the class histogram and class weights."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     from .options import add_dataset_options
 
     add_dataset_options(parser)
-    parser.add_argument("--split", metavar="S", help="this one only (default: all)")
+    parser.add_argument("--split", metavar="S", help="only this split (default: all)")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
-    parser.add_argument("--json", metavar="FILE", help="also write everything to a file")
+    parser.add_argument("--json", metavar="FILE", help="also write all findings and counts to a file")
     parser.add_argument("--records", metavar="DIR", help="if there is no error, write the splits as TFRecords")
 
 
@@ -67,18 +67,18 @@ def main(args: argparse.Namespace) -> int:
         print_note(note)
     lines = [*_lines("warning", report.warnings), *_lines("error", report.errors)]
     if len(lines) < len(report.findings) and not args.json:
-        lines.append("note: --json FILE lists all that are alike")
+        lines.append("note: --json FILE lists every one of them")
     for line in lines:
         console.print(escape_control(line), markup=False, highlight=False, soft_wrap=True)
     found = f"{pluralize(len(report.errors), 'error')}, {pluralize(len(report.warnings), 'warning')}"
     console.print(f"{escape_control(report.name)}: {found}", markup=False, highlight=False)
     if args.records:
-        print(f"{args.records}: " + ("nothing was written: mend the errors first" if report.errors else "written"))
+        print(f"{args.records}: " + ("nothing was written; fix the errors first" if report.errors else "written"))
     return 1 if report.errors else 0
 
 
 def _table(report: Report, counts: SplitCounts) -> Table:
-    """A split's histogram."""
+    """Return a split's histogram."""
     from rich.bar import Bar
     from rich.table import Table
     from rich.text import Text
@@ -106,7 +106,7 @@ def _table(report: Report, counts: SplitCounts) -> Table:
 
 
 def _lines(title: str, findings: tuple[Finding, ...]) -> list[str]:
-    """The findings, kind by kind and split by split; those that are alike as one."""
+    """Return the findings by kind and split, with similar ones merged."""
     from dense_resnet.errors import group_alike
 
     kinds: dict[str, dict[str, list[str]]] = {}

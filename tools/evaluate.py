@@ -1,4 +1,4 @@
-"""``dense-resnet evaluate``: mean IoU and everything around it, of a model or of predictions on disk."""
+"""``dense-resnet evaluate``: mean IoU and related figures, of a model or of predictions on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from segmentation.evaluation.systems import System
     from segmentation.metrics.presets import Switches
 
-HELP = "Score a model, or a folder of predicted label PNGs, on a dataset; the same command goes on after a stop."
+HELP = "Score a model, or a folder of predicted label PNGs, on a dataset; the same command resumes after a stop."
 INCLUDE, EXCLUDE = "include", "exclude"
 MOST_NAMED = 3  # classes in a line
 
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     add_dataset_options(parser)
     parser.add_argument("--split", metavar="NAME", help="default val, or the only one")
-    parser.add_argument("--ignore-label", metavar="N", help="another one than the dataset's, or none")
+    parser.add_argument("--ignore-label", metavar="N", help="default: the dataset's; or none")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the result and its page go")
     system = parser.add_mutually_exclusive_group(required=True)
     system.add_argument("--model", metavar="DIR", help="a model directory, or an exported file")
@@ -41,8 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     switches.add_argument("--upsample", metavar="WORD", help="align_corners, half_pixel or legacy (default align_corners)")
     add_speed_options(parser)
     add_shard_options(parser)
-    parser.add_argument("--merge", action="store_true", help="only join shards: nothing is scored that none has scored")
-    parser.add_argument("--no-report", action="store_true", help="no page")
+    parser.add_argument("--merge", action="store_true", help="only join shards, without scoring what is missing")
+    parser.add_argument("--no-report", action="store_true", help="write no report page")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -75,14 +75,14 @@ def main(args: argparse.Namespace) -> int:
         _check_model(args, switches, dataset)
     else:
         _check_predictions(args, precision)
-        system = SavedPredictions(args.predictions, dataset.space, dataset.samples, max_pixels)  # takes no TensorFlow
+        system = SavedPredictions(args.predictions, dataset.space, dataset.samples, max_pixels)  # needs no TensorFlow
     with stop_signals() as stop:
         if system is None:
             start_tensorflow()
             system, threads = _system(args, switches, dataset, precision)
         evaluation = Evaluation(system, dataset, args.out, switches, shard=shard, max_pixels=max_pixels, threads=threads)
         if system.tiling_note:
-            print_note(f"near seams, figures may differ from the images run whole: {system.tiling_note}")
+            print_note(f"near seams, figures may differ from those of whole images: {system.tiling_note}")
         with progress_bar() as progress:
             outcome = evaluation.run(
                 on_error=args.on_error, merge=args.merge, progress=progress, stop=stop, note=print_note,
@@ -91,7 +91,7 @@ def main(args: argparse.Namespace) -> int:
     print_skipped(outcome.failed)
     if outcome.stopped:
         print(
-            f"stopped with {outcome.total:,} of {pluralize(len(dataset.samples), 'image')}; the same command goes on from here"
+            f"stopped with {outcome.total:,} of {pluralize(len(dataset.samples), 'image')}; the same command resumes from here"
         )
         return STOPPED
     if outcome.result is None:
@@ -107,7 +107,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """The figures as a table."""
+    """Print the figures as a table."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -143,7 +143,7 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def _mean(result: dict[str, Any]) -> str:
-    """The mean IoU, with its interval and what it is the mean of, or why there is none."""
+    """Return the mean IoU, with its interval and number of classes, or the reason why it is undefined."""
     from dense_resnet.errors import pluralize
 
     if result["mean_iou"] is not None:
@@ -154,13 +154,13 @@ def _mean(result: dict[str, Any]) -> str:
         return "undefined (no pixel was scored)"
     switches = result["protocol"]["switches"]
     meant = result["classes"][0 if switches["background"] else 1 :]
-    nowhere = [one["name"] for one in meant if one["iou"] is None]
-    listed = ", ".join(nowhere[:MOST_NAMED]) + (", …" if len(nowhere) > MOST_NAMED else "")
-    return f"undefined under --absent {switches['absent']}" + (f" (absent: {listed})" if nowhere else "")
+    absent = [one["name"] for one in meant if one["iou"] is None]
+    listed = ", ".join(absent[:MOST_NAMED]) + (", …" if len(absent) > MOST_NAMED else "")
+    return f"undefined under --absent {switches['absent']}" + (f" (absent: {listed})" if absent else "")
 
 
 def explain_missing_intervals(classes: list[dict[str, Any]], figure: str) -> list[str]:
-    """Why classes have the figure and no interval; empty where none lacks it."""
+    """Say why classes have the figure and no interval; return [] if none lacks it."""
     from segmentation.metrics.intervals import FEWEST_IMAGES
 
     lacking = any(one[figure] is not None and one["interval"] is None for one in classes)
@@ -169,7 +169,7 @@ def explain_missing_intervals(classes: list[dict[str, Any]], figure: str) -> lis
 
 
 def number(value: float | None) -> str:
-    """Four decimals, or a dash where there is no figure."""
+    """Format a figure with four decimals, or as a dash if there is none."""
     return "-" if value is None else f"{value:.4f}"
 
 
@@ -202,7 +202,7 @@ def _with_ignore_label(dataset: Dataset, asked: str | None) -> Dataset:
 
 
 def _check_model(args: argparse.Namespace, switches: Switches, dataset: Dataset) -> None:
-    """Refuses what --model cannot, as far as it is known before TensorFlow is imported."""
+    """Refuse what --model does not support, as far as it is known before TensorFlow is imported."""
     from segmentation.evaluation.evaluate import check_classes
 
     from .options import inference_from_args, model_outline_from_args
@@ -213,7 +213,7 @@ def _check_model(args: argparse.Namespace, switches: Switches, dataset: Dataset)
 
 
 def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, precision: str) -> tuple[System, int]:
-    """The model that is to be scored, and how many batches of it run at the same time."""
+    """Return the model to be scored, and how many of its batches run at the same time."""
     from segmentation.evaluation.evaluate import PROTOCOL
     from segmentation.evaluation.systems import ModelPredictions
 

@@ -1,4 +1,4 @@
-"""``dense-resnet export``: a network as a file for other programs, compared with the model before it stays."""
+"""``dense-resnet export``: write a network as a file for other programs, and compare it with the model."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
     parser.add_argument("--out", required=True, metavar="PATH", help="the folder, or for onnx the file (.onnx)")
     parser.add_argument(
-        "--precision", default="auto", help="auto (bfloat16 where the processor and the format have it), float32 or bfloat16"
+        "--precision", default="auto", help="auto (bfloat16 if processor and format support it), float32 or bfloat16"
     )
     parser.add_argument(
-        "--size", default=DYNAMIC, metavar="N", help="of the only canvas it takes, 32n+1 (default dynamic: any)"
+        "--size", default=DYNAMIC, metavar="N", help="side of the only canvas that it takes, 32n+1 (default dynamic: any)"
     )
     parser.add_argument(
-        "--onednn", action="store_true", help="savedmodel: faster atrous convolutions, which TensorFlow runs with oneDNN alone"
+        "--onednn", action="store_true", help="savedmodel: faster atrous convolutions, which TensorFlow runs only with oneDNN"
     )
     parser.add_argument(
         "--require-sizes",
         action="store_true",
-        help="onnx: sizes cannot be left out; for runtimes without optional inputs, such as OpenVINO (always so with --size N)",
+        help="onnx: require the input sizes; for runtimes without optional inputs, such as OpenVINO (always so with --size N)",
     )
     add_weights_options(parser)
     add_plan_options(parser)
@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _read_model_description(args: argparse.Namespace) -> dict[str, Any] | None:
-    """What a model directory says of itself; None of a variant."""
+    """Read the description in a model directory; return None for a variant."""
     from dense_resnet.errors import InputError
     from segmentation.saving.model_directory import read_model_description
 
@@ -93,7 +93,7 @@ def _read_model_description(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _load_network(args: argparse.Namespace, planned: Plan, described: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
-    """The network, and what else :func:`segmentation.saving.export.exporter.export` is told of it."""
+    """Return the network and the other arguments of :func:`segmentation.saving.export.exporter.export`."""
     from dense_resnet.checkpoints.provenance import from_json
     from segmentation.saving.model_directory import load_model
 
@@ -136,7 +136,7 @@ def _print(exported: Exported) -> None:
 
 
 def _snippet(exported: Exported) -> list[str]:
-    """How another program calls it: for `images`, uint8 [batch, height, width, channels], all of one size."""
+    """Return code that calls it from another program: for `images`, uint8 [batch, height, width, channels], all of one size."""
     wanted, side, least = "labels" if exported.head else "features", exported.network.side, exported.least_canvas
     onnx = exported.kind == "onnx"
     lines = [

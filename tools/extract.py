@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dense_resnet.extraction.settings import Settings
     from dense_resnet.planning.plan import Plan
 
-HELP = "Extract features of images to disk: one safetensors file an image, and a manifest."
+HELP = "Extract features of images to disk: one safetensors file per image, and a manifest."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
                 f"{args.model}: an exported file has its own weights: leave --weights, --random-weights and --multi-grid out."
             )
         if outline := export_outline_from_args(args):
-            _settings(args, outline.plan, outline.side)  # mistakes show before TensorFlow is imported
+            _settings(args, outline.plan, outline.side)  # reports mistakes before TensorFlow is imported
     else:
         if args.output_stride is None and not is_folder(args.model):
             args.output_stride = USUAL_STRIDE
@@ -91,7 +91,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace, planned: Plan, side: int | None = None) -> Settings:
-    """What is asked for, checked; `side` is that of the only canvas that the network takes."""
+    """Return the checked settings; `side` is that of the only canvas that the network takes, if any."""
     from dense_resnet.extraction.settings import Settings
 
     size = side if args.size is None else args.size

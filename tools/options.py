@@ -1,4 +1,4 @@
-"""Options that verbs share, and the checked values that they mean."""
+"""Options that verbs share, and functions that return their checked values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
-    """--output-stride and --multi-grid."""
+    """Add --output-stride and --multi-grid."""
     parser.add_argument("--output-stride", type=int, metavar="N", help="pixels per feature cell: 4, 8, 16, 32")
     parser.add_argument(
         "--multi-grid", type=int, nargs="+", metavar="N", help="atrous factors of the last block, such as 1 2 4"
@@ -30,28 +30,28 @@ WEIGHTS_HELP = "a slim .ckpt, .safetensors, Keras .h5 or .keras, PyTorch .pth, k
 
 
 def add_weights_options(parser: argparse.ArgumentParser) -> None:
-    """--weights or --random-weights."""
+    """Add --weights and --random-weights."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--weights", metavar="PATH", help=WEIGHTS_HELP)
     group.add_argument("--random-weights", type=int, metavar="SEED", help="fresh weights instead, for trying things out")
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """The dataset and how its labels are read."""
+    """Add the dataset and the options for reading its labels."""
     parser.add_argument("dataset", metavar="DATASET", help="a folder in a layout that doctor knows, or a CSV list")
-    parser.add_argument("--classes", metavar="FILE", help="a dataset.json with class names and colours")
+    parser.add_argument("--classes", metavar="FILE", help="a dataset.json with class names and colors")
     parser.add_argument(
         "--label-map", metavar="MAP", help="labelIds, trainIds, reduce_zero_label, or a JSON file of value: label"
     )
     parser.add_argument(
-        "--exif", choices=("error", "apply", "ignore"), default="error", help="what a rotated image gets (default error)"
+        "--exif", choices=("error", "apply", "ignore"), default="error", help="what to do with a rotated image (default error)"
     )
 
 
 def add_inference_options(parser: argparse.ArgumentParser) -> None:
-    """How a model is run on an image."""
+    """Add the options for running a model on an image."""
     group = parser.add_argument_group("inference")
-    group.add_argument("--output-stride", type=int, metavar="N", help="another one than the model was trained at")
+    group.add_argument("--output-stride", type=int, metavar="N", help="default: the one that the model was trained at")
     group.add_argument(
         "--size",
         type=int,
@@ -61,12 +61,12 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scales", type=float, nargs="+", default=[1.0], metavar="X", help="such as 0.5 0.75 1 1.25 (default 1)"
     )
-    group.add_argument("--flip", action="store_true", help="also mirrored, and averaged")
-    group.add_argument("--tile", type=int, metavar="N", help="sliding windows of that side, 32n+1, over large images")
+    group.add_argument("--flip", action="store_true", help="also run the mirror image, and average both")
+    group.add_argument("--tile", type=int, metavar="N", help="side of sliding windows over large images, 32n+1")
 
 
 def inference_from_args(args: argparse.Namespace, model: Outline | OpenedModel, **others: str) -> Inference:
-    """What :func:`add_inference_options` asks for; refuses what `model` cannot."""
+    """Return what :func:`add_inference_options` asks for; refuse what `model` does not support."""
     from dense_resnet.errors import InputError
     from segmentation.prediction.options import Inference
 
@@ -77,26 +77,26 @@ def inference_from_args(args: argparse.Namespace, model: Outline | OpenedModel, 
     side = model.side
     if side and inference.scales == (1.0,) and min(inference.size, inference.tile or inference.size) != side:
         raise InputError(
-            f"--size: this network was exported for canvases of {side}x{side} pixels alone (not {inference.size}). "
+            f"--size: this network was exported only for canvases of {side}x{side} pixels (not {inference.size}). "
             "`export --size dynamic` writes one that takes any."
         )
     return inference
 
 
 def add_speed_options(parser: argparse.ArgumentParser) -> None:
-    """How a network is run, for the same answers."""
+    """Add the options of precision and speed."""
     group = parser.add_argument_group("speed")
     precision = group.add_mutually_exclusive_group()
     precision.add_argument(
-        "--precision", default="auto", help="auto (bfloat16 where the processor has it), float32 or bfloat16 (default auto)"
+        "--precision", default="auto", help="auto (bfloat16 if the processor supports it), float32 or bfloat16 (default auto)"
     )
     precision.add_argument("--exact", action="store_true", help="the slim graph in float32 instead of the folded one")
-    group.add_argument("--batch", type=int, metavar="N", help="images at a time (default: measured where it pays)")
-    group.add_argument("--threads", type=int, metavar="N", help="batches at the same time (default: measured where it pays)")
+    group.add_argument("--batch", type=int, metavar="N", help="images at a time (default: measured on long runs)")
+    group.add_argument("--threads", type=int, metavar="N", help="batches at the same time (default: measured on long runs)")
 
 
 def precision_from_args(args: argparse.Namespace) -> str:
-    """What :func:`add_speed_options` asks for; refuses before anything is read."""
+    """Return the precision that is asked for; refuse an unknown one before anything is read."""
     from dense_resnet.errors import InputError
     from dense_resnet.inference.precision import PRECISIONS
     from dense_resnet.planning.geometry import positive_integer
@@ -112,9 +112,9 @@ def precision_from_args(args: argparse.Namespace) -> str:
 
 
 def choose_pace(args: argparse.Namespace, runner: Runner, side: int, images: int, protocol: str) -> Pace:
-    """Batch and threads: as asked for, the batch as in the `protocol` of an earlier run in --out, or measured; says which.
+    """Choose batch and threads: as asked, the batch of an earlier run's `protocol` in --out, or by measurement; print which.
 
-    Shards run one image at a time unless told otherwise, so that machines agree.
+    Shards run one image at a time unless --batch is given, so that results do not depend on the machine.
     """
     import numpy as np
 
@@ -123,7 +123,7 @@ def choose_pace(args: argparse.Namespace, runner: Runner, side: int, images: int
     from dense_resnet.inference.runner import COARSE_LOGITS
     from dense_resnet.jobs import journal
 
-    names = (COARSE_LOGITS,) if COARSE_LOGITS in runner.names else runner.names  # what the run will ask for
+    names = (COARSE_LOGITS,) if COARSE_LOGITS in runner.names else runner.names  # what the run will compute
     earlier = journal.read_protocol(Path(args.out) / protocol)
     recorded = earlier.get("system", earlier)
     recorded = recorded.get("batch") if isinstance(recorded, dict) else None
@@ -142,9 +142,9 @@ def choose_pace(args: argparse.Namespace, runner: Runner, side: int, images: int
 
 
 def model_outline_from_args(args: argparse.Namespace) -> Outline | None:
-    """What is known of the segmentation model that --model names before TensorFlow is imported; None of an ONNX file.
+    """Return what is known of the segmentation model --model before TensorFlow is imported; None for an ONNX file.
 
-    Refuses what is no model, so that nobody waits for it.
+    Raises an error early if --model is not a model.
     """
     from segmentation.saving.description import check_head, explain_errors
     from segmentation.saving.export.files import is_exported
@@ -158,7 +158,7 @@ def model_outline_from_args(args: argparse.Namespace) -> Outline | None:
 
 
 def export_outline_from_args(args: argparse.Namespace) -> Outline | None:
-    """What is known of the exported file that --model names before TensorFlow is imported; None of an ONNX file."""
+    """Return what is known of the exported file --model before TensorFlow is imported; None for an ONNX file."""
     from segmentation.saving.export.files import read_export_outline
 
     outline = read_export_outline(args.model)
@@ -168,7 +168,7 @@ def export_outline_from_args(args: argparse.Namespace) -> Outline | None:
 
 
 def model_from_args(args: argparse.Namespace) -> OpenedModel:
-    """The model directory, or exported file, that --model names."""
+    """Open the model directory, or exported file, that --model names."""
     from segmentation.saving.export.files import is_exported
     from segmentation.saving.model_directory import load_model
 
@@ -176,7 +176,7 @@ def model_from_args(args: argparse.Namespace) -> OpenedModel:
 
 
 def export_from_args(args: argparse.Namespace) -> Exported:
-    """The exported file that --model names."""
+    """Open the exported file that --model names."""
     from segmentation.saving.export.exporter import open_exported
 
     exported = open_exported(args.model)
@@ -193,14 +193,14 @@ def _check_exported_stride(args: argparse.Namespace, planned: Plan) -> None:
 
 
 def add_shard_options(parser: argparse.ArgumentParser) -> None:
-    """Which images, and what bad ones get."""
+    """Add --shard, --on-error and --max-pixels."""
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th image from the I-th on")
-    parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="at a bad image (default fail)")
+    parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="what to do at a bad image (default fail)")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
 
 
 def max_pixels_from_args(args: argparse.Namespace) -> int:
-    """--max-pixels, or the default."""
+    """Return --max-pixels, or the default."""
     from dense_resnet.image_io.decoding import MAX_PIXELS
     from dense_resnet.planning.geometry import positive_integer
 
@@ -208,7 +208,7 @@ def max_pixels_from_args(args: argparse.Namespace) -> int:
 
 
 def shard_of(text: str) -> tuple[int, int]:
-    """--shard as numbers."""
+    """Parse --shard."""
     from dense_resnet.errors import InputError
 
     index, slash, count = text.partition("/")
@@ -218,9 +218,9 @@ def shard_of(text: str) -> tuple[int, int]:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow with oneDNN, and without the lines that it prints before anybody can set its log level.
+    """Import TensorFlow with oneDNN, and without the lines that it prints before its log level can be set.
 
-    TensorFlow leaves oneDNN off on processors without AVX512-VNNI, though convolutions are faster with it there too.
+    TensorFlow disables oneDNN on processors without AVX512-VNNI, although it makes convolutions faster there as well.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -238,7 +238,7 @@ def start_tensorflow() -> None:
 
 
 def read_network_config(name: str) -> Any:
-    """--model as :func:`variants.plan_from_config` takes it: a variant's name, or a .json file's blocks."""
+    """Return --model as :func:`variants.plan_from_config` takes it: a variant's name, or the blocks in a .json file."""
     from dense_resnet.errors import InputError
     from dense_resnet.jobs import strict_json
 
@@ -251,30 +251,32 @@ def read_network_config(name: str) -> Any:
 
 
 def check_variant_name(name: str) -> str:
-    """`name` where it may be a variant's; refuses what is a path, or like no variant's name."""
+    """Return `name` if it may be a variant's; refuse a path, and what resembles no variant's name."""
     from dense_resnet.errors import InputError
     from dense_resnet.planning.variants import VARIANTS
 
     if name in VARIANTS:
         return name
     if os.path.isfile(name) or os.path.isfile(f"{name}.index"):
-        raise InputError(f"{name}: is a file, no variant's name. If it holds weights, name the VARIANT, and --weights {name}.")
+        raise InputError(
+            f"{name}: is a file, not a variant's name. If it holds weights, pass the VARIANT and --weights {name}."
+        )
     if os.sep in name or "." in name or "resnet" not in name.lower():
-        raise InputError(f"{name}: no such file or folder, and no variant's name.")
+        raise InputError(f"{name}: no such file or folder, and not a variant's name.")
     return name
 
 
 def is_folder(name: str) -> bool:
-    """Whether --model is a model directory; a variant's name is that variant, whatever else has it."""
+    """Return whether --model is a model directory; a variant's name always means that variant."""
     from dense_resnet.planning.variants import VARIANTS
 
     return name not in VARIANTS and Path(name).is_dir()
 
 
 def plan_from_args(args: argparse.Namespace, name: str) -> Plan:
-    """The plan that --output-stride and --multi-grid ask for, of a variant or of a model directory's backbone.
+    """Return the plan that --output-stride and --multi-grid ask for, of a variant or of a model directory's backbone.
 
-    Refuses, without TensorFlow and before weights are read, if none are given or none are there.
+    Raises an error, without TensorFlow and before weights are read, if weights are not given or do not exist.
     """
     from dense_resnet.errors import InputError
     from dense_resnet.planning.geometry import check_seed
@@ -300,7 +302,7 @@ def plan_from_args(args: argparse.Namespace, name: str) -> Plan:
 
 
 def backbone_from_args(args: argparse.Namespace, name: str, planned: Plan) -> Backbone:
-    """The backbone with what --weights or --random-weights ask for, or a model directory's; prints the load report."""
+    """Return a backbone with the weights that are asked for, or a model directory's; print the load report."""
     start_tensorflow()
     from dense_resnet.backbone import Backbone
     from dense_resnet.errors import escape_control
@@ -320,7 +322,7 @@ def backbone_from_args(args: argparse.Namespace, name: str, planned: Plan) -> Ba
 
 
 def check_laws(backbone: Backbone, nominal: Plan, size: int) -> bool:
-    """Whether laws 2 and 3 hold on the backbone's weights; prints a table of the figures."""
+    """Return whether laws 2 and 3 hold on the backbone's weights; print a table of the figures."""
     from rich.console import Console
     from rich.table import Table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "Label images: an index PNG each, and a picture of it with --overlay; the same command goes on after a stop."
+HELP = "Label images: one index PNG per image, and with --overlay a picture of it; the same command resumes after a stop."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,9 +13,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
     parser.add_argument("--model", required=True, metavar="DIR", help="a model directory, or an exported file")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the labels go")
-    parser.add_argument("--overlay", action="store_true", help="also a picture of the labels over each image")
+    parser.add_argument("--overlay", action="store_true", help="also write a picture of the labels over each image")
     parser.add_argument(
-        "--save-probs", action="store_true", help="also every class's probability, float16 in safetensors: large files"
+        "--save-probs", action="store_true", help="also write every class's probability, float16 in safetensors: large files"
     )
     add_inference_options(parser)
     add_speed_options(parser)
@@ -45,14 +45,14 @@ def main(args: argparse.Namespace) -> int:
     check_targets(found, Path(args.out))
     print_deep(found[shard[0] :: shard[1]], max_pixels)
     if outline := model_outline_from_args(args):
-        inference_from_args(args, outline)  # mistakes show before TensorFlow is imported
+        inference_from_args(args, outline)  # reports mistakes before TensorFlow is imported
     with stop_signals() as stop:
         start_tensorflow()
         model = model_from_args(args)
         inference = inference_from_args(args, model)
         runner = model.runner(precision)
         pace = choose_pace(args, runner, inference.tile or inference.size, len(found), PROTOCOL)
-        labelling = Labeling(
+        labeling = Labeling(
             model,
             runner,
             args.out,
@@ -64,10 +64,10 @@ def main(args: argparse.Namespace) -> int:
             batch=pace.batch,
             threads=pace.threads,
         )
-        if labelling.tiling_note:
-            print_note(f"near seams, labels may differ from the images run whole: {labelling.tiling_note}")
+        if labeling.tiling_note:
+            print_note(f"near seams, labels may differ from those of whole images: {labeling.tiling_note}")
         with progress_bar() as progress:
-            outcome = labelling.run(found, on_error=args.on_error, progress=progress, stop=stop)
+            outcome = labeling.run(found, on_error=args.on_error, progress=progress, stop=stop)
     return print_outcome(outcome, args.out, "labels")
 
 

@@ -1,4 +1,4 @@
-"""What other tools call the options of ours: PyTorch, Keras, timm, mmsegmentation, and DeepLab's own scripts.
+"""Names that other tools give to our options: PyTorch, Keras, timm, mmsegmentation, and DeepLab's own scripts.
 
 An unknown option is looked up here by its name before the closest spelling is proposed. The first row whose option, or
 positional argument, the verb has is the one that is proposed.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-ROWS = (  # (of ours, what others call it, a remark)
+ROWS = (  # (our option, other tools' names for it, a remark)
     ("--steps", "epochs epoch num-epochs max-epochs n-epochs train-epochs", "It counts batches: epochs x images / --batch."),
     ("--steps", "iters iterations max-iters max-iter max-steps num-steps train-steps training-number-of-steps", ""),
     ("--batch", "bs b train-batch-size per-device-train-batch-size samples-per-gpu", ""),
@@ -74,7 +74,7 @@ ROWS = (  # (of ours, what others call it, a remark)
 
 
 def suggest_option(name: str, own: Collection[str]) -> str:
-    """Say which of a verb's `own` options and positional arguments is meant by an option called `name`; empty if none is known.
+    """Say which of a verb's `own` options and arguments an option called `name` means; return "" if none is known.
 
     >>> suggest_option("--output_dir", {"--out", "--model"})
     'Did you mean --out?'
@@ -89,7 +89,7 @@ def suggest_option(name: str, own: Collection[str]) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Give an option's name as ours are spelled, without its dashes in front.
+    """Return an option's name in our spelling, without its leading dashes.
 
     >>> plain_name("--Batch_Size")
     'batch-size'

@@ -1,4 +1,4 @@
-"""What a verb shows on a terminal, and how it takes signals: notes, outcomes, a progress bar."""
+"""Terminal output and signals of a verb: notes, outcomes, a progress bar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STOPPED = 75  # EX_TEMPFAIL: run it again
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[None]:
-    """SIGTERM does what SIGINT does: a KeyboardInterrupt, even where the extension that it came into raised another."""
+    """Raise KeyboardInterrupt on SIGTERM as on SIGINT, even if an interrupted extension raises another error."""
     received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
@@ -37,7 +37,7 @@ def _interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handle_signals(handle: Callable[[int, object], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to `handle`; where whoever started us had one ignored, it stays so."""
+    """Send SIGINT and SIGTERM to `handle`; a signal that the parent process had ignored stays ignored."""
     numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
@@ -48,7 +48,7 @@ def _handle_signals(handle: Callable[[int, object], None]) -> Iterator[None]:
 
 
 class _Output(io.FileIO):
-    """A stream whose reader may go: what nobody reads is dropped, and the work goes on."""
+    """Output stream that ignores broken pipes."""
 
     def write(self, data: Any) -> int:
         try:
@@ -58,11 +58,11 @@ class _Output(io.FileIO):
 
 
 def _outlive_readers() -> None:
-    """Standard output and errors that no reader's end disturbs, and no name: what cannot be printed is spelt out."""
+    """Make standard output and error ignore broken pipes and escape what their encoding cannot print."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
-            continue  # who calls has put something else there
+            continue  # the caller has replaced it
         stream.flush()
         raw = _Output(stream.fileno(), "w", closefd=False)
         buffer = raw if isinstance(stream.buffer, io.FileIO) else io.BufferedWriter(raw)  # PYTHONUNBUFFERED, or not
@@ -77,20 +77,20 @@ def _outlive_readers() -> None:
 
 
 def _drop_output() -> None:
-    """What is still in the output's buffer has nowhere to go."""
-    with contextlib.suppress(OSError, ValueError):  # it is no file
+    """Drop what is still in the output's buffer."""
+    with contextlib.suppress(OSError, ValueError):  # it is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_note(message: str) -> None:
-    """What is no mistake, and good to know."""
+    """Print information that is not an error."""
     from dense_resnet.errors import escape_control
 
     print(f"note: {escape_control(message)}")
 
 
 def print_deep(pictures: Iterable[Encoded], max_pixels: int) -> None:
-    """Which of the images to be read have 16 bits, and what of their range is used; nothing where none has."""
+    """Report which of the images have 16 bits, and how much of their range is used; print nothing if none has."""
     from dense_resnet.errors import escape_control
     from dense_resnet.image_io.bit_depth import find_deep
 
@@ -99,7 +99,7 @@ def print_deep(pictures: Iterable[Encoded], max_pixels: int) -> None:
 
 
 def print_skipped(failed: Sequence[str]) -> None:
-    """The messages of the images that were left out, if any."""
+    """Print the messages of the skipped images, if any."""
     from dense_resnet.errors import escape_control, pluralize
 
     if failed:
@@ -109,7 +109,7 @@ def print_skipped(failed: Sequence[str]) -> None:
 
 
 def print_outcome(outcome: Any, out: str, what: str) -> int:
-    """What a run over images has written to `out`, what it left out, whether it was stopped; gives the exit code."""
+    """Report what a run over images wrote to `out` and skipped, and whether it was stopped; return the exit code."""
     from dense_resnet.errors import pluralize
 
     earlier = outcome.total - outcome.written
@@ -119,22 +119,22 @@ def print_outcome(outcome: Any, out: str, what: str) -> int:
     )
     print_skipped(outcome.failed)
     if outcome.stopped:
-        print("stopped; the same command goes on from here")
+        print("stopped; the same command resumes from here")
         return STOPPED
     return 0
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGINT or SIGTERM came; a second signal ends the process at once."""
+    """Yield a function that returns whether SIGINT or SIGTERM came; a second signal ends the process at once."""
     received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
         if received:
             os._exit(128 + number)
         received.append(number)
-        with contextlib.suppress(OSError):  # nobody may read it any more
-            print("stopping after what has begun; once more to end at once", file=sys.stderr)
+        with contextlib.suppress(OSError):  # its reader may be gone
+            print("finishing current work; press Ctrl-C again to stop immediately", file=sys.stderr)
 
     with _handle_signals(handle):
         yield lambda: bool(received)
@@ -142,7 +142,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[..., None]]:
-    """A function of (what, done, total, note) that draws a bar with images/s and the time left; the note may be left out."""
+    """Yield a function of (what, done, total, note) that draws a bar with images/s and the time left; note is optional."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -159,7 +159,7 @@ def progress_bar() -> Iterator[Callable[..., None]]:
 
         def show(what: str, done: int, total: int, note: str = "") -> None:
             what = escape_control(what)
-            if what not in tasks:  # what came before has made room for it
+            if what not in tasks:  # a new task replaces the finished one
                 for task in tasks.values():
                     bar.remove_task(task)
                 tasks.clear()

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_dataset_options(parser)
     parser.add_argument("--split", metavar="NAME", help="what to train on (default train, or the only one)")
     parser.add_argument(
-        "--validation", metavar="NAME", help="what to choose the best model by (default val where there is one; none)"
+        "--validation", metavar="NAME", help="what to choose the best model by (default val if there is one; or none)"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where the model goes")
 
@@ -49,28 +49,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
     views.add_argument("--crop", type=int, default=513, metavar="N", help="side in pixels, 32n+1 (default 513)")
     views.add_argument("--scale", type=float, nargs=2, default=[0.5, 2.0], metavar=("LOW", "HIGH"), help="default 0.5 2")
     views.add_argument("--no-flip", action="store_true", help="no mirror images")
-    views.add_argument("--jitter", type=float, default=0.0, metavar="X", help="of the colours, such as 0.3 (default 0)")
+    views.add_argument(
+        "--jitter", type=float, default=0.0, metavar="X", help="strength of color jitter, such as 0.3 (default 0)"
+    )
 
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument(
-        "--steps", type=int, default=30000, metavar="N", help="batches in all; more continue a training (default 30000)"
+        "--steps",
+        type=int,
+        default=30000,
+        metavar="N",
+        help="batches in total; a larger number continues a training (default 30000)",
     )
-    recipe.add_argument("--batch", type=int, default=8, metavar="N", help="images a step, of all devices (default 8)")
+    recipe.add_argument("--batch", type=int, default=8, metavar="N", help="images per step, over all devices (default 8)")
     recipe.add_argument(
         "--lr", "--learning-rate", type=float, default=0.007, metavar="X", help="first learning rate (default 0.007)"
     )
-    recipe.add_argument("--head-rate", type=float, default=1.0, metavar="X", help="factor on the head's (default 1)")
-    recipe.add_argument("--warmup", type=int, default=0, metavar="N", help="steps of a growing rate (default 0)")
+    recipe.add_argument(
+        "--head-rate", type=float, default=1.0, metavar="X", help="factor on the head's learning rate (default 1)"
+    )
+    recipe.add_argument("--warmup", type=int, default=0, metavar="N", help="steps of rising learning rate (default 0)")
     recipe.add_argument("--momentum", type=float, default=0.9, metavar="X", help="default 0.9")
     recipe.add_argument("--weight-decay", type=float, default=0.0001, metavar="X", help="L2 (default 0.0001)")
-    recipe.add_argument("--clip", type=float, metavar="X", help="greatest global norm of the gradients (default none)")
+    recipe.add_argument("--clip", type=float, metavar="X", help="largest global norm of the gradients (default none)")
     recipe.add_argument(
-        "--class-weights", nargs="+", default=[NONE], metavar="X", help="none, balanced, or a number a class (default none)"
+        "--class-weights", nargs="+", default=[NONE], metavar="X", help="none, balanced, or one number per class (default none)"
     )
-    recipe.add_argument("--hardest", type=float, default=1.0, metavar="X", help="share of each image's pixels (default 1)")
+    recipe.add_argument(
+        "--hardest",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="share of each image's pixels, those of largest loss (default 1)",
+    )
     recipe.add_argument(
         "--freeze-bn", choices=(AUTO, YES, NO), default=AUTO,
-        help="batch norm by its moving averages (auto: below 12 images a batch, where weights are given; image pooling's "
+        help="batch norm by its moving averages (auto: below 12 images a batch, if weights are given; image pooling's "
         "always below 12 a device)",
     )  # fmt: skip
     recipe.add_argument("--precision", default="float32", metavar="TYPE", help="float32 or bfloat16 (default float32)")
@@ -94,7 +108,7 @@ def main(args: argparse.Namespace) -> int:
     if (args.model is None) == (args.init is None):
         raise InputError("give either --model VARIANT, or --init DIR to start from a trained model.")
     if args.model and is_folder(args.model):
-        raise InputError(f"{args.model}: is a folder, no variant. If it is a model directory: --init {args.model}.")
+        raise InputError(f"{args.model}: is a folder, not a variant's name. If it is a model directory: --init {args.model}.")
     if args.init and (args.weights or args.multi_grid or args.head or args.plain):
         raise InputError("--init brings the whole model: --weights, --multi-grid, --head and --plain go with --model.")
     check_folder(args.out)
@@ -102,7 +116,7 @@ def main(args: argparse.Namespace) -> int:
     layout = recognize(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
         print_note(note)
-    prepared = None if layout.is_records else _prepare(args, layout, planned)  # without TensorFlow, mistakes show at once
+    prepared = None if layout.is_records else _prepare(args, layout, planned)  # reports mistakes before TensorFlow is imported
     with stop_signals() as stop:
         start_tensorflow()
         import tensorflow as tf
@@ -121,7 +135,7 @@ def main(args: argparse.Namespace) -> int:
         with progress_bar() as progress:
             outcome = training.run(progress=progress, stop=stop, say=print, checked=checked)
     if outcome.stopped:
-        print(f"stopped at step {outcome.step} of {args.steps}; the same command goes on from here")
+        print(f"stopped at step {outcome.step} of {args.steps}; the same command resumes from here")
         return STOPPED
     if not training.chief:
         print(f"{args.out}: the first worker has written the model after {outcome.step} steps")
@@ -131,7 +145,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> tuple[Dataset, Dataset | None, Checked, Recipe]:
-    """What is trained on, and how: all that can be checked before TensorFlow is imported and weights are read."""
+    """Return the datasets and the recipe, checked as far as possible before TensorFlow is imported and weights are read."""
     from dense_resnet.checkpoints import check_source
     from dense_resnet.planning.geometry import check_aligned
     from segmentation.heads.plan import DEFAULT_HEAD, plan_head
@@ -173,7 +187,7 @@ def _check_classes(args: argparse.Namespace, own: LabelSpace, space: LabelSpace)
 
 
 def _result(out: str, outcome: Outcome, *, validated: bool) -> str:
-    """Which models a training has left, where they are and what they scored."""
+    """Say which models a training has left, where they are and what they scored."""
     from segmentation.training.state import LAST
 
     if not validated:
@@ -229,7 +243,7 @@ def _strategy(asked: str) -> Any:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
-                f"TF_CONFIG does not describe a cluster ({error}). Expected is such as "
+                f"TF_CONFIG does not describe a cluster ({error}). Expected, for example: "
                 '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}.'
             ) from error
     return tf.distribute.MirroredStrategy() if asked == MIRRORED else tf.distribute.get_strategy()
@@ -245,7 +259,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     freeze = args.freeze_bn == YES or (args.freeze_bn == AUTO and small and given)
     why = {
         AUTO: f"{pluralize(args.batch, 'image')} a batch"
-        + ("" if given or not small else ", which is few; but random weights have no averages to go by yet"),
+        + ("" if given or not small else ", which is few, but random weights have no moving averages yet"),
         YES: "as asked",
         NO: "as asked",
     }[args.freeze_bn]
@@ -271,7 +285,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 
 def _balance_classes(labels: LabelCounts) -> tuple[float, ...]:
-    """Class weights from the labels of the split that is trained on; prints them."""
+    """Return class weights from the labels of the training split; print them."""
     from dense_resnet.errors import escape_control
     from segmentation.data.label_counts import class_weights
 
@@ -282,7 +296,7 @@ def _balance_classes(labels: LabelCounts) -> tuple[float, ...]:
 
 
 def _class_weights(asked: list[str]) -> tuple[float, ...] | None:
-    """The weights that are given as numbers; None without any, or where they will be counted."""
+    """Return the weights that are given as numbers; None without any, or if they are to be counted."""
     from dense_resnet.errors import InputError
 
     if asked in ([NONE], [BALANCED]):
@@ -290,11 +304,11 @@ def _class_weights(asked: list[str]) -> tuple[float, ...] | None:
     try:
         return tuple(float(weight) for weight in asked)
     except ValueError:
-        raise InputError(f"--class-weights must be none, balanced, or a number a class (not {' '.join(asked)}).") from None
+        raise InputError(f"--class-weights must be none, balanced, or one number per class (not {' '.join(asked)}).") from None
 
 
 def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) -> tuple[SegmentationModel, str]:
-    """The model with its initial weights, and what they expect of images."""
+    """Return the model with its initial weights, and their preprocessing scheme."""
     from dense_resnet.backbone import Backbone
     from dense_resnet.errors import escape_control
     from dense_resnet.resnet_utils import BATCH_NORM_DECAY
@@ -314,9 +328,9 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
     if args.weights:
         report = backbone.load(args.weights)
         print(escape_control(str(report)))
-        preprocessing = (report.origin and report.origin.preprocessing) or preprocessing  # bound to where they come from
+        preprocessing = (report.origin and report.origin.preprocessing) or preprocessing  # that of the weights' source
     else:
-        print(f"{planned.name}: random weights. Weights of ImageNet (--weights) save days.")
+        print(f"{planned.name}: random weights. Pretrained ImageNet weights (--weights) shorten training considerably.")
     head = args.head or DEFAULT_HEAD
     model = SegmentationModel(
         backbone, space.num_classes, head, separable=not args.plain, seed=args.seed, batch_norm_decay=of_head

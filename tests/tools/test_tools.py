@@ -201,7 +201,7 @@ EARLY = {  # what needs neither TensorFlow nor a network: a message of its own e
         ("extract", "nowhere", *RANDOM, *TO), ("predict", "nowhere", "--model", "{model}", *TO), ("doctor", "nowhere"),
         ("train", "nowhere", *MODEL, *TO), ("evaluate", "nowhere", "--model", "{model}", *TO),
     ],
-    "nowhere: no such file or folder, and no variant's name": [
+    "nowhere: no such file or folder, and not a variant's name": [
         ("extract", "data", "--model", "nowhere", *TO), ("check", "nowhere"), ("describe", "nowhere"),
         ("export", "nowhere", "--to", "savedmodel", *TO), ("train", "data", "--model", "nowhere", *TO),
     ],
@@ -488,7 +488,7 @@ def test_a_second_signal_ends_at_once():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (128 + 15, "going on\n")
-    assert "once more to end at once" in result.stderr
+    assert "press Ctrl-C again to stop immediately" in result.stderr
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
@@ -560,7 +560,7 @@ def test_every_name_that_others_use_leads_to_the_option_of_its_row():
         (["resnet_v2_50"], "unknown verb 'resnet_v2_50'. Verbs: describe, "),
         (
             ["--output-stride", "16", "describe", "resnet_v2_50"],
-            "--output-stride stands before the verb; options follow it: dense-resnet describe … --output-stride",
+            "--output-stride is before the verb; options follow it: dense-resnet describe … --output-stride",
         ),
         ([], "required: VERB"),
     ],
@@ -592,7 +592,7 @@ def test_describe_takes_what_other_verbs_take(capsys, tmp_path):
 def test_a_path_that_is_not_there(arguments, capsys, tmp_path):
     out = ["--out", tmp_path / "m.onnx"] if arguments[0] == "export" else []
     code, _, err = run(capsys, *arguments, *out)
-    assert (code, err) == (1, f"error: {arguments[1]}: no such file or folder, and no variant's name.\n")
+    assert (code, err) == (1, f"error: {arguments[1]}: no such file or folder, and not a variant's name.\n")
 
 
 @pytest.mark.parametrize("seed", [99999999999999999999, 2**63, 2**31, -1])
@@ -608,7 +608,7 @@ def test_an_empty_name_is_a_variable_that_is_not_set(capsys, tmp_path):
     ):
         code, _, err = run(capsys, *arguments)
         assert code == 1
-        assert err.endswith("is empty. Is it a variable of the shell that is not set?\n")
+        assert err.endswith("is empty. Is a shell variable unset?\n")
 
 
 def test_a_quoted_tilde_is_the_home_folder(capsys, tmp_path, monkeypatch):
@@ -622,13 +622,13 @@ def test_a_path_in_a_variants_place(capsys, small_weights, tmp_path):
     for name in ("resnet_v1_18.ckpt", "resnet_v1_18.safetensors"):
         code, _, err = run(capsys, "check", small_weights / name, "--random-weights", 0)
         assert code == 1
-        assert "is a file, no variant's name. If it holds weights, name the VARIANT" in err
+        assert "is a file, not a variant's name. If it holds weights, pass the VARIANT" in err
     code, _, err = run(capsys, "check", tmp_path / "model", "--random-weights", 0)
     assert code == 1
-    assert err == f"error: {tmp_path / 'model'}: no such file or folder, and no variant's name.\n"
+    assert err == f"error: {tmp_path / 'model'}: no such file or folder, and not a variant's name.\n"
     code, _, err = run(capsys, "train", tmp_path, "--model", tmp_path, "--out", tmp_path / "model")
     assert code == 1
-    assert "is a folder, no variant. If it is a model directory: --init" in err
+    assert "is a folder, not a variant's name. If it is a model directory: --init" in err
 
 
 def test_no_size_is_not_the_default_size(capsys, small_weights, image_folder, tmp_path):
@@ -709,7 +709,7 @@ def test_a_file_or_folder_of_a_variants_name_is_not_meant(capsys, small_weights,
         code, _, err = run(capsys, "extract", image_folder, *weights, "--out", "resnet_v1_18")
         assert code == 0, err
     code, _, err = run(capsys, "train", tmp_path, "--model", "resnet_v1_18", "--out", "resnet_v1_18")
-    assert "is a folder, no variant" not in err
+    assert "is a folder, not a variant's name" not in err
 
 
 def test_a_plan_of_two_minds(capsys, tmp_path):

@@ -1,1 +1,1 @@
-"""Compare the speed of this library with others: each framework runs in a process of its own, in turn."""
+"""Compare the speed of this library with others: each framework runs in its own process, in turn."""

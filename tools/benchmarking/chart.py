@@ -1,6 +1,6 @@
-"""A bar chart of a benchmark's figures: seconds an image of everyone, by precision, with the machine's limits as lines.
+"""A bar chart of a benchmark's figures: seconds per image by precision, with the machine's limits as lines.
 
-It is drawn from what ``--json`` writes, so a chart can be had of old figures too.
+It is drawn from the figures that ``--json`` writes, so old figures can be charted too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ WIDTH, ROW, MARGIN = 9.0, 0.32, 1.35  # inches: of the picture, of a bar, above 
 DOTS = 150  # per inch
 OURS, OTHERS, INK, MUTED = "#1d4e79", "#a9b4bf", "#222222", "#666666"
 NAMES = 2.6  # rows above a group, for the names of the two limits
-BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0}  # a figure, where a limit's line would cross it
-ROOM = 1.3  # of the axis, in the longest bar: what stands behind a bar needs some
+BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0}  # of a figure that a limit's line may cross
+ROOM = 1.3  # length of the axis in longest bars: the figures after a bar need some
 TITLES = {
     "function": "ours in tf.function", "slim": "tf_slim", "keras": "Keras", "timm": "timm, PyTorch",
     "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime",
@@ -27,7 +27,7 @@ LIMITS = {"matrix products": ("#b5542b", "-"), "convolutions alone": ("#b5542b",
 
 
 def check() -> None:
-    """Raises an :class:`InputError` where matplotlib is not installed."""
+    """Raise an :class:`InputError` if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -37,10 +37,10 @@ def check() -> None:
 
 
 def draw(figures: Mapping[str, Any]) -> bytes:
-    """The chart as a PNG file's bytes.
+    """Return the chart as a PNG file's bytes.
 
     Args:
-        figures: :meth:`tools.benchmarking.contest.Contest.as_dict` and :func:`tools.benchmarking.contest.surroundings`.
+        figures: :meth:`tools.benchmarking.contest.Comparison.as_dict` and :func:`tools.benchmarking.contest.surroundings`.
     """
     from matplotlib.figure import Figure
 
@@ -111,14 +111,14 @@ def draw(figures: Mapping[str, Any]) -> bytes:
 
 
 def _bars(figures: Mapping[str, Any], precision: str) -> list[tuple[str, float]]:
-    """(name, seconds an image), the fastest first."""
+    """Return (name, seconds per image), the fastest first."""
     timings = [timing for timing in figures["timings"] if timing["precision"] == precision]
     bars = [(timing["competitor"], timing["median"] / figures["batch"]) for timing in timings]
     return sorted(bars, key=lambda bar: bar[1])
 
 
 def _ratio(figures: Mapping[str, Any], precision: str, name: str) -> float:
-    """How many times as long as ours it takes, both at `precision`."""
+    """Return how many times as long as ours it takes, both at `precision`."""
     labels = {(one["competitor"], one["precision"]): one["name"] for one in figures["timings"]}
     return float(figures["ratios"][labels[OWN, precision]][labels[name, precision]])
 

@@ -1,4 +1,4 @@
-"""The networks that a forward pass is timed against, each as it is run best, in a process of its own.
+"""The networks that a forward pass is timed against, each run as its framework does best, in its own process.
 
 ====================  =============================================================================================
 ``function``          ours as it is trained: the backbone in a ``tf.function``
@@ -9,12 +9,12 @@
 ``onnxruntime``       ONNX Runtime
 ====================  =============================================================================================
 
-OpenVINO and ONNX Runtime get our folded float32 graph as an ONNX file with the shape of the images fixed, so that nothing is
-left to them but to run it. All have the same weights, but for timm where the plan is not ``resnet_v1_5_N``: its units stand as
-many and as wide, with the stride in other convolutions. Everyone may use every core, gets the images in memory in the type
-and layout that it likes best, and answers with what it computes, not copied again.
+OpenVINO and ONNX Runtime get our folded float32 graph as an ONNX file with a fixed image shape, so that they only have to run
+it. All have the same weights, except timm if the plan is not ``resnet_v1_5_N``: its units are as many and as wide, with the
+stride in other convolutions. Each may use every core, gets the images in memory in the type and layout that it prefers, and
+returns what it computes, without a further copy.
 
-A competitor is ready when it has answered once. The clock starts with the plan and the weights in memory (for the ONNX file:
+A competitor is ready after its first answer. The clock starts with the plan and the weights in memory (for ONNX: the file
 written) and the framework imported.
 """
 
@@ -51,9 +51,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Workload:
-    """What everyone has to compute."""
+    """What every competitor has to compute."""
 
-    plan: Plan  # with classes their logits are wanted, else the features
+    plan: Plan  # with classes: compute their logits, else the features
     size: int  # side of the images
     batch: int
     folder: Path  # for files that competitors read
@@ -63,11 +63,11 @@ class Workload:
         return "logits" if self.plan.logits else "features"
 
     def images(self) -> Array:
-        """``[batch, size, size, channels]`` float32."""
+        """Return ``[batch, size, size, channels]`` float32."""
         return noise_images(self.plan, self.size, self.batch)
 
     def weights(self) -> dict[str, Array]:
-        """Under canonical names, the same in every process: no statistic of a batch norm is trivial."""
+        """Return weights by canonical name, the same in every process; no batch norm statistic is trivial."""
         generator = np.random.default_rng(0)
         values = {}
         for name, shape, _ in self.plan.variables:
@@ -87,7 +87,7 @@ class Workload:
 
 
 def noise_images(plan: Plan, size: int, batch: int) -> Array:
-    """``[batch, size, size, channels]`` float32."""
+    """Return ``[batch, size, size, channels]`` float32."""
     shape = (batch, size, size, plan.in_channels)
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
@@ -161,10 +161,10 @@ def slim(case: Workload, weights: dict[str, Array], precision: str) -> Run:
 
 
 def timm_name(plan: Plan) -> str:
-    """timm's network for a plan.
+    """Return the name of timm's network for a plan.
 
     Raises:
-        InputError: it has none.
+        InputError: timm has no such network.
     """
     family, _, depth = plan.name.removesuffix("_original").rpartition("_")
     known = {"resnet_v2": "resnetv2_", "resnet_v1": "resnet", "resnet_v1_5": "resnet"}
@@ -177,7 +177,7 @@ def timm_name(plan: Plan) -> str:
 
 
 def has_timms_weights(plan: Plan) -> bool:
-    """Whether timm's network is the same, so that its features must be."""
+    """Return whether timm's network is the same, so that its features must be the same too."""
     return plan.name.startswith("resnet_v1_5_")
 
 
@@ -210,7 +210,7 @@ def timm(case: Workload, weights: dict[str, Array], precision: str) -> Run:
 
 
 def _as_torch(value: Array) -> Array:
-    """A kernel with its axes as PyTorch has them, ``[depth out, depth in, height, width]``."""
+    """Return a kernel with PyTorch's order of axes, ``[depth out, depth in, height, width]``."""
     return np.ascontiguousarray(value.transpose(3, 2, 0, 1)) if value.ndim == 4 else value
 
 
@@ -228,7 +228,7 @@ def _from_channels_first(output: Any) -> Array:
 
 
 def onnx_file(case: Workload) -> Path:
-    """Our folded graph, written by a process of its own where it is not there yet: neither runtime needs TensorFlow."""
+    """Return our folded graph's file, written by its own process if absent: neither runtime needs TensorFlow."""
     path = case.folder / "network.onnx"
     if not path.exists():
         Process(write_onnx, case, path).close()
@@ -236,7 +236,7 @@ def onnx_file(case: Workload) -> Path:
 
 
 def write_onnx(case: Workload, path: Path) -> None:
-    """Writes our folded float32 graph, with the shape of the images fixed."""
+    """Write our folded float32 graph with a fixed image shape."""
     import tensorflow as tf
     import tf2onnx
 
@@ -280,7 +280,7 @@ class Competitor:
     name: str
     precision: str
     make: Callable[[Workload, dict[str, Array], str], Run]
-    modules: tuple[str, ...]  # imported before the clock starts; their versions are told
+    modules: tuple[str, ...]  # imported before the clock starts; their versions are reported
     as_array: Callable[[Any], Array] = np.asarray  # what it computes, channels last
     onnx: bool = False  # reads our ONNX file
 
@@ -330,15 +330,15 @@ class Worker:
         self._rested = time.process_time()
 
     def ready(self) -> tuple[float, dict[str, str]]:
-        """(seconds until it had answered once, versions of its packages)."""
+        """Return (seconds until its first answer, versions of its packages)."""
         return self._seconds, self._versions
 
     def first(self) -> Array:
-        """What it computes, float32, channels last."""
+        """Return what it computes, float32, channels last."""
         return np.ascontiguousarray(self._as_array(self._first), np.float32)
 
     def run(self) -> tuple[float, float]:
-        """(seconds of one run, processor seconds used since the last one, while it was others' turn)."""
+        """Run once; return (seconds of the run, processor seconds used since the last one, during others' turns)."""
         busy = time.process_time() - self._rested
         start = time.perf_counter()
         self._run()
@@ -347,11 +347,11 @@ class Worker:
         return seconds, busy
 
     def peak_memory(self) -> int:
-        """Bytes."""
+        """Return the peak memory in bytes."""
         return hardware.peak_memory()
 
 
 def _stand_in_for_torchvision() -> None:
-    """Empty modules, where torchvision is not installed: timm imports it for its data pipelines, which no network needs."""
+    """Provide empty modules if torchvision is not installed: timm imports it for its data pipelines only."""
     if importlib.util.find_spec("torchvision") is None:
         sys.modules.update({f"torchvision{part}": mock.MagicMock() for part in TORCHVISION})

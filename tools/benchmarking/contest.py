@@ -1,12 +1,12 @@
-"""Forward time as the field reports it, ratios against others that ran in turn with it, and the limits of the machine.
+"""Time a forward pass in turn with other frameworks: seconds, ratios, and the limits of the machine.
 
 Machines are shared and noisy, so competitors take turns, run by run, and the ratio is taken pair by pair; its median is the
-figure to quote. Nothing is timed before `burn_in` runs of everyone.
+figure to quote. Nothing is timed before `burn_in` runs of each.
 
-The networks of a :func:`contest` each live in a process of their own, and all but the one whose turn it is are stopped. In one
-process they would share what cannot be shared honestly: the thread pools of one framework spin when their work is done and
-take the cores from the next one, two OpenMP libraries may not even load together, and nobody could tell whose the memory is.
-Stopped, they use no time in others' turns: each one's processor time between its turns is measured and told.
+Each network of a :func:`contest` runs in its own process, suspended while the others are timed. In one process they would
+disturb each other: the thread pools of one framework spin after their work is done and take the cores from the next one, two
+OpenMP libraries may not even load together, and memory could not be attributed. A suspended process uses no time in others'
+turns: the processor time of each one between its turns is measured and reported.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from .hardware import peak_memory
 from .roofline import ENVIRONMENT, FLOP, Profile, RooflineMeter
 from .worker_process import Process
 
-TOLERANCE = 1e-3  # that float32 features may differ by: a fast wrong answer is no answer
+TOLERANCE = 1e-3  # of float32 features: a fast wrong answer does not count
 
-Progress = Callable[[str, int, int, str], None]  # (what is being done, images done, images in all, who is at work)
+Progress = Callable[[str, int, int, str], None]  # (what is being done, images done, images in all, which competitor)
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Timing:
         return statistics.median(self.seconds)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures: seconds a run, images a second."""
+        """Return the figures: seconds per run, images per second."""
         return {
             "name": self.name,
             "build_seconds": self.build_seconds,
@@ -73,7 +73,7 @@ class Timing:
 
 
 def prepare(name: str, make: Callable[[], Run], images: int) -> tuple[Timing, Run]:
-    """Builds a competitor and runs it once."""
+    """Build a competitor and run it once."""
     start = time.perf_counter()
     run = make()
     run()
@@ -81,7 +81,7 @@ def prepare(name: str, make: Callable[[], Run], images: int) -> tuple[Timing, Ru
 
 
 def alternate(competitors: Sequence[tuple[Timing, Run]], runs: int, burn_in: int) -> None:
-    """Runs everyone in turn, `burn_in` times unrecorded and then `runs` times."""
+    """Run every competitor in turn, `burn_in` times unrecorded and then `runs` times."""
     for number in range(burn_in + runs):
         for timing, run in competitors:
             start = time.perf_counter()
@@ -91,12 +91,12 @@ def alternate(competitors: Sequence[tuple[Timing, Run]], runs: int, burn_in: int
 
 
 def ratio(slower: Timing, faster: Timing) -> float:
-    """Median over pairs of runs of `slower` / `faster`: above 1 where the second is faster."""
+    """Return the median over pairs of runs of `slower` / `faster`: above 1 if the second is faster."""
     return pairwise(slower.seconds, faster.seconds)
 
 
 def pairwise(slower: Sequence[float], faster: Sequence[float]) -> float:
-    """Median over pairs of times of `slower` / `faster`."""
+    """Return the median over pairs of times of `slower` / `faster`."""
     return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
 
 
@@ -111,7 +111,7 @@ class Entry:
     competitor: Competitor
     timing: Timing
     versions: dict[str, str]
-    error: float | None  # of what it computes, against our float32; None where its weights are others
+    error: float | None  # of what it computes, against our float32; None if its weights differ
     idle: list[float] = field(default_factory=list)  # processor seconds between its turns
     peak_memory: int = 0  # bytes
 
@@ -135,7 +135,7 @@ class Limit:
     profiles: list[Profile] = field(default_factory=list)  # of our graph
 
     def as_dict(self, own: Timing, macs: float) -> dict[str, Any]:
-        """The figures; `macs`: multiply-adds of a run."""
+        """Return the figures; `macs`: multiply-adds of a run."""
         rates = [FLOP / min(seconds) for seconds in self.products]
         least = [2 * macs / rate for rate in rates]
         return {
@@ -177,13 +177,13 @@ class Comparison:
     case: Workload
     entries: list[Entry] = field(default_factory=list)  # ours first
     limits: dict[str, Limit] = field(default_factory=dict)  # by precision
-    skipped: dict[str, str] = field(default_factory=dict)  # who did not take part: why
+    skipped: dict[str, str] = field(default_factory=dict)  # competitor that did not take part: why
 
     def own(self, precision: str) -> Entry:
         return next(entry for entry in self.entries if entry.competitor.name == OWN and entry.competitor.precision == precision)
 
     def as_dict(self) -> dict[str, Any]:
-        """Every figure and every single time."""
+        """Return every figure and every single time."""
         macs = self.case.plan.macs(self.case.size) * self.case.batch
         others = [entry.timing for entry in self.entries if entry.competitor.name != OWN]
         own = {precision: self.own(precision).timing for precision in PRECISIONS}
@@ -211,7 +211,7 @@ class Comparison:
 
 
 def check(plan: Plan, versus: Sequence[str]) -> None:
-    """Raises an :class:`InputError` where somebody has no such network."""
+    """Raise an :class:`InputError` if a competitor has no such network."""
     if "slim" in versus:
         from dense_resnet.verification.parity import slim_network
 
@@ -230,7 +230,7 @@ def contest(
     burn_in: int = 3,
     progress: Progress = lambda what, done, total, note: None,
 ) -> Comparison:
-    """Times our folded network at both precisions, and others in turn with it.
+    """Time our folded network at both precisions, and others in turn with it.
 
     Args:
         plan: with classes, their logits are computed, else the features.
@@ -239,10 +239,10 @@ def contest(
         versus: names among :data:`tools.benchmarking.competitors.NAMES`. One whose packages are missing is skipped.
         runs: timed ones of each.
         burn_in: runs before those.
-        progress: called with (what is being done, images done, images in all, who is at work).
+        progress: called with (what is being done, images done, images in all, which competitor).
 
     Raises:
-        InputError: somebody has no such network, or computes something else than ours.
+        InputError: a competitor has no such network, or computes something other than ours.
     """
     check(plan, versus)
     entering = [competitor for competitor in COMPETITORS if competitor.name in (OWN, *versus)]
@@ -294,22 +294,22 @@ def contest(
 
 
 def check_error(competitor: Competitor, error: float) -> float:
-    """The error, if it is what a competitor may have.
+    """Return the error, if it is within the tolerance.
 
     Raises:
         InputError: it is not.
     """
     if competitor.precision == FLOAT32 and not error <= TOLERANCE:
         raise InputError(
-            f"{competitor.label}: what it computes differs from ours by {error:.1e} of its spread, more than {TOLERANCE:g}. "
-            "That is another network, or a defect of that version, and its time would say nothing: leave "
+            f"{competitor.label}: its output differs from ours by {error:.1e} of its standard deviation, "
+            f"more than {TOLERANCE:g}. It is another network, or that version is defective, so its time means nothing: leave "
             f"{competitor.name} out of --versus."
         )
     return error
 
 
 def surroundings(arguments: Mapping[str, Any], load_before: Sequence[float]) -> dict[str, Any]:
-    """What else a file of figures has to tell: when and on what they were measured, by which command."""
+    """Return what else a file of figures records: when, on which machine and by which command they were measured."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "arguments": dict(arguments),
@@ -324,9 +324,9 @@ def surroundings(arguments: Mapping[str, Any], load_before: Sequence[float]) -> 
 
 
 def extraction_forward(plan: Plan, size: int, images: int, folder: Path) -> tuple[Callable[[], Any], Run]:
-    """(the bare forward of `images` images one by one, their extraction from JPEG files to disk) with one backbone.
+    """Return (the bare forward of `images` images one by one, their extraction from JPEG files to disk) with one backbone.
 
-    Each run of the second writes to a folder of its own.
+    Each run of the second writes to a new folder.
     """
     backbone = Backbone(plan, seed=0)
     photographs = folder / "photographs"
@@ -354,7 +354,7 @@ def extraction_forward(plan: Plan, size: int, images: int, folder: Path) -> tupl
 
 
 def against_extraction(plan: Plan, size: int, images: int, runs: int) -> tuple[Timing, Timing, list[int]]:
-    """(bare forward, extraction, peak memory in bytes after each pair of runs) over `images` JPEG files a run."""
+    """Return (bare forward, extraction, peak memory in bytes after each pair of runs) over `images` JPEG files a run."""
     with tempfile.TemporaryDirectory() as name:
         bare, extract = extraction_forward(plan, size, images, Path(name))
         pair = prepare("forward", lambda: bare, images), prepare("extract", lambda: extract, images)

@@ -1,4 +1,4 @@
-"""What a measured time depends on beside the program: the processor, its load, its memory."""
+"""What a measured time depends on besides the program: the processor, its load, its memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dense_resnet.inference.cpu import MEMORY, PROCESSOR, _fields, cores, flags
 
 
 def load() -> tuple[float, ...]:
-    """Processes that wanted a core, on average, in the last 1, 5 and 15 minutes; () where the system does not say."""
+    """Return the load averages of the last 1, 5 and 15 minutes; () if the system does not report them."""
     return os.getloadavg() if hasattr(os, "getloadavg") else ()
 
 
 def describe() -> dict[str, Any]:
-    """The machine, as far as the system tells."""
+    """Return the machine, as far as the system reports it."""
     processor = _fields(PROCESSOR)
     return {
         "processor": processor.get("model name") or platform.processor() or platform.machine(),
@@ -31,10 +31,10 @@ def describe() -> dict[str, Any]:
 
 
 def peak_memory() -> int:
-    """Bytes: the most that this process has held so far."""
+    """Return the peak memory of this process so far, in bytes."""
     import resource
 
     status = _fields(Path("/proc/self/status"))
-    if "VmHWM" in status:  # resource usage would count in what the parent held at the time of the fork
+    if "VmHWM" in status:  # resource usage would include what the parent held at the time of the fork
         return int(status["VmHWM"].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,9 +1,9 @@
-"""What bounds the time of a forward pass on a processor: measured in the same run, in the same rounds.
+"""Roofline limits for a forward pass on a CPU, measured alongside the benchmark.
 
 1. The matrix-product rate: how fast TensorFlow multiplies two square matrices that are large enough to keep every core busy.
-   A network of M multiply-adds cannot take less than ``2 M / rate`` by that way of computing.
-2. The time that oneDNN says it spends in the convolutions of our own graph: what is left over goes into batch norms, poolings,
-   moving data, and TensorFlow itself. oneDNN tells each primitive's time on its output stream where ``ONEDNN_VERBOSE`` asks.
+   A network of M multiply-adds cannot take less than ``2 M / rate`` if it multiplies matrices.
+2. The time that oneDNN reports for the convolutions of our own graph: the rest goes into batch norms, poolings, moving data,
+   and TensorFlow itself. oneDNN prints the time of each primitive if ``ONEDNN_VERBOSE`` is set.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Profile:
-    """One run of our graph, watched."""
+    """One profiled run of our graph."""
 
     seconds: float  # all of it
     operations: tuple[Operation, ...]  # the longest first
@@ -50,7 +50,7 @@ class Profile:
 
 
 def operations(lines: Iterable[str]) -> tuple[Operation, ...]:
-    """What oneDNN's lines say was executed.
+    """Parse oneDNN's lines into the operations that were executed.
 
     >>> operations(["onednn_verbose,v1,primitive,exec,cpu,convolution,brgconv_1x1,forward,src:f32,,alg:direct,mb1,0.25"] * 2)
     (Operation(kind='convolution', implementation='brgconv_1x1', count=2, milliseconds=0.5),)
@@ -67,7 +67,7 @@ def operations(lines: Iterable[str]) -> tuple[Operation, ...]:
 
 
 class RooflineMeter:
-    """Measures both limits, in a process of its own that has :data:`ENVIRONMENT`: its output stream becomes a file."""
+    """Measures both limits, in a separate process with :data:`ENVIRONMENT`: its output stream becomes a file."""
 
     def __init__(self, case: Workload) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the process)
@@ -80,7 +80,7 @@ class RooflineMeter:
         self._matrices = {precision: tf.unstack(tf.cast(noise, precision)) for precision in PRECISIONS}
 
     def products(self, precision: str) -> list[float]:
-        """Seconds of each of some matrix products."""
+        """Return the seconds of each of some matrix products."""
         import tensorflow as tf
 
         seconds = []
@@ -91,7 +91,7 @@ class RooflineMeter:
         return seconds
 
     def profile(self, precision: str) -> Profile:
-        """One run of our graph."""
+        """Profile one run of our graph."""
         position = self._log.seek(0, os.SEEK_END)
         start = time.perf_counter()
         self._networks[precision]()

@@ -1,8 +1,8 @@
-"""The confusion matrix against those of the field, timed in turn on the same label maps.
+"""Confusion matrices, evaluation and training, each timed in turn with other libraries or the bare forward.
 
-Everyone adds one image a run to a matrix that it keeps, and gets the maps beforehand in the type that it likes best. No label
-is to be ignored: dropping pixels costs the others extra. torchmetrics runs as it comes, looking for values outside the
-classes as we do, and once more without looking, which is another contract: values outside are then undefined.
+Each library adds one image per run to a matrix that it keeps, and gets the maps beforehand in the type that it prefers. No
+label is ignored: dropping pixels costs the others extra. torchmetrics runs with its defaults, which check for values outside
+the classes as we do, and once more without this check: the result for such values is then undefined.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Comparison:
 
 
 def confusion_timings(height: int, width: int, num_classes: int, runs: int = 20, burn_in: int = 3) -> Comparison:
-    """Ours, then Keras' MeanIoU, torchmetrics' MulticlassConfusionMatrix (twice) and scikit-learn's confusion_matrix.
+    """Time ours, then Keras' MeanIoU, torchmetrics' MulticlassConfusionMatrix (twice) and scikit-learn's confusion_matrix.
 
     Args:
         height, width: of the label maps, in pixels.
@@ -93,7 +93,7 @@ def confusion_timings(height: int, width: int, num_classes: int, runs: int = 20,
 
 
 def label_maps(height: int, width: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(labels, predictions), uint8 ``[height, width]``: blobs, and the same blobs a little elsewhere with specks."""
+    """Return (labels, predictions), uint8 ``[height, width]``: blobs, and the same blobs shifted, with specks."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, num_classes, (height // 32 + 1, width // 32 + 1), np.uint8)
     labels = opencv().resize(coarse, (width, height), interpolation=opencv().INTER_NEAREST)
@@ -146,7 +146,7 @@ def _scikit_learn(labels: np.ndarray, predictions: np.ndarray, num_classes: int)
 
 
 def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[Timing, Timing, list[int]]:
-    """(forward + enlarging + argmax of images in memory, `evaluate` of the same from files, peak memory after each pair).
+    """Return (forward + upsampling + argmax of images in memory, their `evaluate` from files, peak memory after each pair).
 
     Args:
         plan: of the backbone; the head is DeepLabv3's.
@@ -185,13 +185,13 @@ def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[T
 
 
 def check_training(plan: Plan) -> None:
-    """Raises an :class:`InputError` where :func:`training_timings` has nothing to compare `plan` with."""
+    """Raise an :class:`InputError` if :func:`training_timings` has nothing to compare `plan` with."""
     if any(unit.kind != BOTTLENECK_V2 for unit in plan.units):
         raise InputError(f"training is compared on v2 bottlenecks, such as resnet_v2_50 (not {plan.name}).")
 
 
 def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -> tuple[Timing, ...]:
-    """Our steps in float32 and bfloat16, and those of the same network written plainly in Keras and run by ``fit``.
+    """Time our steps in float32 and bfloat16, and those of the same network written plainly in Keras and run by ``fit``.
 
     Args:
         plan: of v2 bottlenecks; the head is one 1x1 convolution.
@@ -238,7 +238,7 @@ def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -
 
 
 def keras_network(plan: Plan, num_classes: int, crop: int) -> Any:
-    """A v2 ResNet with an fcn head as one would write it in Keras, compiled with the same loss and optimizer."""
+    """Build a v2 ResNet with an fcn head as one would write it in Keras, compiled with the same loss and optimizer."""
     keras = tf.keras
     layers = keras.layers
 

@@ -1,11 +1,11 @@
-"""An object in a process of its own, whose methods are called from here.
+"""An object in its own process, whose methods are called from here.
 
-    with Process(Contestant, "timm", case) as process:
+    with Process(Worker, competitor, case) as process:
         process.call("run")
 
-The other process starts from nothing, so it imports what its object needs and no more, its peak memory is its own, and what
-one framework does to its threads is no other's. Between calls it is stopped, as a shell stops a job: many frameworks' threads
-go on spinning for a while when their work is done, and would take the time of whoever comes next.
+The child process starts empty, so it imports only what its object needs, its peak memory is its own, and no framework affects
+the threads of another. Between calls it is suspended, as a shell suspends a job: the threads of many frameworks spin for a
+while after their work is done, and would take time from the next competitor.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Process:
     Args:
         make: a function or class of a module; what it returns there is the object.
         arguments: for it; they travel as pickles.
-        environment: variables that the process gets beside ours.
+        environment: variables of the process in addition to ours.
 
     Raises:
         ImportError: `make` raised one: a package is missing there.
@@ -64,7 +64,7 @@ class Process:
             raise
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """What the object's method returns. Raises as the constructor does."""
+        """Return what the object's method returns; raise as the constructor does."""
         return self._ask(method, arguments)
 
     def _ask(self, what: Any, arguments: tuple[Any, ...]) -> Any:
@@ -85,7 +85,7 @@ class Process:
         return self._printed.read().decode(errors="replace")[-TAIL:].strip() or "it printed nothing."
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
@@ -99,8 +99,8 @@ class Process:
 
 
 def serve(handle: int) -> None:
-    """The other side: makes the object and calls its methods until nobody asks any more."""
-    if sys.platform == "linux":  # who is stopped cannot see that nobody will ask any more: the kernel ends it with its parent
+    """Child process: create the object, then serve calls until the pipe closes."""
+    if sys.platform == "linux":  # a suspended process cannot see the pipe close: the kernel ends it with its parent
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     connection = Connection(handle)
     target: Any = None

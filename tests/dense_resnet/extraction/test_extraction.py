@@ -472,7 +472,7 @@ def test_the_main_job_killed_in_the_middle_goes_on_to_the_same_files(photograph_
     output, _ = process.communicate()
     if process.returncode != 0:  # else it was done before the signal came
         assert process.returncode == 75, output
-        assert "the same command goes on from here" in output
+        assert "the same command resumes from here" in output
         last = subprocess.run(extract_command(folder, out), capture_output=True, text=True, check=False)
         assert last.returncode == 0, last.stderr
     assert not list(out.glob(".*.partial"))

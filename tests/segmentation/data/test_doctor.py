@@ -424,7 +424,7 @@ def test_what_is_alike_is_told_as_one(own, capsys, tmp_path):
     assert "--json FILE" not in out
     report = json.loads((tmp_path / "report.json").read_text())
     assert (len(report["errors"]), len(report["warnings"])) == (30, 15)
-    assert "note: --json FILE lists all that are alike" in run(capsys, own)[1]
+    assert "note: --json FILE lists every one of them" in run(capsys, own)[1]
 
 
 def test_lines_of_a_list_that_are_alike():
@@ -475,7 +475,7 @@ def test_records_are_written_if_nothing_is_wrong(own, capsys, tmp_path):
     label_file(own / "labels/val/lonely.png")
     code, printed = run(capsys, own, "--records", tmp_path / "more")
     assert code == 1
-    assert "nothing was written: mend the errors first" in printed
+    assert "nothing was written; fix the errors first" in printed
     assert not (tmp_path / "more").exists()
 
 

@@ -151,7 +151,7 @@ def test_what_is_compared_under_another_scope_is_said(scope, capsys, tmp_path):
     assert found["mean_iou"]["first"] == metrics.mean_iou(result["matrix"]) != result["mean_iou"]
     out = run(capsys, "compare", one, two)[1]
     assert f"│ dataset mean IoU │ {found['mean_iou']['first']:.4f} " in out
-    assert f"the evaluations' own mean IoU has scope {scope}, so theirs are other figures: what is compared is the mean" in out
+    assert f"the evaluations' own mean IoU has scope {scope}, which is another figure: what is compared is the mean" in out
 
 
 def test_protocols_that_differ(tmp_path):

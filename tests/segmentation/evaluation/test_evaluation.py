@@ -1143,7 +1143,7 @@ def test_seams_are_said(capsys, pairs, model_folder, tmp_path):
     code, out, _ = run_evaluate(capsys, pairs, model_folder, tmp_path, "--tile", 65)
     assert code == 0
     assert (
-        "note: near seams, figures may differ from the images run whole: windows overlap by 25 pixels, and a cell sees" in out
+        "note: near seams, figures may differ from those of whole images: windows overlap by 25 pixels, and a cell sees" in out
     )
     assert read_result(tmp_path)[0]["protocol"]["system"]["seams"].startswith("windows overlap by 25 pixels")
 
@@ -1173,8 +1173,8 @@ def test_a_signal_stops_the_command(capsys, pairs, model_folder, whole, tmp_path
     monkeypatch.setattr(os, "_exit", lambda code: None)  # further signals would end this process at once
     code, out, err = run_evaluate(capsys, pairs, model_folder, tmp_path)
     assert code == 75
-    assert "of 6 images; the same command goes on from here" in out
-    assert "stopping after what has begun" in err
+    assert "of 6 images; the same command resumes from here" in out
+    assert "finishing current work; press Ctrl-C again to stop immediately" in err
     monkeypatch.undo()
     assert run_evaluate(capsys, pairs, model_folder, tmp_path)[0] == 0
     assert result_bytes(tmp_path) == result_bytes(whole)

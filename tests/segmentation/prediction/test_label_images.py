@@ -378,7 +378,7 @@ def test_the_command(capsys, model_folder, predictor, folder, tmp_path):
     code, out, _ = run(capsys, *arguments, "--on-error", "skip")
     assert "labels of 3 images, 3 of them from an earlier run" in out
     code, out, _ = run(capsys, *arguments[:-1], tmp_path / "tiles", "--on-error", "skip", "--tile", 65)
-    assert "note: near seams, labels may differ from the images run whole: windows overlap by 25 pixels" in out
+    assert "note: near seams, labels may differ from those of whole images: windows overlap by 25 pixels" in out
 
 
 def test_an_output_beside_the_images_is_not_labelled_itself(capsys, model_folder, folder):
@@ -400,7 +400,7 @@ def test_a_signal_stops_the_command(capsys, model_folder, folder, tmp_path, monk
     arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--out", tmp_path / "out", "--threads", 1]
     code, out, _ = run(capsys, *arguments)
     assert code == 75
-    assert out.endswith(f"{tmp_path / 'out'}: labels of 1 image\nstopped; the same command goes on from here\n")
+    assert out.endswith(f"{tmp_path / 'out'}: labels of 1 image\nstopped; the same command resumes from here\n")
     monkeypatch.undo()
     code, out, _ = run(capsys, *arguments)
     assert code == 0

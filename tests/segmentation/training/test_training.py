@@ -892,7 +892,7 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
         assert process.returncode == (terminal.STOPPED if number == signal.SIGTERM else -number), printed
         assert 3 <= about(tmp_path / "b")["step"] < 10
     assert "resuming at step" in printed
-    assert "the same command goes on from here" in printed
+    assert "the same command resumes from here" in printed
     at = about(tmp_path / "b")["step"]
     assert f"stopped at step {at} of 10" in printed
     runs = [[*options, "--out", str(tmp_path / name)] for name in ("b", "a", "b")]
@@ -1050,13 +1050,13 @@ def test_mistakes_on_the_command_line(command, data, tmp_path, trained):
         (("--model", data / "dataset.json"), "a plan must be a variant's name, or an object of blocks"),
         (
             ("--model", data / "images/train/0.png", "--model", data / "none.json"),
-            "none.json: no such file or folder, and no variant's name",
+            "none.json: no such file or folder, and not a variant's name",
         ),
         ((*model[:2], "--output-stride", 0), "output_stride must be a positive integer (not 0)"),
         ((*model, "--split", "test"), "there is no split 'test'; there are train, val"),
         ((*model, "--validation", "test"), "there is no split 'test'"),
         ((*model, "--classes", data / "none.json"), "none.json"),
-        ((*model, "--class-weights", "heavy"), "--class-weights must be none, balanced, or a number a class (not heavy)"),
+        ((*model, "--class-weights", "heavy"), "--class-weights must be none, balanced, or one number per class (not heavy)"),
         ((*model, "--class-weights", 1, 2), "one number of at least 0 for each of the 3 classes"),
         ((*model, "--lr", 0), "learning_rate must be above 0"),
         ((*model, "--head", "psp"), "head must be one of 'fcn', 'aspp', 'decoder'"),
