@@ -43,13 +43,13 @@ def _load_description(folder: Path, classes: str | Path | None) -> Described | N
 
 
 def read_dataset_description(path: Path, name: str = "") -> Described:
-    """The classes that a ``dataset.json`` describes; `name` is the dataset's where the file has none.
+    """Read the classes that a ``dataset.json`` describes; `name` is the dataset's if the file has none.
 
     Raises:
         InputError: the file cannot be read, or describes no classes.
     """
     if not path.exists():
-        raise InputError(f'{path}: no such file. The classes stand in a JSON file such as {{"classes": ["road", "sky"]}}.')
+        raise InputError(f'{path}: no such file. The classes are in a JSON file such as {{"classes": ["road", "sky"]}}.')
     value = _read_json(path)
     if not isinstance(value, dict):
         of_names = isinstance(value, list) and value and all(isinstance(one, str) for one in value)
@@ -62,33 +62,33 @@ def read_dataset_description(path: Path, name: str = "") -> Described:
 
 
 def _require_description(described: Described | None, folder: Path, why: str = "") -> Described:
-    """`described`, which must be there; `why` says what of the folder does not do instead."""
+    """Return `described`; raise an error if it is None, with `why`: the reason that the folder does not replace it."""
     if described is None:
         above, labelmap, hint = folder.resolve().parent / DESCRIPTION, folder / LABELMAP, ""
         if labelmap.is_file():
-            hint = f' {labelmap} names classes and colours: copy them, with "from_colors": true for painted labels.'
+            hint = f' {labelmap} lists classes and colors: copy them, with "from_colors": true for painted labels.'
         elif above.is_file():
             hint = f" Is it {above}? Then --classes {above}."
         raise InputError(
-            f"{folder}: there is no {DESCRIPTION}, which names the classes{why}. Write one there, or give --classes FILE, such "
-            'as {"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}, ...], "ignore_label": 255}. Where the '
-            f"names of images and labels differ, list the pairs in a CSV file beside it.{hint}"
+            f"{folder}: {DESCRIPTION} not found (it defines the classes){why}. Create it or pass --classes FILE, for example "
+            '{"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}, ...], "ignore_label": 255}. If the '
+            f"names of images and labels differ, list the pairs in a CSV file next to it.{hint}"
         )
     return described
 
 
 @dataclass(frozen=True)
 class Known:
-    """A dataset of the field, whose classes may be assumed where no dataset.json names others."""
+    """A well-known dataset, whose classes may be assumed if no dataset.json defines others."""
 
     name: str
     space: LabelSpace
     pattern: re.Pattern[str]  # of its label files' names
-    largest: int  # value in its label files but the ignore label
-    enough: int  # a value that files under other names must reach: one's own labels rarely count so far
+    largest: int  # value in its label files, except the ignore label
+    enough: int  # a value that files under other names must reach, which labels of other datasets rarely do
 
     def described(self, own: Described | None, root: Path, folder: Path, ending: str = "") -> tuple[Described, list[str]]:
-        """(what names the classes, notes): `own`, or these classes where the label files in `folder` support them.
+        """Return (what defines the classes, notes): `own`, or these classes if the label files in `folder` support them.
 
         Raises:
             InputError: names and values are not such a dataset's, or no name has that ending.
@@ -97,7 +97,7 @@ class Known:
             return own, []
         files = [one for one in find_images([str(folder)]) if without_suffix(one.relative).endswith(ending)]
         if not files:
-            raise InputError(f"{folder}: holds no *{ending}.png.")
+            raise InputError(f"{folder}: contains no *{ending}.png.")
         shown = sample_evenly(files)
         values: set[int] = set()
         for file in shown:
@@ -109,8 +109,8 @@ class Known:
         if (named and largest > 1) or self.enough <= largest <= self.largest:
             alike = f"names such as {shown[0].path.name}" if named else f"values up to {largest}"
             return Described(self.name, self.space), [
-                f"{root}: there is no {DESCRIPTION}, and the labels look like those of {self.name} ({alike}): {classes} are "
-                f"assumed. If yours are others, name them in {root / DESCRIPTION}."
+                f"{root}: {DESCRIPTION} not found, and the labels look like those of {self.name} ({alike}): {classes} are "
+                f"assumed. If yours differ, define them in {root / DESCRIPTION}."
             ]
         others = f" and {pluralize(len(shown) - 1, 'other file')}" if len(shown) > 1 else ""
         held = f"values up to {max(values)}" if values else "no number per pixel"
@@ -138,7 +138,7 @@ def _read_json(path: Path) -> Any:
     try:
         return strict_json.loads(read_file(path))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no text in UTF-8 ({error}). Save it as UTF-8.") from error
+        raise InputError(f"{path}: is not UTF-8 text ({error}). Save it as UTF-8.") from error
     except InputError:
         raise
     except json.JSONDecodeError as error:
@@ -148,20 +148,20 @@ def _read_json(path: Path) -> Any:
 
 
 def _json_hint(error: json.JSONDecodeError) -> str:
-    """What is likely wrong where Python's reader stopped."""
+    """Say what is likely wrong at the place where Python's reader stopped."""
     before, rest = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
     if not error.doc.strip():
-        return ' The file is empty. Expected is such as {"classes": ["road", "sky"]}.'
+        return ' The file is empty. Expected, for example: {"classes": ["road", "sky"]}.'
     if rest.startswith("'"):
-        return ' Names stand in double quotes: ".'
+        return ' Names must be in double quotes: ".'
     if rest.startswith(("//", "/*", "#")):
-        return " JSON has no comments: take them out."
+        return " JSON has no comments: remove them."
     if rest.startswith(("True", "False", "None")):
         return " JSON writes true, false and null."
     if (before.endswith(",") or rest.startswith(",")) and rest.lstrip(", \t\r\n").startswith(("]", "}")):
-        return " Take out the comma before the closing bracket."
+        return " Remove the comma before the closing bracket."
     if before.endswith(('"', "]", "}")) and rest.startswith(('"', "[", "{")):
-        return " A comma is missing there."
+        return " A comma is missing here."
     return ""
 
 
@@ -175,7 +175,7 @@ KNOWN_VOC = Known(
 KNOWN_CITYSCAPES = Known(
     "Cityscapes",
     CITYSCAPES,
-    re.compile(r".+_\d{6}_\d{6}_gtFine_label(Train)?Ids"),  # behind such as aachen_000000_000019
+    re.compile(r".+_\d{6}_\d{6}_gtFine_label(Train)?Ids"),  # for example aachen_000000_000019_gtFine_labelIds
     largest=33,
     enough=24,
 )

@@ -1,7 +1,7 @@
-"""What is wrong with a dataset, all of it at once and before any compute, and what is in it.
+"""Validate a dataset before training: report all problems at once, and what the dataset contains.
 
-An error is what would stop a training or an evaluation, or make its figures untrue; a warning is what looks like a mistake
-and may be none. :func:`inspect` reads everything (``dense-resnet doctor``); :func:`check_splits` reads all labels and the
+An error would stop a training or an evaluation, or falsify its figures; a warning is a likely mistake that may be
+intended. :func:`inspect` reads everything (``dense-resnet doctor``); :func:`check_splits` reads all labels and the
 images' headers, which `train` does before its first step and `evaluate` before its first image.
 """
 
@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
 
 
 def quiet(what: str, done: int, total: int) -> None:
-    """No progress."""
+    """Report no progress."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Report:
     space: LabelSpace
     splits: tuple[SplitCounts, ...]
     findings: tuple[Finding, ...]
-    notes: tuple[str, ...] = ()  # the numbers in label files, where some of them have no meaning
+    notes: tuple[str, ...] = ()  # the numbers in label files, if some of them have no meaning
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """What has to be mended."""
+        """What has to be fixed."""
         return tuple(finding for finding in self.findings if finding.is_error)
 
     @property
@@ -65,7 +65,7 @@ class Report:
         return tuple(finding for finding in self.findings if not finding.is_error)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for a file."""
+        """Return everything, for a file."""
         return {
             "name": self.name,
             **self.space.as_json(),
@@ -101,7 +101,7 @@ def judge(splits: Sequence[tuple[Dataset, LabelCounts]]) -> dict[str, str]:
         Warnings, by their kinds.
 
     Raises:
-        InputError: a split has no labelled pixel, or all are masks of 0 and 255 whose 255 would be ignored.
+        InputError: a split has no labeled pixel, or all are masks of 0 and 255 whose 255 would be ignored.
     """
     warnings = {}
     whole = LabelCounts(splits[0][0].space)
@@ -176,7 +176,7 @@ def inspect(
     max_pixels: int = MAX_PIXELS,
     progress: Progress = quiet,
 ) -> Report:
-    """Decodes every image and label of all splits of a dataset, opened with ``strict=False``.
+    """Decode every image and label of all splits of a dataset, opened with ``strict=False``.
 
     Args:
         datasets: its splits.
@@ -192,16 +192,16 @@ def inspect(
             progress("inspecting", len(seen), len(pairs))
     findings: list[Finding] = []
     notes = []
-    told: set[Any] = set()  # pairs that are in two splits, such as train and trainval, are told of once
+    reported: set[Any] = set()  # pairs that are in two splits, such as train and trainval, are reported once
     splits = []
     for dataset in datasets:
         findings += [Finding(dataset.split, "pairs", problem) for problem in dataset.problems]
         findings += _without_counts(dataset)
         own = {pair: seen[pair] for pair in ((sample.image, sample.label) for sample in dataset.samples)}
         for pair, result in own.items():
-            if pair not in told:
+            if pair not in reported:
                 findings += [Finding(dataset.split, *found) for found in result.found]
-        told.update(own)
+        reported.update(own)
         labels = LabelCounts(space)
         for result in own.values():
             labels.add(result.labels)
@@ -231,7 +231,7 @@ class _Seen:
 
     @contextlib.contextmanager
     def note_errors(self, kind: str) -> Iterator[None]:
-        """A mistake becomes a finding."""
+        """Turn errors in the block into findings."""
         try:
             yield
         except InputError as error:
@@ -256,7 +256,7 @@ def _examine(sample: Sample, space: LabelSpace, max_pixels: int) -> _Seen:
         if counts.ignored == labels.size:
             seen.found.append(("ignored", f"{sample.label}: every pixel has the ignore label.", False))
     if image_size and counts.size and image_size != counts.size:
-        turned = " It lies on its side: has the image lost an EXIF rotation?" if image_size == counts.size[::-1] else ""
+        turned = " It is rotated: has the image lost an EXIF rotation?" if image_size == counts.size[::-1] else ""
         message = f"{sample.image}: the image is {_size(image_size)}, its label {sample.label} {_size(counts.size)}.{turned}"
         seen.found.append(("size", message, True))
     return seen
@@ -265,7 +265,7 @@ def _examine(sample: Sample, space: LabelSpace, max_pixels: int) -> _Seen:
 def _palette_surprise(
     sample: Sample, data: bytes, values: Iterable[int], space: LabelSpace, max_pixels: int
 ) -> list[tuple[str, str, bool]]:
-    """A palette that is neither the classes' given colours nor grey: are the indices what they seem?"""
+    """Report a palette that is neither the classes' given colors nor gray: the indices may mean something else."""
     assert sample.label is not None
     with open_image(sample.label.place, io.BytesIO(data), max_pixels) as image:
         palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
@@ -279,12 +279,12 @@ def _palette_surprise(
             continue
         if color in (space.classes[label].color, (value, value, value)):
             continue
-        other = f", which is the colour of class {owners[color]} {space.names[owners[color]]!r}" if color in owners else ""
+        other = f", which is the color of class {owners[color]} {space.names[owners[color]]!r}" if color in owners else ""
         return [
             (
                 "palette",
                 f"{sample.label}: its palette paints value {value} {list(color)}{other}; class {label} "
-                f"{space.names[label]!r} has {list(space.classes[label].color)}. Was the label made from a picture in colours?",
+                f"{space.names[label]!r} has {list(space.classes[label].color)}. Was the label converted from a color picture?",
                 False,
             )
         ]
@@ -292,7 +292,7 @@ def _palette_surprise(
 
 
 def _report_meaningless(labels: LabelCounts) -> str:
-    """The numbers in label files, where some of them have no meaning."""
+    """List the numbers in label files, and those of them without a meaning."""
     space = labels.space
     meaning = f"the classes are 0..{space.num_classes - 1}"
     if space.mapping is not None:
@@ -308,13 +308,13 @@ def _report_meaningless(labels: LabelCounts) -> str:
 
 def _absent(space: LabelSpace, counts: SplitCounts) -> list[Finding]:
     absent = [name for name, pixels in zip(space.names, counts.pixels, strict=True) if not pixels]
-    if not absent or not counts.pixels.any():  # else another finding says why there is none
+    if not absent or not counts.pixels.any():  # otherwise another finding explains why nothing is present
         return []
     return [Finding(counts.split, "absent", f"classes that never occur: {', '.join(absent)}.", False)]
 
 
 def _twice(dataset: Dataset, seen: dict[Any, _Seen]) -> list[Finding]:
-    """Images of one split with the same bytes."""
+    """Find images of one split with the same bytes."""
     findings = []
     first: dict[str, Sample] = {}
     for sample in dataset.samples:
@@ -328,17 +328,19 @@ def _twice(dataset: Dataset, seen: dict[Any, _Seen]) -> list[Finding]:
 def _without_counts(dataset: Dataset) -> list[Finding]:
     folders = {sample.image.path.parent for sample in dataset.samples if sample.image.length is not None}
     return [
-        Finding(dataset.split, "records", f"there is no {path}: a shard cut between two records could not be noticed.", False)
+        Finding(
+            dataset.split, "records", f"{path} not found: a shard that is cut between two records cannot be detected.", False
+        )
         for path in (counts_path(folder, dataset.split) for folder in folders)
         if not path.exists()
     ]
 
 
 def _overlaps(datasets: Sequence[Dataset], seen: dict[Any, _Seen]) -> list[Finding]:
-    """Images that are in a later split too, each with the next one; train and trainaug may share theirs."""
+    """Find images that are also in a later split, each with the next one; train and trainaug may share images."""
     overlaps: list[list[Finding]] = []
     later: dict[str | None, tuple[str, Sample]] = {}  # by digest: the next split, and the sample there
-    untrained: dict[str | None, tuple[str, Sample]] = {}  # likewise, of splits that nobody trains on
+    untrained: dict[str | None, tuple[str, Sample]] = {}  # by digest: the same, of splits that are not trained on
     for dataset in reversed(datasets):
         trained = dataset.split.startswith("train")
         own: dict[str | None, tuple[str, Sample]] = {}
@@ -348,7 +350,7 @@ def _overlaps(datasets: Sequence[Dataset], seen: dict[Any, _Seen]) -> list[Findi
             own[digest] = dataset.split, sample
             if found := (untrained if trained else later).get(digest):
                 split, other = found
-                message = f"{sample.image} is also in {split}, as {other.image}: results there would not be true."
+                message = f"{sample.image} is also in {split}, as {other.image}: results there would be wrong."
                 overlaps[-1].append(Finding(dataset.split, "overlap", message))
         own.pop(None, None)  # could not be read
         later |= own
@@ -357,7 +359,7 @@ def _overlaps(datasets: Sequence[Dataset], seen: dict[Any, _Seen]) -> list[Findi
 
 
 def _across(space: LabelSpace, datasets: Sequence[Dataset], seen: dict[Any, _Seen]) -> list[Finding]:
-    """What shows only over all files: images in two splits, labels that start at 1, masks of 0 and 255."""
+    """Find what only all files together show: images in two splits, labels that start at 1, masks of 0 and 255."""
     findings = []
     names = ", ".join(dataset.split for dataset in datasets)
     findings += _overlaps([dataset for dataset in datasets if dataset.split != BOTH], seen)
@@ -371,7 +373,7 @@ def _across(space: LabelSpace, datasets: Sequence[Dataset], seen: dict[Any, _See
                 names,
                 "one-based",
                 f"the labels look 1-based: {highest} occurs and 0 never, and the classes are 0..{highest - 1}. "
-                'If 0 means "ignore", say --label-map reduce_zero_label.',
+                'If 0 means "ignore", pass --label-map reduce_zero_label.',
             )
         )
     if problem := labels.masks:

@@ -21,9 +21,9 @@ from segmentation.data.label_files import (
 from segmentation.data.label_space import IGNORE_LABEL, LabelSpace
 from segmentation.data.samples import Sample
 
-BOTH = "trainval"  # the split that holds others by definition
+BOTH = "trainval"  # the split that contains others by definition
 MOST_VALUES = 20  # in one message
-OF_EDGES = 0.1  # share of the pixels along edges that interpolated numbers have at least
+OF_EDGES = 0.1  # least share of the pixels along edges that are interpolated
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SplitCounts:
 
 
 def class_weights(pixels: np.ndarray) -> np.ndarray:
-    """Weights that balance classes by median frequency: the median of the present classes' shares, over a class's own.
+    """Return weights that balance classes by median frequency: the median of the present classes' shares, over a class's own.
 
     Args:
         pixels: of each class, integers ``[num_classes]``.
@@ -66,21 +66,21 @@ def class_weights(pixels: np.ndarray) -> np.ndarray:
 
 
 class LabelCounts:
-    """What label files hold: pixels of each class, and of each number as it stands in the files."""
+    """What label files hold: pixels of each class, and of each number as it is in the files."""
 
     def __init__(self, space: LabelSpace) -> None:
         self.space = space
         self.files = 0  # whose numbers were counted
         self.pixels = np.zeros(space.num_classes, np.int64)
         self.ignored = 0  # pixels
-        self.numbers: Counter[int] = Counter()  # pixels of each, before the mapping; empty where labels are colours
+        self.numbers: Counter[int] = Counter()  # pixels of each, before the mapping; empty where labels are colors
         self.between: Counter[int] = Counter()  # those of them between a lower and a higher number, as interpolation makes them
         self.edges = 0  # pixels near another number
-        self.only_masks = True  # each file has 1 bit, or the numbers 0 and 255 alone
+        self.only_masks = True  # each file has 1 bit, or only the numbers 0 and 255
         self.size: tuple[int, int] | None = None  # of the last file, whatever its numbers are
 
     def read(self, sample: Sample, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """Decode a sample's label, and count it; its numbers even where one of them has no meaning.
+        """Decode a sample's label and count it, including numbers without a meaning.
 
         Raises:
             InputError: see :func:`segmentation.data.label_files.decode_label`.
@@ -136,25 +136,25 @@ class LabelCounts:
 
     @property
     def no_labels_problem(self) -> str | None:
-        """What is wrong where no pixel has a class."""
+        """What is wrong if no pixel has a class."""
         if not self.files or self.pixels.any() or self.meaningless:
             return None
         held = f" The files hold {self.shown}." if self.numbers else ""
         return (
             f"no pixel is labeled: every pixel of {pluralize(self.files, 'label')} has the ignore label, so nothing is counted."
-            f"{held} Were the labels withheld, as those of test splits are? Choose another split, or correct the label map."
+            f"{held} Are the labels withheld, as those of test splits are? Choose another split, or correct the label map."
         )
 
     @property
     def masks(self) -> str | None:
-        """What is wrong where 255 looks like a class and is ignored."""
+        """What is wrong if 255 looks like a class and is ignored."""
         space = self.space
         if not (self.only_masks and self.numbers[0] and self.numbers[IGNORE_LABEL]):
             return None
         if space.mapping is not None or space.ignore_label != IGNORE_LABEL:
             return None
         two = "" if space.num_classes > 1 else "name two classes and "
-        given = "" if space.ignore_is_given else ' If 255 does mean "ignore", say so there: "ignore_label": 255.'
+        given = "" if space.ignore_is_given else ' If 255 does mean "ignore", add it there: "ignore_label": 255.'
         return (
             "all labels are 0 or 255, and 255 is the ignore label: are these masks, in which 255 means class 1? "
             f'Then {two}set "ignore_label": null and "mapping": {{"0": 0, "255": 1}} in dataset.json.{given}'
@@ -162,7 +162,7 @@ class LabelCounts:
 
     @property
     def seams(self) -> str | None:
-        """What looks wrong where numbers lie along edges alone."""
+        """What looks wrong if numbers are only along edges."""
         along = sorted(number for number, own in self.between.items() if own >= INTERPOLATED * self.numbers[number])
         if len(along) < 2 or sum(self.between[number] for number in along) < OF_EDGES * self.edges:
             return None
@@ -171,7 +171,7 @@ class LabelCounts:
 
     @property
     def alone(self) -> str | None:
-        """What looks wrong where one class of several has all pixels."""
+        """What looks wrong if one class of several has all pixels."""
         present = np.flatnonzero(self.pixels)
         if len(present) != 1 or self.space.num_classes == 1:
             return None
@@ -198,7 +198,7 @@ def check_pair(sample: Sample, counts: LabelCounts, max_pixels: int = MAX_PIXELS
         InputError: it cannot be used.
     """
     label = counts.read(sample, sample.label_bytes(), max_pixels)
-    if sample.image.length is None:  # else a record, whose checksum was compared when it was opened
+    if sample.image.length is None:  # otherwise a record, whose checksum was verified when it was opened
         size = check_image(sample.image.path, max_pixels).size
         if sample.exif != "apply" and sample.is_turned(data := sample.image_bytes()):
             size = sample.decode_image(data, max_pixels).shape[:2]
@@ -207,7 +207,7 @@ def check_pair(sample: Sample, counts: LabelCounts, max_pixels: int = MAX_PIXELS
 
 
 def compare_sizes(sample: Sample, size: tuple[int, ...], label: np.ndarray) -> None:
-    """Raise an :class:`InputError` where an image's (height, width) is not its label's."""
+    """Raise an :class:`InputError` if an image's (height, width) is not its label's."""
     if tuple(size) != label.shape:
         raise InputError(
             f"{sample.image}: the image is {_size(size)} pixels, its label {_size(label.shape)}. Labels are never resized."

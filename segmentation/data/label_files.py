@@ -1,6 +1,6 @@
-"""Read and write label files as what they are: numbers, not pictures.
+"""Read label files as class indices, and write them.
 
-A label file is decoded to indices by Pillow, because general decoders expand a palette to colours, 16 bits to 8 and a
+A label file is decoded to indices by Pillow, because general decoders expand a palette to colors, 16 bits to 8 and a
 1-bit mask to 0 and 255. Raw values go through the label space's mapping, and each of them is then a class or the ignore
 label; anything else is an error that says which value, how often, where first, and what the cause may be.
 """
@@ -22,29 +22,29 @@ from dense_resnet.image_io.decoding import JPEG_START, MAX_PIXELS, open_image, o
 from segmentation.data.label_space import IGNORE_LABEL, LARGEST, MOST_RANGES, LabelSpace, _counted, check_labels
 
 LABEL_IDS = 35  # of Cityscapes: its labelIds are below
-PNG_KIND = 25  # where in a PNG the kind of pixel stands, a byte
+PNG_KIND = 25  # offset of the byte in a PNG that holds the kind of pixel
 PNG_GRAY, PNG_PALETTE = 0, 3  # kinds of pixel
 WHITE = 255  # of 8-bit masks, which 1-bit ones store as 1
 SEAM = 5  # side in pixels of the window in which an interpolated number lies between two others
-INTERPOLATED = 0.9  # share of a number's pixels that do, from which on interpolation is the likely cause
-PAINTED = 'Is it painted in the classes\' colours? Then set "from_colors": true in dataset.json.'
+INTERPOLATED = 0.9  # share of such pixels of a number, from which on interpolation is the likely cause
+PAINTED = 'Is it painted in the classes\' colors? Then set "from_colors": true in dataset.json.'
 RESIZED = (
-    "Such values lie only along edges between others: was the label resized with interpolation, or saved as JPEG in between? "
-    "Resize labels by nearest neighbour, from the originals."
+    "Such values are only along edges between others: was the label resized with interpolation, or saved as JPEG in between? "
+    "Resize labels by nearest neighbor, from the originals."
 )
 
 
 def decode_label(path: str | Path, data: bytes, space: LabelSpace, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The labels in a label file.
+    """Decode the labels in a label file.
 
     Args:
         path: for messages.
-        data: the file's bytes: a PNG, palette or grey with 1 to 16 bits, or in colours if ``space.from_colors``.
+        data: the file's bytes: a PNG, palette or gray with 1 to 16 bits, or in colors if ``space.from_colors``.
         space: what its values mean.
-        max_pixels: refused above, before decoding.
+        max_pixels: larger files are refused before decoding.
 
     Returns:
-        ``[height, width]``, uint8 or (where a label exceeds 255) uint16; each value a class or the ignore label.
+        ``[height, width]``, uint8 or (if a label exceeds 255) uint16; each value a class or the ignore label.
 
     Raises:
         InputError: not such a file, truncated, or a value that means nothing in `space`.
@@ -71,17 +71,17 @@ def is_bilevel(data: bytes) -> bool:
 
 
 def decode_indices(path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The numbers in a label file as they stand there, ``[height, width]`` uint8 or uint16. Errors as `decode_label`."""
+    """Decode the raw numbers in a label file, ``[height, width]`` uint8 or uint16. Errors as `decode_label`."""
     return _decode(path, data, max_pixels, colors=False)
 
 
 def decode_prediction(path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """As :func:`decode_indices`, of what another program predicted: it is never read from colours."""
+    """Decode what another program predicted, as :func:`decode_indices`; colors are never accepted."""
     return _decode(path, data, max_pixels, colors=False, advice="Predictions must be index PNGs.")
 
 
 def _decode(path: str | Path, data: bytes, max_pixels: int, colors: bool, advice: str = PAINTED) -> np.ndarray:
-    """Indices ``[h, w]``, or RGB ``[h, w, 3]`` if `colors`; `advice` is for pictures in colours that are not to be."""
+    """Decode indices ``[h, w]``, or RGB ``[h, w, 3]`` if `colors`; `advice` is added to the error at color pictures."""
     if data.startswith(JPEG_START):
         raise InputError(f"{path}: a JPEG file changes the values of labels. Save labels as PNG, from the original.")
     with open_image(Path(path), io.BytesIO(data), max_pixels) as image:
@@ -92,7 +92,7 @@ def _decode(path: str | Path, data: bytes, max_pixels: int, colors: bool, advice
         if not single and not colors:
             raise InputError(f"{path}: a label must hold one number per pixel, and this is an {image.mode} picture. {advice}")
         if depth == 16 and (colors or not single):
-            raise InputError(f"{path}: 16 bits per channel cannot be compared with the classes' colours. Save it with 8.")
+            raise InputError(f"{path}: 16 bits per channel cannot be compared with the classes' colors. Save it with 8.")
         with explain_decoder_errors(path):
             image.load()
         if orientation(image) != 1:
@@ -100,18 +100,18 @@ def _decode(path: str | Path, data: bytes, max_pixels: int, colors: bool, advice
         stretched = 255 // (2**depth - 1) if kind == PNG_GRAY and depth < 8 else 1  # by Pillow, to 0..255
         if colors:
             clear = png.last(data, b"tRNS") if kind == PNG_GRAY and "transparency" in image.info else None
-            if clear:  # its low bits count; Pillow takes all, and stretches none of them, or since 12.3 those of 1 bit alone
+            if clear:  # only its low bits count; Pillow takes all bits, and stretches none, or since 12.3 only those of 1 bit
                 image.info["transparency"] = int.from_bytes(clear[:2], "big") % 2**depth * stretched
             return _opaque(path, image)
         indices = np.asarray(image)
-    if indices.dtype == np.uint8:  # 1 bit is a bool each
+    if indices.dtype == np.uint8:  # 1 bit becomes a bool
         return indices // np.uint8(stretched)
     return indices.astype(np.uint16 if depth == 16 else np.uint8)
 
 
 @contextlib.contextmanager
 def explain_decoder_errors(path: str | Path) -> Iterator[None]:
-    """Makes one message of whatever Pillow's decoders raise."""
+    """Turn whatever Pillow's decoders raise into one InputError."""
     try:
         yield
     except Exception as error:
@@ -122,12 +122,12 @@ def _opaque(path: str | Path, image: Image.Image) -> np.ndarray:
     with explain_decoder_errors(path):
         rgba = np.asarray(image.convert("RGBA"))
     if rgba[..., 3].min() < 255:
-        raise InputError(f"{path}: the label has transparent pixels, which are no class's colour. Save it without alpha.")
+        raise InputError(f"{path}: the label has transparent pixels, which are not a class's color. Save it without alpha.")
     return rgba[..., :3]
 
 
 def to_labels(path: str | Path, indices: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """Numbers from a file as labels of `space`: mapped, and each checked."""
+    """Return numbers from a file as labels of `space`: mapped, and each checked."""
     table = np.full(LARGEST + 1, -1, np.int32)
     if space.mapping is None:
         table[: space.num_classes] = range(space.num_classes)
@@ -146,7 +146,7 @@ def lies_between(indices: np.ndarray, ignored: Sequence[int] = ()) -> tuple[np.n
 
     Args:
         indices: uint8 or uint16 ``[height, width]``.
-        ignored: numbers that are passed over, both as pixels and as neighbours.
+        ignored: numbers that are passed over, both as pixels and as neighbors.
 
     Returns:
         (which pixels lie between two other numbers, which are near any other number), both bool ``[height, width]``.
@@ -175,7 +175,7 @@ def _outside(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
 
 
 def _is_interpolated(indices: np.ndarray, wrong: np.ndarray) -> bool:
-    """Whether the wrong numbers are what interpolation leaves: several, most of them along edges between two others."""
+    """Return whether the wrong numbers look interpolated: several, most of them along edges between two others."""
     counts = np.bincount(indices[wrong])
     between = np.bincount(indices[wrong & lies_between(indices)[0]], minlength=len(counts))
     along = np.count_nonzero(between >= INTERPOLATED * np.maximum(counts, 1))
@@ -183,7 +183,7 @@ def _is_interpolated(indices: np.ndarray, wrong: np.ndarray) -> bool:
 
 
 def _ranges(values: Sequence[int]) -> str:
-    """Sorted integers for a reader, such as "0..33, 255"."""
+    """Format sorted integers, such as "0..33, 255"."""
     there = set(values)
     starts = [value for value in values if value - 1 not in there]
     ends = [value for value in values if value + 1 not in there]
@@ -193,11 +193,11 @@ def _ranges(values: Sequence[int]) -> str:
 
 
 def _cause(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
-    """What may have led to values outside the classes, judged by all the values in a file."""
+    """Guess the cause of values outside the classes from all the values in a file."""
     present = np.unique(indices)
     outside = set(present.tolist()) - set(range(space.num_classes)) - {space.ignore_label}
     red, green, blue = space.colors.astype(int).T
-    greys = set(((red * 19595 + green * 38470 + blue * 7471 + 2**15) >> 16).tolist())  # by Pillow's formula
+    grays = set(((red * 19595 + green * 38470 + blue * 7471 + 2**15) >> 16).tolist())  # by Pillow's formula
     if outside == {IGNORE_LABEL} and set(present.tolist()) <= {0, IGNORE_LABEL}:
         return (
             'Is it a mask, in which 255 means class 1? Then set "mapping": {"0": 0, "255": 1} in dataset.json. Or is 255 the '
@@ -208,8 +208,8 @@ def _cause(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
     if outside == {space.num_classes} and 0 not in present:
         return 'The labels look 1-based. If 0 means "ignore", see --label-map reduce_zero_label.'
     likely = len(outside) > 1 or max(outside) >= LABEL_IDS
-    if likely and set(present.tolist()) - {space.ignore_label} <= greys:
-        return "These are the classes' colours turned to grey. Save the labels as indices, from the original."
+    if likely and set(present.tolist()) - {space.ignore_label} <= grays:
+        return "These are the classes' colors converted to gray. Save the labels as indices, from the original."
     if _is_interpolated(indices, wrong):
         return RESIZED
     return "Are these labelIds instead of trainIds? See --label-map. Or does dataset.json name too few classes?"
@@ -228,8 +228,8 @@ def _from_colors(path: str | Path, rgb: np.ndarray, space: LabelSpace) -> np.nda
     if wrong.any():
         y, x = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
         raise InputError(
-            f"{path}: colour {rgb[y, x].tolist()} ({np.count_nonzero(codes == codes[y, x])} px, first at y={y}, x={x}) is none "
-            'of the classes\' colours. Was the label resized or saved as JPEG? For "ignore", see "ignore_color".'
+            f"{path}: color {rgb[y, x].tolist()} ({np.count_nonzero(codes == codes[y, x])} px, first at y={y}, x={x}) is not "
+            'one of the classes\' colors. Was the label resized or saved as JPEG? For "ignore", see "ignore_color".'
         )
     return labels[nearest].astype(space.dtype)
 
@@ -240,7 +240,7 @@ def _codes(rgb: np.ndarray) -> np.ndarray:
 
 
 def encode_label(labels: np.ndarray, space: LabelSpace) -> bytes:
-    """A label file: a PNG of indices with the classes' colours as its palette, or 16-bit where a label exceeds 255.
+    """Encode a label file: a PNG of indices with the classes' colors as its palette, or 16-bit if a label exceeds 255.
 
     Args:
         labels: ``[height, width]``, each a class or the ignore label.

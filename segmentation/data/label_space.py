@@ -21,7 +21,7 @@ LARGEST = 2**16 - 1  # the largest number that a PNG's pixel holds
 MOST_RANGES = 20  # in one message
 KEYS = ("classes", "ignore_label", "mapping", "reduce_zero_label", "from_colors", "ignore_color")
 CLASS_KEYS = ("name", "color")
-MEANT = {  # keys, and what other programs call them
+MEANT = {  # our keys, and other programs' names for them
     "ignore_label": "ignore ignore_index ignore_idx ignore_id ignore_value ignore_class void void_label void_class",
     "classes": "names class_names classnames labels label_names categories id2label label2id",
     "mapping": "label_map labelmap label_mapping class_map map remap lut",
@@ -31,8 +31,24 @@ MEANT = {  # keys, and what other programs call them
     "name": "label class title class_name category",
     "color": "colour rgb colors palette",
 }
-PER_CLASS = ("palette", "colors", "colours", "colormap", "color_map", "class_colors")  # of all classes, in other programs
-BY_PLACE = ("id", "index", "label_id", "trainid", "train_id", "num_classes", "n_classes", "nc")  # what the list says itself
+PER_CLASS = (
+    "palette",
+    "colors",
+    "colours",
+    "colormap",
+    "color_map",
+    "class_colors",
+)  # other programs' keys for the colors of all classes
+BY_PLACE = (
+    "id",
+    "index",
+    "label_id",
+    "trainid",
+    "train_id",
+    "num_classes",
+    "n_classes",
+    "nc",
+)  # what follows from the order of the list
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,9 @@ class LabelClass:
 
     name: str
     color: tuple[int, int, int]  # RGB
-    color_is_given: bool = field(default=True, compare=False, repr=False)  # by the user or the field, not chosen here
+    color_is_given: bool = field(
+        default=True, compare=False, repr=False
+    )  # by the user or a well-known dataset, not chosen here
 
 
 @dataclass(frozen=True)
@@ -55,12 +73,12 @@ class LabelSpace:
     [[128, 64, 128], [0, 0, 142], [224, 224, 192]]
     """
 
-    classes: tuple[LabelClass, ...]  # class i is labelled i
+    classes: tuple[LabelClass, ...]  # class i is labeled i
     ignore_label: int | None = IGNORE_LABEL  # the label of ignored pixels; None for none
     mapping: Mapping[int, int] | None = field(default=None, hash=False)  # value in the file -> class or ignore label
-    from_colors: bool = False  # label files are pictures in the classes' colours
-    ignore_color: tuple[int, int, int] = VOID_COLOR  # of the ignore label, where labels are colours
-    ignore_is_given: bool = field(default=False, compare=False, repr=False)  # the user said which label is ignored
+    from_colors: bool = False  # label files are pictures in the classes' colors
+    ignore_color: tuple[int, int, int] = VOID_COLOR  # of the ignore label, if labels are colors
+    ignore_is_given: bool = field(default=False, compare=False, repr=False)  # the user has set the ignore label
 
     @property
     def ignored_numbers(self) -> tuple[int, ...]:
@@ -101,7 +119,7 @@ class LabelSpace:
                     )
         if self.from_colors:
             if self.mapping is not None:
-                raise InputError("labels are read either through a mapping or from_colors, not both.")
+                raise InputError("labels are read either by a mapping or by from_colors, not both.")
             owners: dict[tuple[int, int, int], str] = {}
             void = [LabelClass("ignore", self.ignore_color)] if self.ignore_label is not None else []
             for label_class in (*self.classes, *void):
@@ -109,7 +127,7 @@ class LabelSpace:
                 if other != label_class.name:
                     raise InputError(
                         f"{other!r} and {label_class.name!r} have the same color {list(label_class.color)}: "
-                        'no label file could tell them apart. (The ignore label\'s is "ignore_color".)'
+                        'a label file could not distinguish them. (The ignore label\'s is "ignore_color".)'
                     )
 
     @property
@@ -124,21 +142,21 @@ class LabelSpace:
 
     @property
     def colors(self) -> np.ndarray:
-        """The classes' colours: uint8 ``[num_classes, 3]``, RGB."""
+        """The classes' colors: uint8 ``[num_classes, 3]``, RGB."""
         return np.array([label_class.color for label_class in self.classes], np.uint8)
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
-        """The type of decoded labels: uint8 where it holds every label, else uint16."""
+        """The type of decoded labels: uint8 if it holds every label, else uint16."""
         largest = max(self.num_classes - 1, self.ignore_label or 0)
         return np.uint8 if largest < 256 else np.uint16
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:
-        """A picture of `labels` ``[h, w]``: uint8 ``[h, w, 3]``, RGB."""
+        """Return a picture of `labels` ``[h, w]``: uint8 ``[h, w, 3]``, RGB."""
         return self._palette()[check_labels(labels, self)]
 
     def as_json(self) -> dict[str, Any]:
-        """What :meth:`from_json` reads."""
+        """Return what :meth:`from_json` reads."""
         value: dict[str, Any] = {
             "classes": [{"name": one.name, "color": list(one.color)} for one in self.classes],
             "ignore_label": self.ignore_label,
@@ -153,16 +171,16 @@ class LabelSpace:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], where: str | Path = "dataset.json") -> LabelSpace:
-        """The space that a dataset.json describes.
+        """Return the space that a dataset.json describes.
 
         Args:
-            value: ``classes`` is a list of ``{"name", "color"}`` or of names alone, which get VOC's colours in order.
+            value: ``classes`` is a list of ``{"name", "color"}`` or only of names, which get VOC's colors in order.
                 Optional: ``ignore_label`` (255), ``mapping`` ({"value in the file": class or ignore label}),
                 ``reduce_zero_label`` (0 becomes the ignore label, n becomes n - 1), ``from_colors``, ``ignore_color``.
             where: for messages.
 
         Raises:
-            InputError: a key is unknown or a value is not what it should be.
+            InputError: a key is unknown or a value is invalid.
         """
         try:
             return cls._from_json(value)
@@ -213,7 +231,7 @@ class LabelSpace:
         return f"a class 0..{self.num_classes - 1}{ignore}"
 
     def _palette(self) -> np.ndarray:
-        """A colour for every label, uint8 ``[largest label + 1, 3]``."""
+        """Return a color for every label, uint8 ``[largest label + 1, 3]``."""
         palette = np.zeros((max(self.num_classes, (self.ignore_label or 0) + 1), 3), np.uint8)
         palette[: self.num_classes] = self.colors
         if self.ignore_label is not None:
@@ -237,12 +255,12 @@ def _class_from_json(entry: Any, color: Sequence[int]) -> LabelClass:
     if isinstance(entry, str):
         entry = {"name": entry}
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-        raise InputError(f'a class must be {{"name": ..., "color": [r, g, b]}}, or its name alone (not {entry!r:.80}).')
+        raise InputError(f'a class must be {{"name": ..., "color": [r, g, b]}}, or only its name (not {entry!r:.80}).')
     _check_keys(entry, CLASS_KEYS, f"the class {entry['name']!r}: ")
     try:
         entry["name"].encode()
     except UnicodeEncodeError:
-        raise InputError(f"the name of the class {entry['name']!a} is no text.") from None
+        raise InputError(f"the name of the class {entry['name']!a} is not valid text.") from None
     given = entry.get("color", color)
     if not isinstance(given, Sequence) or isinstance(given, str):
         raise InputError(f"the color of {entry['name']!r} must be [r, g, b] (not {given!r:.80}){_as_bytes(given)}.")
@@ -260,14 +278,14 @@ def _check_keys(value: Mapping[str, Any], known: Sequence[str], where: str = "")
         if known is KEYS and plain in PER_CLASS:
             hint = ' Each class has its own: {"name": ..., "color": [r, g, b]}.'
         elif plain in BY_PLACE:
-            hint = " The list of classes says it, for a class is numbered by its place there: leave it out."
+            hint = " Classes are numbered by their place in the list: leave it out."
         else:
             hint = f' Did you mean "{close}"?' if close else ""
         raise InputError(f"{where}unknown key {key!r}; the keys are {', '.join(known)}.{hint}")
 
 
 def _as_list(value: object) -> str:
-    """How `value` would be written as a list of classes; empty where that cannot be said."""
+    """Suggest `value` as a list of classes; return "" if that is not possible."""
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",")]
     elif isinstance(value, dict) and value:
@@ -284,7 +302,7 @@ def _as_list(value: object) -> str:
 
 
 def _suggest_ignore_label(value: object) -> str:
-    """What to write for an ignore label."""
+    """Suggest what to write for an ignore label."""
     if isinstance(value, str) and value.strip().isdecimal():
         return f": write {value.strip()}, without quotes"
     if _is_integer(value):
@@ -293,7 +311,7 @@ def _suggest_ignore_label(value: object) -> str:
 
 
 def _as_bytes(color: object) -> str:
-    """How a colour of another notation would be written; empty where that cannot be said."""
+    """Suggest a color of another notation as [r, g, b]; return "" if that is not possible."""
     if isinstance(color, str) and re.fullmatch("#?[0-9a-fA-F]{6}", color):
         color = list(bytes.fromhex(color.removeprefix("#")))
     elif (
@@ -307,7 +325,7 @@ def _as_bytes(color: object) -> str:
 
 
 def mapping_from_json(value: Any) -> dict[int, int]:
-    """A mapping from JSON, whose keys are strings."""
+    """Return a mapping from JSON, whose keys are strings."""
     try:
         for raw in value:
             if not (raw.isascii() and raw == str(int(raw))):
@@ -320,7 +338,7 @@ def mapping_from_json(value: Any) -> dict[int, int]:
 
 
 def reduce_zero_label(space: LabelSpace) -> LabelSpace:
-    """`space` for files in which 0 is "ignore" and class n is labelled n + 1, as in ADE20K."""
+    """Return `space` for files in which 0 is "ignore" and class n is labeled n + 1, as in ADE20K."""
     if space.ignore_label is None:
         raise InputError("reduce_zero_label turns 0 into the ignore label, and ignore_label is null.")
     mapping = {space.ignore_label: space.ignore_label, 0: space.ignore_label}
@@ -329,7 +347,7 @@ def reduce_zero_label(space: LabelSpace) -> LabelSpace:
 
 
 def voc_palette(count: int) -> np.ndarray:
-    """PASCAL VOC's colours of labels 0 to ``count - 1``, uint8 ``[count, 3]``.
+    """Return PASCAL VOC's colors of labels 0 to ``count - 1``, uint8 ``[count, 3]``.
 
     The bits of a label, from the lowest, go in turn to red, green and blue, from their highest down.
     """
@@ -341,7 +359,7 @@ def voc_palette(count: int) -> np.ndarray:
 
 
 def check_labels(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """`labels` as an array, if each is a class or the ignore label.
+    """Return `labels` as an array, if each is a class or the ignore label.
 
     Raises:
         InputError: it is not ``[height, width]`` of integers, or a value is neither.
@@ -358,6 +376,6 @@ def check_labels(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
 
 
 def _counted(values: np.ndarray, wrong: np.ndarray) -> str:
-    """The first wrong value, how often it is there, and where first."""
+    """Describe the first wrong value, how often it occurs, and where first."""
     y, x = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
     return f"label value {values[y, x]} ({np.count_nonzero(values == values[y, x])} px, first at y={y}, x={x})"

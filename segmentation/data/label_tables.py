@@ -6,7 +6,7 @@ from segmentation.data.label_space import IGNORE_LABEL, LabelClass, LabelSpace, 
 
 
 def _parse_classes(listing: str) -> tuple[LabelClass, ...]:
-    """Classes from "name rrggbb, name rrggbb, ..."."""
+    """Parse classes from "name rrggbb, name rrggbb, ..."."""
     pairs = (entry.strip().rsplit(" ", 1) for entry in listing.split(","))
     return tuple(LabelClass(name, tuple(bytes.fromhex(color))) for name, color in pairs)
 
@@ -29,7 +29,7 @@ CITYSCAPES = LabelSpace(  # for *_labelIds.png; for *_labelTrainIds.png the mapp
     mapping={raw: _CITYSCAPES_IDS.index(raw) if raw in _CITYSCAPES_IDS else IGNORE_LABEL for raw in range(34)},
 )
 
-ADE20K = reduce_zero_label(  # SceneParse150: first names and colours of its own tables
+ADE20K = reduce_zero_label(  # SceneParse150: first names and colors of its own tables
     LabelSpace(
         _parse_classes("""
     wall 787878, building b47878, sky 06e6e6, floor 503232, tree 04c803, ceiling 787850, road 8c8c8c, bed cc05ff,

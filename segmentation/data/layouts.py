@@ -1,8 +1,8 @@
-"""Finding and reading pairs of image and label in the layouts that datasets really come in.
+"""Find and read pairs of image and label in the usual layouts of datasets.
 
-The layout is told by what is there (:func:`recognize`); a dataset of your own needs no code, only two folders and a small
+The layout is recognized by its files (:func:`recognize`); a dataset of your own needs no code, only two folders and a small
 dataset.json. Pairs are matched by relative path without extension, and that path is the sample's name, so no two outputs
-ever overwrite each other. All problems of a split are found before any work and named at once.
+ever overwrite each other. All problems of a split are found before any work and reported at once.
 
 =====================  ======================================================================  ======================
 layout                 images, labels                                                          label space
@@ -14,11 +14,11 @@ ADE20K                 ``images/SPLIT``, ``annotations/SPLIT``                  
 two folders            ``images/SPLIT``, ``labels/SPLIT``, or both without SPLIT; the labels'  dataset.json
                        folder may be ``annotations`` or ``masks`` as well
 a folder a split       ``SPLIT/images``, ``SPLIT/labels`` (or ``annotations``, ``masks``)      dataset.json
-a CSV list             columns image, label, and split if you like                             dataset.json beside it
+a CSV list             columns image, label, and optionally split                              dataset.json next to it
 TFRecords              ``SPLIT-*.tfrecord`` with DeepLab's features                            dataset.json
 =====================  ======================================================================  ======================
 
-Where there is no dataset.json, the classes of VOC, Cityscapes and ADE20K are assumed only if the files look like theirs
+If there is no dataset.json, the classes of VOC, Cityscapes and ADE20K are assumed only if the files look like theirs
 (:class:`Known`), and the layout's first note says so. Hidden files and folders are left out.
 """
 
@@ -49,7 +49,7 @@ from segmentation.data.label_space import LabelSpace
 from segmentation.data.samples import EXIF, WHOLE, Dataset, Pairs, Sample
 from segmentation.data.source import SPLIT_NAMES, Source, is_inside, is_split, without_suffix
 
-IMAGES, LABELS = "images", ("labels", "annotations", "masks")  # folders of a dataset of one's own
+IMAGES, LABELS = "images", ("labels", "annotations", "masks")  # folders of a dataset in no well-known layout
 IMAGE_ENDING = "_leftImg8bit"  # of Cityscapes' images, before the extension
 TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid")  # usual names of splits
 USUAL_SPLITS = (*TRAINING, *VALIDATION, "dev", "test", "testing", "trainval")
@@ -57,14 +57,14 @@ USUAL_SPLITS = (*TRAINING, *VALIDATION, "dev", "test", "testing", "trainval")
 
 @dataclass(frozen=True)
 class Layout:
-    """A dataset as it lies on disk."""
+    """A dataset as it is on disk."""
 
     name: str
     space: LabelSpace
     splits: tuple[str, ...]
     pairs: Callable[[str], Pairs]  # of a split
-    notes: tuple[str, ...] = ()  # whose classes were assumed, and what was left out
-    is_records: bool = False  # TFRecords, which take TensorFlow to open
+    notes: tuple[str, ...] = ()  # whose classes were assumed, and what was ignored
+    is_records: bool = False  # TFRecords, which need TensorFlow to open
 
 
 def open_dataset(
@@ -76,34 +76,34 @@ def open_dataset(
     exif: str = "error",
     strict: bool = True,
 ) -> Dataset:
-    """Finds the pairs of a split.
+    """Find the pairs of a split.
 
     Args:
         source: a folder in one of the layouts above, or a CSV list.
-        split: one of the dataset's own; None where there is only one.
+        split: one of the dataset's own; None if there is only one.
         classes: a JSON file as :meth:`LabelSpace.from_json` reads, instead of the dataset's own label space.
         label_map: how values in the files become labels: "labelIds" (of Cityscapes, to trainIds), "trainIds" (the files hold
             the labels themselves; for Cityscapes, its ``*_labelTrainIds.png``), "reduce_zero_label" (0 is "ignore", n is
             class n - 1), or a JSON file ``{"value": label}``.
-        exif: what an image with an EXIF rotation gets: see :class:`Sample`.
-        strict: raise if there are problems; otherwise they are in the result, with the pairs that are whole.
+        exif: what to do with an image that has an EXIF rotation: see :class:`Sample`.
+        strict: raise if there are problems; otherwise they are in the result, with the complete pairs.
 
     Raises:
-        InputError: nothing is recognised, the split is not there, or (if `strict`) problems, all in one message.
+        InputError: nothing is recognized, the split does not exist, or (if `strict`) problems, all in one message.
     """
     return open_layout(recognize(source, classes=classes, label_map=label_map), split, exif=exif, strict=strict)
 
 
 def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error", strict: bool = True) -> Dataset:
-    """As :func:`open_dataset`, of what :func:`recognize` found."""
+    """Open a split of a layout that :func:`recognize` found; arguments as :func:`open_dataset`."""
     if exif not in EXIF:
         raise InputError(f"exif must be one of {', '.join(EXIF)} (not {exif!r}).")
     if split is None:
         if len(layout.splits) > 1:
-            raise InputError(f"{layout.name}: which split? There are {', '.join(layout.splits)}: --split NAME.")
+            raise InputError(f"{layout.name}: a split is required. Available: {', '.join(layout.splits)}. Pass --split NAME.")
         split = layout.splits[0]
     if split not in layout.splits:
-        raise InputError(f"{layout.name}: there is no split {split!r}; there are {', '.join(layout.splits)}.")
+        raise InputError(f"{layout.name}: there is no split {split!r}. Available: {', '.join(layout.splits)}.")
     found = layout.pairs(split)
     problems = list(found.problems)
     if not (found.samples or problems):
@@ -118,13 +118,13 @@ def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error"
 
 
 def usual_split(layout: Layout, usual: Iterable[str]) -> str | None:
-    """The first of the `usual` names that a split of `layout` has, in small or capital letters; None where none has."""
+    """Return the split of `layout` that has the first of the `usual` names, in any case; None if there is none."""
     named = {split.lower(): split for split in reversed(layout.splits)}
     return next((named[name] for name in usual if name in named), None)
 
 
 def recognize(source: str | Path, *, classes: str | Path | None = None, label_map: str | Path | None = None) -> Layout:
-    """Which layout `source` has, its label space and its splits. Arguments and errors as :func:`open_dataset`."""
+    """Recognize the layout of `source`, its label space and its splits. Arguments and errors as :func:`open_dataset`."""
     given = Path(source)
     if given.is_file():
         root, layout = given, _csv_list
@@ -137,7 +137,7 @@ def recognize(source: str | Path, *, classes: str | Path | None = None, label_ma
 
 
 def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bool], Layout]]:
-    """(the dataset's own folder, what reads its layout)."""
+    """Return (the dataset's own folder, what reads its layout)."""
     for root in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012", folder / "ADEChallengeData2016"):
         if layout := _layout_at(root):
             return root, layout
@@ -149,8 +149,8 @@ def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bo
     inside = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
     known = "; ".join(" and ".join(parts) for parts in LAYOUTS)
     raise InputError(
-        f"{folder}: no layout of a dataset is recognised. It holds {inside}. Expected are two folders ({known}), or files "
-        f"SPLIT-*.tfrecord; or give a CSV file with the columns image,label instead of a folder.{hint}"
+        f"{folder}: no layout of a dataset is recognized. It contains {inside}. Expected: two folders ({known}), or files "
+        f"SPLIT-*.tfrecord; or pass a CSV file with the columns image,label instead of a folder.{hint}"
     )
 
 
@@ -165,21 +165,21 @@ def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
         path.stem: path for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")) if not is_hidden(path.name)
     }
     if not lists:
-        raise InputError(f"{root}: ImageSets/Segmentation holds no list such as train.txt.")
+        raise InputError(f"{root}: ImageSets/Segmentation contains no list such as train.txt.")
     plain, augmented = "SegmentationClass", "SegmentationClassAug"
     there = [name for name in (plain, augmented) if (root / name).is_dir()]
 
     def pairs(split: str) -> Pairs:
         labels = augmented if "aug" in split and (augmented in there or split.endswith("aug")) else plain
         if labels not in there:
-            return Pairs((), (f"{root / labels}: the folder of labels is not there",))
+            return Pairs((), (f"{root / labels}: the folder of labels does not exist",))
         named = [(number, line.strip()) for number, line in enumerate(_lines(lists[split]), 1) if line.strip()]
         if not named:
             return Pairs((), (f"{lists[split]}: the list is empty",))
         if columns := [number for number, name in named if len(name.split()) == 2 and "/" in name]:
             problem = (
-                f"{lists[split]}: line {columns[0]} has two columns; a line is one name, such as 2007_000032. Keep the names "
-                "alone, or list the pairs in a CSV file with the columns image,label"
+                f"{lists[split]}: line {columns[0]} has two columns; a line is one name, such as 2007_000032. Keep only "
+                "the names, or list the pairs in a CSV file with the columns image,label"
             )
             return Pairs((), (problem,))
         rows = []
@@ -215,13 +215,13 @@ def _by_split(root: Path, described: Described | None, train_ids: bool) -> Layou
         folder = root / split
         return _match_pairs(_Files(folder / IMAGES, "", ".jpg"), _Files(folder / labels[split], "", ".png"))
 
-    unlabelled = [name for name in _subfolders(root) if name not in labels and os.path.isdir(root / name / IMAGES)]
-    notes = tuple(f"{root / name}: left out, for there is no {root / name / LABELS[0]}" for name in unlabelled)
+    unlabeled = [name for name in _subfolders(root) if name not in labels and os.path.isdir(root / name / IMAGES)]
+    notes = tuple(f"{root / name}: ignored, because there is no {root / name / LABELS[0]}" for name in unlabeled)
     return Layout(own.name, own.space, tuple(labels), pairs, notes)
 
 
 def _split_folders(root: Path) -> dict[str, str]:
-    """The subfolders that have images and labels of their own, and what each calls its labels."""
+    """Return the subfolders that have images and labels of their own, with the name of each one's label folder."""
     return {name: labels for name in _subfolders(root) if _has_both(root / name) and (labels := _labels_in(root / name))}
 
 
@@ -230,7 +230,7 @@ def _has_both(folder: Path) -> bool:
 
 
 def _labels_in(folder: Path) -> str | None:
-    """What the folder of labels is called there."""
+    """Return the name of the label folder, if any."""
     return next((name for name in LABELS if os.path.isdir(folder / name)), None)
 
 
@@ -243,12 +243,12 @@ def _folders(
     label_ending: str = "",
     notes: Iterable[str] = (),
 ) -> Layout:
-    """Two folders with subfolders for splits, or without; the labels' decide, for without labels there is nothing to do."""
-    splits, unlabelled = _subfolders(root / labels), ()
+    """Read two folders, with subfolders for splits or without; the label folder's subfolders are the splits."""
+    splits, unlabeled = _subfolders(root / labels), ()
     if _holds_images(root / images) or not splits:
         splits = (WHOLE,)
     else:
-        unlabelled = tuple(name for name in _subfolders(root / images) if name not in splits)
+        unlabeled = tuple(name for name in _subfolders(root / images) if name not in splits)
 
     def pairs(split: str) -> Pairs:
         part = "" if splits == (WHOLE,) else split
@@ -256,7 +256,7 @@ def _folders(
             _Files(root / images / part, image_ending, ".jpg"), _Files(root / labels / part, label_ending, ".png")
         )
 
-    left_out = (f"{root / images / name}: left out, for there is no {root / labels / name}" for name in unlabelled)
+    left_out = (f"{root / images / name}: ignored, because there is no {root / labels / name}" for name in unlabeled)
     return Layout(own.name, own.space, splits, pairs, (*notes, *left_out))
 
 
@@ -273,15 +273,15 @@ class _Files:
     """Files of one kind below a folder."""
 
     folder: Path
-    ending: str  # of a name before its extension
-    suffix: str  # that is usual
+    ending: str  # end of a name, before its extension
+    suffix: str  # the usual one
 
     def expected(self, name: str) -> Path:
-        """Where the file of a sample should be."""
+        """Return where the file of a sample should be."""
         return self.folder / f"{name}{self.ending}{self.suffix}"
 
     def by_name(self, note: Callable[[str], object]) -> tuple[dict[str, Path], list[str]]:
-        """(files by the sample's name, problems); `note` is called with what is left out."""
+        """Return (files by the sample's name, problems); `note` is called with what is ignored."""
         try:
             found = find_images([str(self.folder)], note=note)
         except InputError as error:
@@ -294,9 +294,9 @@ class _Files:
                 continue
             other = by_name.setdefault(name.removesuffix(self.ending), file.path)
             if other != file.path:
-                problems.append(f"{other} and {file.path} differ in the extension only: which one counts?")
+                problems.append(f"{other} and {file.path} differ only in the extension: remove one of them")
         if not by_name:
-            problems.append(f"{self.folder}: holds no *{self.ending}{self.suffix}")
+            problems.append(f"{self.folder}: contains no *{self.ending}{self.suffix}")
         return by_name, problems
 
 
@@ -327,7 +327,7 @@ def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layou
         raise InputError(f"{path}: line {reader.line_num + 1}: {error}.") from error
     if not all(list(columns).count(name) == 1 for name in ("image", "label")) or list(columns).count("split") > 1:
         raise InputError(
-            f"{path}: its first line must name the columns image,label (and split, if you like), each once, not "
+            f"{path}: its first line must name the columns image,label (and optionally split), each once, not "
             f"{','.join(columns)!r:.80}." + (" Save it with commas, not semicolons." if ";" in ",".join(columns) else "")
         )
     rows: dict[str, list[_Row]] = {}
@@ -356,7 +356,7 @@ class _Row:
     name: str
     image: str  # both relative to the list's, or the dataset's, folder
     label: str
-    beyond: str = ""  # what stands behind the last column
+    beyond: str = ""  # text after the last column
 
 
 def _pair_rows(root: Path, rows: Iterable[_Row]) -> Pairs:
@@ -368,7 +368,7 @@ def _pair_rows(root: Path, rows: Iterable[_Row]) -> Pairs:
             problems.append(f"{row.where}: {outside[0]!r} is not inside {root}")
             continue
         if row.beyond:
-            problems.append(f"{row.where}: {row.beyond!r:.80} stands behind the last column")
+            problems.append(f"{row.where}: {row.beyond!r:.80} is after the last column")
             continue
         missing = [part for part in (row.image, row.label) if not (part and os.path.isfile(root / part))]
         problems += [f"{row.where}: no such file {part!r} in {root}" for part in missing]
@@ -380,7 +380,7 @@ def _pair_rows(root: Path, rows: Iterable[_Row]) -> Pairs:
 
 
 def _lines(path: Path) -> list[str]:
-    """Ended by what ends lines in files; ``splitlines`` takes more for an end, which may be in a name."""
+    """Split a file at line ends only; ``splitlines`` also splits at characters that may be in a name."""
     return re.split("\r\n|\r|\n", read_file(path).decode("utf-8-sig", "surrogateescape"))
 
 
@@ -394,7 +394,7 @@ def _tfrecords(folder: Path, described: Described | None, train_ids: bool) -> La
     return Layout(own.name, own.space, tuple(sorted(tfrecords.find_shards(folder))), pairs, is_records=True)
 
 
-LAYOUTS = {  # folders that are there: what reads them
+LAYOUTS = {  # folders that must exist: what reads them
     ("JPEGImages", "ImageSets/Segmentation"): _voc,
     ("leftImg8bit", "gtFine"): _cityscapes,
     (IMAGES, "labels"): _own,

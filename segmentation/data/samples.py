@@ -26,23 +26,23 @@ class Sample:
     name: str  # relative path without extension, forward slashes; unique within a dataset
     image: Source
     label: Source | None = None
-    exif: str = "error"  # what a rotated image gets: "error", "apply" (turned; the label is as shown) or "ignore"
+    exif: str = "error"  # at an EXIF rotation: "error", "apply" (turn it; the label is as shown) or "ignore"
 
     def __str__(self) -> str:
         return self.name
 
     def image_bytes(self) -> bytes:
-        """The encoded image."""
+        """Return the encoded image."""
         return self.image.read()
 
     def label_bytes(self) -> bytes:
-        """The encoded label."""
+        """Return the encoded label."""
         if self.label is None:
-            raise InputError(f"{self.image}: there is no label to this image.")
+            raise InputError(f"{self.image}: this image has no label.")
         return self.label.read()
 
     def read_image(self, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """The image, uint8 ``[height, width, 3]`` RGB.
+        """Decode the image, uint8 ``[height, width, 3]`` RGB.
 
         Raises:
             InputError: it cannot be decoded, is too large, or has an EXIF rotation and ``exif`` is "error".
@@ -50,27 +50,27 @@ class Sample:
         return self.decode_image(self.image_bytes(), max_pixels)
 
     def decode_image(self, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """As :meth:`read_image`, of bytes that were read already."""
+        """Decode the image from bytes that were already read, as :meth:`read_image`."""
         path = self.image.place
         orientation = self.orientation(data, max_pixels)
         if orientation != 1 and self.exif == "error":
             raise InputError(
-                f"{path}: has EXIF rotation {orientation}, and whether its label is turned too cannot be known. Choose "
-                "--exif apply (the label fits the image as viewers show it) or --exif ignore (as it is stored)."
+                f"{path}: has EXIF rotation {orientation}, and it is unknown whether its label is rotated too. Choose "
+                "--exif apply (the label fits the image as viewers show it) or --exif ignore (as stored)."
             )
         pixels = decode_image(path, data, max_pixels=max_pixels)
         return pixels if self.exif == "apply" else undo_orientation(pixels, orientation)
 
     def orientation(self, data: bytes, max_pixels: int = MAX_PIXELS) -> int:
-        """The EXIF orientation of the encoded image, 1 (upright) to 8."""
+        """Return the EXIF orientation of the encoded image, 1 (upright) to 8."""
         return orientation_of(self.image.place, data, max_pixels)
 
     def is_turned(self, data: bytes, max_pixels: int = MAX_PIXELS) -> bool:
-        """Whether an encoded image has an EXIF rotation."""
+        """Return whether an encoded image has an EXIF rotation."""
         return self.orientation(data, max_pixels) != 1
 
     def read_label(self, space: LabelSpace, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """The label ``[height, width]``: see :func:`segmentation.data.label_files.decode_label`."""
+        """Decode the label ``[height, width]``: see :func:`segmentation.data.label_files.decode_label`."""
         data = self.label_bytes()
         assert self.label is not None
         return decode_label(self.label.place, data, space, max_pixels)
@@ -84,21 +84,21 @@ class Dataset:
     split: str
     space: LabelSpace
     samples: tuple[Sample, ...]
-    problems: tuple[str, ...] = ()  # what finding pairs turned up: unmatched, duplicate, missing
-    notes: tuple[str, ...] = ()  # what was left out
+    problems: tuple[str, ...] = ()  # found when pairing: unmatched, duplicate, missing
+    notes: tuple[str, ...] = ()  # what was ignored
 
     def check_apart(self, out: Path) -> None:
-        """Raises an :class:`InputError` where the folder `out` holds any of the data."""
+        """Raise an :class:`InputError` if the folder `out` contains any of the data."""
         sources = (source for sample in self.samples for source in (sample.image, sample.label) if source)
         for folder in sorted({source.path.parent for source in sources}):
             if atomic_files.lies_in(folder / out.name, out):
-                raise InputError(f"{out}: holds the data themselves ({folder}). Choose an --out of its own.")
+                raise InputError(f"{out}: contains the dataset itself ({folder}). Choose another folder for --out.")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What looking for one split's pairs gave."""
+    """The pairs of one split, and the problems found."""
 
     samples: tuple[Sample, ...]
     problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # what was left out
+    notes: tuple[str, ...] = ()  # what was ignored

@@ -1,4 +1,4 @@
-"""Where an encoded image or label lies, and names that splits and samples may have."""
+"""Where an encoded image or label is, and names that splits and samples may have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPLIT_NAMES = "a split's name is part of files' names: it is not empty, . or ..,
 
 @dataclass(frozen=True)
 class Source:
-    """Where an encoded image or label lies: a file, or a part of one."""
+    """Where an encoded image or label is: a file, or a part of one."""
 
     path: Path
     offset: int = 0
@@ -28,7 +28,7 @@ class Source:
         return self.path if self.length is None else Path(f"{self.path} at byte {self.offset}")
 
     def read(self, most: int | None = None) -> bytes:
-        """The bytes, or at most so many of them."""
+        """Read the bytes, or at most `most` of them."""
         if self.length is None:
             return read_file(self.path, most)
         length = self.length if most is None else min(most, self.length)
@@ -39,23 +39,23 @@ class Source:
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
         if len(data) != length:
-            raise InputError(f"{self}: the file has become shorter since it was opened.")
+            raise InputError(f"{self}: the file was truncated after it was opened.")
         return data
 
 
 def is_inside(name: str) -> bool:
-    """Whether a relative path stays inside the folder it is relative to."""
+    """Return whether a relative path stays inside the folder it is relative to."""
     pure = PurePosixPath(name)
     return not (pure.is_absolute() or ".." in pure.parts or "\0" in name or not pure.parts)
 
 
 def is_split(name: str) -> bool:
-    """Whether files can be named after a split of that name, and stay in their folder."""
+    """Return whether files can be named after a split of that name, and stay in their folder."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def without_suffix(name: str) -> str:
-    """`name` without the extension of an image, if it has one."""
+    """Return `name` without the extension of an image, if it has one."""
     pure = PurePosixPath(name)
     stem = pure.name.removesuffix(pure.suffix)
     return str(pure.with_name(stem)) if pure.suffix.lower() in SUFFIXES and stem.strip(".") else str(pure)

@@ -1,15 +1,15 @@
-"""The embedded dataset: drawn scenes of textured objects with their labels, without a download or a licence.
+"""The embedded dataset: drawn scenes of textured objects with their labels, without a download or a license.
 
-For demonstrations and tests, where a network has to learn something visible within the hour. Not a benchmark: figures on
-these scenes compare with nothing published.
+For demonstrations and tests, in which a network learns something visible within the hour. Not a benchmark: figures on
+these scenes are not comparable with published ones.
 
-Each of the ten classes is a texture (one of them a shaded ball). Colours come from one wide distribution for all classes,
-so the colour of a pixel tells next to nothing of its class: a network has to look around it. Light, shadows, occlusion,
+Each of the ten classes is a texture (one of them a shaded ball). Colors come from one wide distribution for all classes,
+so the color of a pixel carries almost no information about its class: a network needs context. Light, shadows, occlusion,
 blur and sensor noise are drawn as well; outlines are ellipses, rectangles, polygons and blobs, and carry a thin band of
 the ignore label as in PASCAL VOC. (``tests/segmentation/data/test_synthetic.py``)
 
-A scene depends on (seed, split, index) alone, whatever was drawn before it, and the splits share no random stream. The
-bytes are the same at every call; another NumPy, OpenCV or processor may round a pixel differently.
+A scene depends only on (seed, split, index), and the splits share no random stream. The
+bytes are the same at every call; another version of NumPy or OpenCV, or another processor, may round a pixel differently.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from segmentation.data.label_files import encode_label
 from segmentation.data.label_space import LabelClass, LabelSpace
 from segmentation.metrics.confusion import IGNORE_LABEL
 
-CLASSES: tuple[tuple[str, tuple[int, int, int]], ...] = (  # name, colour of the label
+CLASSES: tuple[tuple[str, tuple[int, int, int]], ...] = (  # name, color of the label
     ("ground", (70, 74, 84)),
     ("bricks", (196, 78, 62)),
     ("stripes", (240, 165, 48)),
@@ -43,7 +43,7 @@ CLASSES: tuple[tuple[str, tuple[int, int, int]], ...] = (  # name, colour of the
     ("ball", (226, 120, 172)),
     ("scales", (150, 206, 226)),
 )
-SPACE = LabelSpace(tuple(LabelClass(name, colour) for name, colour in CLASSES), IGNORE_LABEL)
+SPACE = LabelSpace(tuple(LabelClass(name, color) for name, color in CLASSES), IGNORE_LABEL)
 SPLITS = ("train", "val")
 SIZE = 513  # pixels
 SMALLEST = 65  # pixels: a scene must hold an object that shows its texture
@@ -52,17 +52,17 @@ MOST = 255  # objects of the largest scenes: their numbers are bytes
 DIAMETERS = 110, 290  # pixels, of the circle around an object
 BORDER = 5  # pixels: side of the window that makes the ignored band, 4 wide
 MARGIN = 28  # pixels around an object that its shadow may reach
-TILE = 256  # pixels: noise repeats after so many
+TILE = 256  # pixels: period of the noise
 
 Progress = Callable[[str, int, int], None]  # (what is being done, scenes done, scenes in all)
 
 
 def scene(split: str, index: int, size: int = SIZE, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """One scene.
+    """Draw one scene.
 
     Args:
         split: "train" or "val".
-        index: which of the split, from 0; there is no last one.
+        index: which of the split, from 0, without an upper limit.
         size: side in pixels, at least 65. Objects keep their size as far as they fit; a smaller scene has fewer of them.
         seed: another seed is another dataset.
 
@@ -86,8 +86,8 @@ def scene(split: str, index: int, size: int = SIZE, seed: int = 0) -> tuple[np.n
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     towards = rng.uniform(0, 2 * np.pi)
     light = np.array([np.cos(towards), np.sin(towards)])
-    centre = np.full(2, size / 2)
-    canvas = _paint_texture(0, _sheet((size, size), centre, size, light, rng), rng)
+    center = np.full(2, size / 2)
+    canvas = _paint_texture(0, _sheet((size, size), center, size, light, rng), rng)
     instances = np.zeros((size, size), np.uint8)
     classes = np.zeros(256, np.uint8)
     for number, thing in enumerate(_things(size, rng), 1):
@@ -107,19 +107,19 @@ class Thing:
 
 
 def _things(size: int, rng: np.random.Generator) -> list[Thing]:
-    """The objects of a scene, large ones first, so that they end up behind."""
+    """Place the objects of a scene, large ones first, so that small ones cover them."""
     count = max(2, round(rng.integers(OBJECTS[0], OBJECTS[1] + 1) * (size / SIZE) ** 2))
     largest = min(DIAMETERS[1], 0.55 * size)
     radii = np.sort(rng.uniform(min(DIAMETERS[0], largest), largest, min(count, MOST)) / 2)[::-1]
     things: list[Thing] = []
     for radius in radii:
-        # of a few random places, the one that hides least of the others
+        # of a few random places, the one that covers least of the others
         places = rng.uniform(0.6 * radius, size - 0.6 * radius, (6, 2))
         gaps = [min((np.hypot(*(place - other.center)) - other.radius for other in things), default=0) for place in places]
-        centre = places[int(np.argmax(gaps))]
+        center = places[int(np.argmax(gaps))]
         kind = int(rng.integers(1, len(CLASSES)))
         outline = _circle(rng) if CLASSES[kind][0] == "ball" else OUTLINES[rng.integers(len(OUTLINES))](rng)
-        things.append(Thing(kind, centre, radius, centre + radius * outline))
+        things.append(Thing(kind, center, radius, center + radius * outline))
     return things
 
 
@@ -161,7 +161,7 @@ def _rotate(points: np.ndarray, angle: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a texture is drawn on: coordinates turned and scaled at random, their origin at the object's centre."""
+    """What a texture is drawn on: coordinates turned and scaled at random, their origin at the object's center."""
 
     x: np.ndarray  # [height, width] float32, in pixels of scale 1
     y: np.ndarray
@@ -169,20 +169,20 @@ class Sheet:
     light: np.ndarray  # (x, y): the direction that the light comes from
 
     def shift_origin(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(x, y) from a random origin, for patterns that have no centre."""
+        """Return (x, y) from a random origin, for patterns without a center."""
         dx, dy = rng.uniform(0, TILE, 2).astype(np.float32)
         return self.x + dx, self.y + dy
 
 
-def _sheet(shape: tuple[int, ...], centre: np.ndarray, radius: float, light: np.ndarray, rng: np.random.Generator) -> Sheet:
+def _sheet(shape: tuple[int, ...], center: np.ndarray, radius: float, light: np.ndarray, rng: np.random.Generator) -> Sheet:
     angle, scale = rng.uniform(-0.45, 0.45), rng.uniform(0.8, 1.5)
     c, s = (np.array([np.cos(angle), np.sin(angle)]) / scale).astype(np.float32)
-    x = np.arange(shape[1], dtype=np.float32) - np.float32(centre[0])
-    y = (np.arange(shape[0], dtype=np.float32) - np.float32(centre[1]))[:, None]
+    x = np.arange(shape[1], dtype=np.float32) - np.float32(center[0])
+    y = (np.arange(shape[0], dtype=np.float32) - np.float32(center[1]))[:, None]
     return Sheet(c * x + s * y, c * y - s * x, float(radius / scale), _rotate(light, -angle))
 
 
-# A texture is a field of 0..1 between two colours.
+# A texture is a field of 0..1 between two colors.
 
 
 def _ground(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
@@ -244,14 +244,14 @@ def _ball(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
 
 def _scales(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
     x, y = sheet.shift_origin(rng)
-    reach = 17  # a scale's radius; rows are half of it apart, and each lies on the row before
+    reach = 17  # a scale's radius; rows are half of it apart, and each overlaps the row before
     first = np.floor(y * (2 / reach))
     value = np.zeros_like(x)
     for row in (first, first + 1, first + 2):
         along = x / (2 * reach) + 0.5 * row
         dx, dy = 2 * reach * (along - np.floor(along) - 0.5), y - reach / 2 * row
-        from_centre = np.sqrt(dx * dx + dy * dy)
-        value = np.where(from_centre < reach, _edge(reach - 2.5 - from_centre) * (0.35 + from_centre / 26), value)
+        from_center = np.sqrt(dx * dx + dy * dy)
+        value = np.where(from_center < reach, _edge(reach - 2.5 - from_center) * (0.35 + from_center / 26), value)
     return value
 
 
@@ -259,17 +259,17 @@ TEXTURES = (_ground, _bricks, _stripes, _checks, _grass, _dots, _waves, _rings, 
 
 
 def _edge(distance: np.ndarray) -> np.ndarray:
-    """1 where the signed distance in pixels is positive, 0 where it is negative, and a pixel's ramp between."""
+    """Return 1 where the signed distance in pixels is positive, 0 where it is negative, and a ramp one pixel wide between."""
     return np.clip(distance + 0.5, 0, 1)
 
 
 def _to_edge(values: np.ndarray) -> np.ndarray:
-    """Distance to the nearest integer."""
+    """Return the distance to the nearest integer."""
     return np.abs(values - np.rint(values))
 
 
 def _noise(sigma_x: float, sigma_y: float, rng: np.random.Generator) -> np.ndarray:
-    """A tile of Gaussian noise of standard deviation 1, smooth over so many pixels, whose edges meet."""
+    """Return a periodic tile of Gaussian noise of standard deviation 1, smoothed over `sigma` pixels."""
     pad = int(3 * max(sigma_x, sigma_y)) + 1
     tile = np.pad(rng.standard_normal((TILE, TILE), np.float32), pad, mode="wrap")
     tile = opencv().GaussianBlur(tile, (0, 0), sigma_x, sigmaY=sigma_y)[pad:-pad, pad:-pad]
@@ -277,21 +277,21 @@ def _noise(sigma_x: float, sigma_y: float, rng: np.random.Generator) -> np.ndarr
 
 
 def _read(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A tile's values at (x, y), repeated without end."""
+    """Return a tile's values at (x, y), repeated periodically."""
     return np.asarray(opencv().remap(tile, x, y, opencv().INTER_LINEAR, borderMode=opencv().BORDER_WRAP))
 
 
 def _paint_texture(kind: int, sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    """The texture in two colours: float32 ``[3, height, width]``."""
+    """Paint the texture in two colors: float32 ``[3, height, width]``."""
     values = np.clip(TEXTURES[kind](sheet, rng), 0, 1)
     first, second = _two_colors(rng)
     if CLASSES[kind][0] == "ball" and first.sum() > second.sum():
-        first, second = second, first  # its second colour is the lit one
+        first, second = second, first  # its second color is the lit one
     return first[:, None, None] + (second - first)[:, None, None] * values
 
 
 def _two_colors(rng: np.random.Generator) -> np.ndarray:
-    """Two RGB colours ``[2, 3]`` in 0..255, a dark and a light one in either order; the same distribution for all classes."""
+    """Draw two RGB colors ``[2, 3]`` in 0..255, a dark and a light one in either order, distributed alike for all classes."""
     hue = rng.uniform(0, 360) + np.array([0, rng.choice([-1, 1]) * rng.uniform(0, 150)])
     value = np.array([rng.uniform(0.2, 0.5), rng.uniform(0.75, 1)])
     hsv = np.stack([hue % 360, rng.uniform(0.1, 0.75, 2), rng.permutation(value)], 1).astype(np.float32)
@@ -301,7 +301,7 @@ def _two_colors(rng: np.random.Generator) -> np.ndarray:
 def _draw(
     thing: Thing, number: int, canvas: np.ndarray, instances: np.ndarray, light: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Paints an object and its shadow over what is there."""
+    """Paint an object and its shadow over the canvas."""
     cv2 = opencv()
     size = len(instances)
     low = np.maximum(np.floor(thing.outline.min(0)).astype(int) - MARGIN, 0)
@@ -324,7 +324,7 @@ def _draw(
 
 
 def _simulate_camera(canvas: np.ndarray, light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The scene under uneven light, through a lens and a sensor."""
+    """Render the scene under uneven light, with blur and sensor noise."""
     cv2 = opencv()
     size = canvas.shape[1]
     ramp = np.linspace(-0.15, 0.15, 5)
@@ -337,7 +337,7 @@ def _simulate_camera(canvas: np.ndarray, light: np.ndarray, rng: np.random.Gener
 
 
 def _label(instances: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Classes from object numbers, with a band of the ignore label wherever two objects meet."""
+    """Return classes from object numbers, with a band of the ignore label where two objects meet."""
     cv2 = opencv()
     window = np.ones((BORDER, BORDER), np.uint8)
     label = classes[instances]
@@ -354,12 +354,12 @@ def write_scenes(
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> None:
-    """Writes scenes as files: ``images/{train,val}/0000.png``, ``labels/{train,val}/0000.png``, ``dataset.json``.
+    """Write scenes as files: ``images/{train,val}/0000.png``, ``labels/{train,val}/0000.png``, ``dataset.json``.
 
-    Labels are palette images in the colours of CLASSES. What stood under these names before is overwritten.
+    Labels are palette images in the colors of CLASSES. Existing files of these names are overwritten.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
         train: scenes of the split "train".
         val: scenes of the split "val".
         size: as :func:`scene`.
@@ -385,11 +385,13 @@ def write_scenes(
         for done, _ in enumerate(pool.map(work, jobs), 1):
             progress("drawing", done, len(jobs))
     about = {"name": "scenes", **SPACE.as_json()}
-    write_bytes(folder / "dataset.json", (json.dumps(about, indent=1) + "\n").encode())  # last: it says that all is there
+    write_bytes(
+        folder / "dataset.json", (json.dumps(about, indent=1) + "\n").encode()
+    )  # last: it marks the dataset as complete
 
 
 def _png(image: np.ndarray) -> bytes:
-    """RGB pixels as a file."""
+    """Encode RGB pixels as a PNG."""
     done, data = opencv().imencode(".png", image[..., ::-1])  # OpenCV's order is BGR
     if not done:
         raise RuntimeError("OpenCV could not encode a PNG")

@@ -1,10 +1,10 @@
-"""TFRecords in DeepLab's feature format: written whole, read by position, and no record lost without a word.
+"""TFRecords in DeepLab's feature format: written atomically, read by position, and no record is silently lost.
 
 A shard's checksums are verified record by record when it is opened, so a flipped byte is an error that names shard and
-offset. A shard that was cut between two records looks sound in itself: ``SPLIT.counts.json`` beside the shards holds how
+offset. A shard that was cut between two records looks valid: ``SPLIT.counts.json`` next to the shards records how
 many records each has, and the counts are compared. After that, a sample is a slice of a file, read without TensorFlow.
 
-Labels are stored as DeepLab reads them: grey PNGs whose values are the classes.
+Labels are stored as DeepLab reads them: gray PNGs whose values are the classes.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Record:
 
 
 def counts_path(folder: Path, split: str) -> Path:
-    """The file that holds how many records each shard of a split has."""
+    """Return the path of the file that records how many records each shard of a split has."""
     return folder / f"{split}.counts.json"
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """The shards in a folder, by split; hidden files are ignored."""
+    """Find the shards in a folder, by split; hidden files are ignored."""
     shards: dict[str, list[Path]] = {}
     for path in sorted(path for path in folder.glob("*.tfrecord") if not is_hidden(path.name)):
         match = SHARD.fullmatch(path.name)
@@ -63,7 +63,7 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_split(folder: Path, split: str) -> tuple[list[Record], list[str]]:
-    """(the sound records of a split, its problems): every byte of every shard is read once."""
+    """Return (the valid records of a split, its problems); read every byte of every shard once."""
     shards = find_shards(folder).get(split, [])
     records: dict[str, Record] = {}
     problems = _find_missing_shards(shards)
@@ -76,7 +76,7 @@ def read_split(folder: Path, split: str) -> tuple[list[Record], list[str]]:
                 try:
                     record = _record(shard, offset, data)
                     if records.setdefault(record.name, record) is not record:
-                        problems.append(f"{shard}: the record at byte {offset}: {record.name!r} is there twice")
+                        problems.append(f"{shard}: the record at byte {offset}: duplicate name {record.name!r}")
                 except InputError as error:
                     problems.append(str(error))
         except InputError as error:
@@ -87,7 +87,7 @@ def read_split(folder: Path, split: str) -> tuple[list[Record], list[str]]:
 
 
 def _find_missing_shards(shards: list[Path]) -> list[str]:
-    """By the names ``…-00000-of-00004.tfrecord`` alone."""
+    """Find missing shards from the names ``…-00000-of-00004.tfrecord``."""
     matches = [match for match in (SHARD.fullmatch(shard.name) for shard in shards) if match and match["count"]]
     there: dict[str, set[int]] = {}
     for match in matches:
@@ -104,21 +104,21 @@ def _find_missing_shards(shards: list[Path]) -> list[str]:
 
 
 def _compare_counts(path: Path, counts: dict[str, int], there: set[str]) -> list[str]:
-    """What differs between the counts file and what was read; nothing where there is no such file."""
+    """Return the differences between the counts file and what was read; [] without such a file."""
     if not path.exists():
         return []
     try:
         expected = strict_json.loads(read_file(path))["shards"]
         if not all(type(count) is int for count in expected.values()):
-            raise TypeError("a count that is no integer")
-        problems = [f"{path}: the shard {name} is not there" for name in sorted(set(expected) - there)]
+            raise TypeError("a count that is not an integer")
+        problems = [f"{path}: the shard {name} is missing" for name in sorted(set(expected) - there)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):  # it cannot be read at all
+        if isinstance(error, InputError):  # it cannot be read
             return [str(error)]
-        return [f"{path}: not a counts file ({error!r}). Write the records again, or remove it if they are as they should be"]
+        return [f"{path}: not a counts file ({error!r}). Write the records again, or remove this file if they are correct"]
     for name, count in counts.items():
         if name not in expected:
-            problems.append(f"{path.parent / name}: the shard is not in {path.name}: is it left from another run?")
+            problems.append(f"{path.parent / name}: the shard is not in {path.name}: is it a remnant of another run?")
         elif expected[name] != count:
             problems.append(
                 f"{path.parent / name}: {count} records, and {path.name} says {expected[name]}: the shard was cut between "
@@ -128,31 +128,31 @@ def _compare_counts(path: Path, counts: dict[str, int], there: set[str]) -> list
 
 
 def _raw_records(shard: Path) -> Iterator[tuple[int, bytes]]:
-    """(where it begins, its data) of each record, checksums verified."""
+    """Yield (offset, data) of each record, with checksums verified."""
     import tensorflow as tf
 
     if not os.path.isfile(shard):  # TensorFlow would wait for a pipe
-        raise InputError(f"{shard}: cannot be read: it is no file")
+        raise InputError(f"{shard}: cannot be read: it is not a file")
     offset = 0
     try:
         for record in tf.data.TFRecordDataset(str(shard)).take(_within(shard)):
             data = record.numpy()
             yield offset, data
             offset += BEFORE + len(data) + AFTER
-        sound = offset == shard.stat().st_size  # TensorFlow takes a record that is cut in its first bytes for the end
+        sound = offset == shard.stat().st_size  # TensorFlow mistakes a record that is cut in its first bytes for the end
     except tf.errors.DataLossError:
         sound = False
     except tf.errors.OpError as error:
         raise InputError(f"{shard}: cannot be read: {error.message}") from error
     if not sound:
         raise InputError(
-            f"{shard}: the record at byte {offset} is damaged: its checksum does not fit, or it is cut. "
+            f"{shard}: the record at byte {offset} is damaged: its checksum does not match, or it is cut. "
             "The rest of the shard cannot be read. Copy or write it again"
         )
 
 
 def _within(shard: Path) -> int:
-    """How many records end within a shard, by their lengths alone; TensorFlow crashes where one is said to have 2**62 bytes."""
+    """Count the records that end within a shard, by their lengths; TensorFlow crashes at a length such as 2**62 bytes."""
     count = end = 0
     try:
         with open(shard, "rb") as file:
@@ -184,12 +184,12 @@ def _record(shard: Path, offset: int, data: bytes) -> Record:
         if not content:
             raise InputError(f"{where} has no {key}. Its features are {', '.join(sorted(features)) or 'none'}")
     if not is_inside(name):
-        raise InputError(f"{where}: its name {name!r} leads out of a folder, and outputs are named after it")
+        raise InputError(f"{where}: its name {name!r} leads out of the output folder, where files are named after it")
 
     def source(content: bytes) -> Source:
         return Source(
             shard, offset + BEFORE + data.index(content), len(content)
-        )  # the encoding of an Example holds bytes as they are
+        )  # an encoded Example contains the bytes unchanged
 
     return Record(without_suffix(name), source(image), source(label))
 
@@ -202,16 +202,16 @@ def write_records(
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
-    """Writes a split as TFRecords, with its counts file and, for all splits together, dataset.json.
+    """Write a split as TFRecords, with its counts file and, for all splits together, dataset.json.
 
-    Images keep their bytes (but one with an EXIF rotation becomes an upright PNG, or an unturned one, as the dataset says);
+    Images keep their bytes (except that one with an EXIF rotation becomes a PNG, upright or as stored, as the dataset says);
     labels are stored after the mapping. What is read back has the same names, images and labels.
 
     Args:
         dataset: what to write.
-        folder: where to.
+        folder: the output folder.
         split: another name for the split.
-        shards: in how many files of about equal counts.
+        shards: number of files, of about equal counts.
         max_pixels: larger images are refused.
         progress: called with (what, done, total).
 
@@ -219,7 +219,7 @@ def write_records(
         The shards.
 
     Raises:
-        InputError: the split is there already, its name cannot be part of files', the folder holds a dataset with other
+        InputError: the split exists already, its name cannot be part of files', the folder contains a dataset with other
             classes, sizes of a pair differ, or anything that reading a sample raises.
     """
     folder, split = Path(folder), split or dataset.split
@@ -228,7 +228,7 @@ def write_records(
     if not is_split(split):
         raise InputError(f"the records of the split {split!r:.80} cannot be written: {SPLIT_NAMES}. Give it another name.")
     if find_shards(folder).get(split):
-        raise InputError(f"{folder}: there are records of the split {split} already. Choose another folder, or remove them.")
+        raise InputError(f"{folder}: records of the split {split} exist already. Choose another folder, or remove them.")
     probe_folder(folder)
     _describe(dataset, folder / "dataset.json")
     shards = max(1, min(shards, len(dataset.samples)))

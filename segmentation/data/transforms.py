@@ -1,8 +1,8 @@
-"""Random views of an image and its label, made together: scale, crop, flip, and colours of the image alone.
+"""Random views of an image and its label, made together: scale, crop, flip, and colors of the image alone.
 
 Everything random comes from one NumPy generator, drawn in a fixed order, so a seed gives the same view in eager code,
 in threads and inside ``tf.data``
-(``tests/segmentation/data/test_transforms.py``). Labels are sampled by nearest neighbour, never blended.
+(``tests/segmentation/data/test_transforms.py``). Labels are sampled by nearest neighbor, never blended.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from dense_resnet.image_io.decoding import opencv
 from dense_resnet.planning import geometry
 
 HUE_CIRCLE = 180  # OpenCV's hue of uint8, in half degrees
-LONGEST = 32766  # pixels a side that OpenCV warps: it keeps coordinates in 16 bits
+LONGEST = 32766  # pixels per side that OpenCV can warp: it keeps coordinates in 16 bits
 MARGIN = 2  # pixels around a window, for the neighbors that are blended
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training draws views from; the defaults are DeepLab's, whose colours stay as they are."""
+    """What training draws views from; the defaults are DeepLab's, whose colors stay as they are."""
 
-    crop: tuple[int, int] = (513, 513)  # (height, width) in pixels of what comes out
+    crop: tuple[int, int] = (513, 513)  # (height, width) in pixels of the view
     scale: tuple[float, float] = (0.5, 2.0)  # the least and the greatest factor
-    flip: bool = True  # left to right, every second time
+    flip: bool = True  # left to right, with probability 1/2
     jitter: float = 0.0  # 0.4: brightness, contrast and saturation by up to 40 %, hue by a tenth of that of the circle
 
     def check(self) -> None:
-        """Raises an :class:`InputError` for values that cannot be."""
+        """Raise an :class:`InputError` for invalid values."""
         for side in self.crop:
             geometry.positive_integer("crop", side)
         low, high = self.scale
@@ -44,13 +44,13 @@ class Augmentation:
 def augment(
     image: np.ndarray, label: np.ndarray, settings: Augmentation, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """A random view.
+    """Draw a random view.
 
     Args:
         image: uint8 ``[height, width, channels]``.
         label: ``[height, width]`` uint8, uint16 or int32.
-        settings: what to draw from.
-        generator: where everything random comes from.
+        settings: the distributions to draw from.
+        generator: the source of randomness.
 
     Returns:
         (image, label, offset): the view's pixels, at most `settings.crop` of them, and where it starts (row, column) on
@@ -67,16 +67,16 @@ def augment(
     factor = float(np.exp(generator.uniform(*np.log(settings.scale))))
     places = generator.random(2)
     mirrored = bool(generator.random() < 0.5) and settings.flip
-    colours = generator.uniform(-1, 1, 4)
+    colors = generator.uniform(-1, 1, 4)
     full = [max(1, round(side * factor)) for side in label.shape]
-    # Only the window that will be seen is scaled; a scaled pixel i is centred on (i + 0.5) / factor - 0.5 of the original.
+    # Only the window that will be seen is scaled; a scaled pixel i is centered on (i + 0.5) / factor - 0.5 of the original.
     sizes = [min(side, most) for side, most in zip(full, settings.crop, strict=True)]
     starts = [int(place * (side - size + 1)) for place, side, size in zip(places, full, sizes, strict=True)]
     offset = [int(place * (most - size + 1)) for place, most, size in zip(places, settings.crop, sizes, strict=True)]
     steps = [side / scaled for side, scaled in zip(label.shape, full, strict=True)]
     inverse = np.array([[steps[1], 0, (starts[1] + 0.5) * steps[1] - 0.5], [0, steps[0], (starts[0] + 0.5) * steps[0] - 0.5]])
     cv2 = opencv()
-    smooth = cv2.GaussianBlur(image, (0, 0), 0.5 * max(steps)) if max(steps) > 1 else image  # else shrinking aliases
+    smooth = cv2.GaussianBlur(image, (0, 0), 0.5 * max(steps)) if max(steps) > 1 else image  # otherwise shrinking aliases
     size = (sizes[1], sizes[0])
     if max(label.shape) > LONGEST:
         rows, columns = (_window(*axis) for axis in zip(label.shape, inverse[::-1, 2], steps, sizes, strict=True))
@@ -89,19 +89,19 @@ def augment(
     if mirrored:
         view, own = view[:, ::-1], own[:, ::-1]
     if settings.jitter:
-        view = _jitter(view, colours * settings.jitter)
+        view = _jitter(view, colors * settings.jitter)
     return np.ascontiguousarray(view), np.ascontiguousarray(own), (offset[0], offset[1])
 
 
 def place_on_canvas(values: np.ndarray, offset: tuple[int, int], size: tuple[int, int], fill: float) -> np.ndarray:
-    """`values` on a canvas of `size` (height, width) from `offset` (row, column) on, the rest `fill`."""
+    """Put `values` on a canvas of `size` (height, width) at `offset` (row, column), and fill the rest with `fill`."""
     canvas = np.full((*size, *values.shape[2:]), fill, values.dtype)
     canvas[offset[0] : offset[0] + values.shape[0], offset[1] : offset[1] + values.shape[1]] = values
     return canvas
 
 
 def _window(side: int, first: float, step: float, size: int) -> slice:
-    """The part of an axis of `side` pixels that `size` pixels are sampled from, `step` apart from `first` on.
+    """Return the part of an axis of `side` pixels that `size` pixels are sampled from, `step` apart, starting at `first`.
 
     >>> _window(100000, 39999.5, 2.0, 33)
     slice(39997, 40067, None)
@@ -109,14 +109,14 @@ def _window(side: int, first: float, step: float, size: int) -> slice:
     start, end = max(0, math.floor(first) - MARGIN), min(side, math.ceil(first + step * (size - 1)) + MARGIN + 1)
     if end - start > LONGEST:
         raise InputError(
-            f"a view of {size} pixels would shrink {end - start:,} pixels of this image, and OpenCV takes {LONGEST:,} a side "
-            "at most. Raise the first --scale, or cut the image into several."
+            f"a view of {size} pixels would shrink {end - start:,} pixels of this image, and OpenCV takes at most {LONGEST:,} "
+            "per side. Raise the first --scale, or cut the image into several."
         )
     return slice(start, end)
 
 
 def _jitter(image: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-    """Brightness, contrast, saturation and hue changed by `amounts`, each in (-1, 1)."""
+    """Change brightness, contrast, saturation and hue by `amounts`, each in (-1, 1)."""
     brightness, contrast, saturation, hue = amounts
     mean = float(image.mean())
     values = np.arange(256) * (1 + brightness)

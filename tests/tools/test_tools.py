@@ -294,7 +294,7 @@ EARLY = {  # what needs neither TensorFlow nor a network: a message of its own e
     ".: holds the images themselves (a.png)": [
         ("extract", "a.png", *RANDOM, "--out", "."), ("predict", "a.png", "--model", "{model}", "--out", "."),
     ],
-    "holds the data themselves": [
+    "contains the dataset itself": [
         ("train", "data", *MODEL, "--out", "data"), ("evaluate", "scenes", "--model", "{model}", "--out", "scenes"),
     ],
     "the model has 10 classes (ground, bricks, stripes, checks, grass, …), data has 3 classes (a, b, c)": [
@@ -767,14 +767,12 @@ def test_assumed_classes_are_the_first_line(arguments, capsys, tmp_path):
     label_file(tmp_path / "annotations" / "ADE_val_00000001.png", [[0, 1, 150]])
     options += ["--predictions", tmp_path] if verb == "evaluate" else []
     _, out, _ = run(capsys, verb, tmp_path, *options)
-    assert out.startswith(
-        f"note: {tmp_path}: there is no dataset.json, and the labels look like those of ADE20K (names such as "
-    )
+    assert out.startswith(f"note: {tmp_path}: dataset.json not found, and the labels look like those of ADE20K (names such as ")
     shutil.rmtree(tmp_path / "annotations")
     label_file(tmp_path / "annotations" / "ADE_val_00000001.png", [[0, 1]])
     code, out, err = run(capsys, verb, tmp_path, *options)
     assert (code, out) == (1, "")
-    assert err.startswith(f"error: {tmp_path}: there is no dataset.json, which names the classes, and the labels (")
+    assert err.startswith(f"error: {tmp_path}: dataset.json not found (it defines the classes), and the labels (")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_every_problem_at_once(own, capsys, tmp_path):
         f"error: train: {own}/labels/train/d.jpg: a JPEG file changes the values of labels",
         f"error: train: {own}/images/train/d.jpg: has EXIF rotation 3",
         f"error: val: {own}/images/val/a.jpg: cannot be decoded",
-        f"error: val: {own}/images/val/b.jpg: the image is 4x6, its label {own}/labels/val/b.png 6x4. It lies on its side",
+        f"error: val: {own}/images/val/b.jpg: the image is 4x6, its label {own}/labels/val/b.png 6x4. It is rotated",
         f"error: train: {own}/images/train/more/a.jpg is also in val, as {own}/images/val/more/a.jpg",
         f"warning: val: {own}/labels/val/more/a.png: every pixel has the ignore label",
         "mine: 9 errors, 1 warning",
@@ -147,7 +147,7 @@ def test_what_was_left_out_is_said(own, capsys):
     image_file(own / "images/test/a.jpg")
     code, out = run(capsys, own)
     assert code == 0
-    assert f"note: {own}/images/test: left out, for there is no {own}/labels/test" in out
+    assert f"note: {own}/images/test: ignored, because there is no {own}/labels/test" in out
 
 
 def test_labels_from_1(own):
@@ -173,7 +173,7 @@ def test_masks_of_0_and_255(own, classes):
     report = inspect_all(own)
     assert "are these masks, in which 255 means class 1?" in only(report.errors, "mask")
     assert ("name two classes and" in only(report.errors, "mask")) == (len(classes) == 1)
-    with pytest.raises(InputError, match=r'^mine: all labels are 0 or 255, .*"mapping": .*say so there: "ignore_label": 255'):
+    with pytest.raises(InputError, match=r'^mine: all labels are 0 or 255, .*"mapping": .*add it there: "ignore_label": 255'):
         doctor.check_splits([open_dataset(own, split) for split in ("train", "val")])
     write_description(own, classes=classes, ignore_label=255)  # what else it may be
     report = inspect_all(own)
@@ -212,11 +212,9 @@ def test_a_split_without_a_labelled_pixel(own):
     assert "The files hold 255 (100.0%)." in only(report.warnings, "unlabelled")
     assert not report.errors
     train, val = (open_dataset(own, split) for split in ("train", "val"))
-    with pytest.raises(
-        InputError, match="mine, split val: no pixel is labelled: .* Choose another split, .* --validation none"
-    ):
+    with pytest.raises(InputError, match="mine, split val: no pixel is labeled: .* Choose another split, .* --validation none"):
         doctor.check_splits([train, val])
-    with pytest.raises(InputError, match="mine, split val: no pixel is labelled: .* or correct the label map.$"):
+    with pytest.raises(InputError, match="mine, split val: no pixel is labeled: .* or correct the label map.$"):
         doctor.check_splits([val])
     doctor.check_splits([train])
 
@@ -292,9 +290,9 @@ def test_palettes(own):
     assert kinds(report.warnings) == {"palette"}
     first, second = (finding.message for finding in report.warnings)
     assert first.startswith(
-        f"{own}/labels/train/b.png: its palette paints value 1 [0, 128, 0], which is the colour of class 2 'car'"
+        f"{own}/labels/train/b.png: its palette paints value 1 [0, 128, 0], which is the color of class 2 'car'"
     )
-    assert "class 1 'road' has [128, 0, 0]. Was the label made from a picture in colours?" in first
+    assert "class 1 'road' has [128, 0, 0]. Was the label converted from a color picture?" in first
     assert second.startswith(f"{own}/labels/val/a.png: its palette paints value 0")
 
 
@@ -471,7 +469,7 @@ def test_records_are_written_if_nothing_is_wrong(own, capsys, tmp_path):
     for ours, theirs in zip(before.splits, after.splits, strict=True):
         assert ours.pixels.tolist() == theirs.pixels.tolist()
     (out / "val.counts.json").unlink()
-    assert "there is no" in only(inspect_all(out).warnings, "records")
+    assert "not found: a shard" in only(inspect_all(out).warnings, "records")
     label_file(own / "labels/val/lonely.png")
     code, printed = run(capsys, own, "--records", tmp_path / "more")
     assert code == 1

@@ -173,7 +173,7 @@ def test_labels_from_colours(voc):
 def test_a_colour_of_no_class():
     picture = COLORS.colorize(np.zeros((4, 9), int))
     picture[3, 8] = 1, 2, 3
-    with pytest.raises(InputError, match=r"colour \[1, 2, 3\] \(1 px, first at y=3, x=8\) is none of the classes' colours"):
+    with pytest.raises(InputError, match=r"color \[1, 2, 3\] \(1 px, first at y=3, x=8\) is not one of the classes' colors"):
         decode(png(picture), COLORS)
     clear = np.dstack([COLORS.colorize(np.zeros((4, 9), int)), np.full((4, 9), 9, np.uint8)])
     with pytest.raises(InputError, match="transparent pixels"):
@@ -257,8 +257,8 @@ def test_the_message_of_a_value_outside():
         ([0, 1, 255], LabelSpace(VOC.classes[:5], None), 'Is 255 the ignore label? Then set "ignore_label": 255'),
         ([1, 2, 5, 255], FIVE, "The labels look 1-based. If 0"),
         ([0, 1, 5], FIVE, "Are these labelIds"),
-        ([0, 38, 75], FIVE, "turned to grey"),
-        ([0, 38], FIVE, "turned to grey"),
+        ([0, 38, 75], FIVE, "converted to gray"),
+        ([0, 38], FIVE, "converted to gray"),
         ([0, 7, 26], LabelSpace(CITYSCAPES.classes), "Are these labelIds instead of trainIds? See --label-map."),
     ],
 )
@@ -289,7 +289,7 @@ def test_a_mask_without_an_ignore_label():
 def test_greys_are_those_of_a_conversion(voc):
     kept = np.where(voc == 255, 0, voc)
     grey = np.asarray(Image.fromarray(VOC.colorize(kept)).convert("L"))
-    with pytest.raises(InputError, match="the classes' colours turned to grey"):
+    with pytest.raises(InputError, match="the classes' colors converted to gray"):
         decode(png(grey), VOC)
 
 
@@ -454,7 +454,7 @@ def test_mistakes_in_json(value, message):
         ("from_colours", 'Did you mean "from_colors"?'),
         ("void_color", 'Did you mean "ignore_color"?'),
         ("palette", 'Each class has its own: {"name": ..., "color": [r, g, b]}.'),
-        ("num_classes", "The list of classes says it, for a class is numbered by its place there: leave it out."),
+        ("num_classes", "Classes are numbered by their place in the list: leave it out."),
     ],
 )
 def test_keys_of_other_programs(key, hint):
@@ -467,7 +467,7 @@ def test_keys_of_other_programs(key, hint):
     [
         ("colour", 'Did you mean "color"?'),
         ("rgb", 'Did you mean "color"?'),
-        ("id", "numbered by its place there: leave it out."),
+        ("id", "numbered by their place in the list: leave it out."),
     ],
 )
 def test_keys_of_classes_of_other_programs(key, hint):

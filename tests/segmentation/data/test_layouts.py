@@ -92,11 +92,11 @@ def test_ids_of_lists_stay_inside(line, voc):
 def test_voc_without_lists_or_labels(voc):
     folder = voc[0] / "VOCdevkit" / "VOC2012"
     (folder / "SegmentationClassAug").rename(folder / "elsewhere")
-    with pytest.raises(InputError, match="SegmentationClassAug: the folder of labels is not there"):
+    with pytest.raises(InputError, match="SegmentationClassAug: the folder of labels does not exist"):
         open_dataset(folder, "trainaug")
     for path in (folder / "ImageSets" / "Segmentation").iterdir():
         path.unlink()
-    with pytest.raises(InputError, match="ImageSets/Segmentation holds no list"):
+    with pytest.raises(InputError, match="ImageSets/Segmentation contains no list"):
         open_dataset(folder, "val")
 
 
@@ -120,7 +120,7 @@ def test_cityscapes(cityscapes):
     ready = open_dataset(cityscapes, "train", label_map="trainIds")
     assert ready.samples[0].label.path.name.endswith("_gtFine_labelTrainIds.png")
     assert np.array_equal(ready.samples[0].read_label(ready.space), sample.read_label(dataset.space))
-    with pytest.raises(InputError, match=r"gtFine/val: holds no \*_gtFine_labelTrainIds\.png"):
+    with pytest.raises(InputError, match=r"gtFine/val: contains no \*_gtFine_labelTrainIds\.png"):
         open_dataset(cityscapes, "val", label_map="trainIds")
 
 
@@ -170,12 +170,12 @@ def test_a_folder_a_split(splits, labels, own):
         shutil.copytree(own / "images" / of_images, root / split / "images")
         shutil.copytree(own / "labels" / of_labels, root / split / labels)
     (root / "test" / "images").mkdir(parents=True)
-    with pytest.raises(InputError, match=rf"by_split: there is no dataset\.json.* Is it {own}/dataset\.json\?"):
+    with pytest.raises(InputError, match=rf"by_split: dataset\.json not found.* Is it {own}/dataset\.json\?"):
         recognize(root)
     (own / "dataset.json").rename(root / "dataset.json")
     layout = recognize(root)
     assert layout.splits == tuple(sorted(splits))
-    assert layout.notes == (f"{root / 'test'}: left out, for there is no {root / 'test' / 'labels'}",)
+    assert layout.notes == (f"{root / 'test'}: ignored, because there is no {root / 'test' / 'labels'}",)
     assert tuple(layouts.usual_split(layout, usual) for usual in (layouts.TRAINING, layouts.VALIDATION)) == splits[:2]
     dataset = open_layout(layout, splits[1])
     assert (dataset.name, names(dataset)) == ("mine", ["a", "b", "more/a"])
@@ -258,7 +258,7 @@ def test_ones_own_labels_in_the_folders_of_a_known_dataset(layout, values, tmp_p
         (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
         (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("000000\n")
     message = (
-        rf"there is no dataset\.json.* the labels \(.*/000000{ending}\.png and 9 other files, with values up to {values[-1]}\)"
+        rf"dataset\.json not found.* the labels \(.*/000000{ending}\.png and 9 other files, with values up to {values[-1]}\)"
     )
     with pytest.raises(InputError, match=message + ".* not those of a well-known dataset.*--classes FILE.* a CSV file"):
         recognize(tmp_path)
@@ -279,7 +279,7 @@ def test_a_label_map_of_cvat_is_named(voc):
     for path in (folder / "SegmentationClass").iterdir():
         Image.fromarray(VOC.colorize(voc[1])).save(path)
     (folder / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\n")
-    with pytest.raises(InputError, match=r"with no number per pixel\).*labelmap\.txt names classes and colours.*from_colors"):
+    with pytest.raises(InputError, match=r"with no number per pixel\).*labelmap\.txt lists classes and colors.*from_colors"):
         recognize(folder)
 
 
@@ -288,7 +288,7 @@ def test_assumed_classes_are_said(voc, cityscapes, tmp_path):
         return recognize(folder).notes[0]
 
     assert re.search(
-        r"there is no dataset\.json.*of PASCAL VOC 2012 \(names such as 2011_000003\.png\): its 21",
+        r"dataset\.json not found.*of PASCAL VOC 2012 \(names such as 2011_000003\.png\): its 21",
         note(voc[0] / "VOCdevkit" / "VOC2012"),
     )
     assert re.search(r"Cityscapes \(names such as aachen_000000_.*\): its 19 classes are assumed", note(cityscapes))
@@ -296,7 +296,7 @@ def test_assumed_classes_are_said(voc, cityscapes, tmp_path):
         image_file(tmp_path / "ade" / "images" / f"{number}.jpg")
         label_file(tmp_path / "ade" / "annotations" / f"{number}.png", [values])
     assert re.search(
-        r"ADE20K \(values up to 97\): its 150 classes are assumed. If yours are others, name", note(tmp_path / "ade")
+        r"ADE20K \(values up to 97\): its 150 classes are assumed. If yours differ, define", note(tmp_path / "ade")
     )
 
 
@@ -382,8 +382,8 @@ def test_all_problems_at_once(own):
     train = own / "images" / "train", own / "labels" / "train"
     assert str(caught.value).splitlines() == [
         "mine, split train: 4 problems:",
-        f"  {train[0]}/a.jpg and {train[0]}/a.png differ in the extension only: which one counts?",
-        f"  {train[1]}/more/a.jpg and {train[1]}/more/a.png differ in the extension only: which one counts?",
+        f"  {train[0]}/a.jpg and {train[0]}/a.png differ only in the extension: remove one of them",
+        f"  {train[1]}/more/a.jpg and {train[1]}/more/a.png differ only in the extension: remove one of them",
         f"  {train[0]}/extra.jpg: no label {train[1]}/extra.png",
         f"  {train[1]}/lonely.png: no image {train[0]}/lonely.jpg",
     ]
@@ -411,15 +411,15 @@ def test_folders_without_a_counterpart(own):
     (own / "images" / "val").rename(own / "images" / "test")
     layout = recognize(own)
     assert layout.splits == ("train", "val")
-    assert layout.notes == (f"{own / 'images/test'}: left out, for there is no {own / 'labels/test'}",)
+    assert layout.notes == (f"{own / 'images/test'}: ignored, because there is no {own / 'labels/test'}",)
     with pytest.raises(InputError, match=r"1 problem:\n  .*images/val: no such file or folder\.$"):
         open_dataset(own, "val")
 
 
 def test_which_split(own):
-    with pytest.raises(InputError, match=r"mine: which split\? There are train, val: --split NAME"):
+    with pytest.raises(InputError, match=r"mine: a split is required\. Available: train, val\. Pass --split NAME"):
         open_dataset(own)
-    with pytest.raises(InputError, match=r"mine: there is no split 'validation'; there are train, val\."):
+    with pytest.raises(InputError, match=r"mine: there is no split 'validation'\. Available: train, val\."):
         open_dataset(own, "validation")
     assert open_dataset(own_dataset(own / "other", splits=("train",))).split == "train"
 
@@ -427,19 +427,21 @@ def test_which_split(own):
 def test_nothing_recognised(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"no layout of a dataset is recognised\. It holds nothing\. Expected are two folders"):
+    with pytest.raises(InputError, match=r"no layout of a dataset is recognized\. It contains nothing\. Expected: two folders"):
         open_dataset(tmp_path)
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(InputError, match=r"It holds pictures\. .*images and labels; .*a CSV file with the columns image,label"):
+    with pytest.raises(
+        InputError, match=r"It contains pictures\. .*images and labels; .*a CSV file with the columns image,label"
+    ):
         open_dataset(tmp_path)
 
 
 def test_classes_have_to_come_from_somewhere(own, tmp_path):
     described = (own / "dataset.json").rename(own / "classes.json")
-    with pytest.raises(InputError, match=r"there is no dataset\.json, which names the classes.*--classes FILE"):
+    with pytest.raises(InputError, match=r"dataset\.json not found \(it defines the classes\).*--classes FILE"):
         open_dataset(own, "val")
     assert open_dataset(own, "val", classes=described).space == SPACE
-    with pytest.raises(InputError, match=r"missing\.json: no such file\. The classes stand in"):
+    with pytest.raises(InputError, match=r"missing\.json: no such file\. The classes are in"):
         open_dataset(own, "val", classes=tmp_path / "missing.json")
     for text, message in (("{", "not JSON"), ("[1]", "expected an object"), ('{"name": 1}', '"name" must be a string')):
         (own / "dataset.json").write_text(text)
@@ -453,14 +455,14 @@ def test_classes_have_to_come_from_somewhere(own, tmp_path):
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ('{"classes": ["a", "b"],}', "Take out the comma before the closing bracket."),
-        ('{"classes": ["a", "b", ]}', "Take out the comma before the closing bracket."),
-        ('{"classes": ["a", "b"] // mine\n}', "JSON has no comments: take them out."),
-        ('# mine\n{"classes": ["a", "b"]}', "JSON has no comments: take them out."),
-        ("{'classes': ['a', 'b']}", "Names stand in double quotes"),
-        ('{"classes": ["a" "b"]}', "A comma is missing there."),
+        ('{"classes": ["a", "b"],}', "Remove the comma before the closing bracket."),
+        ('{"classes": ["a", "b", ]}', "Remove the comma before the closing bracket."),
+        ('{"classes": ["a", "b"] // mine\n}', "JSON has no comments: remove them."),
+        ('# mine\n{"classes": ["a", "b"]}', "JSON has no comments: remove them."),
+        ("{'classes': ['a', 'b']}", "Names must be in double quotes"),
+        ('{"classes": ["a" "b"]}', "A comma is missing here."),
         ('{"classes": ["a"], "from_colors": True}', "JSON writes true, false and null."),
-        (" \n", "The file is empty. Expected is such as"),
+        (" \n", "The file is empty. Expected, for example:"),
         ('["a", "b"]', 'write {"classes": ["a", "b"]}.'),
     ],
 )
@@ -582,7 +584,7 @@ def test_reading_what_is_not_there(own):
     sample.image.path.unlink()
     with pytest.raises(InputError, match=r"a\.jpg: cannot be read: No such file"):
         sample.read_image()
-    with pytest.raises(InputError, match="there is no label to this image"):
+    with pytest.raises(InputError, match="this image has no label"):
         Sample("a", sample.image).read_label(SPACE)
 
 
@@ -625,7 +627,7 @@ def test_a_name_that_no_file_can_have(tmp_path, voc):
         ("image,label,split,split\nimages/train/a.jpg,labels/train/a.png,train,val\n", "its first line .* each once"),
         (
             "image,label\nimages/train/a.jpg,labels/train/a.png\nimages/train/b.jpg,labels/train/b.png,,val\n",
-            "line 3: 'val' stands behind the last column",
+            "line 3: 'val' is after the last column",
         ),
     ],
 )
@@ -692,7 +694,7 @@ def test_one_folder_too_high_or_too_deep(tmp_path):
     for name in ("images/train", "labels/train"):
         (own / name).mkdir(parents=True)
     for folder in (tmp_path / "above", own / "images", own / "images" / "train"):
-        with pytest.raises(InputError, match=f"no layout of a dataset is recognised.*Is it {own}, which does look like one"):
+        with pytest.raises(InputError, match=f"no layout of a dataset is recognized.*Is it {own}, which does look like one"):
             recognize(folder)
     with pytest.raises(InputError, match="instead of a folder.$"):
         recognize(tmp_path)
@@ -708,8 +710,8 @@ def test_a_list_with_semicolons(tmp_path):
 def test_a_description_that_is_not_there_or_not_in_utf_8(tmp_path):
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
-    with pytest.raises(InputError, match=r"^voc: no such file\. The classes stand in a JSON file such as"):
+    with pytest.raises(InputError, match=r"^voc: no such file\. The classes are in a JSON file such as"):
         recognize(tmp_path, classes="voc")
     (tmp_path / "dataset.json").write_bytes('{"classes": ["café"]}'.encode("latin-1"))
-    with pytest.raises(InputError, match=r"dataset\.json: is no text in UTF-8 .*Save it as UTF-8"):
+    with pytest.raises(InputError, match=r"dataset\.json: is not UTF-8 text .*Save it as UTF-8"):
         recognize(tmp_path)

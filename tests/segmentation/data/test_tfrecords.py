@@ -174,14 +174,14 @@ def test_missing_and_foreign_shards(copied):
     with pytest.raises(InputError) as caught:
         open_dataset(copied)
     assert "of val's 2 shards, these are missing: 1" in str(caught.value)
-    assert "the shard val-00001-of-00002.tfrecord is not there" in str(caught.value)
+    assert "the shard val-00001-of-00002.tfrecord is missing" in str(caught.value)
     shutil.copy(shard(copied), copied / "val-00001-of-00002.tfrecord")
     counts_path(copied, "val").write_text(json.dumps({"shards": {shard(copied).name: 2}}))
     with pytest.raises(InputError) as caught:
         open_dataset(copied)
-    assert "00001-of-00002.tfrecord: the shard is not in val.counts.json: is it left from another run?" in str(caught.value)
-    assert "00001-of-00002.tfrecord: the record at byte 0: 'a' is there twice" in str(caught.value)
-    assert "'b' is there twice" in str(caught.value)
+    assert "00001-of-00002.tfrecord: the shard is not in val.counts.json: is it a remnant of another run?" in str(caught.value)
+    assert "00001-of-00002.tfrecord: the record at byte 0: duplicate name 'a'" in str(caught.value)
+    assert "duplicate name 'b'" in str(caught.value)
 
 
 @pytest.mark.parametrize("count", [50_000, 9_999_999_999])
@@ -206,9 +206,9 @@ def test_a_counts_file_that_is_none(text, copied):
         ({"image__encoded": None}, r"at byte 0 has no image/encoded\. Its features are image/channels, image/filename,"),
         ({"image__segmentation__class__encoded": None}, "has no image/segmentation/class/encoded"),
         ({"image__filename": b""}, "has no image/filename"),
-        ({"image__filename": b"/data/a"}, "its name '/data/a' leads out of a folder"),
-        ({"image__filename": b"../a"}, r"its name '\.\./a' leads out of a folder"),
-        ({"image__filename": b"more/a.png"}, "'more/a' is there twice"),
+        ({"image__filename": b"/data/a"}, "its name '/data/a' leads out of the output folder"),
+        ({"image__filename": b"../a"}, r"its name '\.\./a' leads out of the output folder"),
+        ({"image__filename": b"more/a.png"}, "duplicate name 'more/a'"),
     ],
 )
 def test_records_of_another_kind(changes, message, copied):
@@ -230,7 +230,7 @@ def test_messages_name_the_place(copied):
     with pytest.raises(InputError, match=r"val-00000-of-00002\.tfrecord at byte \d+: label value 7"):
         dataset.samples[0].read_label(SPACE)
     shard(copied).write_bytes(b"")
-    with pytest.raises(InputError, match="the file has become shorter since it was opened"):
+    with pytest.raises(InputError, match="the file was truncated after it was opened"):
         dataset.samples[0].read_image()
     shard(copied).unlink()
     with pytest.raises(InputError, match="cannot be read: No such file"):
@@ -271,7 +271,7 @@ def test_many_splits_and_several_times(written, tmp_path):
     assert recognize(tmp_path).splits == ("train", "val")
     assert len(list(tmp_path.glob("train-*-of-00005.tfrecord"))) == 5
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match="there are records of the split val already"):
+    with pytest.raises(InputError, match="records of the split val exist already"):
         write_records(original, tmp_path, split="val")
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(InputError, match=r"dataset\.json: describes another dataset"):
@@ -328,7 +328,7 @@ def test_a_counts_file_of_another_kind(copied, shards):
 def test_a_pipe_for_a_shard_is_never_waited_for(copied):
     shard(copied).unlink()
     os.mkfifo(shard(copied))
-    with pytest.raises(InputError, match="val-00000-of-00002.tfrecord: cannot be read: it is no file"):
+    with pytest.raises(InputError, match="val-00000-of-00002.tfrecord: cannot be read: it is not a file"):
         open_dataset(copied)
 
 

@@ -96,7 +96,7 @@ def test_a_panoramas_windows_are_sampled_as_a_short_images():
 
 def test_a_window_longer_than_opencv_warps_is_refused():
     image, label = noise((4, 70000))
-    with pytest.raises(InputError, match=r"would shrink .* pixels of this image, and OpenCV takes 32,766 a side"):
+    with pytest.raises(InputError, match=r"would shrink .* pixels of this image, and OpenCV takes at most 32,766 per side"):
         augment(image, label, Augmentation((33, 65), (0.001, 0.001)), np.random.default_rng(0))
 
 

@@ -488,7 +488,7 @@ def test_what_was_there_before_stays(name, system, pairs, tmp_path):
     with pytest.raises(InputError, match=f"{name.split('/')[0]}: is there already, and was not written by this command"):
         Evaluation(system, open_dataset(pairs), tmp_path).run()
     assert contents(tmp_path) == {name: b"precious"}
-    with pytest.raises(InputError, match="holds the data themselves"):
+    with pytest.raises(InputError, match="contains the dataset itself"):
         Evaluation(system, open_dataset(pairs), pairs / "labels")
 
 
@@ -652,7 +652,7 @@ def test_bad_pairs_are_all_named_before_any_compute(system, own_pairs, tmp_path)
         r"Are these labelIds instead of trainIds\? See --label-map\.",
         r"images/more/a.png: the image is 65x65 pixels, its label 40x40\. Labels are never resized\.",
         r"labels/more/c.png: a JPEG file changes the values of labels",
-        r"images/z.png: has EXIF rotation 6, and whether its label is turned too cannot be known",
+        r"images/z.png: has EXIF rotation 6, and it is unknown whether its label is rotated too",
     )
     for line, pattern in zip(listed, expected, strict=True):
         assert re.search(pattern, line), line
@@ -680,7 +680,7 @@ def masks(root, values, **described):
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
 @pytest.mark.parametrize(
     ("values", "message"),
-    [([0, 255], "masks: all labels are 0 or 255, .* are these masks"), ([255], "masks, split all: no pixel is labelled")],
+    [([0, 255], "masks: all labels are 0 or 255, .* are these masks"), ([255], "masks, split all: no pixel is labeled")],
 )
 def test_labels_that_cannot_be_scored(values, message, on_error, tmp_path):
     refuses(*masks(tmp_path, values), tmp_path / "out", message, on_error=on_error)
@@ -1199,7 +1199,7 @@ MISTAKES = {
         ["--model", "{model}", "--classes", "{classes}"],
         "the model has 5 classes (sky, road, car, tree, [lamp])",
     ),
-    "a missing split": (["--model", "{model}", "--split", "test"], "there is no split 'test'; there are all"),
+    "a missing split": (["--model", "{model}", "--split", "test"], "there is no split 'test'. Available: all"),
     "a preset": (["--model", "{model}", "--preset", "coco"], "a preset must be one of voc, cityscapes"),
     "a word": (["--model", "{model}", "--absent", "ignore"], "absent must be one of exclude, gt_only, zero, one, nan"),
     "an ignore label": (
@@ -1244,7 +1244,7 @@ def test_the_commonest_mistakes(mistake, capsys, pairs, model_folder, tmp_path):
 def test_a_folder_without_labels(capsys, pairs, model_folder, tmp_path):
     code, _, err = run(capsys, "evaluate", pairs / "images", "--model", model_folder, "--out", tmp_path / "out")
     assert code == 1
-    assert "no layout of a dataset is recognised" in err
+    assert "no layout of a dataset is recognized" in err
 
 
 def test_labels_of_another_space(capsys, own_pairs, model_folder, tmp_path):

@@ -513,7 +513,7 @@ def test_a_model_without_its_state_is_not_written_over(name, data, tmp_path):
 
 def test_a_folder_that_holds_the_data(data):
     for out in (data, data / "images", data / "labels" / "val"):
-        with pytest.raises(InputError, match="holds the data themselves"):
+        with pytest.raises(InputError, match="contains the dataset itself"):
             make(data, out, validation="val")
 
 
@@ -1053,7 +1053,7 @@ def test_mistakes_on_the_command_line(command, data, tmp_path, trained):
             "none.json: no such file or folder, and not a variant's name",
         ),
         ((*model[:2], "--output-stride", 0), "output_stride must be a positive integer (not 0)"),
-        ((*model, "--split", "test"), "there is no split 'test'; there are train, val"),
+        ((*model, "--split", "test"), "there is no split 'test'. Available: train, val"),
         ((*model, "--validation", "test"), "there is no split 'test'"),
         ((*model, "--classes", data / "none.json"), "none.json"),
         ((*model, "--class-weights", "heavy"), "--class-weights must be none, balanced, or one number per class (not heavy)"),
