@@ -1,8 +1,9 @@
-"""Predictions whose classes are numbered otherwise than the labels': labelIds scored as trainIds, classes counted from 1.
+"""Detect predictions with another class numbering than the labels: labelIds scored as trainIds, or one-based classes.
 
 Such predictions score near 0 however good they are, though no value is out of range. The confusion matrix shows it: where
-the predictions less 1 are right, its counts lie beside the diagonal. So the warning is a function of the counts alone, exact
-however a run was stopped, resumed and split, and changes no figure. (``tests/segmentation/evaluation/test_numbering.py``)
+the predictions less 1 are right, its counts are next to the diagonal. The warning depends only on the counts, so it is the
+same however a run was stopped, resumed and split, and it changes no figure.
+(``tests/segmentation/evaluation/test_numbering.py``)
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from segmentation.data.label_space import LabelSpace
 from segmentation.data.label_tables import CITYSCAPES
 
-EXPLAINED = 0.75  # share of the disagreement, at least: predictions are rarely all right in their own numbering either
-SHIFTED_CLASSES = 2  # at least: that one class is taken for another may be the system's error
+EXPLAINED = 0.75  # least share of the disagreement: predictions are rarely all right in their own numbering either
+SHIFTED_CLASSES = 2  # at least: a single confused class may be the system's error
 EXAMPLES = 3
 AS_IN_TRAINING = 'Read the labels as in training: see --label-map, and "mapping" and "reduce_zero_label" in dataset.json.'
 EVERY_PIXEL = "Every pixel needs a class: only the ground truth has an ignore label."
@@ -26,9 +27,9 @@ EVERY_PIXEL = "Every pixel needs a class: only the ground truth has an ignore la
 class _Numbering:
     """A way in which predictions may be numbered."""
 
-    agrees: np.ndarray  # bool [label, prediction]: whether the two are the same class then
-    renumbered: str  # what makes the predictions equal the labels
-    looks: str  # where a folder of predictions is scored; a model's classes are those that it was trained on
+    agrees: np.ndarray  # bool [label, prediction]: whether the two are the same class in this numbering
+    renumbered: str  # the change that makes the predictions equal the labels
+    looks: str  # the cause for a folder of predictions; a model has the classes that it was trained on
     remedy: str
 
 
@@ -38,7 +39,7 @@ def numbering_doubt(matrix: np.ndarray, space: LabelSpace, *, of_model: bool) ->
     Args:
         matrix: int64 ``[classes, classes]`` of the whole run; rows are the ground truth.
         space: of the labels.
-        of_model: whether a model has predicted, or else a folder holds the predictions.
+        of_model: whether a model has predicted; otherwise a folder contains the predictions.
 
     >>> space = LabelSpace.from_json({"classes": ["sky", "road", "car"]})
     >>> numbering_doubt(np.array([[0, 50, 0], [0, 1, 40], [0, 0, 0]]), space, of_model=False)
@@ -62,7 +63,7 @@ def numbering_doubt(matrix: np.ndarray, space: LabelSpace, *, of_model: bool) ->
 
 
 def outside_cause(values: np.ndarray, space: LabelSpace) -> str:
-    """Say what may have led to predictions outside the classes, judged by all the values in a file."""
+    """Guess the cause of predictions outside the classes from all the values in a file."""
     present = set(np.unique(values).tolist())
     outside = {value for value in present if value >= space.num_classes}
     if present == {0, 255} and space.num_classes == 2:
@@ -76,11 +77,11 @@ def outside_cause(values: np.ndarray, space: LabelSpace) -> str:
         return f"Are these {raw}, not {classes}? {_conversion(pairs)}"
     if outside == {space.num_classes} and 0 not in present:
         return "The predictions look one-based: subtract 1 from each."
-    return f"{EVERY_PIXEL} Are the classes counted from 1, or the values colours turned to grey?"
+    return f"{EVERY_PIXEL} Are the classes one-based, or the values colors converted to gray?"
 
 
 def _numberings(matrix: np.ndarray, space: LabelSpace) -> Iterator[_Numbering]:
-    """The most particular first."""
+    """Yield possible numberings, the most specific first."""
     size = space.num_classes
     if mapping := _file_mapping(space):
         raw, classes, mapped = _names(mapping)
@@ -90,7 +91,7 @@ def _numberings(matrix: np.ndarray, space: LabelSpace) -> Iterator[_Numbering]:
             read = f"Read them with --label-map {raw}."
             yield _Numbering(agrees.T, f"with the labels {mapped}", f"the labels {looks}", read)
         else:
-            remedy += f" Or, where the label files hold {classes} already, read them with --label-map trainIds."
+            remedy += f" Or, if the label files contain {classes} already, read them with --label-map trainIds."
         yield _Numbering(agrees, mapped, f"they {looks}", remedy)
     less, more = np.eye(size, k=1, dtype=bool), np.eye(size, k=-1, dtype=bool)
     yield _Numbering(less, "less 1", "they look one-based", "Subtract 1 from every prediction.")
@@ -105,25 +106,25 @@ def _numberings(matrix: np.ndarray, space: LabelSpace) -> Iterator[_Numbering]:
     yield _Numbering(
         renamed,
         f"renumbered ({_format_pairs(_pairs(renamed, matrix))})",
-        "their classes look to be in another order",
+        "their classes seem to be in another order",
         "Renumber the predictions, or reorder the classes in dataset.json.",
     )
 
 
 def _file_mapping(space: LabelSpace) -> Mapping[int, int] | None:
-    """From the label files' values to labels: the space's own, or for the classes of Cityscapes that of its labelIds."""
+    """Return the mapping from label files' values to labels: the space's own, or Cityscapes' labelIds for its classes."""
     return CITYSCAPES.mapping if space.mapping is None and space.names == CITYSCAPES.names else space.mapping
 
 
 def _names(mapping: Mapping[int, int]) -> tuple[str, str, str]:
-    """What the values before and behind it are called, and what it does."""
+    """Return the names of the values before and after the mapping, and of the mapping."""
     if mapping == CITYSCAPES.mapping:
         return "labelIds", "trainIds", "mapped from labelIds to trainIds"
     return "raw values of the label files", "classes", "mapped as the label files are (by a label map or reduce_zero_label)"
 
 
 def _pairs(agrees: np.ndarray, matrix: np.ndarray) -> list[tuple[int, int]]:
-    """(prediction, class) that occur and differ."""
+    """Return the pairs (prediction, class) that occur and differ."""
     return [(found, true) for found, true in np.argwhere((agrees & (matrix > 0)).T).tolist() if found != true]
 
 

@@ -1,8 +1,8 @@
-"""What is counted of an image, and every figure of an evaluation as a function of those counts.
+"""The counts of an image, and every figure of an evaluation as a function of those counts.
 
-A line of the log holds one image's confusion matrix, boundary and trimap counts, and calibration bins where probabilities
-are at hand. ``evaluation.json`` is made of the lines alone, so each figure in it can be checked, and so can the comparison
-of two systems. What the figures mean: :mod:`segmentation.metrics`, :mod:`segmentation.metrics.presets`.
+A line of the log holds one image's confusion matrix, boundary and trimap counts, and calibration bins if there are
+probabilities. ``evaluation.json`` is computed from the lines alone, so each figure in it can be checked, and so can the
+comparison of two systems. What the figures mean: :mod:`segmentation.metrics`, :mod:`segmentation.metrics.presets`.
 (``tests/segmentation/evaluation/test_evaluation.py``, ``tests/segmentation/evaluation/test_compare.py``)
 """
 
@@ -32,7 +32,7 @@ from segmentation.metrics.presets import PRESETS, Switches
 
 FORMAT = 1
 LOG, RESULT = "images", "evaluation.json"
-PREDICTIONS = "predictions"  # key of a protocol's system that is a folder of them
+PREDICTIONS = "predictions"  # key of a protocol's system that is a folder of predictions
 OF_IMAGES = ("names_sha256", "split_sha256")  # keys of protocols
 
 Line = Mapping[str, Any]
@@ -40,7 +40,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """All that is kept of an image; a dataset's are their sums."""
+    """All counts of an image; a dataset's counts are their sums."""
 
     matrix: np.ndarray  # int64 [classes, classes]
     boundary: np.ndarray  # int64 [classes, 3]
@@ -51,7 +51,7 @@ class ImageCounts:
     def of(
         cls, label: np.ndarray, prediction: np.ndarray, confidence: np.ndarray | None, classes: int, ignore_label: int | None
     ) -> ImageCounts:
-        """Of arrays ``[height, width]``: the ground truth, the prediction and, if there is one, its probability."""
+        """Count arrays ``[height, width]``: the ground truth, the prediction and, if there is one, its probability."""
         both = label, prediction, classes, ignore_label
         bins = None
         if confidence is not None:
@@ -60,7 +60,7 @@ class ImageCounts:
         return cls(image_counts(*both), boundaries.boundary_counts(*both), boundaries.trimap_counts(*both), bins)
 
     def as_json(self) -> dict[str, Any]:
-        """For a line: of each array the places and values that are not 0."""
+        """Return the counts for a line: of each array the places and values that are not 0."""
         return {
             "matrix": _sparse(self.matrix),
             "boundary": _sparse(self.boundary),
@@ -70,7 +70,7 @@ class ImageCounts:
 
     @classmethod
     def from_line(cls, line: Line, classes: int) -> ImageCounts:
-        """Of an image's line.
+        """Read the counts in an image's line.
 
         Raises:
             InputError: it lacks something, or its counts contradict each other.
@@ -94,17 +94,17 @@ class ImageCounts:
         except (KeyError, ValueError, TypeError, OverflowError):
             is_sound = False
         if not is_sound:
-            raise InputError(f"the log's line of {line['path']} is damaged. Delete that line; its image will be done again.")
+            raise InputError(f"the log's line of {line['path']} is damaged. Delete that line; its image is then scored again.")
         return counts
 
     def _add_up(self, scored: int) -> bool:
-        """Whether they can be an image's: none is more than it can be, given the others."""
+        """Whether the counts are mutually consistent."""
         matrix, right = self.matrix, np.diag(self.matrix)
         most = np.stack([right, matrix.sum(axis=1), matrix.sum(axis=0)], axis=1)  # [classes, 3], as edges are counted
         edges = (self.boundary, *self.trimap)
         return bool(
             matrix.max(initial=0) <= scored == matrix.sum()
-            and scored * matrix.size < 2**63  # else the sums may overflow
+            and scored * matrix.size < 2**63  # otherwise the sums may overflow
             and all((one <= most).all() and (one[:, :1] <= one).all() for one in edges)
             and (np.diff(self.trimap, axis=0) >= 0).all()
             and (self.calibration is None or self._bins_add_up(self.calibration, scored, right.sum()))
@@ -122,13 +122,13 @@ class ImageCounts:
 def summarize(
     lines: Callable[[], Iterable[Line]], space: LabelSpace, switches: Switches, protocol: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """``evaluation.json`` as a function of the lines of a log.
+    """Compute ``evaluation.json`` from the lines of a log.
 
     Args:
         lines: gives them, sorted by image, each time it is called.
         space: the classes.
-        switches: of the mean IoU and its interval; the classes' figures are by the definition.
-        protocol: to go with the figures.
+        switches: of the mean IoU and its interval; the classes' figures do not depend on them.
+        protocol: recorded with the figures.
 
     Raises:
         InputError: no image was scored, or a line is damaged.
@@ -164,7 +164,7 @@ def summarize(
 
     def under(conventions: Switches) -> float | None:
         if not counts["scored"]:
-            return None  # where absent classes count 0 or 1, the mean of nothing would be a figure
+            return None  # if absent classes count 0 or 1, a mean over nothing would be a figure
         whole = [matrix] if conventions.scope == "dataset" else None
         every = (_dense(line["matrix"], classes, classes) for line in lines() if line["status"] == OK)
         return _number(presets.mean_iou_under(whole or every, conventions))
@@ -209,7 +209,7 @@ def summarize(
             "level": intervals.LEVEL,
             "resamples": of_mean.resamples,
             "seed": of_mean.seed,
-            "mean_iou": _pair(of_mean.mean) if switches.scope == "dataset" else None,  # whose counts are resampled
+            "mean_iou": _pair(of_mean.mean) if switches.scope == "dataset" else None,  # because its counts are resampled
         },
         "counts": counts,
         "images": each,
@@ -220,42 +220,42 @@ def summarize(
 
 
 def read_result(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
-    """(``evaluation.json``, the folder it lies in) of an evaluation's folder or file.
+    """Read (``evaluation.json``, its folder) from an evaluation's folder or file.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: the file is missing or damaged.
     """
     path = Path(path)
     if path.is_dir() and not (path / RESULT).is_file():
-        raise InputError(f"{path}: holds no {RESULT}, so it is no folder that evaluate has finished.")
+        raise InputError(f"{path}: contains no {RESULT}, so it is not the folder of a finished evaluation.")
     path = path / RESULT if path.is_dir() else path
     data = decoding.read_file(path)
     try:
         result = strict_json.loads(data)
         names = [one["name"] for one in result["classes"]]
         if not all(isinstance(name, str) for name in names):
-            raise TypeError("names of classes that are no text")
+            raise TypeError("names of classes that are not text")
         version, _ = result["format"], (result["mean_iou"], names[0], result["matrix"][0][0])
         Switches(**result["protocol"]["switches"])
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{path}: is no evaluation, or damaged ({error!r:.80}). Run evaluate again.") from error
+        raise InputError(f"{path}: is not an evaluation, or is damaged ({error!r:.80}). Run evaluate again.") from error
     if version != FORMAT:
         raise InputError(f"{path}: format {version!r} is not read by this version, which reads {FORMAT}.")
     return result, path.parent
 
 
 def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, force: bool = False) -> dict[str, Any]:
-    """Whether the first evaluation's system is better than the second's: paired bootstrap over the images of both.
+    """Compare the first evaluation's system with the second's: paired bootstrap over the images of both.
 
     Args:
         first, second: folders of evaluations.
-        force: compares in spite of differing protocols, on the images that both have scored.
+        force: compare despite differing protocols, on the images that both have scored.
 
     Returns:
         ``mean_iou`` (of the first, of the second, their difference, its interval, p_value, not_better) of the dataset's
-        counts, ``classes`` (likewise), ``images``, ``resamples``, ``seed``, ``differing`` (where the protocols differ),
-        ``scopes`` (of the two evaluations' own mean IoU, which is another figure where it is not "dataset"). The interval,
-        p_value and not_better are None where fewer than ``intervals.FEWEST_IMAGES`` images bear on the figure.
+        counts, ``classes`` (the same for each class), ``images``, ``resamples``, ``seed``, ``differing`` (where the protocols
+        differ), ``scopes`` (of the two evaluations' own mean IoU, another figure unless it is "dataset"). The interval,
+        p_value and not_better are None if fewer than ``intervals.FEWEST_IMAGES`` images bear on the figure.
 
     Raises:
         InputError: the protocols or the images differ, or the classes or the ground truth do, or a file is damaged.
@@ -268,12 +268,12 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
     differing = [
         f"{key}: other images" if key in OF_IMAGES else f"{key}: {journal.format_value(old)} and {journal.format_value(new)}"
         for key, old, new in journal.differences(own["protocol"], other["protocol"])
-        if key.partition(".")[0] != "system"  # which is what is compared
+        if key.partition(".")[0] != "system"  # which is compared
     ]
     if differing and not force:
         raise InputError(
             f"{both} were evaluated by different protocols ({'; '.join(differing)}). "
-            "Figures of different protocols do not compare; --force does it all the same."
+            "Figures of different protocols are not comparable; --force compares them anyway."
         )
     sums = [_class_sums(own, own_folder), _class_sums(other, other_folder)]
     common = sorted(sums[0].keys() & sums[1].keys())
@@ -281,7 +281,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
         raise InputError(f"{both} have no scored image in common.")
     for name in common:
         if (sums[0][name][:, 1] != sums[1][name][:, 1]).any():
-            raise InputError(f"{both} have scored different labels of {name}, so they do not compare.")
+            raise InputError(f"{both} have scored different labels of {name}, so they are not comparable.")
     rows = [np.stack([each[name] for name in common]) for each in sums]
     switches = Switches(**own["protocol"]["switches"])
     conventions = {"absent": switches.absent, "background": switches.background}
@@ -307,7 +307,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
 
 
 def _class_sums(result: Mapping[str, Any], folder: Path) -> dict[str, np.ndarray]:
-    """What bootstrap needs of each scored image, if the log still is what the result was made of."""
+    """Return the class sums of each scored image, if the log still matches the result."""
     path, classes = folder / journal.log_name(LOG), len(result["classes"])
     matrix = np.zeros((classes, classes), np.int64)
     sums = {}
@@ -320,7 +320,7 @@ def _class_sums(result: Mapping[str, Any], folder: Path) -> dict[str, np.ndarray
             matrix += own
             sums[line["path"]] = metrics.class_sums(own)
     if matrix.tolist() != result["matrix"]:
-        raise InputError(f"{path}: its counts are not those of {RESULT}. Run evaluate again, which completes both.")
+        raise InputError(f"{path}: its counts are not those of {RESULT}. Run evaluate again to complete both.")
     return sums
 
 
@@ -355,14 +355,14 @@ def _sparse(counts: np.ndarray) -> list[list[int]]:
 
 
 def _dense(sparse: Sequence[Sequence[int]], *shape: int) -> np.ndarray:
-    """The inverse; a :class:`ValueError` for what :func:`_sparse` does not write."""
+    """Invert :func:`_sparse`; raise a :class:`ValueError` for what it does not write."""
     counts = np.zeros(shape, np.int64)
     if sparse == []:
         return counts
     rows = np.array(sparse)
     if rows.dtype != np.int64 or rows.ndim != 2 or rows.shape[1] != len(shape) + 1 or rows.min() < 0:
         raise ValueError("not places and counts")
-    places = np.ravel_multi_index(tuple(rows[:, :-1].T), shape)  # refuses those that are outside
+    places = np.ravel_multi_index(tuple(rows[:, :-1].T), shape)  # raises an error for those that are outside
     if (np.diff(places) <= 0).any():
         raise ValueError("places that are not in order")
     counts.ravel()[places] = rows[:, -1]
@@ -370,7 +370,7 @@ def _dense(sparse: Sequence[Sequence[int]], *shape: int) -> np.ndarray:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Return None for NaN, which JSON does not have."""
     return None if math.isnan(value) else float(value)
 
 

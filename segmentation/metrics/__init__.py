@@ -1,22 +1,22 @@
-"""Segmentation metrics as pure functions of one confusion matrix, in every convention of the field.
+"""Segmentation metrics as pure functions of one confusion matrix, in every common convention.
 
 `counts` is int64 ``[classes, classes]``: rows are the ground truth, columns the prediction; ignored pixels are not in it.
 With tp the diagonal, fn the rest of a row and fp the rest of a column, IoU = tp / (tp + fp + fn). Sums are exact integers;
 each figure is divided once, at the end, in float64.
 
-What is to become of a class that is not there is the whole disagreement between evaluators, and here a word:
+Evaluators disagree only on what to do with a class that is absent; here `absent` chooses:
 
 =============  ===========================================================================================
 absent         mean over
 =============  ===========================================================================================
 ``exclude``    the classes that the ground truth or the prediction has (Cityscapes, mmseg, Keras, TensorFlow)
 ``gt_only``    the classes that the ground truth has (detectron2)
-``zero``       all classes; one in neither counts 0 (ADE20K's own script)
-``one``        all classes; one in neither counts 1
-``nan``        all classes; one in neither makes the mean NaN (the VOC formula as it stands)
+``zero``       all classes; an absent one counts 0 (ADE20K's own script)
+``one``        all classes; an absent one counts 1
+``nan``        all classes; an absent one makes the mean NaN (the VOC formula, unchanged)
 =============  ===========================================================================================
 
-A class that is predicted but nowhere in the ground truth has IoU 0 and is in the mean, except under ``gt_only``.
+A class that is predicted but absent from the ground truth has IoU 0 and is in the mean, except under ``gt_only``.
 (``tests/segmentation/metrics/test_metrics.py`` holds each against that evaluator.)
 """
 
@@ -33,8 +33,8 @@ SCOPES = ("dataset", "image", "image_class")
 
 
 def check_counts(counts: np.ndarray) -> np.ndarray:
-    """`counts` as a square int64 matrix, or an :class:`InputError`."""
-    hint = " Give its .counts." if hasattr(counts, "counts") else ""
+    """Return `counts` as a square int64 matrix, or raise an :class:`InputError`."""
+    hint = " Pass its .counts." if hasattr(counts, "counts") else ""
     counts = np.asarray(counts)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not np.issubdtype(counts.dtype, np.integer):
         raise InputError(f"counts must be a square integer matrix (not {counts.dtype} of shape {list(counts.shape)}).{hint}")
@@ -92,7 +92,7 @@ def average_classes(iou: np.ndarray, absent: str = "exclude", *, background: boo
 
 
 def class_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool = True) -> np.ndarray:
-    """The IoU of each class that counts, in class order.
+    """Return the IoU of each class that counts, in class order.
 
     Args:
         counts: ``[classes, classes]`` integers.
@@ -106,7 +106,7 @@ def class_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool =
 
 
 def mean_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool = True) -> float:
-    """The mean IoU. Arguments as :func:`class_iou`; NaN where no class takes part.
+    """Return the mean IoU. Arguments as :func:`class_iou`; NaN where no class takes part.
 
     >>> mean_iou([[9, 1, 0], [1, 3, 0], [0, 0, 0]])
     0.7090909090909091
@@ -116,17 +116,17 @@ def mean_iou(counts: np.ndarray, absent: str = "exclude", *, background: bool = 
 
 
 def averaged_classes(counts: np.ndarray, absent: str = "exclude", *, background: bool = True) -> int:
-    """How many classes :func:`mean_iou` averages over."""
+    """Return the number of classes that :func:`mean_iou` averages over."""
     return int(np.isfinite(class_iou(counts, absent, background=background)).sum())
 
 
 def scoped_mean_iou(
     matrices: Iterable[np.ndarray], scope: str = "dataset", absent: str = "exclude", *, background: bool = True
 ) -> float:
-    """The mean IoU over the images' matrices.
+    """Return the mean IoU over the images' matrices.
 
     Args:
-        matrices: one ``[classes, classes]`` an image.
+        matrices: one ``[classes, classes]`` per image.
         scope: "dataset" adds the matrices first; "image" averages the images' mean IoUs; "image_class" averages over every
             class of every image at once (torchmetrics).
         absent, background: as :func:`class_iou`.
@@ -142,25 +142,25 @@ def scoped_mean_iou(
 
 
 def pixel_accuracy(counts: np.ndarray) -> float:
-    """Share of the pixels that are right."""
+    """Return the share of pixels that are right."""
     counts = check_counts(counts)
     return float(_divide(np.trace(counts), counts.sum()))
 
 
 def class_accuracy(counts: np.ndarray) -> np.ndarray:
-    """Share of each class's pixels that are right, ``[classes]`` float64; NaN where the ground truth lacks it."""
+    """Return the share of each class's pixels that are right, ``[classes]`` float64; NaN where the ground truth lacks it."""
     counts = check_counts(counts)
     return _divide(np.diagonal(counts), counts.sum(axis=1))
 
 
 def mean_accuracy(counts: np.ndarray) -> float:
-    """The mean of :func:`class_accuracy` over the classes that the ground truth has."""
+    """Return the mean of :func:`class_accuracy` over the classes that the ground truth has."""
     accuracy = class_accuracy(counts)
     return float(np.nanmean(accuracy)) if np.isfinite(accuracy).any() else float("nan")
 
 
 def frequency_weighted_iou(counts: np.ndarray) -> float:
-    """The classes' IoU, weighted by their share of the ground truth's pixels."""
+    """Return the mean IoU, with classes weighted by their share of the ground truth's pixels."""
     counts = check_counts(counts)
     truth = counts.sum(axis=1)
     return float(_divide(np.nansum(class_iou(counts) * truth), truth.sum()))
@@ -172,6 +172,6 @@ def describe_array(array: np.ndarray) -> str:
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Float64 quotients; NaN for nothing out of nothing."""
+    """Divide in float64; 0 / 0 is NaN."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.true_divide(numerator, denominator, dtype=np.float64))

@@ -1,7 +1,7 @@
-"""How well a prediction follows the outlines: boundary IoU, and mean IoU within bands around the ground truth's edges.
+"""Boundary IoU, and mean IoU within bands around the ground truth's edges.
 
 Both are sums of exact integers over images, as the confusion matrix is, so images may come in any order and in any parts.
-What is ignored is a class of its own here, in the prediction too, and so is the outside of the image: a mask ends there.
+Ignored pixels and the area outside the image are treated as extra classes, so masks end at both.
 
 * Boundary IoU looks at each class's pixels within d of the mask's outline, inside it. B. Cheng et al., "Boundary IoU",
   https://arxiv.org/abs/2103.16562.
@@ -35,7 +35,7 @@ def boundary_counts(
     ignore_label: int | None,
     dilation_ratio: float = DILATION_RATIO,
 ) -> np.ndarray:
-    """One image's boundary pixels of each class.
+    """Count one image's boundary pixels of each class.
 
     A pixel is on its class's boundary where another value, or the outside of the image, is at most d pixels away along
     either axis: the mask less its erosion by a box of side 2 d + 1, with d = max(1, round(dilation_ratio * diagonal)).
@@ -44,7 +44,7 @@ def boundary_counts(
         labels: ``[height, width]`` integers, each a class or the ignore label.
         predictions: ``[height, width]`` integers, each a class.
         num_classes: classes are 0 to ``num_classes - 1``.
-        ignore_label: ground truth that counts nowhere; None for none.
+        ignore_label: ground truth that is ignored; None for none.
         dilation_ratio: of the diagonal.
 
     Returns:
@@ -70,7 +70,7 @@ def boundary_counts(
 
 
 def boundary_iou(counts: np.ndarray) -> np.ndarray:
-    """Each class's boundary IoU: pixels on both boundaries over pixels on either.
+    """Return each class's boundary IoU: pixels on both boundaries over pixels on either.
 
     Args:
         counts: ``[..., classes, 3]`` sums of :func:`boundary_counts`.
@@ -85,21 +85,21 @@ def boundary_iou(counts: np.ndarray) -> np.ndarray:
 
 
 def mean_boundary_iou(counts: np.ndarray) -> float:
-    """The mean of :func:`boundary_iou` over the classes that are there; NaN where none is."""
+    """Return the mean of :func:`boundary_iou` over the classes that are present; NaN if none is."""
     return float(average_classes(boundary_iou(counts)))
 
 
 def trimap_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None) -> np.ndarray:
-    """One image's pixels of each class within each of TRIMAP_WIDTHS of the ground truth's edges.
+    """Count one image's pixels of each class within each of TRIMAP_WIDTHS of the ground truth's edges.
 
-    An edge runs between two 4-neighbours of different ground truth, the ignore label included. A pixel that touches one
+    An edge runs between two 4-neighbors of different ground truth, the ignore label included. A pixel that touches one
     is at distance 1, any other at 1 more than the Euclidean distance to the nearest that does.
 
     Args:
         labels, predictions, num_classes, ignore_label: as :func:`boundary_counts`.
 
     Returns:
-        int64 ``[len(TRIMAP_WIDTHS), num_classes, 3]``: within a width (so each holds those before it) the pixels that are
+        int64 ``[len(TRIMAP_WIDTHS), num_classes, 3]``: within a width (so each includes those before it) the pixels that are
         right, those of the ground truth, those of the prediction.
 
     Raises:
@@ -117,7 +117,7 @@ def trimap_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int,
         return np.zeros((beyond, num_classes, 3), np.int64)
     cv = opencv()
     distance = cv.distanceTransform((~touching).view(np.uint8), cv.DIST_L2, cv.DIST_MASK_PRECISE)
-    # rounds up, 255 at most: a root of an integer is exact, or more than 0.01 above the integer below it
+    # rounds up, to at most 255: a root of an integer is exact, or more than 0.01 above the integer below it
     band = cv.LUT(cv.convertScaleAbs(distance, alpha=1, beta=0.495), _BAND)
     right = np.where(labels == predictions, band, np.uint8(beyond))
     pairs = (right, labels), (band, labels), (band, predictions)
@@ -126,13 +126,13 @@ def trimap_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int,
 
 
 def trimap_mean_iou(counts: np.ndarray) -> np.ndarray:
-    """The mean IoU within each width, over the classes that ground truth or prediction has there.
+    """Return the mean IoU within each width, over the classes that ground truth or prediction has there.
 
     Args:
         counts: ``[widths, classes, 3]`` sums of :func:`trimap_counts`.
 
     Returns:
-        float64 ``[widths]``; NaN where no pixel is.
+        float64 ``[widths]``; NaN without pixels.
 
     >>> trimap_mean_iou([[[1, 1, 2], [0, 1, 0]]])
     array([0.25])
@@ -143,7 +143,7 @@ def trimap_mean_iou(counts: np.ndarray) -> np.ndarray:
 def _make_ignored_a_class(
     labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both with `num_classes` where the label is to be ignored, as integers that OpenCV takes."""
+    """Return both with `num_classes` where the label is ignored, as integers that OpenCV takes."""
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     limit = positive_integer("num_classes", num_classes)
     if labels.ndim != 2:
@@ -151,7 +151,7 @@ def _make_ignored_a_class(
     ignored = np.zeros(labels.shape, bool) if ignore_label is None else labels == ignore_label
     own = np.where(ignored, 0, labels)
     if labels.shape != predictions.shape or _outside(own, limit) or _outside(predictions, limit):
-        image_counts(labels, predictions, num_classes, ignore_label)  # says what is wrong, and where
+        image_counts(labels, predictions, num_classes, ignore_label)  # raises the error that says what is wrong, and where
     kind = np.uint8 if limit < BYTE else np.uint16
     own, predictions = own.astype(kind), predictions.astype(kind)
     own[ignored] = predictions[ignored] = limit
@@ -163,13 +163,13 @@ def _outside(values: np.ndarray, limit: int) -> bool:
 
 
 def _histogram(rows: np.ndarray, values: np.ndarray, num_rows: int, num_classes: int) -> np.ndarray:
-    """Pixels of each class in each row: int64 ``[num_rows, num_classes]``; those to be ignored count nowhere."""
+    """Count the pixels of each class in each row: int64 ``[num_rows, num_classes]``, without ignored pixels."""
     counts = image_counts(rows.astype(values.dtype), values, max(num_rows, num_classes + 1), None)
     return counts[:num_rows, :num_classes]
 
 
 def _near_another(values: np.ndarray, kernel: np.ndarray, outside: int | None = None) -> np.ndarray:
-    """Where the kernel, laid on a pixel, covers another value than the pixel's own. `outside` lies around the image."""
+    """Return where the kernel around a pixel covers another value than the pixel's own; `outside` surrounds the image."""
     cv = opencv()
     border = {} if outside is None else {"borderType": cv.BORDER_CONSTANT, "borderValue": outside}
     return np.asarray((cv.erode(values, kernel) != values) | (cv.dilate(values, kernel, **border) != values))

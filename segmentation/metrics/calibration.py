@@ -1,7 +1,7 @@
-"""Is a network that says 0.9 right nine times in ten? Expected calibration error over 15 bins of confidence.
+"""Expected calibration error (ECE) over 15 confidence bins.
 
 C. Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599. The counts are sums of exact
-integers, a confidence being taken in units of 2**-24 (the last bit of a float32 between one half and one), so images may
+integers, with confidences in units of 2**-24 (the last bit of a float32 between one half and one), so images may
 come in any order and in any parts. (``tests/segmentation/metrics/test_calibration.py`` holds the error against torchmetrics.)
 """
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from dense_resnet.errors import InputError
 
-BINS = 15  # m of them: bin k holds k/m < confidence <= (k + 1)/m; the first holds 0 too
+BINS = 15  # m of them: bin k contains k/m < confidence <= (k + 1)/m; the first one also 0
 UNIT_BITS = 24
 ONE = 2**UNIT_BITS
 ROUNDING = 1e-5  # by which averaged float32 probabilities may exceed 1
 
 
 def calibration_counts(confidence: np.ndarray, correct: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """One image's bins.
+    """Count one image's bins.
 
     Args:
         confidence: ``[height, width]`` float32, the probability of the predicted class.
@@ -40,7 +40,7 @@ def calibration_counts(confidence: np.ndarray, correct: np.ndarray, valid: np.nd
         shapes = ", ".join(str(list(array.shape)) for array in (confidence, correct, valid))
         raise InputError(f"confidence, correct and valid must have one shape (not {shapes}).")
     if confidence.size and not (confidence.min() >= 0 and confidence.max() <= 1 + ROUNDING):
-        raise InputError(f"a confidence must lie between 0 and 1 (not {_stranger(confidence)!r}).")
+        raise InputError(f"a confidence must be between 0 and 1 (not {_stranger(confidence)!r}).")
     units = np.minimum(np.rint(confidence * np.float32(ONE)), ONE).astype(np.int32)
     cells = np.maximum((units * BINS - 1) >> UNIT_BITS, 0)  # in integers, so that no edge depends on rounding
     cells += correct * np.int32(BINS)
@@ -52,7 +52,7 @@ def calibration_counts(confidence: np.ndarray, correct: np.ndarray, valid: np.nd
 
 
 def expected_calibration_error(counts: np.ndarray) -> float:
-    """Sum over the bins of the share of pixels times | accuracy - mean confidence |; NaN without pixels.
+    """Return the sum over the bins of share of pixels times | accuracy - mean confidence |; NaN without pixels.
 
     Args:
         counts: ``[BINS, 3]`` sums of :func:`calibration_counts`.
@@ -68,5 +68,5 @@ def expected_calibration_error(counts: np.ndarray) -> float:
 
 
 def _stranger(confidence: np.ndarray) -> float:
-    """The first value that is none."""
+    """Return the first value that is not a confidence."""
     return float(confidence[~((confidence >= 0) & (confidence <= 1 + ROUNDING))][0])

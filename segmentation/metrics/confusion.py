@@ -1,8 +1,8 @@
 """The confusion matrix: the only state of an evaluation, exact integers on the host.
 
-Every pair of label and prediction is counted once, and afterwards it is checked that exactly the pixels that are not
-ignored were. A value outside the classes is an error that says which, how often and where, never a pixel dropped without
-a word. Metrics are functions of the counts: :mod:`segmentation.metrics`.
+Every pair of label and prediction is counted once, and the sum is then compared with the number of pixels that are not
+ignored. A value outside the classes is an error that says which, how often and where; pixels are never silently dropped.
+Metrics are functions of the counts: :mod:`segmentation.metrics`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dense_resnet.planning.geometry import positive_integer
 
 IGNORE_LABEL = 255
 BYTE = 256  # values of a pixel of uint8
-EXACT_FLOAT32 = 2**24  # pixels: OpenCV's histograms come as float32, whose integers are exact up to here
-LANES = 8  # places far apart that are counted in turn: neighbours are alike, and adding to one cell twice running is slow
+EXACT_FLOAT32 = 2**24  # pixels: OpenCV's histograms are float32, whose integers are exact up to here
+LANES = 8  # distant places that are counted in turn: neighbors are alike, and adding to one cell twice in a row is slow
 
 
 class ConfusionMatrix:
@@ -24,7 +24,7 @@ class ConfusionMatrix:
 
     Args:
         num_classes: labels are 0 to ``num_classes - 1``.
-        ignore_label: ground truth that counts nowhere, and no class; None for none.
+        ignore_label: ground truth that is ignored, and not a class; None for none.
 
     Raises:
         InputError: the ignore label is one of the classes.
@@ -39,14 +39,14 @@ class ConfusionMatrix:
         self.num_classes = positive_integer("num_classes", num_classes)
         if ignore_label is not None and 0 <= ignore_label < num_classes:
             raise InputError(
-                f"ignore_label {ignore_label} is one of the {num_classes} classes, which then counts nowhere. Choose one above "
+                f"ignore_label {ignore_label} is one of the {num_classes} classes, which would be ignored. Choose one above "
                 f"{num_classes - 1}, or ignore_label=None."
             )
         self.ignore_label = ignore_label
         self.counts = np.zeros((num_classes, num_classes), np.int64)  # rows: ground truth; columns: prediction
 
     def update(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """Adds one image, or several of one size.
+        """Add one image, or several of one size.
 
         Args:
             labels: integers of any shape, each a class or the ignore label.
@@ -64,13 +64,13 @@ class ConfusionMatrix:
 
 
 def image_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None) -> np.ndarray:
-    """The matrix of one image alone. Arguments, result and errors as :meth:`ConfusionMatrix.update`."""
+    """Return the matrix of one image. Arguments, result and errors as :meth:`ConfusionMatrix.update`."""
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise InputError(f"the label has shape {list(labels.shape)}, the prediction {list(predictions.shape)}.")
     for name, values in (("label", labels), ("prediction", predictions)):
         if not np.issubdtype(values.dtype, np.integer):
-            raise InputError(f"a {name} must hold integers (not {values.dtype}).")
+            raise InputError(f"a {name} must contain integers (not {values.dtype}).")
     bytes_only = labels.dtype == predictions.dtype == np.uint8 and num_classes <= BYTE
     count = _count_bytes if bytes_only else _count_integers
     counts, ignored = count(labels, predictions, num_classes, ignore_label)
@@ -84,7 +84,7 @@ def image_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int, 
 def _count_bytes(
     labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None
 ) -> tuple[np.ndarray | None, int]:
-    """(counts, ignored pixels) by OpenCV's two-dimensional histogram over byte pairs; None for a value outside."""
+    """Return (counts, ignored pixels) by OpenCV's two-dimensional histogram over byte pairs; None for a value outside."""
     padding = -labels.size % LANES
     rows = [labels.ravel(), predictions.ravel()]
     if padding:
@@ -108,7 +108,7 @@ def _count_bytes(
 def _count_integers(
     labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None
 ) -> tuple[np.ndarray | None, int]:
-    """The same for any integers."""
+    """Return (counts, ignored pixels) of any integers."""
     labels, predictions = labels.ravel(), predictions.ravel()
     kept = np.ones(labels.shape, bool) if ignore_label is None else labels != ignore_label
     own = labels[kept]
@@ -121,7 +121,7 @@ def _count_integers(
 
 
 def _outside(labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None) -> str:
-    """Which value is outside the classes, how often, and where first."""
+    """Say which value is outside the classes, how often, and where first."""
     for name, values in (("label", labels), ("prediction", predictions)):
         wrong = (values < 0) | (values >= num_classes)
         allowed = f"0..{num_classes - 1}"

@@ -1,11 +1,11 @@
-"""How far a mean IoU may be off because the images happened to be these: percentile intervals by the bootstrap.
+"""Bootstrap percentile intervals for mean IoU.
 
-Images are drawn with replacement, as many as there are, 2,000 times; each draw's counts are added up and scored as the
-whole set's are; the interval holds the middle 95 % of those scores. Two systems are compared on the same draws, so what
+Images are drawn with replacement, as many as there are, 2,000 times; each draw's counts are added up and scored as those of
+the whole set; the interval is the middle 95 % of those scores. Two systems are compared on the same draws, so what
 makes an image hard for both cancels out. B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", chapters 13 and
 16, https://doi.org/10.1201/9780429246593.
 
-A draw is a matter of positions, so the caller sorts the images (by name): then neither shards nor resuming change a figure.
+A draw depends on positions, so the caller sorts the images (by name): then neither shards nor resuming change a figure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dense_resnet.planning.geometry import positive_integer
 from segmentation.metrics import average_classes, describe_array, iou_of_sums
 
 RESAMPLES = 2000
-FEWEST_IMAGES = 5  # from fewer there is neither an interval nor a p-value: their resamples are almost the same few
+FEWEST_IMAGES = 5  # fewer give neither an interval nor a p-value: they have too few different resamples
 LEVEL = 0.95  # share of the resamples within an interval
 _CHUNK = 250  # resamples at a time, which bounds the memory
 
@@ -30,13 +30,13 @@ class Interval:
     """A figure of all images and the interval around it."""
 
     value: float  # NaN for a class that no image has
-    low: float  # as high: NaN where fewer than FEWEST_IMAGES images bear on the figure
+    low: float  # as high: NaN if fewer than FEWEST_IMAGES images bear on the figure
     high: float
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Of the mean IoU and of each class's."""
+    """Intervals of the mean IoU and of each class's IoU."""
 
     mean: Interval
     classes: tuple[Interval, ...]
@@ -46,12 +46,12 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two systems' IoU on the same images, the first less the second."""
+    """Differences of two systems' IoU on the same images, the first less the second."""
 
     mean: Interval
     classes: tuple[Interval, ...]
     not_better: float  # share of the resamples in which the first system's mean IoU is not above the second's; NaN as p_value
-    p_value: float  # two-sided: how often resamples deny the sign of the difference, doubled; at most 1; NaN without interval
+    p_value: float  # two-sided: share of resamples of the opposite sign, doubled; at most 1; NaN without interval
     resamples: int
     seed: int
 
@@ -64,16 +64,16 @@ def bootstrap_mean_iou(
     *,
     background: bool = True,
 ) -> Intervals:
-    """95 % percentile intervals of the dataset's mean IoU and of each class's IoU.
+    """Return 95 % percentile intervals of the dataset's mean IoU and of each class's IoU.
 
-    A class that a resample lacks is left out of its own interval there, and of the resample's mean as `absent` says.
+    A resample without a class is excluded from that class's interval; its mean treats the class as `absent` says.
     There is no interval (NaN) of the mean from fewer than FEWEST_IMAGES images with scored pixels, and none of a class that
     fewer images have.
 
     Args:
-        sums: ``[images, classes, 3]`` integers, images in an order of their own: :func:`class_sums` of their matrices, or
+        sums: ``[images, classes, 3]`` integers, images in any fixed order: :func:`class_sums` of their matrices, or
             boundary counts.
-        resamples: how many.
+        resamples: number of resamples.
         seed: of NumPy's default generator.
         absent, background: as :func:`segmentation.metrics.class_iou`.
 
@@ -101,14 +101,14 @@ def paired_bootstrap(
     *,
     background: bool = True,
 ) -> Difference:
-    """Whether the first system is better than the second, by resamples of the images that both have scored.
+    """Say whether the first system is better than the second, by resampling the images that both have scored.
 
-    The p-value is 2 (k + 1) / (resamples + 1), at most 1, where k resamples have a difference of 0 or of the rarer sign. There
-    is none (NaN) where the mean has no interval: see :func:`bootstrap_mean_iou`.
+    The p-value is 2 (k + 1) / (resamples + 1), at most 1, where k resamples have a difference of 0 or of the rarer sign. It
+    is NaN if the mean has no interval: see :func:`bootstrap_mean_iou`.
 
     Args:
         first, second: ``[images, classes, 3]`` integers, the same images in the same order.
-        resamples, seed, absent, background: as :func:`bootstrap_mean_iou`, whose draws these are too.
+        resamples, seed, absent, background: as :func:`bootstrap_mean_iou`, which uses the same draws.
 
     Raises:
         InputError: as there, or the two differ in shape or in the ground truth's sums.
@@ -148,7 +148,7 @@ def paired_bootstrap(
 
 
 def _resample(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """The sums over each resample's images, ``[some, ...]`` at a time."""
+    """Yield the sums over each resample's images, ``[some, ...]`` at a time."""
     positive_integer("resamples", resamples)
     images = len(sums)
     flat = sums.reshape(images, -1).astype(np.float64)  # a matrix product of integers, exact below 2**53
@@ -161,7 +161,7 @@ def _resample(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarra
 
 
 def _scores(sums: np.ndarray, absent: str, background: bool) -> np.ndarray:
-    """``[..., 1 + classes]``: the mean IoU and each class's, of ``[..., classes, 3]``, as :mod:`segmentation.metrics`."""
+    """Return ``[..., 1 + classes]``: mean IoU and each class's, of ``[..., classes, 3]``, as :mod:`segmentation.metrics`."""
     iou = iou_of_sums(sums, absent, background=background)
     mean = average_classes(iou, absent, background=background)
     return np.concatenate([mean[..., None], iou], axis=-1)
@@ -173,14 +173,14 @@ def _difference(pairs: np.ndarray, absent: str, background: bool) -> np.ndarray:
 
 
 def _images(sums: np.ndarray, background: bool) -> np.ndarray:
-    """How many images bear on each figure of :func:`_scores`, of ``[images, systems, classes, 3]``."""
+    """Count the images that bear on each figure of :func:`_scores`, of ``[images, systems, classes, 3]``."""
     has: np.ndarray = (sums > 0).max(axis=(1, 3))
     any_class = has[:, 0 if background else 1 :].any(axis=1, keepdims=True)
     return np.asarray(np.concatenate([any_class, has], axis=1).sum(axis=0))
 
 
 def _intervals(value: np.ndarray, draws: np.ndarray, images: np.ndarray) -> tuple[Interval, ...]:
-    """One for each column of ``[resamples, figures]``, over the resamples that have a figure.
+    """Return one interval for each column of ``[resamples, figures]``, over the resamples that have a figure.
 
     `images` is how many bear on each.
     """
@@ -196,5 +196,5 @@ def _intervals(value: np.ndarray, draws: np.ndarray, images: np.ndarray) -> tupl
 def _check_sums(sums: np.ndarray) -> np.ndarray:
     sums = np.asarray(sums)
     if sums.ndim != 3 or sums.shape[2] != 3 or not len(sums) or not np.issubdtype(sums.dtype, np.integer):
-        raise InputError(f"sums must be [images, classes, 3] integers, of one image at least (not {describe_array(sums)}).")
+        raise InputError(f"sums must be [images, classes, 3] integers, of at least one image (not {describe_array(sums)}).")
     return sums

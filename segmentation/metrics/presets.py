@@ -1,6 +1,6 @@
-"""What an evaluation does where evaluators disagree, as named switches, and each evaluator's own setting of them.
+"""Named switches for what evaluators disagree on, and the settings of each evaluator.
 
-All but ``deeplab`` score label maps and say nothing of how logits become pixels, so they keep this library's own way: native
+All but ``deeplab`` score label maps and do not say how logits become pixels, so they keep this library's way: native
 size, and align_corners, which puts each feature cell on its pixel.
 (``tests/segmentation/metrics/test_presets.py`` holds each against that evaluator.)
 """
@@ -21,19 +21,19 @@ UPSAMPLES = ("align_corners", "half_pixel", "legacy")
 
 @dataclass(frozen=True)
 class Switches:
-    """Where evaluators disagree. The defaults are this library's definition.
+    """What evaluators disagree on. The defaults are this library's definition.
 
     Raises:
-        InputError: a value that is none of those allowed.
+        InputError: a value that is not allowed.
 
     >>> Switches(absent="one").scope
     'dataset'
     """
 
-    absent: str = "exclude"  # what becomes of a class that is not there: see segmentation.metrics
+    absent: str = "exclude"  # how a class counts that is absent: see segmentation.metrics
     scope: str = "dataset"  # mean over classes of all images' counts; or over images; or over images and classes at once
     background: bool = True  # False leaves class 0 out of the mean
-    size: str = "native"  # score pixels of the image as it came, or of the network's padded input
+    size: str = "native"  # score pixels of the original image, or of the network's padded input
     upsample: str = "align_corners"  # of the logits; legacy is TensorFlow 1's bilinear without align_corners
 
     def __post_init__(self) -> None:
@@ -59,21 +59,21 @@ PRESETS: dict[str, Switches] = {
 
 
 DESCRIPTIONS = {  # of each evaluator, for people
-    "voc": "PASCAL VOC: the mean over all classes; one that is nowhere leaves no mean",
-    "cityscapes": "cityscapesScripts: classes that are nowhere are left out",
-    "mmseg": "MMSegmentation's IoUMetric: classes that are nowhere are left out",
+    "voc": "PASCAL VOC: the mean over all classes; undefined if one is absent",
+    "cityscapes": "cityscapesScripts: absent classes are left out",
+    "mmseg": "MMSegmentation's IoUMetric: absent classes are left out",
     "keras": "keras.metrics.MeanIoU: classes without a count are left out",
     "tf": "tf.compat.v1.metrics.mean_iou: classes without a count are left out",
-    "detectron2": "SemSegEvaluator: only classes that the ground truth has, so that one which is predicted but absent lowers "
-    "the others' IoU alone",
-    "ade20k": "ADE20K's own script: the mean over all classes; one that is nowhere counts 0",
+    "detectron2": "SemSegEvaluator: only classes that the ground truth has, so that one which is predicted but absent only "
+    "lowers the others' IoU",
+    "ade20k": "ADE20K's own script: the mean over all classes; an absent one counts 0",
     "torchmetrics": "torchmetrics.segmentation.MeanIoU: the mean over every class of every image that either map has",
     "deeplab": "DeepLab's eval.py: classes without a count are left out; it scores the padded canvas, whose padding is ignored",
 }
 
 
 def preset(name: str) -> Switches:
-    """The switches of an evaluator.
+    """Return the switches of an evaluator.
 
     Raises:
         InputError: no preset has that name; the message lists them.
@@ -87,11 +87,11 @@ def preset(name: str) -> Switches:
 
 
 def mean_iou_under(matrices: Iterable[np.ndarray], switches: Switches) -> float:
-    """The mean IoU as `switches` has it.
+    """Return the mean IoU as `switches` define it.
 
     Args:
-        matrices: one ``[classes, classes]`` an image, counted at the size and from the upsampling that `switches` names.
-        switches: of those only absent, scope and background matter here.
+        matrices: one ``[classes, classes]`` per image, counted at the size and from the upsampling that `switches` names.
+        switches: only absent, scope and background matter here.
 
     >>> mean_iou_under([[[3, 1], [0, 4]], [[6, 2], [0, 0]]], preset("torchmetrics"))  # (3/4 + 4/5 + 3/4 + 0) / 4
     0.575

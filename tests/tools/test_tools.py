@@ -727,7 +727,7 @@ def test_a_plan_of_two_minds(capsys, tmp_path):
 def test_what_is_no_evaluation(capsys, tmp_path):
     other = tmp_path / "picture.png"
     other.write_bytes(b"{" + bytes(range(128, 256)) * 100)
-    for path, message in ((tmp_path, "holds no evaluation.json"), (other, "is no evaluation, or damaged")):
+    for path, message in ((tmp_path, "contains no evaluation.json"), (other, "is not an evaluation, or is damaged")):
         code, _, err = run(capsys, "compare", path, path)
         assert code == 1
         assert message in err

@@ -157,7 +157,7 @@ def test_what_is_compared_under_another_scope_is_said(scope, capsys, tmp_path):
 def test_protocols_that_differ(tmp_path):
     one = evaluate_predictions(tmp_path, "one", 0.1)
     two = evaluate_predictions(tmp_path, "two", 0.2, Switches(absent="zero"))
-    with pytest.raises(InputError, match=r"different protocols \(switches.absent: 'exclude' and 'zero'\)\. .*--force does it"):
+    with pytest.raises(InputError, match=r"different protocols \(switches.absent: 'exclude' and 'zero'\)\. .*--force compares them anyway"):
         compare(one, two)
     found = compare(one, two, force=True)
     assert found["differing"] == ["switches.absent: 'exclude' and 'zero'"]
@@ -203,7 +203,7 @@ def test_labels_or_images_or_classes_that_differ(folders, tmp_path):
 
     copy_edited(folders["good"], tmp_path / "labels", other_labels, "images.jsonl")
     copy_edited(tmp_path / "labels", tmp_path / "both", their_sum)
-    with pytest.raises(InputError, match=r"have scored different labels of 00, so they do not compare"):
+    with pytest.raises(InputError, match=r"have scored different labels of 00, so they are not comparable"):
         compare(folders["good"], tmp_path / "both")
     copy_edited(folders["good"], tmp_path / "classes", lambda result: result["classes"][0].update(name="night"))
     with pytest.raises(InputError, match=r"different classes: sky, road, \[lamp\]; and night, road, \[lamp\]"):
@@ -225,7 +225,7 @@ def test_labels_that_differ_in_any_image(folders, tmp_path):
     log.write_text("".join(json.dumps(line) + "\n" for line in each))
     total = np.sum([dense(line["matrix"]) for line in each], axis=0).tolist()
     copy_edited(tmp_path / "out", tmp_path / "both", lambda result: result.update(matrix=total))
-    with pytest.raises(InputError, match=r"have scored different labels of 07, so they do not compare"):
+    with pytest.raises(InputError, match=r"have scored different labels of 07, so they are not comparable"):
         compare(folders["good"], tmp_path / "both")
 
 
@@ -243,12 +243,12 @@ def dense(entries):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda result: result.pop("mean_iou"), r"is no evaluation, or damaged \(KeyError\('mean_iou'\)\)"),
-        (lambda result: result.pop("protocol"), "is no evaluation, or damaged"),
-        (lambda result: result["protocol"]["switches"].update(absent="maybe"), "is no evaluation, or damaged"),
-        (lambda result: result["protocol"]["switches"].update(more=1), "is no evaluation, or damaged"),
-        (lambda result: result.update(classes=[]), "is no evaluation, or damaged"),
-        (lambda result: result["classes"][1].update(name=7), "is no evaluation, or damaged"),
+        (lambda result: result.pop("mean_iou"), r"is not an evaluation, or is damaged \(KeyError\('mean_iou'\)\)"),
+        (lambda result: result.pop("protocol"), "is not an evaluation, or is damaged"),
+        (lambda result: result["protocol"]["switches"].update(absent="maybe"), "is not an evaluation, or is damaged"),
+        (lambda result: result["protocol"]["switches"].update(more=1), "is not an evaluation, or is damaged"),
+        (lambda result: result.update(classes=[]), "is not an evaluation, or is damaged"),
+        (lambda result: result["classes"][1].update(name=7), "is not an evaluation, or is damaged"),
         (lambda result: result.update(format=2), "format 2 is not read by this version, which reads 1"),
     ],
 )
@@ -261,7 +261,7 @@ def test_a_damaged_result(edit, message, folders, tmp_path):
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"\xff\xfe", b"null"])
 def test_what_is_no_result(text, folders, tmp_path):
     (tmp_path / "evaluation.json").write_bytes(text)
-    with pytest.raises(InputError, match=r"evaluation\.json: is no evaluation, or damaged .*Run evaluate again"):
+    with pytest.raises(InputError, match=r"evaluation\.json: is not an evaluation, or is damaged .*Run evaluate again"):
         compare(folders["bad"], tmp_path / "evaluation.json")
     with pytest.raises(InputError, match=r"nowhere: cannot be read: No such file"):
         compare(folders["bad"], tmp_path / "nowhere")
@@ -315,4 +315,4 @@ def test_the_command_refuses_and_is_forced(capsys, folders, tmp_path):
     assert "protocols differ: split: 'all' and 'test'" in out
     code, _, err = run(capsys, "compare", folders["good"], tmp_path)
     assert code == 1
-    assert err.startswith(f"error: {tmp_path}: holds no evaluation.json")
+    assert err.startswith(f"error: {tmp_path}: contains no evaluation.json")

@@ -572,7 +572,7 @@ def test_a_line_that_contradicts_itself(damage, system, pairs, whole, tmp_path):
     damage(lines[2])
     (tmp_path / "out" / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(
-        InputError, match=r"out: the log's line of more/a is damaged. Delete that line; its image will be done again"
+        InputError, match=r"out: the log's line of more/a is damaged. Delete that line; its image is then scored again"
     ):
         Evaluation(system, open_dataset(pairs), tmp_path / "out").run()
     assert result_bytes(tmp_path / "out") == result_bytes(whole)

@@ -42,7 +42,7 @@ def matrix_of(space, renumber, accuracy=1.0, classes=(0, 1, 2), shares=(0.8, 0.1
             lambda found: {0: 7, 1: 8, 2: 11}[found],
             "mapped from labelIds to trainIds",
             ": they look like labelIds, not trainIds. Convert the predictions (7 -> 0, 8 -> 1, 11 -> 2): --label-map maps the "
-            "labels only. Or, where the label files hold trainIds already, read them with --label-map trainIds.",
+            "labels only. Or, if the label files contain trainIds already, read them with --label-map trainIds.",
         ),
         (
             TRAIN_IDS,
@@ -59,8 +59,8 @@ def matrix_of(space, renumber, accuracy=1.0, classes=(0, 1, 2), shares=(0.8, 0.1
         ),
         (ADE20K, lambda found: found + 1, "mapped as the label files are (by a label map or reduce_zero_label)", "(1 -> 0, 2"),
         (PLAIN, lambda found: found + 1, "less 1", "they look one-based. Subtract 1 from every prediction."),
-        (PLAIN, lambda found: (found + 2) % 5, "renumbered (2 -> 0, 3 -> 1, 4 -> 2)", "their classes look to be in another or"),
-        (PLAIN, lambda found: {0: 1, 1: 0, 2: 2}[found], "renumbered (0 -> 1, 1 -> 0)", "their classes look to be in another"),
+        (PLAIN, lambda found: (found + 2) % 5, "renumbered (2 -> 0, 3 -> 1, 4 -> 2)", "their classes seem to be in another or"),
+        (PLAIN, lambda found: {0: 1, 1: 0, 2: 2}[found], "renumbered (0 -> 1, 1 -> 0)", "their classes seem to be in another"),
     ],
 )
 def test_another_numbering_is_named(space, renumber, words, remedy, accuracy, of_model):
@@ -140,7 +140,7 @@ def test_a_bad_system_is_not_taken_for_a_renumbered_one(space):
         (
             PLAIN,
             [0, 7, 90],
-            "Every pixel needs a class: only the ground truth has an ignore label. Are the classes counted from",
+            "Every pixel needs a class: only the ground truth has an ignore label. Are the classes one-based",
         ),
         (LabelSpace(PLAIN.classes[:2]), [0, 255], "Is this a mask of 0 and 255? Save its classes as 0 and 1."),
     ],

@@ -213,7 +213,7 @@ def test_what_is_refused(counts_of):
         counts_of(good.astype(int) - 1, good, 3, 255)
     with pytest.raises(InputError, match=r"the label has shape \[4, 5\], the prediction \[5, 4\]"):
         counts_of(good, good.T, 3, 255)
-    with pytest.raises(InputError, match=r"a prediction must hold integers \(not float64\)"):
+    with pytest.raises(InputError, match=r"a prediction must contain integers \(not float64\)"):
         counts_of(good, good.astype(float), 3, 255)
     with pytest.raises(InputError, match=r"a label must be \[height, width\] \(not of shape \[1, 4, 5\]\)"):
         counts_of(good[None], good[None], 3, 255)

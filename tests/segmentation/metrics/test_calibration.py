@@ -102,7 +102,7 @@ def test_totals_beyond_a_float64():
 def test_confidences_that_are_refused(value):
     confidence = np.full((2, 3), 0.5, np.float32)
     confidence[1, 1] = value
-    with pytest.raises(InputError, match="a confidence must lie between 0 and 1 \\(not"):
+    with pytest.raises(InputError, match="a confidence must be between 0 and 1 \\(not"):
         calibration_counts(confidence, np.ones((2, 3), bool))
 
 

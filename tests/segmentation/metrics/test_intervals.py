@@ -198,7 +198,7 @@ def test_what_is_refused():
     sums = class_sums(matrices_of(4, 3, seed=15))
     with pytest.raises(InputError, match=r"sums must be \[images, classes, 3\] integers"):
         bootstrap_mean_iou(sums[0])
-    with pytest.raises(InputError, match="of one image at least"):
+    with pytest.raises(InputError, match="of at least one image"):
         bootstrap_mean_iou(sums[:0])
     with pytest.raises(InputError, match=r"not float64 of shape \[4, 3, 3\]"):
         bootstrap_mean_iou(sums / 2)

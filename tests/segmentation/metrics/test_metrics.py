@@ -153,7 +153,7 @@ def test_shapes_and_types():
     matrix = ConfusionMatrix(3)
     with pytest.raises(InputError, match=r"the label has shape \[2, 3\], the prediction \[3, 2\]"):
         matrix.update(np.zeros((2, 3), int), np.zeros((3, 2), int))
-    with pytest.raises(InputError, match=r"a prediction must hold integers \(not float64\)"):
+    with pytest.raises(InputError, match=r"a prediction must contain integers \(not float64\)"):
         matrix.update(np.zeros((2, 3), int), np.zeros((2, 3)))
     with pytest.raises(InputError, match="num_classes must be a positive integer"):
         ConfusionMatrix(0)
@@ -161,7 +161,7 @@ def test_shapes_and_types():
         metrics.mean_iou(np.eye(3, dtype=int), "ignore")
     with pytest.raises(InputError, match="counts must be a square integer matrix"):
         metrics.mean_iou(np.eye(3))
-    with pytest.raises(InputError, match=r"counts must be a square integer matrix .*\. Give its \.counts\.$"):
+    with pytest.raises(InputError, match=r"counts must be a square integer matrix .*\. Pass its \.counts\.$"):
         metrics.mean_iou(ConfusionMatrix(3))
     with pytest.raises(InputError, match=r"counts must not be negative \(not -1\)"):
         metrics.pixel_accuracy([[3, -1], [0, 2]])
