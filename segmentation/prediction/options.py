@@ -1,4 +1,4 @@
-"""How a model is run on an image: what can be asked, checked without TensorFlow. :mod:`segmentation.prediction` runs it."""
+"""Options for running a model on an image, checked without TensorFlow. :mod:`segmentation.prediction` runs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dense_resnet.errors import InputError
 from dense_resnet.planning import geometry
 from segmentation.metrics.presets import SIZES, UPSAMPLES
 
-SIZE = 513  # pixels, the field's canvas
+SIZE = 513  # pixels, the usual canvas
 NATIVE, INPUT = SIZES
 FACTORS = (0.1, 10.0)  # the least and the greatest scale
 
@@ -19,13 +19,13 @@ class Inference:
 
     size: int = SIZE  # side of the canvas, 32n+1
     scales: tuple[float, ...] = (1.0,)
-    flip: bool = False  # each scale also mirrored left to right
+    flip: bool = False  # also run each scale mirrored left to right
     tile: int | None = None  # side of sliding windows, 32n+1; None runs the image whole
     upsample: str = UPSAMPLES[0]
     score: str = NATIVE  # "input" keeps the padding, for evaluators that score the canvas
 
     def check(self, nominal_stride: int) -> None:
-        """Raises an :class:`InputError` for values that cannot be."""
+        """Raise an :class:`InputError` for invalid values."""
         for name, side in (("size", self.size), ("tile", self.tile)):
             if side is not None:
                 geometry.check_aligned(name, side, nominal_stride)
@@ -40,7 +40,7 @@ class Inference:
 
     @property
     def averages(self) -> bool:
-        """Whether several runs make one answer, or one was scaled."""
+        """Whether several runs are averaged, or one was scaled."""
         return self.flip or self.scales != (1.0,)
 
 

@@ -1,17 +1,17 @@
-"""From an image of any size to a class for each of its pixels.
+"""Predict a class for each pixel of images of any size.
 
-    pad -> network -> enlarge the logits on the padded canvas -> crop -> highest class
+    pad -> network -> upsample the logits on the padded canvas -> crop -> highest class
 
-An image is padded at the bottom and on the right with 0 after preprocessing, the mean colour, to exactly `size`; one that
-is larger to its own next 32n+1. The answer does not depend on that, but for models whose head reads the whole canvas
-(``canvas="padded"``, see :mod:`segmentation.heads.plan`): there is a warning where an image fills little of it. Logits are
-enlarged with align_corners on that canvas, where each cell sits exactly on its pixel. What was scaled before the network has
-its logits brought back by half-pixel bilinear. Scales and mirror images average their class probabilities, as DeepLab does,
-but mirrored at scale 1 too. Logits that are not finite are an error, not class 0.
+An image is padded at the bottom and on the right with 0 after preprocessing, the mean color, to exactly `size`; a
+larger one to its own next 32n+1. The result does not depend on the padding, except for models whose head reads the whole
+canvas (``canvas="padded"``, see :mod:`segmentation.heads.plan`), which warn if an image fills little of it. Logits are
+upsampled with align_corners on that canvas, where each cell is exactly on its pixel. Logits of a scaled image are resized
+to the original by half-pixel bilinear. Scales and mirror images average their class probabilities, as DeepLab does, but
+also mirrored at scale 1. Logits that are not finite are an error, not class 0.
 
-Sliding windows lie on the output-stride grid and overlap. Each cell's logits come from the window that it is deepest in,
-and the map is enlarged whole. So where the receptive field fits the overlap, the logits are those of the image run whole;
-elsewhere :attr:`Predictor.tiling_note` says why not. (``tests/segmentation/prediction/test_predictor.py``)
+Sliding windows are on the output-stride grid and overlap. Each cell's logits come from the window that it is deepest in,
+and the complete map is upsampled. If the receptive field fits the overlap, the logits are those of the whole image;
+otherwise :attr:`Predictor.tiling_note` says why not. (``tests/segmentation/prediction/test_predictor.py``)
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from segmentation.heads.plan import PADDED, SKIP_STRIDE, HeadPlan
 from segmentation.prediction.options import INPUT, USUAL, Inference
 
 OVERLAP = 1 / 3  # of a window with the next, at least
-LEAST_FILLED = 0.5  # share of its canvas that an image fills, where the head reads all of it
+LEAST_FILLED = 0.5  # share of its canvas that an image fills, if the head reads all of it
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's answer."""
+    """The prediction for one image."""
 
     labels: np.ndarray  # [height, width] uint8, or uint16 above 256 classes
     confidence: np.ndarray  # [height, width] float32: the probability of that class
-    padded: int  # pixels of the canvas beyond the image; 0 where several runs were averaged
-    probabilities: np.ndarray | None = None  # [height, width, classes] float32, where asked for
+    padded: int  # pixels of the canvas beyond the image; 0 if several runs were averaged
+    probabilities: np.ndarray | None = None  # [height, width, classes] float32, if asked for
 
 
 class Predictor:
     """A network ready to run on images of any size.
 
     Args:
-        runner: the network; it gives cells.
+        runner: the network; its output includes cells.
         head: of the network.
         inference: see :class:`Inference`.
-        batch: canvases that the network takes at a time; the last bits of its answers may depend on it.
+        batch: canvases that the network takes at a time; the last bits of its results may depend on it.
 
     Raises:
-        InputError: the inference has values that cannot be or that the runner does not take, or the network takes no RGB.
+        InputError: the inference has invalid values or ones that the runner does not support, or the network does not take RGB.
 
     >>> from dense_resnet import Backbone
     >>> from segmentation.model import SegmentationModel
@@ -73,20 +73,20 @@ class Predictor:
         self._runner = runner
         self._canvas_counts = head.canvas == PADDED and head.image_projection is not None
         size, maps = tf.TensorSpec([2], tf.int32), tf.TensorSpec([None, None, head.num_classes], tf.float32)
-        self._enlarged = tf.function(self._resize_cells, [maps, size, size], autograph=False)
+        self._upsampled = tf.function(self._resize_cells, [maps, size, size], autograph=False)
         self._highest = tf.function(self._highest_of, [maps], autograph=False)
 
     def __call__(self, image: np.ndarray, *, keep_probabilities: bool = False) -> Prediction:
-        """The class of every pixel of one image: see :meth:`many`."""
+        """Predict the class of every pixel of one image: see :meth:`many`."""
         return self.many([image], keep_probabilities=keep_probabilities)[0]
 
     def many(self, images: Sequence[np.ndarray], *, keep_probabilities: bool = False) -> list[Prediction]:
-        """The class of every pixel of some images; calls from several threads may run at once.
+        """Predict the class of every pixel of some images; several threads may call it at once.
 
         Args:
             images: uint8 RGB ``[height, width, 3]``, of any sizes. Those of equal canvases go through the network together,
-                up to `batch` of them, which is filled up where they are fewer: an answer does not depend on its company.
-            keep_probabilities: also hands out those of all classes.
+                up to `batch` of them; short batches are padded, so results do not depend on batch composition.
+            keep_probabilities: also return those of all classes.
 
         Raises:
             InputError: logits are not finite.
@@ -105,14 +105,14 @@ class Predictor:
         return answers
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Logits at the image's own scale, not mirrored: ``[height, width, classes]`` float32."""
+        """Return logits at the image's own scale, not mirrored: ``[height, width, classes]`` float32."""
         return np.asarray(self._logits([(image, self.inference.size)])[0].numpy())
 
     def check_size(self, place: object, size: Sequence[int]) -> None:
-        """Whether the network takes an image of that (height, width), which one that was exported for one canvas may not.
+        """Check that the network takes an image of that (height, width); one that was exported for one canvas may not.
 
         Args:
-            place: what the message calls the image.
+            place: the image's name in the message.
 
         Raises:
             InputError: it does not.
@@ -126,12 +126,12 @@ class Predictor:
                 tiles = f"--tile {only} cuts it into windows, " if self.inference == Inference(size=only) else ""
                 raise InputError(
                     f"{place}: its {size[1]}x{size[0]} pixels run at {window[1]}x{window[0]}, and this network was exported "
-                    f"for {only}x{only} alone: {tiles}`export --size dynamic` writes one that takes any."
+                    f"only for {only}x{only}: {tiles}`export --size dynamic` writes one that takes any."
                 )
 
     @property
     def tiling_note(self) -> str | None:
-        """Why sliding windows may differ from the image run whole; None where they do not (to 1e-5), or there are none."""
+        """Why sliding windows may differ from the whole image; None if they do not (to 1e-5), or there are none."""
         if self.inference.tile is None:
             return None
         plan = self.plan
@@ -145,7 +145,7 @@ class Predictor:
     # ------------------------------------------------------------------------------------------------------------------
 
     def _average_runs(self, image: np.ndarray, keep_probabilities: bool) -> Prediction:
-        """Over scales and mirror images."""
+        """Average over scales and mirror images."""
         total = np.zeros((*image.shape[:2], self.head.num_classes), np.float32)
         for logits in self._runs(image):
             total += tf.nn.softmax(logits).numpy()
@@ -155,7 +155,7 @@ class Predictor:
         return Prediction(labels.astype(self.head.label_dtype), confidence, 0, probabilities if keep_probabilities else None)
 
     def _runs(self, image: np.ndarray) -> Iterator[tf.Tensor]:
-        """The logits of each scale, then of its mirror image, on the image's own pixels."""
+        """Yield the logits of each scale, then of its mirror image, on the image's own pixels."""
         own = image.shape[:2]
         for scale in self.inference.scales:
             scaled = _scale_image(image, scale)
@@ -165,7 +165,7 @@ class Predictor:
                 yield logits if scaled is image else tf.image.resize(logits, own)  # half-pixel bilinear
 
     def _logits(self, wanted: Sequence[tuple[np.ndarray, int]]) -> list[tf.Tensor]:
-        """Logits on the pixels of each (image, least side of its canvas)."""
+        """Return logits on the pixels of each (image, least side of its canvas)."""
         canvases = [self._canvas(image.shape[:2], side) for image, side in wanted]
         if self._canvas_counts and not self.inference.tile:
             self._warn_of_padding([image.shape[:2] for image, _ in wanted], canvases)
@@ -175,26 +175,26 @@ class Predictor:
             cells = self._cells([(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)])
         whole = self.inference.score == INPUT
         return [
-            self._enlarged(own, canvas, canvas if whole else image.shape[:2])
+            self._upsampled(own, canvas, canvas if whole else image.shape[:2])
             for own, canvas, (image, _) in zip(cells, canvases, wanted, strict=True)
         ]
 
     def _warn_of_padding(self, sizes: Sequence[tuple[int, ...]], canvases: Sequence[tuple[int, int]]) -> None:
-        """Warns once of an image that fills little of its canvas."""
+        """Warn once of an image that fills little of its canvas."""
         for (height, width), (rows, columns) in zip(sizes, canvases, strict=True):
             if height * width < LEAST_FILLED * rows * columns:
                 self._canvas_counts = False
                 fitting = geometry.aligned_size(max(height, width), self.plan.nominal_stride)
                 warnings.warn(
                     f"an image of {width}x{height} pixels fills {height * width / (rows * columns):.0%} of its canvas of "
-                    f"{columns}x{rows}, and this model's head reads all of it, as its training elsewhere did: answers depend "
-                    f"on the canvas. A size nearer to the images, such as {fitting}, or to its training crop may serve better.",
+                    f"{columns}x{rows}, and this model's head reads all of it, as in its original training: results depend "
+                    f"on the canvas. A size closer to the images, such as {fitting}, or to its training crop may work better.",
                     stacklevel=4,
                 )
                 return
 
     def _cells(self, wanted: Sequence[tuple[np.ndarray, tuple[int, int]]]) -> list[np.ndarray]:
-        """Logits ``[rows, columns, classes]``, one a cell, of each (image, its canvas)."""
+        """Return logits ``[rows, columns, classes]``, one per cell, of each (image, its canvas)."""
         found: list[np.ndarray | None] = [None] * len(wanted)
         for canvas in dict.fromkeys(canvas for _, canvas in wanted):
             alike = [number for number, (_, own) in enumerate(wanted) if own == canvas]
@@ -212,7 +212,7 @@ class Predictor:
         return [cells for cells in found if cells is not None]
 
     def _run_tiles(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
-        """The whole canvas's cells, each from the window that it is deepest in: later windows write over earlier ones."""
+        """Return the whole canvas's cells, each from the window that it is deepest in: later windows overwrite earlier ones."""
         head, grid = self.head, self.plan.output_stride
         stride = SKIP_STRIDE if head.skip else grid  # pixels between two cells of the logits
         height, width = window = self._window(canvas)
@@ -226,21 +226,21 @@ class Predictor:
         return whole
 
     def _side(self, scale: float) -> int:
-        """The least side of an image's canvas at that scale."""
+        """Return the least side of an image's canvas at that scale."""
         return geometry.aligned_size(round((self.inference.size - 1) * scale) + 1, self.plan.nominal_stride)
 
     def _window(self, canvas: tuple[int, int]) -> tuple[int, int]:
-        """What the network is given of a canvas at a time."""
+        """Return the size of the part of a canvas that the network gets at a time."""
         height, width = (min(side, self.inference.tile or side) for side in canvas)
         return height, width
 
     def _canvas(self, size: tuple[int, ...], side: int) -> tuple[int, int]:
-        """Exactly `side`, or the image's own next aligned size where it is larger."""
+        """Return exactly `side`, or the image's own next aligned size if it is larger."""
         height, width = self.plan.aligned_size((size[0], size[1]))
         return max(side, height), max(side, width)
 
     def _resize_cells(self, cells: tf.Tensor, canvas: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-        """Logits on the canvas's pixels, cropped to `kept`."""
+        """Upsample logits to the canvas's pixels and crop them to `kept`."""
         if self.inference.upsample == "align_corners":
             pixels = resize_align_corners(cells[None], canvas)[0]
         elif self.inference.upsample == "half_pixel":
@@ -250,7 +250,7 @@ class Predictor:
         return pixels[: kept[0], : kept[1]]
 
     def _highest_of(self, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(classes, their probabilities); the lowest class on ties, which top_k promises and argmax does not."""
+        """Return (classes, their probabilities); the lowest class on ties, which top_k guarantees and argmax does not."""
         highest, labels = tf.math.top_k(logits, 1)
         return tf.cast(labels[..., 0], self.head.label_dtype), 1 / tf.reduce_sum(tf.exp(logits - highest), axis=-1)
 
@@ -258,14 +258,14 @@ class Predictor:
 def _finite(cells: np.ndarray) -> np.ndarray:
     if not np.isfinite(cells).all():
         raise InputError(
-            "the network's logits are not finite (NaN or infinite). Are the weights sound, and was the model trained "
+            "the network's logits are not finite (NaN or infinite). Are the weights correct, and was the model trained "
             "with this preprocessing?"
         )
     return cells
 
 
 def window_starts(length: int, window: int, grid: int) -> list[int]:
-    """Where windows begin along an axis: on multiples of `grid`, and the last ends where the axis does.
+    """Return where windows begin along an axis: at multiples of `grid`, with the last one ending at the end of the axis.
 
     Args:
         length: of the axis, in pixels; 1 more than a multiple of `grid`, as is `window`.
@@ -279,12 +279,12 @@ def window_starts(length: int, window: int, grid: int) -> list[int]:
 
 
 def _step(window: int, grid: int) -> int:
-    """Pixels from a window to the next."""
+    """Return the pixels from a window to the next."""
     return max(grid, int(window * (1 - OVERLAP)) // grid * grid)
 
 
 def _shares(length: int, window: int, grid: int, stride: int) -> list[tuple[int, int]]:
-    """(where a window begins, in pixels; from which cell on it counts) along an axis: half of what two windows share each."""
+    """Return (start of a window in pixels, first cell it supplies) along an axis: each supplies half of what two share."""
     starts = window_starts(length, window, grid)
     cells = (window - 1) // stride + 1
     seams = [(before // stride + cells + start // stride) // 2 for before, start in itertools.pairwise(starts)]
@@ -296,7 +296,7 @@ def _scale_size(size: Sequence[int], scale: float) -> tuple[int, ...]:
 
 
 def _scale_image(image: np.ndarray, scale: float) -> np.ndarray:
-    """`image` itself where its size does not change."""
+    """Resize `image`; return it unchanged if its size does not change."""
     size = _scale_size(image.shape[:2], scale)
     if size == image.shape[:2]:
         return image

@@ -1,8 +1,8 @@
-"""Weights of one world as files of another: what ``dense-resnet convert`` does.
+"""Convert weights between slim, DeepLab, Keras, PyTorch and safetensors (``dense-resnet convert``).
 
-A source says by the names and shapes of its arrays which network it belongs to, backbone and head; what is written is that
-network's variables and nothing else, under canonical names and bit for bit, so that any file made here reads back as the
-same dictionary. (``tests/segmentation/saving/test_conversion.py``)
+The names and shapes of a source's arrays identify the network, backbone and head. Exactly that network's variables are
+written, under canonical names and bit for bit, so that any file written here reads back as the same dictionary.
+(``tests/segmentation/saving/test_conversion.py``)
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from segmentation.saving.model_directory import (
 
 SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY = "slim", "safetensors", "keras", "model-dir"
 FORMATS = (SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY)
-KERAS_SUFFIX, CHECKPOINT = ".keras", ".ckpt"  # of files' names; behind the latter there may be more
+KERAS_SUFFIX, CHECKPOINT = ".keras", ".ckpt"  # in file names; more may follow the latter
 KNOWN_SPACES = {"voc": label_tables.VOC, "cityscapes": label_tables.CITYSCAPES, "ade20k": label_tables.ADE20K}
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a source's weights are the weights of."""
+    """The network that a source's weights belong to."""
 
     plan: Plan
     weights: checkpoints.Weights = field(repr=False)  # its variables, all of them, under canonical names
     report: LoadReport
     head: HeadOptions | None
-    image_pooling: Any = None  # of the head, where the source tells
-    canvas: str = PADDED  # likewise; weights from elsewhere were trained on all of it
-    space: LabelSpace | None = None  # of the head's classes, likewise
+    image_pooling: Any = None  # of the head, if the source records it
+    canvas: str = PADDED  # of the head, if recorded; weights of other programs were trained on all of it
+    space: LabelSpace | None = None  # of the head's classes, if the source records it
 
     @property
     def origin(self) -> Origin | None:
@@ -71,19 +71,19 @@ def open_network(
     root: str | None = None,
     classifier: bool = True,
 ) -> Network:
-    """Reads a source and finds out which network it belongs to.
+    """Read a source and identify the network that it belongs to.
 
     Args:
-        source: see :func:`dense_resnet.checkpoints.open_source`; a model directory says by itself what it is.
-        variant: the network, where names and shapes do not tell; also blocks, as
+        source: see :func:`dense_resnet.checkpoints.open_source`; a model directory identifies itself.
+        variant: the network, if names and shapes do not identify it; also blocks, as
             :func:`dense_resnet.planning.variants.plan_from_config` takes them.
-        output_stride: None is a model directory's own, else the nominal one.
-        multi_grid: which weights do not tell either.
+        output_stride: None is a model directory's own, or else the nominal one.
+        multi_grid: also not identified by weights.
         root: the root block; None is the one that the weights were trained with.
-        classifier: whether an ImageNet classifier comes along.
+        classifier: whether to keep an ImageNet classifier.
 
     Raises:
-        InputError: the source cannot be read, no variant fits it, or it lacks a variable; nothing is half taken.
+        InputError: the source cannot be read, no variant fits it, or it lacks a variable.
     """
     check_request(source, variant, output_stride, multi_grid=multi_grid, root=root)
     opened = checkpoints.open_source(source)
@@ -98,7 +98,7 @@ def open_network(
     if described is None:
         raise InputError(
             f"{opened.name}: no variant fits these weights, whose first names are {', '.join(sorted(weights)[:4]) or 'none'}. "
-            "Name the one that comes closest with --model, and the report says what differs; or a .json file with blocks."
+            "Pass the closest variant with --model, and the report says what differs; or a .json file with blocks."
         )
     scope = variants.plan_from_config(described).scope
     biases = weights.get(f"{scope}/logits/biases")
@@ -122,10 +122,10 @@ def check_request(
     multi_grid: Sequence[int] | None = None,
     root: str | None = None,
 ) -> None:
-    """What :func:`open_network` refuses without TensorFlow and before weights are read; arguments as there.
+    """Refuse what :func:`open_network` refuses, without TensorFlow and before weights are read; arguments as there.
 
     Raises:
-        InputError: there is no such source, or the network cannot be as asked.
+        InputError: there is no such source, or the request does not fit the network.
     """
     if isinstance(source, str | os.PathLike):
         checkpoints.check_source(os.fspath(source))
@@ -133,7 +133,7 @@ def check_request(
         check_root(root)
     if is_model_directory(source):
         if variant or root:
-            raise InputError(f"{source}: a model directory says what its network is: leave --model and --root out.")
+            raise InputError(f"{source}: a model directory records its network: leave --model and --root out.")
         read_plan(source, output_stride, multi_grid=multi_grid)
     elif variant:
         variants.plan_from_config(variant, output_stride, multi_grid, root=root)
@@ -151,7 +151,7 @@ def _of_model_directory(
         plan = dataclasses.replace(plan, logits=None)
     head = options_of(weights)
     if head is None:
-        load_backbone(folder)  # that the two files belong together
+        load_backbone(folder)  # checks that the two files belong together
         return _network(plan, weights, opened, None)
     saved = load_model(folder)
     network = _network(plan, weights, opened, HeadOptions(head.num_classes, head.type, saved.model.head.separable))
@@ -180,14 +180,14 @@ def _network(plan: Plan, weights: checkpoints.Weights, opened: checkpoints.Sourc
 
 
 def find_known_space(name: str) -> LabelSpace:
-    """The classes of that name: "voc", "cityscapes" or "ade20k"."""
+    """Return the classes of that name: "voc", "cityscapes" or "ade20k"."""
     if name not in KNOWN_SPACES:
         raise InputError(f"classes must be one of {', '.join(KNOWN_SPACES)}, or a .json file (not {name!r}).")
     return KNOWN_SPACES[name]
 
 
 def label_space(count: int, named: LabelSpace | str | None) -> LabelSpace:
-    """The classes of a head: given, named ("voc", "cityscapes", "ade20k"), or numbered.
+    """Return the classes of a head: given, named ("voc", "cityscapes", "ade20k"), or numbered.
 
     >>> label_space(2, None).names, label_space(21, "voc").names[:2]
     (('class_0', 'class_1'), ('background', 'aeroplane'))
@@ -205,18 +205,18 @@ def label_space(count: int, named: LabelSpace | str | None) -> LabelSpace:
 
 
 def check_out(to: str, out: str | os.PathLike[str]) -> None:
-    """What :func:`write` refuses of a target, without TensorFlow and before weights are read.
+    """Refuse what :func:`write` refuses as a target, without TensorFlow and before weights are read.
 
     Raises:
-        InputError: it has the ending of another format, cannot be made, or is a folder of something else.
+        InputError: it has the ending of another format, cannot be created, or is a folder of something else.
     """
     out = Path(out)
     if to == MODEL_DIRECTORY:
         atomic_files.check_folder(out)
         if out.is_dir() and not is_model_directory(out):
-            own = (WEIGHTS, *(entry.name for entry in out.glob(".*")))  # what a kill leaves
+            own = (WEIGHTS, *(entry.name for entry in out.glob(".*")))  # what an interrupted write leaves
             if others := sorted(entry.name for entry in out.iterdir() if entry.name not in own):
-                raise InputError(f"{out}: is not a model directory, and holds {others[0]}. Choose an --out of its own.")
+                raise InputError(f"{out}: is not a model directory, and contains {others[0]}. Choose another folder for --out.")
         return
     if to == KERAS and out.suffix != KERAS_SUFFIX:
         raise InputError(f"{out}: the name of a Keras model must end in {KERAS_SUFFIX}.")
@@ -228,16 +228,16 @@ def check_out(to: str, out: str | os.PathLike[str]) -> None:
 
 
 def write(network: Network, to: str, out: str | os.PathLike[str], *, space: LabelSpace | str | None = None) -> tuple[str, ...]:
-    """Writes `network` and reads it back.
+    """Write `network` and read it back.
 
     Args:
-        to: "slim" (a checkpoint of the V2 format, `out` with .ckpt in its name, never over an old one), "safetensors",
+        to: "slim" (a checkpoint of the V2 format, `out` with .ckpt in its name, never over an existing one), "safetensors",
             "keras" (a ``.keras`` model of the backbone) or "model-dir".
-        out: the file or folder; replaced in one step, a slim checkpoint aside.
+        out: the file or folder; replaced in one step, except a slim checkpoint.
         space: of the head's classes, in a model directory; see :func:`label_space`.
 
     Returns:
-        What did not go along, a sentence each.
+        What was not written, one sentence each.
 
     Raises:
         InputError: `out` cannot be written, or has another ending.
@@ -250,11 +250,11 @@ def write(network: Network, to: str, out: str | os.PathLike[str], *, space: Labe
         return _write_model_directory(network, out, space)
     atomic_files.probe_folder(out.parent, sum(value.nbytes for value in network.weights.values()))
     checkpoints.write(out, network.weights, network.origin)
-    return ("A slim checkpoint has no place for where its weights come from: keep the lines above.",) if to == SLIM else ()
+    return ("A slim checkpoint cannot record where its weights come from: keep the lines above.",) if to == SLIM else ()
 
 
 def _write_keras(network: Network, out: Path) -> tuple[str, ...]:
-    from dense_resnet import keras_resnet  # whose backend may be one that is not installed
+    from dense_resnet import keras_resnet  # imported here because its backend may be missing
 
     atomic_files.probe_folder(out.parent, sum(value.nbytes for value in network.weights.values()))
     plan = network.plan
@@ -264,13 +264,13 @@ def _write_keras(network: Network, out: Path) -> tuple[str, ...]:
     def check(path: Path) -> None:
         back = keras_applications.canonical(keras_h5.read(path), str(path))
         if back.keys() != backbone.keys() or any(not np.array_equal(back[name], backbone[name]) for name in back):
-            raise OSError("what was read back differs from what was written")
+            raise OSError("the file differs from what was written when read back")
 
     with atomic_files.replace_file(out, check) as temporary, atomic_files.scratch(out) as folder:
-        saved = folder / out.name  # Keras goes by the ending
+        saved = folder / out.name  # Keras chooses the format by the ending
         model.save(saved)
         saved.replace(temporary)
-    return ("The head did not go along: a Keras model holds the backbone.",) if network.head else ()
+    return ("The head was not written: a Keras model contains only the backbone.",) if network.head else ()
 
 
 def _write_model_directory(network: Network, out: Path, space: LabelSpace | str | None) -> tuple[str, ...]:
@@ -280,7 +280,7 @@ def _write_model_directory(network: Network, out: Path, space: LabelSpace | str 
     backbone = laws.backbone_with(network.plan, network.weights)
     if network.head is None:
         save_backbone(out, backbone, network.origin)
-        return ("It has no segmentation head: `extract`, `check` and `train --weights` take it.",)
+        return ("It has no segmentation head: use it with `extract`, `check` and `train --weights`.",)
     model = SegmentationModel(
         backbone,
         network.head.num_classes,
@@ -293,8 +293,8 @@ def _write_model_directory(network: Network, out: Path, space: LabelSpace | str 
     classes = label_space(network.head.num_classes, space or network.space)
     preprocessing = network.origin.preprocessing if network.origin else None
     save_model(out, model, classes, preprocessing=preprocessing, origin=network.origin)
-    assumed = [] if space or network.space else ["The classes are numbered, since weights do not name them: see --classes."]
+    assumed = [] if space or network.space else ["The classes are numbered, because weights do not name them: see --classes."]
     pooled = network.image_pooling is None and network.head.type != "fcn"
     if pooled:
-        assumed.append("The image's mean is taken over the whole map; DeepLab ties it to its training crop.")
+        assumed.append("The image's mean is taken over the whole map; DeepLab takes it over its training crop.")
     return tuple(assumed)

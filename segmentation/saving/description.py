@@ -30,7 +30,7 @@ COPY = "model"  # the description's key in the weights' metadata
 
 FORMAT = 1
 MOST_NAMED = 5  # of a folder's files, in a message
-EDITABLE = ("classes", "ignore_label", "origin", "training")  # what of the description people may change
+EDITABLE = ("classes", "ignore_label", "origin", "training")  # keys of the description that users may change
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Outline:
     plan: Plan  # the backbone's
     head: HeadPlan | None = None  # of a segmentation model
     space: LabelSpace | None = None  # its classes
-    side: int | None = None  # of the only canvas that it takes, where it was exported for one
-    validation_size: int | None = None  # side of the canvas that it was validated on, where it was
+    side: int | None = None  # of the only canvas that it takes, if it was exported for one
+    validation_size: int | None = None  # side of the canvas that it was validated on, if it was
 
     @property
     def size(self) -> int | None:
-        """Side of the canvas that images are run on where no other is asked for."""
+        """Side of the canvas that images are run on by default."""
         return self.side or self.validation_size
 
 
@@ -94,19 +94,19 @@ class OpenedModel(Protocol):
 
 @contextlib.contextmanager
 def explain_errors(path: Path) -> Iterator[None]:
-    """Names the description at `path` in the error of whatever is wrong with it."""
+    """Turn errors in the description at `path` into InputErrors that name the file."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except OSError as error:  # of reading, which does not know the file's name
+    except OSError as error:  # an error of reading that does not name the file
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: damaged, or edited by mistake: {error!r}.") from error
 
 
 def read_matching_description(folder: Path, weights_sha256: str) -> dict[str, Any]:
-    """``model.json`` where it belongs to the weights, else their own copy of it."""
+    """Return ``model.json`` if it belongs to the weights, or else their own copy of it."""
     path = folder / DESCRIPTION
     try:
         written = strict_json.loads(path.read_bytes()) if path.is_file() else {}
@@ -115,32 +115,30 @@ def read_matching_description(folder: Path, weights_sha256: str) -> dict[str, An
             if described.get("weights_sha256") == weights_sha256:
                 return dict(described)
     except (ValueError, AttributeError, OSError) as error:
-        raise InputError(
-            f"{path}: damaged: {error}. The copy in {WEIGHTS} takes over once {DESCRIPTION} is deleted."
-        ) from error
+        raise InputError(f"{path}: damaged: {error}. Delete {DESCRIPTION} to use the copy in {WEIGHTS}.") from error
     raise InputError(
-        f"{path}: was written for other weights than those of {WEIGHTS} (their sha256 is {weights_sha256}, it says "
-        f"{written.get('weights_sha256')!r}). Put back the file that belongs to them."
+        f"{path}: was written for other weights than those of {WEIGHTS} (their sha256 is {weights_sha256}, it records "
+        f"{written.get('weights_sha256')!r}). Restore the file that belongs to them."
     )
 
 
 def compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelSpace | None = None) -> None:
-    """Refuses a ``model.json`` that tells of another network than the weights do. Classes may be renamed and recoloured."""
+    """Refuse a ``model.json`` of another network than the weights'. Classes may be renamed and recolored."""
     copy = safetensors.metadata(folder / WEIGHTS).get(COPY)
     if not isinstance(copy, dict) or copy.get("weights_sha256") != described["weights_sha256"]:
-        return  # it is of a writer who knows of none
+        return  # its writer stored no copy
     own, other = ({key: value for key, value in one.items() if key not in EDITABLE} for one in (copy, described))
     if differing := journal.differences(own, other):
         key, value, edited = differing[0]
         raise InputError(
             f"{folder / DESCRIPTION}: damaged, or edited by mistake: its {key} is {edited!r:.80}, and {value!r:.80} in the "
-            f"copy that {WEIGHTS} has. The copy takes over once {DESCRIPTION} is deleted."
+            f"copy in {WEIGHTS}. Delete {DESCRIPTION} to use the copy."
         )
     classes = copy.get("classes")
     if space is not None and (not isinstance(classes, list) or space.num_classes != len(classes)):
         raise InputError(
-            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it names {pluralize(space.num_classes, 'class')}, and "
-            f"{WEIGHTS} are of {len(classes) if isinstance(classes, list) else 'none'}. Classes may be renamed, not added or "
+            f"{folder / DESCRIPTION}: damaged, or edited by mistake: it has {pluralize(space.num_classes, 'class')}, and "
+            f"{WEIGHTS} has {len(classes) if isinstance(classes, list) else 'none'}. Classes may be renamed, not added or "
             "left out."
         )
 
@@ -156,7 +154,7 @@ def description_of(
     origin: Origin | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a network is, for JSON: all but its weights. A backbone alone has no `space`; see :func:`save_model`."""
+    """Describe a network for JSON, without its weights. A backbone without a head has no `space`; see :func:`save_model`."""
     from segmentation.model import SegmentationModel
 
     backbone = network.backbone if isinstance(network, SegmentationModel) else network
@@ -178,7 +176,7 @@ def description_of(
             "type": head.type, "separable": head.separable, "image_pooling": network.image_pooling_crop,
         }  # fmt: skip
         description["canvas"] = head.canvas
-        # how label files were read is the dataset's affair
+        # how label files were read belongs to the dataset
         description |= LabelSpace(space.classes, space.ignore_label).as_json()
     return description | {
         "preprocessing": preprocessing or plan.preprocessing,
@@ -188,7 +186,7 @@ def description_of(
 
 
 def answers(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a description, with the weights' fingerprint in it, a network's answers depend on, for protocols."""
+    """Return the part of a description, with the weights' fingerprint, that a network's results depend on, for protocols."""
     keys = ("weights_sha256", "plan", "root", "output_stride", "multi_grid", "head", "canvas", "preprocessing")
     canvas = canvas_of(description) if description.get("head") else None
     return {**{key: description.get(key) for key in keys}, "canvas": canvas}
@@ -197,11 +195,11 @@ def answers(description: Mapping[str, Any]) -> dict[str, Any]:
 def plan_from(
     description: Mapping[str, Any], output_stride: int | None = None, multi_grid: Sequence[int] | None = None
 ) -> Plan:
-    """The backbone's plan, at its own output_stride and multi_grid or others.
+    """Return the backbone's plan, at its own output_stride and multi_grid or others.
 
     Raises:
         InputError: the description is of another format, or does not fit; KeyError, TypeError, ValueError or AttributeError
-            where it is none.
+            if it is not a description.
     """
     if description["format"] != FORMAT:
         raise InputError(f"format {description['format']!r} is not read by this version, which reads {FORMAT}.")
@@ -219,7 +217,7 @@ def plan_from(
 
 
 def outline_from(description: Mapping[str, Any], output_stride: int | None = None) -> Outline:
-    """The network that a description is of. Errors as :func:`plan_from`."""
+    """Return the network that a description describes. Errors as :func:`plan_from`."""
     plan, head, space = plan_from(description, output_stride), None, None
     if description["head"] is not None:
         head = plan_head(plan, **head_options(description))
@@ -228,16 +226,16 @@ def outline_from(description: Mapping[str, Any], output_stride: int | None = Non
 
 
 def check_head(network: Outline | OpenedModel) -> HeadPlan:
-    """Return the head; refuse a backbone alone, by an error that does not name its path: see :func:`explain_errors`."""
+    """Return the head; refuse a backbone without one, by an error that does not name its path: see :func:`explain_errors`."""
     if network.head is None:
         raise InputError(
-            "this is a backbone without a segmentation head: `extract` takes it, and `train --weights` starts from it."
+            "this is a backbone without a segmentation head: use it with `extract`, or start from it with `train --weights`."
         )
     return network.head
 
 
 def head_options(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What :class:`segmentation.model.SegmentationModel` and :func:`segmentation.heads.plan.plan_head` are told of a head."""
+    """Return the head's arguments of :class:`SegmentationModel` and :func:`segmentation.heads.plan.plan_head`."""
     head = description["head"]
     return {
         "num_classes": len(description["classes"]),
@@ -249,15 +247,15 @@ def head_options(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validation_size(training: Mapping[str, Any]) -> int | None:
-    """Side of the canvas that a model was validated on, by the protocol of its training; None where it was not."""
+    """Return the side of the canvas that a model was validated on, by its training's protocol; None if it was not."""
     size = training.get("validation_size")
     return size if isinstance(size, int) and training.get("validation") else None
 
 
 def canvas_of(description: Mapping[str, Any]) -> str:
-    """What the head takes for the whole map.
+    """Return what the head takes for the whole map.
 
-    Descriptions of before do not say it: models that were trained here answer better by today's rule, converted ones were
+    Older descriptions do not record it: models that were trained here predict better by today's rule, converted ones were
     trained elsewhere, and the graph of an export has the rule of its time.
     """
     if "canvas" in description:
@@ -267,7 +265,7 @@ def canvas_of(description: Mapping[str, Any]) -> str:
 
 
 def space_from(description: Mapping[str, Any]) -> LabelSpace:
-    """The classes of a segmentation model.
+    """Return the classes of a segmentation model.
 
     Raises:
         InputError: as :meth:`segmentation.data.label_space.LabelSpace.from_json`.

@@ -1,17 +1,17 @@
-"""A model on disk: ``model.json`` says what it is, ``weights.safetensors`` holds its weights.
+"""A model on disk: ``model.json`` describes it, ``weights.safetensors`` contains its weights.
 
-Training writes it and every other tool reads it, so nobody passes the architecture twice. The weights file carries a copy
-of the description: where a kill fell between the two files, the weights still say what they are.
+Training writes it and every other tool reads it, so users pass the architecture once. The weights file contains a copy
+of the description: if a kill falls between the two files, the weights still identify their network.
 
     {"format": 1, "plan": "resnet_v2_50", "root": "slim", "output_stride": 16, "multi_grid": null, "in_channels": 3,
      "head": {"type": "aspp", "separable": true, "image_pooling": null}, "canvas": "image",
      "classes": [{"name": "background", "color": [0, 0, 0]}, …], "ignore_label": 255,
      "preprocessing": "inception", "origin": null, "weights_sha256": "…", "training": {…}}
 
-`plan` is a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` for blocks of one's own, units as
-slim dicts. `canvas` is what the head takes for the whole map, see :mod:`segmentation.heads.plan`. A backbone alone has
-``"head": null`` and no classes, and one with an ImageNet classifier ``"num_classes"``; `origin` is what is known of where
-weights come from, see :mod:`dense_resnet.checkpoints.provenance`. Exported files carry the same description
+`plan` is a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` for custom blocks, with units as
+slim dicts. `canvas` is what the head takes for the whole map, see :mod:`segmentation.heads.plan`. A backbone without a head has
+``"head": null`` and no classes, and one with an ImageNet classifier ``"num_classes"``; `origin` is the provenance of the
+weights, see :mod:`dense_resnet.checkpoints.provenance`. Exported files carry the same description
 (:func:`description_of`). (``tests/segmentation/saving/test_model_directory.py``)
 """
 
@@ -67,12 +67,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a model directory holds: a :class:`segmentation.saving.description.OpenedModel`."""
+    """The content of a model directory: a :class:`segmentation.saving.description.OpenedModel`."""
 
     model: SegmentationModel
     space: LabelSpace
     preprocessing: str  # a scheme of dense_resnet.preprocess
-    training: Mapping[str, Any]  # the protocol that it was trained by
+    training: Mapping[str, Any]  # the protocol of its training
     weights_sha256: str
     path: Path
     side = None  # it takes canvases of any size
@@ -88,12 +88,12 @@ class SavedModel:
         return self.model.head
 
     def runner(self, precision: str = AUTO) -> Runner:
-        """The model for images as they are decoded: see :meth:`segmentation.model.SegmentationModel.runner`."""
+        """Return the model as a runner on uint8 images: see :meth:`segmentation.model.SegmentationModel.runner`."""
         return self.model.runner(precision, preprocessing=self.preprocessing, weights_sha256=self.weights_sha256)
 
     @property
     def size(self) -> int | None:
-        """Side of the canvas that it was validated on, where it was."""
+        """Side of the canvas that it was validated on, if it was."""
         return validation_size(self.training)
 
     @property
@@ -112,14 +112,14 @@ def save_model(
     origin: Origin | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a model directory; each file replaces an older one in one step.
+    """Write a model directory; each file replaces an older one in one step.
 
     Args:
-        folder: made where it does not exist.
+        folder: created if it does not exist.
         model: its plan, head and weights.
         space: the classes of its labels.
         preprocessing: what the weights expect of images; None is the plan's own.
-        origin: where the weights come from, where they were converted.
+        origin: where the weights come from, if they were converted.
         training: how it was trained, for the record.
 
     Raises:
@@ -130,12 +130,12 @@ def save_model(
 
 
 def save_backbone(folder: str | os.PathLike[str], backbone: Backbone, origin: Origin | None = None) -> None:
-    """Writes a model directory without a head: what `extract`, `check` and ``train --weights`` take.
+    """Write a model directory without a head, for `extract`, `check` and ``train --weights``.
 
     Args:
-        folder: made where it does not exist.
+        folder: created if it does not exist.
         backbone: its plan, with an ImageNet classifier or without, and weights.
-        origin: where the weights come from; what it says of preprocessing outweighs the plan.
+        origin: where the weights come from; its preprocessing overrides the plan's.
 
     Raises:
         InputError: as :func:`save_model`.
@@ -145,7 +145,7 @@ def save_backbone(folder: str | os.PathLike[str], backbone: Backbone, origin: Or
 
 
 def is_model_directory(path: object) -> bool:
-    """Whether `path` is that of a folder with a ``model.json``."""
+    """Return whether `path` is a folder with a ``model.json``."""
     return isinstance(path, str | os.PathLike) and (Path(path) / DESCRIPTION).is_file()
 
 
@@ -159,15 +159,15 @@ def _write(folder: Path, weights: Mapping[str, np.ndarray], described: Mapping[s
 def load_model(
     folder: str | os.PathLike[str], output_stride: int | None = None, *, batch_norm_decays: tuple[float, float] | None = None
 ) -> SavedModel:
-    """Reads a model directory.
+    """Read a model directory.
 
     Args:
         folder: with ``model.json`` and ``weights.safetensors``.
-        output_stride: another one than the model was trained at; the head's rates follow.
-        batch_norm_decays: of the backbone's and the head's moving averages, where the model is to be trained on.
+        output_stride: None is the one that the model was trained at; the head's rates follow.
+        batch_norm_decays: of the backbone's and the head's moving averages, if the model is trained further.
 
     Raises:
-        InputError: a file is missing or damaged, the two do not belong together, or the output_stride cannot be.
+        InputError: a file is missing or damaged, the two do not belong together, or the output_stride is invalid.
     """
     from dense_resnet.backbone import Backbone
     from dense_resnet.resnet_utils import BATCH_NORM_DECAY
@@ -191,11 +191,11 @@ def load_model(
 def load_backbone(
     folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
 ) -> Backbone:
-    """The backbone of a model directory, whether it has a head or not.
+    """Read the backbone of a model directory, whether it has a head or not.
 
     Args:
         folder: with ``model.json`` and ``weights.safetensors``.
-        output_stride, multi_grid: other ones than it was saved with.
+        output_stride, multi_grid: None is the one that it was saved with.
 
     Raises:
         InputError: as :func:`load_model`.
@@ -217,10 +217,10 @@ def load_backbone(
 def read_plan(
     folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
 ) -> Plan:
-    """The plan of :func:`load_backbone`, from :func:`read_model_description` alone.
+    """Return the plan of :func:`load_backbone` from the description alone.
 
     Raises:
-        InputError: the description is missing or damaged, or the output_stride cannot be.
+        InputError: the description is missing or damaged, or the output_stride is invalid.
     """
     folder = Path(folder)
     described = read_model_description(folder)
@@ -229,10 +229,10 @@ def read_plan(
 
 
 def read_outline(folder: str | os.PathLike[str], output_stride: int | None = None) -> Outline:
-    """The outline of :func:`load_model`, from :func:`read_model_description` alone.
+    """Return the outline of :func:`load_model` from the description alone.
 
     Raises:
-        InputError: the description is missing or damaged, or the output_stride cannot be.
+        InputError: the description is missing or damaged, or the output_stride is invalid.
     """
     folder = Path(folder)
     described = read_model_description(folder)
@@ -241,16 +241,16 @@ def read_outline(folder: str | os.PathLike[str], output_stride: int | None = Non
 
 
 def read_model_description(folder: Path) -> dict[str, Any]:
-    """What a model directory says of itself: ``model.json``, or the weights' copy where a kill fell between the two files.
+    """Read a model directory's description: ``model.json``, or the weights' copy if a kill fell between the two files.
 
-    TensorFlow is not needed for it. Whether the weights' values belong to it is not looked at: loading does that.
+    TensorFlow is not needed. Whether the weights' values belong to it is checked only when they are loaded.
 
     Raises:
-        InputError: it is not a model directory, or what it says is damaged.
+        InputError: it is not a model directory, or its description is damaged.
     """
     check_model_directory(folder)
     copy = None
-    with contextlib.suppress(SafetensorError, ValueError, OSError):  # loading says what is wrong with it
+    with contextlib.suppress(SafetensorError, ValueError, OSError):  # loading reports what is wrong with it
         copy = safetensors.metadata(folder / WEIGHTS).get(COPY)
     path = folder / DESCRIPTION
     with explain_errors(path):
@@ -258,37 +258,37 @@ def read_model_description(folder: Path) -> dict[str, Any]:
     if isinstance(copy, dict) and copy.get("weights_sha256") != described.get("weights_sha256"):
         return copy
     if not described:
-        raise InputError(f"{folder}: has no {DESCRIPTION}, and {WEIGHTS} does not say either which network it is of.")
+        raise InputError(f"{folder}: has no {DESCRIPTION}, and {WEIGHTS} does not record its network either.")
     return described
 
 
 def check_model_directory(path: str | os.PathLike[str]) -> None:
-    """Refuses what is not a model directory, and says what it is.
+    """Raise an error that says what `path` is instead of a model directory.
 
     Raises:
-        InputError: nothing is at `path`, or something else.
+        InputError: `path` does not exist or is something else.
     """
     path = Path(path)
     if (path / DESCRIPTION).is_file() or (path / WEIGHTS).is_file():
         return
     written = "`train` and `convert --to model-dir` write model directories"
     if path.name in (DESCRIPTION, WEIGHTS) and path.is_file():
-        raise InputError(f"{path}: this is one file of a model directory: give the folder, {path.parent}.")
+        raise InputError(f"{path}: this is one file of a model directory. Pass the folder, {path.parent}.")
     if path.exists() or path.with_name(f"{path.name}{tf_checkpoint.INDEX}").exists():
         raise InputError(f"{path}: this is {_kind_of(path)}, not a model directory. {written}.")
     if str(path) in variants.VARIANTS:
-        raise InputError(f"{path}: this is the name of a variant, which has no weights, and a model is expected. {written}.")
+        raise InputError(f"{path}: this is the name of a variant, which has no weights; a model is expected. {written}.")
     raise InputError(f"{path}: no such folder. A model directory is expected: {written}.")
 
 
 def _kind_of(path: Path) -> str:
-    """What `path` is instead of a model directory."""
+    """Say what `path` is instead of a model directory."""
     if path.is_dir():
         inside = sorted(entry.name for entry in path.iterdir())
         if "saved_model.pb" in inside:
             return "a SavedModel"
         if models := [name for name in inside if is_model_directory(path / name)]:
-            return f"a folder with model directories in it ({', '.join(models[:MOST_NAMED])})"
+            return f"a folder that contains model directories ({', '.join(models[:MOST_NAMED])})"
         if tf_checkpoint.STATE in inside or any(name.endswith(tf_checkpoint.INDEX) for name in inside):
             return "a folder of TensorFlow checkpoints"
         return f"a folder of other files ({', '.join(inside[:MOST_NAMED])})" if inside else "an empty folder"
@@ -300,7 +300,7 @@ def _kind_of(path: Path) -> str:
 
 
 def _read(folder: Path) -> tuple[checkpoints.Weights, str, dict[str, Any]]:
-    """The weights, their fingerprint, and the description that belongs to them."""
+    """Read the weights, their fingerprint, and the description that belongs to them."""
     check_model_directory(folder)
     weights = safetensors.read(folder / WEIGHTS)
     sha256 = checkpoints.fingerprint(weights)

@@ -311,7 +311,7 @@ EARLY = {  # what needs neither TensorFlow nor a network: a message of its own e
     "out: the name of a slim checkpoint must have .ckpt": [("convert", "weights.ckpt", "--to", "slim", *TO)],
     "out: the name of a safetensors file must end in .safe": [("convert", "weights.ckpt", "--to", "safetensors", *TO)],
     "out: the name of a Keras model must end in .keras": [("convert", "weights.ckpt", "--to", "keras", *TO)],
-    "data: is not a model directory, and holds dataset.json.": [
+    "data: is not a model directory, and contains dataset.json.": [
         ("convert", "weights.ckpt", "--to", "model-dir", "--out", "data"),
     ],
     "leave --model and --root out.": [("convert", "{model}", "--to", "slim", *MODEL, "--out", "out.ckpt")],

@@ -157,7 +157,9 @@ def test_what_is_compared_under_another_scope_is_said(scope, capsys, tmp_path):
 def test_protocols_that_differ(tmp_path):
     one = evaluate_predictions(tmp_path, "one", 0.1)
     two = evaluate_predictions(tmp_path, "two", 0.2, Switches(absent="zero"))
-    with pytest.raises(InputError, match=r"different protocols \(switches.absent: 'exclude' and 'zero'\)\. .*--force compares them anyway"):
+    with pytest.raises(
+        InputError, match=r"different protocols \(switches.absent: 'exclude' and 'zero'\)\. .*--force compares them anyway"
+    ):
         compare(one, two)
     found = compare(one, two, force=True)
     assert found["differing"] == ["switches.absent: 'exclude' and 'zero'"]

@@ -99,7 +99,7 @@ def test_a_converted_backbone_runs_at_another_stride(tmp_path):
     assert backbone.plan == dr.plan("resnet_v1_5_18", output_stride=8)
     expected = laws.backbone_with(dr.plan("resnet_v1_5_18", output_stride=8), WEIGHTS)(images_of(33))
     np.testing.assert_array_equal(backbone(images_of(33)), expected)
-    with pytest.raises(ValueError, match="a backbone without a segmentation head: `extract` takes it"):
+    with pytest.raises(ValueError, match="a backbone without a segmentation head: use it with `extract`"):
         load_model(tmp_path)
 
 
@@ -118,7 +118,7 @@ def test_a_segmentation_model_there_and_back(head, tmp_path):
     save_model(tmp_path / "model", model, FIVE_CLASSES)
     network = conversion.open_network(tmp_path / "model")
     conversion.write(network, "slim", tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match="no variant fits these weights, whose first names are .*Name the one"):
+    with pytest.raises(ValueError, match="no variant fits these weights, whose first names are .*Pass the closest variant"):
         conversion.open_network(tmp_path / "model.ckpt")
     blocks = {"scope": "tiny", "kind": "bottleneck_v1", "blocks": [list(block) for block in BLOCKS]}
     again = conversion.open_network(tmp_path / "model.ckpt", blocks, 16)
@@ -136,7 +136,7 @@ def test_what_a_keras_model_cannot_hold_is_said(tmp_path):
     save_model(tmp_path / "model", small_model("fcn"), FIVE_CLASSES)
     network = conversion.open_network(tmp_path / "model")
     assert conversion.write(network, "keras", tmp_path / "a.keras") == (
-        "The head did not go along: a Keras model holds the backbone.",
+        "The head was not written: a Keras model contains only the backbone.",
     )
 
 
@@ -177,7 +177,7 @@ def test_a_name_that_belies_its_format(to, name, tmp_path):
 def test_a_folder_of_other_things_gets_no_model_among_them(tmp_path):
     (tmp_path / "photo.jpg").touch()
     network = conversion.open_network(WEIGHTS, classifier=False)
-    with pytest.raises(InputError, match=r"is not a model directory, and holds photo\.jpg"):
+    with pytest.raises(InputError, match=r"is not a model directory, and contains photo\.jpg"):
         conversion.write(network, "model-dir", tmp_path)
     (tmp_path / "photo.jpg").rename(tmp_path / "weights.safetensors")  # a kill before model.json was there
     conversion.write(network, "model-dir", tmp_path)

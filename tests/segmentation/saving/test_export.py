@@ -917,7 +917,7 @@ def test_images_too_large_for_an_export_are_found_before_any_compute(shipped, sc
     for folder in ("images", "labels"):
         path = min((data / folder / "val").iterdir())
         Image.open(path).resize((150, 120), Image.Resampling.NEAREST).save(path)
-    told = "its 150x120 pixels run at 161x129, and this network was exported for 129x129 alone: --tile 129 cuts it into"
+    told = "its 150x120 pixels run at 161x129, and this network was exported only for 129x129: --tile 129 cuts it into"
     verbs = {"evaluate": [data, "--split", "val", "--no-report"], "predict": [data / "images" / "val"]}
     for verb, arguments in verbs.items():
         out = tmp_path / verb
@@ -969,4 +969,4 @@ def test_a_backbone_labels_nothing(capsys, scenes, photograph, tmp_path):
     exporter.export(laws.backbone_with(plan, weights_of(plan)), tmp_path / "x", [photograph], precision="float32")
     code, _, err = run(capsys, "predict", scenes / "images", "--model", tmp_path / "x", "--out", tmp_path / "out")
     assert code == 1
-    assert "a backbone without a segmentation head: `extract` takes it" in err
+    assert "a backbone without a segmentation head: use it with `extract`" in err

@@ -181,8 +181,8 @@ def other_files(folder):
     yield "w.pth", "w.pth: this is a file of weights, not"
     yield "other", "other: this is a file, not"
     yield "empty", "empty: this is an empty folder, not"
-    yield "models", r"models: this is a folder with model directories in it \(a\), not"
-    yield "models/a/model.json", "model.json: this is one file of a model directory: give the folder, models/a"
+    yield "models", r"models: this is a folder that contains model directories \(a\), not"
+    yield "models/a/model.json", "model.json: this is one file of a model directory. Pass the folder, models/a"
 
 
 def test_what_is_not_a_model_directory_is_called_what_it_is(tmp_path, monkeypatch):
@@ -203,7 +203,7 @@ def test_what_is_known_without_the_weights(saved, model):
         assert read_plan(saved) == expected.plan
     assert read_outline(saved, 8).plan.output_stride == 8
     safetensors.write(saved / WEIGHTS, model.weights)
-    with pytest.raises(InputError, match=r"has no model\.json, and weights\.safetensors does not say either which network"):
+    with pytest.raises(InputError, match=r"has no model\.json, and weights\.safetensors does not record its network either"):
         read_outline(saved)
 
 
@@ -223,7 +223,7 @@ def test_without_model_json_the_copy_in_the_weights_takes_over(saved, model):
 @pytest.mark.parametrize("content", [b"", b'{"format": 1,', b"[1, 2]", b"\xff\xfe", b"null"])
 def test_a_damaged_model_json_says_how_to_go_on(saved, content):
     (saved / DESCRIPTION).write_bytes(content)
-    message = r"model.json: damaged: .*The copy in weights.safetensors takes over once model.json is deleted"
+    message = r"model.json: damaged: .*Delete model.json to use the copy in weights.safetensors"
     with pytest.raises(InputError, match=message):
         load_model(saved)
 
@@ -319,7 +319,7 @@ def test_nothing_is_made_that_the_weights_do_not_fill(load, changes, message, sa
         ({"multi_grid": [1, 2, 3]}, "multi_grid"),
         (
             {"classes": ["a", "b", "c", "d"]},
-            r"model\.json: damaged, or .*: it names 4 classes, and weights\.safetensors are of 5\.",
+            r"model\.json: damaged, or .*: it has 4 classes, and weights\.safetensors has 5\.",
         ),
     ],
 )
