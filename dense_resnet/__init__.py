@@ -2,8 +2,8 @@
 
     import dense_resnet as dr
 
-    plan = dr.plan("resnet_v2_152", output_stride=16)   # no TensorFlow up to here
-    backbone = dr.Backbone(plan)                        # TensorFlow starts here
+    plan = dr.plan("resnet_v2_152", output_stride=16)   # without TensorFlow so far
+    backbone = dr.Backbone(plan)                        # imports TensorFlow
     backbone.load("resnet_v2_152.ckpt")
     features = backbone(dr.preprocess(images, plan.preprocessing))
 
@@ -51,7 +51,7 @@ def import_lazily(package: str, *modules: str, **names: str) -> Callable[[str], 
 
     Args:
         package: its name.
-        modules: modules of the package that are handed on themselves.
+        modules: modules of the package that are available as attributes.
         names: name=module of the package that has it.
     """
 

@@ -1,16 +1,16 @@
-"""The one exception that means "the input is wrong, not the program".
+"""The exception for user errors, as opposed to defects of this library, and the format of messages.
 
-Everything the library refuses on purpose raises :class:`InputError`, whose message is complete: which argument or file,
-the value found, the values allowed, the nearest fix. The command line prints it without a traceback; any other exception
-is a defect of ours and keeps its traceback. It is a ``ValueError``, so code written for ``tf_slim.nets`` catches it.
+Invalid input raises :class:`InputError`, whose message is complete: which argument or file, the value found, the values
+allowed, the nearest fix. The command line prints it without a traceback; any other exception is a defect of this library
+and keeps its traceback. It is a ``ValueError``, so code written for ``tf_slim.nets`` catches it.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable
 
-MOST_SHOWN = 20  # groups of messages in one
-FEW = 3  # messages that are alike are shown one by one up to here; above, as one with so many names
+MOST_SHOWN = 20  # groups of messages in one message
+FEW = 3  # up to this number, similar messages are shown one by one; above, as one with this many names
 VARYING = re.compile(r"'[^']*'|\d+")  # names and numbers
 PLACE = re.compile(r".*?: line \d+|.*?(?=: )|.*", re.DOTALL)  # what a message begins with
 
@@ -20,11 +20,11 @@ class InputError(ValueError):
 
 
 class UnreadableError(InputError):
-    """A file that the system does not give, whatever is in it: it may do so another time."""
+    """The operating system could not read the file; its contents were not examined. A retry may succeed."""
 
 
 def pluralize(number: int, thing: str) -> str:
-    """How many there are, for messages.
+    """Format a number of things for messages.
 
     >>> pluralize(1, "image"), pluralize(2000, "bad line"), pluralize(2, "class")
     ('1 image', '2,000 bad lines', '2 classes')
@@ -34,7 +34,7 @@ def pluralize(number: int, thing: str) -> str:
 
 
 def group_alike(messages: Iterable[str]) -> list[str]:
-    """Messages that differ in names and numbers alone as one each, with their number and the first names.
+    """Merge messages that differ only in names and numbers, with their count and the first names.
 
     >>> group_alike(f"labels/{name}.png: label value {name} is outside 0..2." for name in range(3, 10))
     ['7 alike: labels/3.png: label value 3 is outside 0..2. Also: labels/4.png, labels/5.png and 4 more.']
@@ -54,20 +54,20 @@ def group_alike(messages: Iterable[str]) -> list[str]:
 
 
 def format_list(messages: Iterable[str]) -> str:
-    """Give each message a line of its own, those that are alike one together, and not too many of them."""
+    """Put each message on its own line, merge similar ones, and limit their number."""
     lines = group_alike(messages)
     more = len(lines) - MOST_SHOWN
     return "".join(f"\n  {line}" for line in [*lines[:MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
 
 
 def _cause(message: str) -> str:
-    """What a message says without what it begins with, names, paths and numbers."""
+    """Return a message without its beginning, names, paths and numbers."""
     words = VARYING.sub("#", message.partition(": ")[2] or message).split()
     return " ".join("#" if "/" in word or word.rstrip(".,;)").endswith((".png", ".jpg", ".jpeg")) else word for word in words)
 
 
 def escape_control(text: str) -> str:
-    """`text` for a terminal: letters that would steer it, as names of files and classes may hold, are spelt out.
+    """Escape control characters, so that file and class names cannot affect the terminal.
 
     >>> escape_control("a\\x1b[31m.png")
     'a\\\\x1b[31m.png'

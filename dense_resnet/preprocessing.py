@@ -1,4 +1,4 @@
-"""What each set of published weights expects of its input: the schemes of ``dense_resnet.preprocess``.
+"""The preprocessing schemes that published weights expect: ``dense_resnet.preprocess``.
 
 All take RGB values in [0, 255] and give float32:
 
@@ -11,7 +11,7 @@ scheme         value                                               weights
 ``torch``      ``(x / 255 - mean) / std`` of ImageNet               torchvision, timm
 =============  ==================================================  ===========================================
 
-A padding of 0 *after* preprocessing is therefore the mean colour. (``tests/dense_resnet/test_preprocessing.py``)
+A padding of 0 *after* preprocessing is therefore the mean color. (``tests/dense_resnet/test_preprocessing.py``)
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ TORCH_MEAN = (0.485, 0.456, 0.406)
 TORCH_STD = (0.229, 0.224, 0.225)
 
 
-LOOKS = 20  # calls of a network whose inputs are looked at
-SLACK = 16  # times the values that a scheme can give: what augmentation, noise or another norm may add
+LOOKS = 20  # calls of a network whose inputs are checked
+SLACK = 16  # factor on a scheme's values that is allowed for augmentation, noise or another norm
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scheme:
 
     @property
     def unit_scale(self) -> bool:
-        """Whether values come out of the order of 1, not of 100."""
+        """Whether values are of the order of 1, not of 100."""
         return self.std != 1.0
 
 
@@ -56,18 +56,18 @@ SCHEMES = {
 
 
 def preprocess(images: Any, scheme: str) -> Any:
-    """Turns RGB images into a network's input.
+    """Turn RGB images into a network's input.
 
     Args:
         images: ``[..., height, width, channels]`` with values in [0, 255], of any number type: a NumPy array, or a
-            TensorFlow tensor, which is answered with a tensor.
+            TensorFlow tensor, which gives a tensor.
         scheme: "inception", "vgg", "caffe" or "torch"; a plan's own is ``plan.preprocessing``.
 
     Returns:
-        float32, same shape. Floats that look already scaled get a warning, but for tensors inside a graph.
+        float32, same shape. Floats that look already scaled get a warning, except for tensors inside a graph.
 
     Raises:
-        InputError: (a ValueError) unknown scheme, or a number of channels that it has no means for.
+        InputError: (a ValueError) unknown scheme, or a number of channels for which it has no means.
 
     >>> preprocess(np.full((1, 1, 1, 3), 255, np.uint8), "inception").tolist()
     [[[[1.0, 1.0, 1.0]]]]
@@ -95,7 +95,7 @@ def preprocess(images: Any, scheme: str) -> Any:
         low, high = float(np.min(values)), float(np.max(values))
         if low < 0 or 0 < high <= 1:  # black is black on any scale
             warnings.warn(
-                f"images are expected as 0..255; these look already scaled: they have values from {low:.4g} to {high:.4g}.",
+                f"images must be in 0..255; these look already scaled: they have values from {low:.4g} to {high:.4g}.",
                 stacklevel=2,
             )
     if recipe.reverse:
@@ -104,11 +104,11 @@ def preprocess(images: Any, scheme: str) -> Any:
 
 
 def range_mismatch(images: Any, scheme: str) -> str | None:
-    """Why `images`, a network's input, cannot have gone through `scheme`; None where they can.
+    """Say why `images`, a network's input, were not preprocessed by `scheme`; return None if they may have been.
 
-    The commonest mistakes are raw RGB values, and the scheme of another set of weights: a network runs on either without a
-    word. A scheme of unit scale gives nothing near 100, the others nothing beyond 152, and more than [-1, 1] but for a
-    picture of a single colour.
+    The most common mistakes are raw RGB values and the scheme of other weights, which a network silently accepts. A scheme
+    of unit scale gives no values near 100; the others give none beyond 152, and exceed [-1, 1] except for an image of a
+    single color.
 
     >>> range_mismatch(np.full((1, 1, 1, 3), 200.0), "inception")
     "images have values from 200 to 200, which dr.preprocess(images, 'inception') never gives: they look like raw RGB values."
@@ -133,9 +133,9 @@ def range_mismatch(images: Any, scheme: str) -> str | None:
 
 
 class InputRangeCheck:
-    """Looks at a network's inputs, and warns once where :func:`range_mismatch` does.
+    """Warn once if the input range does not match the preprocessing scheme (:func:`range_mismatch`).
 
-    Images may be right in one call and raw in the next, so each of the first calls is looked at.
+    Images may be preprocessed in one call and raw in the next, so each of the first LOOKS calls is checked.
     """
 
     def __init__(self, scheme: str) -> None:

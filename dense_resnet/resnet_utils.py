@@ -1,7 +1,7 @@
 """The slim face: blocks, strided convolutions without misalignment, and the loop that builds a dense ResNet.
 
 A user of ``tf_slim.nets.resnet_utils`` changes the import line and nothing else: names, positional order, variable names
-and end points are the same. The stride arithmetic itself stands in :mod:`dense_resnet.plan`; the functions here loop over
+and end points are the same. The stride arithmetic is in :mod:`dense_resnet.planning`; the functions here loop over
 it.
 ``tests/dense_resnet/test_slim_face.py`` runs tf-slim's own test files against this module and compares features with tf-slim's.
 
@@ -46,14 +46,14 @@ class Block(collections.namedtuple("Block", ["scope", "unit_fn", "args"])):
     Fields:
         scope: of its variables, such as ``"block1"``.
         unit_fn: function of a tensor, a ``rate`` and a unit's arguments; returns the unit's output.
-        args: one dict of arguments a unit, or the classic tuple ``(depth, depth_bottleneck, stride)``.
+        args: one dict of arguments per unit, or the classic tuple ``(depth, depth_bottleneck, stride)``.
     """
 
     __slots__ = ()
 
 
 def subsample(inputs: tf.Tensor, factor: int, scope: str | None = None) -> tf.Tensor:
-    """Keeps every `factor`-th row and column: ``[batch, height, width, channels]`` with ``ceil(height / factor)`` rows."""
+    """Keep every `factor`-th row and column: ``[batch, height, width, channels]`` with ``ceil(height / factor)`` rows."""
     if factor == 1:
         return inputs
     return slim.max_pool2d(inputs, [1, 1], stride=factor, scope=scope)
@@ -62,7 +62,7 @@ def subsample(inputs: tf.Tensor, factor: int, scope: str | None = None) -> tf.Te
 def conv2d_same(
     inputs: tf.Tensor, num_outputs: int, kernel_size: int, stride: int, rate: int = 1, scope: str | None = None
 ) -> tf.Tensor:
-    """A convolution whose output cell ``i`` is centred on input cell ``i * stride``, for every size.
+    """Apply a convolution whose output cell ``i`` is centered on input cell ``i * stride``, for every size.
 
     Equal to the same convolution at stride 1 followed by ``subsample(…, stride)``, which ``conv2d`` with a stride and
     ``"SAME"`` padding is not for even sizes (``tests/dense_resnet/test_slim_face.py``: testConv2DSameEven of tf-slim).
@@ -86,7 +86,7 @@ def conv2d_same(
 
 
 def convolve(net: tf.Tensor, conv: Conv) -> tf.Tensor:
-    """One convolution of a plan, under the scope of its last name. What the arg scope sets stays, where it applies."""
+    """Apply one convolution of a plan, under the scope of its last name; settings of the arg scope apply."""
     without: dict[str, Any] = {}
     if not conv.batch_norm:
         without["normalizer_fn"] = None
@@ -99,7 +99,7 @@ def convolve(net: tf.Tensor, conv: Conv) -> tf.Tensor:
 
 
 def pool(net: tf.Tensor, layer: Pool) -> tf.Tensor:
-    """The root block's max pooling."""
+    """Apply the root block's max pooling."""
     if layer.padding == geometry.SAME:
         return slim.max_pool2d(net, [layer.kernel] * 2, stride=layer.stride, scope=layer.scope)
     pads = geometry.symmetric_padding(layer.kernel)
@@ -109,7 +109,7 @@ def pool(net: tf.Tensor, layer: Pool) -> tf.Tensor:
 
 @contextlib.contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Raises a plain ``ValueError`` for what the plan refuses: the one kind that ``tf.function`` hands on as it is."""
+    """Raise a plain ``ValueError`` for what the plan refuses: the only kind that ``tf.function`` re-raises unchanged."""
     try:
         yield
     except InputError as error:
@@ -125,14 +125,14 @@ def stack_blocks_dense(
     *,
     store_non_strided_activations: bool = False,
 ) -> tf.Tensor:
-    """Builds `blocks` so that the output has `output_stride`: each further stride becomes atrous rate.
+    """Build `blocks` so that the output has `output_stride`: each further stride becomes atrous rate.
 
     Args:
         net: ``[batch, height, width, channels]``; strides are counted from here.
         blocks: the network.
         output_stride: a product of the first units' strides, or None for all of them.
         outputs_collections: collection to add each block's output to.
-        store_non_strided_activations: runs each block's last unit without its stride and subsamples afterwards, so that
+        store_non_strided_activations: run each block's last unit without its stride and subsample afterwards, so that
             the collected output is the last activation at the block's stride. The result is the same; the unit costs four
             times as much. Only for blocks that carry the stride in their last 3x3.
 
@@ -171,14 +171,14 @@ def resnet_arg_scope(
     *,
     is_training: bool | None = None,
 ) -> Any:
-    """The arg scope that ResNets are built in: weight decay, He initialization, ReLU, batch norm, SAME poolings.
+    """Return the arg scope that ResNets are built in: weight decay, He initialization, ReLU, batch norm, SAME poolings.
 
     Args:
         weight_decay: L2 factor of the convolutions' weights.
         batch_norm_decay: of the moving averages.
         batch_norm_epsilon: added to the variance.
         batch_norm_scale: whether batch norm has a gamma.
-        is_training: batch norm's mode where the network is not told; None leaves slim's own default, True.
+        is_training: batch norm's mode if the network does not set it; None leaves slim's own default, True.
     """
     norm = {
         "decay": batch_norm_decay,
@@ -209,7 +209,7 @@ def residual_unit(
     outputs_collections: str | None,
     scope: str | None,
 ) -> tf.Tensor:
-    """The unit of :func:`resnet_v2.bottleneck`, which documents the arguments, and of the v1 units: one of plan's kinds."""
+    """Build a unit of one of the plan's kinds, for v1 and v2; :func:`resnet_v2.bottleneck` documents the arguments."""
     with v1.variable_scope(scope, kind, [inputs]) as sc:
         depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
         preactivation = kind == BOTTLENECK_V2
@@ -230,7 +230,7 @@ def _refuse(
     root: str | None,
     preactivation: bool,
 ) -> None:
-    """Raises what the plan has against the network before any op is made; of a user's own units it knows the strides."""
+    """Raise the plan's errors before any op is created; of custom units it only knows the strides."""
     depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
     kinds = {getattr(block.unit_fn, "kind", None) for block in blocks}
     if len(kinds) == 1 and None not in kinds:
@@ -261,7 +261,7 @@ def build(
     multi_grid: Sequence[int] | None,
     root: str,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """The network of :func:`resnet_v1.resnet_v1` and :func:`resnet_v2.resnet_v2`, which document the arguments."""
+    """Build the network of :func:`resnet_v1.resnet_v1` and :func:`resnet_v2.resnet_v2`, which document the arguments."""
     root_stride = ROOT_STRIDE if include_root_block else 1
     with _plain_errors():
         listed = block_arguments(blocks, multi_grid)
@@ -306,7 +306,7 @@ def build(
 
 
 def named_network(name: str, network: Callable[..., Any], unit_fn: Callable[..., tf.Tensor]) -> Callable[..., Any]:
-    """The function that builds one variant, with the arguments of ``tf_slim.nets``' functions of that kind."""
+    """Return the function that builds one variant, with the arguments of ``tf_slim.nets``' functions of that kind."""
     variant = variants.variant(name)
     blocks = [Block(scope, unit_fn, units) for scope, units in variant.blocks]
 
@@ -341,6 +341,6 @@ def named_network(name: str, network: Callable[..., Any], unit_fn: Callable[...,
 
     build_variant.__name__ = build_variant.__qualname__ = name
     build_variant.__module__ = network.__module__
-    build_variant.__doc__ = f"The variant {name}. Arguments, result and errors as :func:`{network.__name__}`."
+    build_variant.__doc__ = f"Build the variant {name}. Arguments, result and errors as :func:`{network.__name__}`."
     build_variant.default_image_size = network.default_image_size
     return build_variant

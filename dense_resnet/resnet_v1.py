@@ -4,7 +4,7 @@
     with slim.arg_scope(resnet_v1.resnet_arg_scope()):
         net, end_points = resnet_v1.resnet_v1_101(images, 21, is_training=False, global_pool=False, output_stride=16)
 
-The variants differ in where a block's stride stands and in the root block: :mod:`dense_resnet.planning.variants` has the table.
+The variants differ in the place of a block's stride and in the root block: :mod:`dense_resnet.planning.variants` has the table.
 
 Source: K. He et al., "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385.
 """
@@ -38,12 +38,12 @@ def bottleneck(
     unit_rate: int = 1,
     suppressed: int = 1,
 ) -> tf.Tensor:
-    """A bottleneck unit: 1x1, 3x3, 1x1, batch norm after each. Arguments as :func:`resnet_v2.bottleneck`."""
+    """Build a bottleneck unit: 1x1, 3x3, 1x1, batch norm after each. Arguments as :func:`resnet_v2.bottleneck`."""
     unit = UnitArguments(depth, depth_bottleneck, stride, stride_at, unit_rate)
     return resnet_utils.residual_unit(BOTTLENECK_V1, inputs, unit, rate, suppressed, outputs_collections, scope)
 
 
-bottleneck.kind = BOTTLENECK_V1  # so that a plan of its blocks knows what they are
+bottleneck.kind = BOTTLENECK_V1  # tells a plan the kind of its blocks' units
 
 
 @slim.add_arg_scope
@@ -59,12 +59,12 @@ def lite_bottleneck(
     unit_rate: int = 1,
     suppressed: int = 1,
 ) -> tf.Tensor:
-    """A basic unit of two 3x3 convolutions, under DeepLab's name for it. Arguments as :func:`resnet_v2.bottleneck`."""
+    """Build a basic unit of two 3x3 convolutions, under DeepLab's name for it. Arguments as :func:`resnet_v2.bottleneck`."""
     unit = UnitArguments(depth, None, stride, stride_at, unit_rate)
     return resnet_utils.residual_unit(BASIC_V1, inputs, unit, rate, suppressed, outputs_collections, scope)
 
 
-lite_bottleneck.kind = BASIC_V1  # so that a plan of its blocks knows what they are
+lite_bottleneck.kind = BASIC_V1  # tells a plan the kind of its blocks' units
 
 
 def resnet_v1(
@@ -83,7 +83,7 @@ def resnet_v1(
     multi_grid: Sequence[int] | None = None,
     root: str = "slim",
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """A v1 network of `blocks`. Arguments, result and errors as :func:`resnet_v2.resnet_v2`."""
+    """Build a v1 network of `blocks`. Arguments, result and errors as :func:`resnet_v2.resnet_v2`."""
     return resnet_utils.build(
         inputs,
         blocks,
@@ -107,7 +107,7 @@ resnet_v1.default_image_size = 224
 
 
 def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
-    """A block of `num_units` bottleneck units of ``4 * base_depth`` channels, the last one with `stride`."""
+    """Return a block of `num_units` bottleneck units of ``4 * base_depth`` channels, the last one with `stride`."""
     return Block(scope, bottleneck, variants.stack_units(base_depth, num_units, stride))
 
 

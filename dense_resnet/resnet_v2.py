@@ -39,7 +39,7 @@ def bottleneck(
     unit_rate: int = 1,
     suppressed: int = 1,
 ) -> tf.Tensor:
-    """A preactivation bottleneck unit: batch norm and ReLU come before each convolution ([2] Fig. 1b).
+    """Build a preactivation bottleneck unit: batch norm and ReLU come before each convolution ([2] Fig. 1b).
 
     Args:
         inputs: ``[batch, height, width, channels]``.
@@ -51,7 +51,7 @@ def bottleneck(
         scope: of the variables.
         stride_at: the convolution that carries the stride, "conv1" or "conv2".
         unit_rate: multi_grid factor of the 3x3 convolution.
-        suppressed: a stride of this unit that became atrous rate behind `stride_at`.
+        suppressed: a stride of this unit that became atrous rate after `stride_at`.
 
     Returns:
         ``[batch, ceil(height / stride), ceil(width / stride), depth]``.
@@ -60,7 +60,7 @@ def bottleneck(
     return resnet_utils.residual_unit(BOTTLENECK_V2, inputs, unit, rate, suppressed, outputs_collections, scope)
 
 
-bottleneck.kind = BOTTLENECK_V2  # so that a plan of its blocks knows what they are
+bottleneck.kind = BOTTLENECK_V2  # tells a plan the kind of its blocks' units
 
 
 def resnet_v2(
@@ -79,21 +79,21 @@ def resnet_v2(
     multi_grid: Sequence[int] | None = None,
     root: str = "slim",
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """A v2 network of `blocks`.
+    """Build a v2 network of `blocks`.
 
     Args:
-        inputs: ``[batch, height, width, channels]``; batch, height and width may be unknown. 32n+1 pixels a side give
+        inputs: ``[batch, height, width, channels]``; batch, height and width may be unknown. Sides of 32n+1 pixels give
             features aligned with the image, corner on corner.
         blocks: the units; see :func:`resnet_v2_block`.
         num_classes: outputs of the classifier; None or 0 leaves it out.
         is_training: batch norm's mode; None leaves it to the arg scope.
-        global_pool: averages over the map before the classifier; False for dense prediction.
+        global_pool: average over the map before the classifier; False for dense prediction.
         output_stride: pixels of the input per cell of the output; None is the nominal stride.
         include_root_block: the first 7x7 convolution and pooling (stride 4); without it, `inputs` should come from a
             convolution without activation.
         reuse: whether to reuse the variables of `scope`.
         scope: of the variables.
-        spatial_squeeze: drops height and width of a 1x1 result: ``[batch, num_classes]``; larger maps stay.
+        spatial_squeeze: drop height and width of a 1x1 result: ``[batch, num_classes]``; larger maps stay.
         store_non_strided_activations: see :func:`resnet_utils.stack_blocks_dense`.
         multi_grid: atrous factors for the last block's units.
         root: the root block: "slim", "symmetric" (pooling padded as PyTorch and Keras do) or "beta" (three 3x3).
@@ -102,7 +102,7 @@ def resnet_v2(
         The features ``[batch, rows, columns, depth]``, or with `num_classes` the logits, and a dict of end points.
 
     Raises:
-        ValueError: `output_stride` or `multi_grid` does not fit `blocks`; the message names what does.
+        ValueError: `output_stride` or `multi_grid` does not fit `blocks`; the message lists the valid values.
     """
     return resnet_utils.build(
         inputs,
@@ -127,7 +127,7 @@ resnet_v2.default_image_size = 224
 
 
 def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
-    """A block of `num_units` bottleneck units of ``4 * base_depth`` channels, the last one with `stride`."""
+    """Return a block of `num_units` bottleneck units of ``4 * base_depth`` channels, the last one with `stride`."""
     return Block(scope, bottleneck, variants.stack_units(base_depth, num_units, stride))
 
 

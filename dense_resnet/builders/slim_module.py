@@ -1,8 +1,8 @@
-"""A ``tf.Module`` whose variables slim functions find by name: what every TensorFlow 2 face here stands on.
+"""A ``tf.Module`` whose variables slim functions find by name: the base of every TensorFlow 2 face.
 
-The variables are made once, from a plan, under their slim names, and handed to the slim functions whenever those ask for
-one. So a single definition of a network serves eager calls, ``tf.function``, ``GradientTape``, distribution strategies
-(make the module under ``strategy.scope()``) and SavedModel.
+The variables are created once, from a plan, under their slim names, and given to the slim functions whenever these ask
+for one. So a single definition of a network serves eager calls, ``tf.function``, ``GradientTape``, distribution strategies
+(create the module under ``strategy.scope()``) and SavedModel.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dense_resnet.preprocessing import InputRangeCheck
 
 v1 = tf.compat.v1
 
-# How replicas keep a moving average: each its own, read as their mean.
+# Each replica has its own moving average; reading gives their mean.
 MOVING_AVERAGE = {
     "synchronization": tf.VariableSynchronization.ON_READ,
     "aggregation": tf.VariableAggregation.MEAN,
@@ -37,13 +37,13 @@ class SlimModule(tf.Module):
     """The common part: variables by name, functions traced once for all image sizes.
 
     Args:
-        variables: what to make, in order.
+        variables: what to create, in order.
         in_channels: of the images.
         preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
         seed: of the initial values; None draws one.
 
     Raises:
-        InputError: the seed is none.
+        InputError: the seed is invalid.
     """
 
     _output: str  # of :meth:`__call__`
@@ -62,12 +62,12 @@ class SlimModule(tf.Module):
 
     def _trace(self) -> None:
         self._traced = _Traced(self)
-        # What tf.saved_model.save finds: a function with a signature, so that the loaded object can be called. Not set as an
-        # attribute is, by which it would be tracked like a variable, and copied.
+        # tf.saved_model.save finds this function with a signature, so that the loaded object can be called. It is not set as
+        # an ordinary attribute, which would be tracked like a variable, and copied.
         vars(self)["__call__"] = self._traced.function(self._output, training=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy begins with: all but the traced functions, which run this very module's variables."""
+        """Return the state of a copy: all but the traced functions, which use this module's variables."""
         return {name: value for name, value in vars(self).items() if name not in ("_traced", "__call__")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ class SlimModule(tf.Module):
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """All variables' values, float32, under their canonical names."""
+        """Return all variables' values, float32, under their canonical names."""
         check_eager("reading weights")
         return {name: variable.numpy() for name, variable in self._by_name.items()}
 
@@ -86,20 +86,20 @@ class SlimModule(tf.Module):
         return {name: variable for name, variable in self._by_name.items() if variable.trainable}
 
     def _assign(self, values: Mapping[str, np.ndarray]) -> None:
-        """Gives the variables of these names their values."""
+        """Assign values to the variables of these names."""
         check_eager("loading weights")
         for name, value in values.items():
             self._by_name[name].assign(value)
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
-        """The ops of one of the module's outputs."""
+        """Build the ops of one of the module's outputs."""
         raise NotImplementedError
 
     def _run(self, output: str, images: Any, training: bool) -> Any:
-        """Inside a graph: the ops themselves. Eagerly: a function traced once for all sizes.
+        """Build the ops inside a graph; run a function traced once for all sizes eagerly.
 
-        Images seen eagerly get a look at their scale. Errors are plain ``ValueError``, the one kind that ``tf.function``
-        hands on as it is.
+        The range of eager images is checked. Errors are plain ``ValueError``, the only kind that ``tf.function``
+        re-raises unchanged.
         """
         if not isinstance(training, bool):
             raise ValueError(f"training must be True or False (not {training!r}).")
@@ -117,15 +117,15 @@ class SlimModule(tf.Module):
             return self._traced.function(output, training)(images)
         return self._ops(output, images, training)
 
-    @tf.autograph.experimental.do_not_convert  # all of slim: a user's first call would take ten times as long
+    @tf.autograph.experimental.do_not_convert  # else all of slim is converted: a first call would take ten times as long
     def _ops(self, output: str, images: tf.Tensor, training: bool) -> Any:
-        """:meth:`_build`, by one thread at a time: slim's arg scopes are one stack for the whole process."""
+        """Call :meth:`_build` in one thread at a time: slim's arg scopes are one stack for the whole process."""
         with BUILDING:
             return self._build(output, images, training)
 
     @contextlib.contextmanager
     def _own_variables(self) -> Iterator[str]:
-        """Hands this module's variables to the slim functions called inside; gives the prefix that they see on names."""
+        """Give this module's variables to the slim functions called inside; yield the prefix that they see on names."""
         outer = v1.get_variable_scope().name
         prefix = f"{outer}/" if outer else ""
 
@@ -140,9 +140,9 @@ class SlimModule(tf.Module):
 
 
 class _Traced:
-    """The functions of a module that eager calls run, each traced at its first use, for any image size.
+    """The functions that a module's eager calls run, each traced at its first use, for any image size.
 
-    Not trackable, so that saving the module saves none of them but those that it holds as attributes.
+    Not trackable, so that saving the module only saves those that are its attributes.
     """
 
     def __init__(self, module: SlimModule) -> None:
@@ -163,7 +163,7 @@ class _Traced:
 
 
 def check_eager(what: str) -> None:
-    """Refuses where TensorFlow would only note an assignment in a graph, and never run it.
+    """Raise an error where TensorFlow would only add an assignment to a graph and never run it.
 
     Raises:
         InputError: eager execution is off.
@@ -171,13 +171,13 @@ def check_eager(what: str) -> None:
     if not tf.executing_eagerly():
         raise InputError(
             f"{what} needs eager execution, which is off here: inside a tf.Graph or a tf.function, or after "
-            "tf.compat.v1.disable_eager_execution(). Nothing was read or assigned. Do it outside of them; programs of "
+            "tf.compat.v1.disable_eager_execution(). Nothing was read or assigned. Call it outside of them; programs of "
             "TensorFlow 1 build with dense_resnet.resnet_v1 and resnet_v2, and restore with tf.compat.v1.train.Saver."
         )
 
 
 def _initial_values(variables: Sequence[Variable], seed: int | None) -> Iterator[tuple[Variable, tf.Tensor]]:
-    """Fresh float32 values for `variables`, equal for equal seeds.
+    """Yield fresh float32 values for `variables`, equal for equal seeds.
 
     As slim's: convolutions truncated normal of variance 2 / fan-in (He et al., https://arxiv.org/abs/1502.01852), biases
     and means 0, scales and variances 1. A depthwise convolution's fan-in is its kernel's area.

@@ -1,9 +1,9 @@
-"""Features on disk, and reading them at pixels of the original image.
+"""Write features to disk, and read them at pixels of the original image.
 
-One safetensors file an image, with an array ``stride_16`` (``[rows, columns, channels]``) for each layer; its metadata
-says where the cells lie. Cell ``(i, j)`` of a map with stride ``s`` sits on canvas pixel ``(i * s, j * s)``; the canvas is
-the image, shrunk by ``scale`` and padded at the bottom and on the right, so on the original image it sits at
-``y = (i * s + 0.5) / scale_y - 0.5``, ``x = (j * s + 0.5) / scale_x - 0.5``, pixel centres at integers.
+One safetensors file per image, with an array ``stride_16`` (``[rows, columns, channels]``) for each layer; its metadata
+says where the cells are. Cell ``(i, j)`` of a map with stride ``s`` is on canvas pixel ``(i * s, j * s)``; the canvas is
+the image, shrunk by ``scale`` and padded at the bottom and on the right, so on the original image it is at
+``y = (i * s + 0.5) / scale_y - 0.5``, ``x = (j * s + 0.5) / scale_x - 0.5``, pixel centers at integers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Features:
     path: str  # of the image, relative
 
     def cell_centers(self, stride: int) -> tuple[np.ndarray, np.ndarray]:
-        """(y of each row, x of each column) on the original image; cells of the padding lie outside of it."""
+        """Return (y of each row, x of each column) on the original image; cells of the padding are outside of it."""
         rows, columns, _ = self.map(stride).shape
         longest = max(rows, columns)
         on_canvas = np.repeat(np.arange(longest)[:, None] * float(stride), 2, axis=1)
@@ -43,7 +43,7 @@ class Features:
         return xy[:rows, 1], xy[:columns, 0]
 
     def map(self, stride: int | None = None) -> np.ndarray:
-        """The map of that stride; None where there is only one."""
+        """Return the map of that stride; None is the only one."""
         if stride is None and len(self.maps) == 1:
             return next(iter(self.maps.values()))
         if stride not in self.maps:
@@ -54,7 +54,7 @@ class Features:
 def write_features(
     path: str | os.PathLike[str], maps: Mapping[int, np.ndarray], placement: Placement, record: Mapping[str, Any]
 ) -> None:
-    """Writes one image's maps in the type that they have; `record` goes into the metadata with the placement."""
+    """Write one image's maps without changing their type; the metadata has `record` and the placement."""
     description = {
         "format": FORMAT,
         **record,
@@ -68,7 +68,7 @@ def write_features(
 
 
 def read_features(path: str | os.PathLike[str]) -> Features:
-    """The features in a file that ``dense-resnet extract`` wrote.
+    """Read the features in a file that ``dense-resnet extract`` wrote.
 
     Raises:
         InputError: the file is missing, damaged, or not such a file.
@@ -81,7 +81,7 @@ def read_features(path: str | os.PathLike[str]) -> Features:
         maps = {int(name.removeprefix(PREFIX)): values for name, values in arrays.items()}
         maps = dict(sorted(maps.items()))
         if not maps or any(stride < 1 or values.ndim != 3 for stride, values in maps.items()):
-            raise ValueError("its arrays are no maps")
+            raise ValueError("its arrays are not maps")
         if not isinstance(description["path"], str):
             raise TypeError(f"path {description['path']!r:.80}")
         return Features(maps, placement, description["path"])
@@ -90,7 +90,7 @@ def read_features(path: str | os.PathLike[str]) -> Features:
 
 
 def image_sha256(path: str | os.PathLike[str]) -> str | None:
-    """The sha256 of the image that a features file was made of; None where there is no such file, or not all of it."""
+    """Return the sha256 of the image of a features file; None if the file is missing or incomplete."""
     try:
         return str(safetensors.metadata(Path(path))["features"]["sha256"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
@@ -105,12 +105,12 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
 
 
 def sample(features: Features, xy: Any, stride: int | None = None) -> np.ndarray:
-    """Reads features at pixels of the original image, bilinearly between the four cells around each.
+    """Read features at pixels of the original image, bilinearly between the four cells around each.
 
     Args:
         features: of :func:`read_features`.
-        xy: ``[points, 2]``, (x, y) in pixels of the original image, upright, pixel centres at integers.
-        stride: which map, where there are several.
+        xy: ``[points, 2]``, (x, y) in pixels of the original image, upright, pixel centers at integers.
+        stride: which map, if there are several.
 
     Returns:
         ``[points, channels]`` float32. Points beyond the outermost cells get the nearest cell's features.
@@ -119,7 +119,7 @@ def sample(features: Features, xy: Any, stride: int | None = None) -> np.ndarray
         InputError: a point outside the image, or no map of that stride.
     """
     if not isinstance(features, Features):
-        raise InputError(f"features must be what dense_resnet.read_features gives (not {features!r:.80}).")
+        raise InputError(f"features must be the result of dense_resnet.read_features (not {features!r:.80}).")
     points = np.asarray(xy, np.float64)
     points = points.reshape(0, 2) if points.shape == (0,) else np.atleast_2d(points)
     if points.ndim != 2 or points.shape[1] != 2:

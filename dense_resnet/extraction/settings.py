@@ -1,4 +1,4 @@
-"""How features are extracted: what can be asked, checked without TensorFlow. :mod:`dense_resnet.extraction` does it."""
+"""Settings of an extraction, checked without TensorFlow. :mod:`dense_resnet.extraction` runs it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROTOCOL = "extraction.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """How features are extracted. All of it is recorded, and a run goes on only under the same."""
+    """Settings of an extraction. All of them are recorded, and a run resumes only with the same ones."""
 
     size: int = 513  # side of the canvas in pixels, 32n+1
     layers: tuple[int, ...] = ()  # strides; () is the network's own output
@@ -25,11 +25,11 @@ class Settings:
     batch: int = 1
 
     def strides(self, plan: Plan) -> tuple[int, ...]:
-        """The layers, those of `plan` where none are named."""
+        """Return the layers, or the output of `plan` if none are given."""
         return tuple(sorted(set(self.layers or (plan.output_stride,))))
 
     def check(self, plan: Plan, side: int | None = None) -> None:
-        """Raises an :class:`InputError` for what does not fit `plan`, or a network that takes canvases of `side` alone."""
+        """Raise an :class:`InputError` for what does not fit `plan`, or a network that only takes canvases of `side`."""
         geometry.check_aligned("size", self.size, plan.nominal_stride)
         if side not in (None, self.size):
             raise InputError(f"this network was exported for canvases of {side} pixels: size cannot be {self.size}.")
@@ -40,4 +40,6 @@ class Settings:
         geometry.positive_integer("batch", self.batch)
         if plan.in_channels not in (1, 3):
             raise InputError(f"images have 1 or 3 channels, this network takes {plan.in_channels}.")
-        preprocess(np.zeros((1, 1, plan.in_channels)), plan.preprocessing)  # refuses a scheme for other channels
+        preprocess(
+            np.zeros((1, 1, plan.in_channels)), plan.preprocessing
+        )  # raises an error if the scheme is for other channels

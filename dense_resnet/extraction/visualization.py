@@ -1,7 +1,7 @@
-"""The alignment picture: an image with its cell centres, and its features in false colours, on the same pixels.
+"""The alignment picture: an image with its cell centers, and its features in false colors, on the same pixels.
 
-The features' three strongest principal components become red, green and blue. They are spread over the image with
-align_corners, which is where the cells are: cell ``(i, j)`` on canvas pixel ``(i * stride, j * stride)``.
+The features' three strongest principal components become red, green and blue. They are upsampled to the image with
+align_corners, which matches the cells' positions: cell ``(i, j)`` on canvas pixel ``(i * stride, j * stride)``.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ LONGEST_SIDE = 2000  # of a panel, unless the image is larger
 
 
 def principal_colors(values: np.ndarray) -> np.ndarray:
-    """``[cells, channels]`` features as ``[cells, 3]`` colours in [0, 1], from their three strongest components."""
-    centred = values.astype(np.float64) - values.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    """Turn ``[cells, channels]`` features into ``[cells, 3]`` colors in [0, 1], by their three strongest components."""
+    centered = values.astype(np.float64) - values.mean(axis=0)
+    _, _, axes = np.linalg.svd(centered, full_matrices=False)
     axes = axes[:3]
     axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]  # a sign is arbitrary: fix it
     projected = np.zeros((len(values), 3))
-    projected[:, : len(axes)] = centred @ axes.T
+    projected[:, : len(axes)] = centered @ axes.T
     low, high = np.percentile(projected, [2, 98], axis=0)
     return np.clip((projected - low) / np.maximum(high - low, 1e-12), 0, 1)
 
 
 def alignment_picture(pixels: np.ndarray, features: Features) -> np.ndarray:
-    """The image with a dot on every cell's centre, then each of its feature maps in false colours.
+    """Draw the image with a dot on every cell's center, then each of its feature maps in false colors.
 
     Args:
         pixels: ``[height, width, 3]`` uint8 RGB, the original image.
@@ -51,16 +51,14 @@ def alignment_picture(pixels: np.ndarray, features: Features) -> np.ndarray:
     image = cv2.resize(small, (width * zoom, height * zoom), interpolation=cv2.INTER_LINEAR)
     strides = sorted(features.maps)
     _draw_cells(image, strides[-1], zoom)
-    panels = [_add_caption(image, f"{width} x {height} pixels, a dot on the centre of each stride-{strides[-1]} cell")]
+    panels = [_add_caption(image, f"{width} x {height} pixels, a dot on the center of each stride-{strides[-1]} cell")]
     for stride in strides:
         values = features.maps[stride]
-        colours = _false_colors(values, features.placement.size, stride, zoom)
+        colors = _false_colors(values, features.placement.size, stride, zoom)
         if stride == strides[-1]:
-            _draw_cells(colours, stride, zoom)
+            _draw_cells(colors, stride, zoom)
         rows, columns = ((side - 1) // stride + 1 for side in (height, width))
-        panels.append(
-            _add_caption(colours, f"stride {stride}: {columns} x {rows} cells, {values.shape[2]} channels as colours")
-        )
+        panels.append(_add_caption(colors, f"stride {stride}: {columns} x {rows} cells, {values.shape[2]} channels as colors"))
     if len(panels) % 2:
         panels.append(np.full_like(panels[0], 255))
     return _add_border(
@@ -71,14 +69,14 @@ def alignment_picture(pixels: np.ndarray, features: Features) -> np.ndarray:
 
 
 def _false_colors(values: np.ndarray, size: tuple[int, int], stride: int, zoom: int) -> np.ndarray:
-    """A map's cells on the image as colours, ``[height * zoom, width * zoom, 3]`` uint8, spread over `size` pixels."""
+    """Upsample a map's cells to `size` pixels as colors, ``[height * zoom, width * zoom, 3]`` uint8."""
     cv2 = opencv()
     rows, columns = (min((side - 1) // stride + 1, cells) for side, cells in zip(size, values.shape[:2], strict=True))
     own = values[:rows, :columns].reshape(rows * columns, -1)
-    colours = principal_colors(own).reshape(rows, columns, 3).astype(np.float32)
+    colors = principal_colors(own).reshape(rows, columns, 3).astype(np.float32)
     y, x = (np.arange(side * zoom, dtype=np.float32) / (zoom * stride) for side in size)
     x, y = np.meshgrid(x, y)
-    spread = cv2.remap(colours, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    spread = cv2.remap(colors, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return (spread * 255).round().astype(np.uint8)
 
 
@@ -97,7 +95,7 @@ def _add_border(panel: np.ndarray) -> np.ndarray:
 
 
 def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Writes ``[height, width, 3]`` uint8 RGB as a PNG."""
+    """Write ``[height, width, 3]`` uint8 RGB as a PNG."""
     written, data = opencv().imencode(".png", picture[..., ::-1])
     if not written:
         raise ValueError(f"{path}: the picture cannot be encoded")

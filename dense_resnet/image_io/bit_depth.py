@@ -1,4 +1,4 @@
-"""Find 16-bit images among many, and say how dark they come out when their high byte is read."""
+"""Find 16-bit images among many, and report how dark they are when only their high byte is read."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 from dense_resnet.errors import InputError, pluralize
 from dense_resnet.image_io.decoding import MAX_PIXELS, PNG_START, Encoded, open_image
 
-PNG_DEPTH = 24  # where in a PNG the bits per sample stand, a byte
+PNG_DEPTH = 24  # offset of the byte in a PNG that holds the bits per sample
 DEEP = 16  # bits per sample
-DARK = 2**15  # the brightest value of 16 bits below which a picture comes out dark
-LOOKED_AT = 16  # of many files, where some of them tell what is asked
+DARK = 2**15  # a picture is dark if its brightest 16-bit value is below this
+LOOKED_AT = 16  # files that are decoded of many
 
 
 @dataclass(frozen=True)
 class DeepImages:
-    """The 16-bit ones of many images, and what :func:`decode_image` makes of them."""
+    """The 16-bit images of a set, and how :func:`decode_image` reads them."""
 
     first: Path
     count: int
-    low: int  # values in the files, of those that were looked at
+    low: int  # values in the files that were decoded
     high: int
     looked_at: int
 
     @property
     def are_dark(self) -> bool:
-        """Whether most of the range is unused, so that they come out dark."""
+        """Whether most of the range is unused, so that they look dark."""
         return self.high < DARK
 
     def __str__(self) -> str:
@@ -47,14 +47,14 @@ class DeepImages:
 
 
 def sample_evenly(items: Sequence[Any]) -> Sequence[Any]:
-    """Take at most LOOKED_AT of the items, at equal steps: all that decoding some of them can tell."""
+    """Take at most LOOKED_AT of the items, at equal steps."""
     return items[:: max(1, -(-len(items) // LOOKED_AT))]
 
 
 def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> DeepImages | None:
-    """The 16-bit PNGs among `pictures`, told by their headers, with the range of values in some of them; None without any.
+    """Find the 16-bit PNGs among `pictures` by their headers, with the range of values in some of them; None without any.
 
-    What cannot be read is passed over: decoding it for its own sake says what is wrong.
+    Unreadable files are skipped here: decoding reports what is wrong with them.
     """
     deep = []
     for picture in pictures:
@@ -73,11 +73,11 @@ def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> Deep
 
 
 def _range_of(picture: Encoded, max_pixels: int) -> tuple[int, int]:
-    """(lowest, highest) value of a 16-bit image; in colours, where Pillow keeps the high bits alone, what they allow."""
+    """Return the (lowest, highest) value of a 16-bit image; for colors, whose low bits Pillow drops, the possible range."""
     with open_image(picture.place, io.BytesIO(picture.read()), max_pixels) as image:
         try:
             image.load()
-        except Exception as error:  # Pillow's decoders raise what they please
+        except Exception as error:  # Pillow's decoders raise various exceptions
             raise InputError(f"{picture.place}: cannot be decoded: {error}.") from error
         if image.mode.startswith("I"):
             low, high = image.getextrema()

@@ -1,8 +1,8 @@
-"""Finding and reading real images: what is admitted, what is refused before any work, and how pixels come out.
+"""Validate and decode PNG and JPEG images.
 
-Only PNG and JPEG are decoded, told by their first bytes and not by their names. EXIF rotation is applied, so sizes and
-coordinates are those of the image as a viewer shows it. Pillow decodes, because it reports a truncated file where OpenCV
-returns grey rows.
+Only PNG and JPEG are decoded, identified by their first bytes and not by their names. EXIF rotation is applied, so sizes and
+coordinates are those of the image as a viewer shows it. Pillow decodes, because it reports a truncated file, for which
+OpenCV returns gray rows.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB of RGB
 PNG_START, JPEG_START = png.START, b"\xff\xd8\xff"
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
+TAIL = 4096  # bytes at the end of a file that are searched for its end mark
 EXIF_ORIENTATION = 0x0112
-PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # Pillow decodes a PNG to look for what may be absent
+PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # Pillow decodes a whole PNG to search for these
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself before it is decoded."""
+    """The header of an image file."""
 
     format: str
     size: tuple[int, int]  # (height, width) as a viewer shows it
 
 
 def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
-    """Reads the header and the last bytes; decodes only where the end of the file is missing.
+    """Read the header and the last bytes; decode only if the end mark is missing.
 
     Raises:
         InputError: not a PNG or JPEG, too large, of too many scans, or truncated.
@@ -62,21 +62,21 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     width, height = (height, width) if turned else (width, height)
     kind = "PNG" if start == PNG_START else "JPEG"
     if not end.endswith(ENDINGS[kind]):
-        decode_image(path, read_file(path), max_pixels=max_pixels)  # trailing bytes are harmless, a missing end is not
+        decode_image(path, read_file(path), max_pixels=max_pixels)  # trailing bytes are harmless, a missing end mark is not
     return Header(kind, (height, width))
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """A file to read; an :class:`OSError` for a pipe or a device, which could keep its reader waiting for ever."""
+    """Open a file to read; raise an :class:`OSError` for a pipe or a device, which could block its reader forever."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "it is no file")
+        raise OSError(errno.EINVAL, "it is not a file")
     return os.fdopen(handle, "rb")
 
 
 def read_file(path: Path, most: int | None = None) -> bytes:
-    """The bytes of a file, or at most so many of them."""
+    """Read the bytes of a file, or at most `most` of them."""
     try:
         with open_file(path) as file:
             return file.read(-1 if most is None else most)
@@ -85,16 +85,16 @@ def read_file(path: Path, most: int | None = None) -> bytes:
 
 
 def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The pixels of an image file.
+    """Decode the pixels of an image file.
 
-    Grey and palette images become RGB, alpha is dropped, EXIF rotation is applied. Of 16 bits, the high 8 are taken, which
-    leaves little of a picture that uses a part of the range only: see :func:`find_deep`.
+    Gray and palette images become RGB, alpha is dropped, EXIF rotation is applied. Of 16 bits, the high 8 are taken, which
+    darkens a picture that uses only a part of the range: see :func:`find_deep`.
 
     Args:
         path: for messages.
         data: the file's bytes.
-        channels: 3 for RGB, 1 for grey.
-        max_pixels: refused above, before decoding.
+        channels: 3 for RGB, 1 for gray.
+        max_pixels: larger images are refused before decoding.
 
     Returns:
         ``[height, width, channels]`` uint8.
@@ -105,45 +105,47 @@ def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = M
             if data.startswith(PNG_START):
                 png.check(data)
             image.load()
-        except Exception as error:  # Pillow's decoders raise what they please
+        except Exception as error:  # Pillow's decoders raise various exceptions
             raise InputError(f"{path}: cannot be decoded: {error}. The file is truncated or damaged.") from error
         turn = orientation(image)
-        image.info.pop("transparency", None)  # dropped as all alpha; Pillow would convert it, or warn
+        image.info.pop("transparency", None)  # dropped like all alpha; Pillow would convert it, or warn
         pixels = image
-        if image.mode.startswith("I"):  # 16 bits, of which Pillow takes the high ones in all other kinds
+        if image.mode.startswith("I"):  # 16 bits, of which Pillow takes the high ones in all other modes
             pixels = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
         stored = np.asarray(pixels.convert("L" if channels == 1 else "RGB"), np.uint8)
         return apply_orientation(stored.reshape(image.height, image.width, channels), turn)
 
 
 class Encoded(Protocol):
-    """An image file, or a part of a file that holds one."""
+    """An image file, or a part of a file that contains one."""
 
     @property
     def place(self) -> Path:
-        """For messages."""
+        """The image's name in messages."""
 
     def read(self, most: int | None = None) -> bytes:
-        """Its bytes, or the first of them."""
+        """Read its bytes, or the first `most` of them."""
 
 
 def _check_scans(path: Path, data: bytes) -> None:
     if data.startswith(JPEG_START) and jpeg.has_too_many_scans(data):
         raise InputError(
             f"{path}: a JPEG of more than {jpeg.MAX_SCANS} scans, each of which goes over all pixels; encoders write about 10. "
-            "It may be made to keep its readers busy. Save it again as a baseline JPEG, or leave it out."
+            "The file may be a denial-of-service attempt. Save it again as a baseline JPEG, or leave it out."
         )
 
 
 def open_image(path: Path, file: IO[bytes], max_pixels: int) -> Any:
-    """A Pillow image whose header has been read and found admissible; raises an :class:`InputError` otherwise."""
-    Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for the process, and so have we
+    """Open a Pillow image and validate its header; raise an :class:`InputError` if it is not admissible."""
+    Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for the whole process
     start = file.read(len(PNG_START))
     file.seek(0)
     try:
         image = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{path}: more than {pluralize(max_pixels, 'pixel')}. If that is right, raise --max-pixels.") from None
+        raise InputError(
+            f"{path}: more than {pluralize(max_pixels, 'pixel')}. If that is intended, raise --max-pixels."
+        ) from None
     except Exception as error:
         if start == PNG_START or start.startswith(JPEG_START):
             raise InputError(
@@ -156,52 +158,52 @@ def open_image(path: Path, file: IO[bytes], max_pixels: int) -> Any:
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(
-            f"{path}: {width}x{height} is more than {pluralize(max_pixels, 'pixel')}. If that is right, raise --max-pixels."
+            f"{path}: {width}x{height} is more than {pluralize(max_pixels, 'pixel')}. If that is intended, raise --max-pixels."
         )
     return image
 
 
 def orientation_of(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> int:
-    """The EXIF orientation of an image file, 1 (upright) to 8."""
+    """Return the EXIF orientation of an image file, 1 (upright) to 8."""
     if data.startswith(PNG_START) and not any(mark in data for mark in PNG_EXIF):
-        return 1  # Pillow would decode all of it to say so
+        return 1  # Pillow would decode the whole file to find this out
     with open_image(path, io.BytesIO(data), max_pixels) as image:
-        if data.startswith(PNG_START):  # what stands behind the pixels may say it, and is seen once they are decoded
-            with contextlib.suppress(Exception):  # whoever decodes it says what is wrong
+        if data.startswith(PNG_START):  # EXIF may follow the pixels, and is read only after decoding
+            with contextlib.suppress(Exception):  # decoding it later reports what is wrong
                 image.load()
         return orientation(image)
 
 
 def apply_orientation(stored: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns the pixels ``[height, width, ...]`` of a file as its EXIF orientation says."""
+    """Rotate the pixels ``[height, width, ...]`` of a file by its EXIF orientation."""
     rows, columns = _turns(orientation)
     turned = stored[::rows, ::columns]
     return np.ascontiguousarray(turned.swapaxes(0, 1) if orientation >= 5 else turned)
 
 
 def undo_orientation(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes :func:`apply_orientation`: ``[height, width, ...]`` on the pixels as they lie in the file."""
+    """Undo :func:`apply_orientation`: return ``[height, width, ...]`` as stored in the file."""
     turned = upright.swapaxes(0, 1) if orientation >= 5 else upright
     rows, columns = _turns(orientation)
     return np.ascontiguousarray(turned[::rows, ::columns])
 
 
 def _turns(orientation: int) -> tuple[int, int]:
-    """Steps through the rows and the columns of a file: -1 where it lies turned over."""
+    """Return the steps through the rows and the columns of a file: -1 if they are reversed."""
     return -1 if orientation in (3, 4, 6, 7) else 1, -1 if orientation in (2, 3, 7, 8) else 1
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 where it is none of these, as viewers take it."""
+    """Return the EXIF orientation, 1 (upright) to 8; 1 for invalid values, as viewers do."""
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
         return int(value) if value in range(1, 9) else 1
-    except Exception:  # a damaged EXIF block says nothing about the rotation, and decoding ignores it too
+    except Exception:  # a damaged EXIF block records no rotation, and decoding ignores it too
         return 1
 
 
 def opencv() -> Any:
-    """The cv2 module, or an error that says how to get one that loads."""
+    """Return the cv2 module, or raise an error that says how to install one that loads."""
     try:
         import cv2
     except ImportError as error:

@@ -13,7 +13,7 @@ from dense_resnet.errors import InputError, pluralize
 from dense_resnet.image_io.decoding import SUFFIXES, read_file
 from dense_resnet.jobs import atomic_files
 
-KEPT_ASIDE = ("__MACOSX", "@eaDir")  # folders of archives made on a Mac, and of a NAS for its previews
+KEPT_ASIDE = ("__MACOSX", "@eaDir")  # folders in archives from macOS, and a NAS's folders of previews
 UNREAD = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".tif", ".tiff", ".webp"}
 MOST_NAMED = 3  # hidden files in one message
 
@@ -23,15 +23,15 @@ class Found:
     """An image to read."""
 
     path: Path
-    relative: str  # under the folder it was found through, with forward slashes: what outputs are named after
+    relative: str  # to the folder in which it was found, with forward slashes: outputs are named after it
 
     @property
     def place(self) -> Path:
-        """For messages."""
+        """The image's name in messages."""
         return self.path
 
     def read(self, most: int | None = None) -> bytes:
-        """Its bytes, or the first of them."""
+        """Read its bytes, or the first `most` of them."""
         return read_file(self.path, most)
 
 
@@ -40,17 +40,17 @@ def find_images(
     without: str | os.PathLike[str] | None = None,
     note: Callable[[str], object] = lambda message: None,
 ) -> list[Found]:
-    """The images that `sources` mean, sorted by relative path.
+    """Find the images of `sources`, sorted by relative path.
 
     Args:
         sources: folders (searched through, for .jpg, .jpeg and .png), image files, glob patterns, or ``.txt`` lists with
-            one path a line, relative to the list's own folder and inside it. In folders, hidden files and folders are left out.
-        without: a folder whose files do not count, even where a source holds it.
-        note: called with a message for each folder that also holds pictures under other names, or hidden ones.
+            one path per line, relative to the list's folder and inside it. In folders, hidden files and folders are ignored.
+        without: a folder whose files are ignored, even if a source contains it.
+        note: called with a message for each folder that also contains pictures of other types, or hidden ones.
 
     Raises:
-        InputError: a source does not exist or holds no image, a list leaves its folder, or two images would have the
-            same relative path. All problems of a list are named at once.
+        InputError: a source does not exist or contains no image, a list leaves its folder, or two images would have the
+            same relative path. All problems of a list are reported at once.
     """
     found: list[Found] = []
     single: list[Path] = []
@@ -67,13 +67,15 @@ def find_images(
             if not inside:
                 others = sorted({file.suffix.lower() for file in everything} - {""})[:10]
                 held = (
-                    f" It holds files of other kinds ({', '.join(others)}): convert pictures to PNG or JPEG." if others else ""
+                    f" It contains files of other types ({', '.join(others)}): convert pictures to PNG or JPEG."
+                    if others
+                    else ""
                 )
                 held += f" {_hidden_note(hidden)}" if hidden else ""
-                raise InputError(f"{source}: the folder holds no image (looked for {', '.join(SUFFIXES)}).{held}")
+                raise InputError(f"{source}: the folder contains no image (searched for {', '.join(SUFFIXES)}).{held}")
             if unread := Counter(file.suffix.lower() for file in everything if file.suffix.lower() in UNREAD):
                 held = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
-                note(f"{source}: other pictures are left out ({held}): PNG and JPEG are read, as {', '.join(SUFFIXES)}.")
+                note(f"{source}: other pictures are ignored ({held}): only PNG and JPEG are read, as {', '.join(SUFFIXES)}.")
             if hidden:
                 note(f"{source}: {_hidden_note(hidden)}")
             found += [Found(file, file.relative_to(path).as_posix()) for file in inside]
@@ -98,32 +100,33 @@ def find_images(
         if other.path.absolute() != image.path.absolute():
             raise InputError(
                 f"{other.path} and {image.path} would both be named {image.relative}, and one would overwrite the other. "
-                "Run them separately, or name the folder above both."
+                "Run them separately, or pass the folder above both."
             )
     return [by_name[name] for name in sorted(by_name)]
 
 
 def check_apart(found: Sequence[Found], out: Path) -> None:
-    """Raises an :class:`InputError` where the folder `out`, which results go to, holds an image."""
+    """Raise an :class:`InputError` if the output folder `out` contains an image."""
     for image in found:
         if atomic_files.lies_in(image.path, out):
-            raise InputError(f"{out}: holds the images themselves ({image.path}). Choose an --out of its own.")
+            raise InputError(f"{out}: contains the images themselves ({image.path}). Choose another folder for --out.")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of that name is a program's own, such as ``.ipynb_checkpoints`` or a Mac's ``._a.jpg``."""
+    """Return whether a file or folder of that name belongs to a program: ``.ipynb_checkpoints``, or ``._a.jpg`` of macOS."""
     return name.startswith(".") or name in KEPT_ASIDE
 
 
 def _hidden_note(hidden: Sequence[Path]) -> str:
-    """A message of the hidden files and folders that were left out."""
+    """Report the hidden files and folders that were ignored."""
     named = ", ".join(path.name for path in hidden[:MOST_NAMED]) + (", …" if len(hidden) > MOST_NAMED else "")
-    return f"hidden files and folders are left out ({len(hidden):,}: {named})."
+    return f"hidden files and folders are ignored ({len(hidden):,}: {named})."
 
 
 def _walk(folder: Path, hidden: list[Path], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """Every file below `folder`, links followed, but not into a folder that they are in; a folder that cannot be read is an
-    error, not an empty one. Folders and pictures that are hidden are added to `hidden` instead.
+    """Yield every file below `folder`, following links except cyclic ones; an unreadable folder is an error, not an empty one.
+
+    Hidden folders and pictures are added to `hidden` instead.
     """
     try:
         found = os.stat(folder)
@@ -157,7 +160,7 @@ def _read_list(path: Path) -> list[Found]:
             found.append(Found(path.parent / name, str(pure)))
     if problems:
         found_bad = f"{pluralize(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
-        raise InputError(f"{path}: {found_bad}. A line is one path, from the list's folder on.")
+        raise InputError(f"{path}: {found_bad}. A line is one path, relative to the list's folder.")
     if not found:
         raise InputError(f"{path}: the list is empty.")
     return found

@@ -1,12 +1,12 @@
-"""What a file is that should have been something else, told by its first bytes: half of a message about it.
+"""Identify a file by its first bytes, for error messages about unexpected files.
 
-The commonest: a page of a server instead of the download, the pointer that git-lfs leaves where a file was not fetched, and
-an archive that was not unpacked.
+The most common: a server's error page instead of the download, a git-lfs pointer instead of the file, and an archive that
+was not unpacked.
 """
 
 from __future__ import annotations
 
-LENGTH = 512  # bytes of a file's start that are enough for :func:`describe`
+LENGTH = 512  # first bytes of a file, enough for :func:`describe`
 LFS_POINTER = b"version https://git-lfs"
 ARCHIVES = {b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive", b"\xfd7zXZ\0": "an xz archive"}
 PICTURES = {
@@ -22,7 +22,7 @@ STATE = b"model_checkpoint_path:"
 
 
 def describe(start: bytes) -> str | None:
-    """What a file is that begins with `start`, and what to do about it; None where that is not known.
+    """Say what a file is that begins with `start`, and what to do about it; return None if it is unknown.
 
     >>> describe(b"<html><head>")
     "text that begins '<html><head>' (a failed download?)"

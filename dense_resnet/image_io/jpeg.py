@@ -1,8 +1,8 @@
-"""How many scans a JPEG has, which neither its size nor its pixels tell.
+"""Detect JPEGs with too many scans, which neither size nor pixel count reveals.
 
-A decoder goes over all the pixels once a scan, and a scan that changes nothing takes few bytes: 300 kB with 400 of them kept
-one busy for 50 s. Markers are looked for where libjpeg finds them: not within segments, so previews in EXIF count for
-nothing, and not behind the end. (https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B)
+A decoder processes all pixels once per scan, and a scan that changes nothing takes few bytes: 300 kB with 400 of them took
+50 s to decode. Markers are searched where libjpeg finds them: not within segments, so previews in EXIF are ignored, and not
+after the end. (https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B)
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # in pixels, 255 is followed 
 
 
 def has_too_many_scans(data: bytes) -> bool:
-    """Whether the JPEG in `data` has more than MAX_SCANS scans."""
-    if data.count(SCAN) <= MAX_SCANS:  # nearly always, and thumbnails' included
+    """Return whether the JPEG in `data` has more than MAX_SCANS scans."""
+    if data.count(SCAN) <= MAX_SCANS:  # nearly always true, even with the scans of thumbnails
         return False
     found = at = 0
     while found <= MAX_SCANS and (marker := MARKER.search(data, at)) and marker[0] != END:

@@ -1,9 +1,8 @@
-"""Whether a PNG is whole, which decoding does not tell.
+"""Check that a PNG is complete, which decoding does not do.
 
-Pillow passes over checksums of pixels, fills what is missing with zeros, and believes the last of several headers. A label
-is numbers, so each of that could change one without a word. What is looked at is what stands in the specification,
-https://www.w3.org/TR/png-3: chunks and their order, their checksums, and how much is compressed in them, with its own one. It
-takes about as long as decoding.
+Pillow ignores checksums of pixels, fills missing data with zeros, and uses the last of several headers, so labels could
+silently change. The checks follow the specification, https://www.w3.org/TR/png-3: chunks and their order, their checksums,
+and the length and checksum of the compressed data. They take about as long as decoding.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ import zlib
 
 START = b"\x89PNG\r\n\x1a\n"
 HEADER, PALETTE, PIXELS, END = b"IHDR", b"PLTE", b"IDAT", b"IEND"
-FRAME, EXIF = b"fcTL", b"eXIf"  # where the pixels of an animation's first picture go, which Pillow obeys; how they are turned
+FRAME, EXIF = b"fcTL", b"eXIf"  # the frame of an animation's first picture, which Pillow obeys; the orientation
 APPLES = b"CgBI"
 KIND_PALETTE = 3
 CHANNELS = {0: 1, 2: 3, KIND_PALETTE: 1, 4: 2, 6: 4}  # of a pixel, by kind
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # x, y, steps
 PIECE = 2**14  # bytes that are unpacked at a time, to 16 MiB at most
-PADDING = 2**16  # bytes behind the last row that do no harm
+PADDING = 2**16  # harmless bytes after the last row
 
 
 def check(data: bytes) -> None:
-    """Raises a :class:`ValueError` with the reason where the PNG in `data` is not whole; what follows its end is no part."""
+    """Raise a :class:`ValueError` with the reason if the PNG in `data` is incomplete; bytes after its end are ignored."""
     view = memoryview(data)
     header: tuple[int, ...] | None = None
     has_palette = has_exif = False
@@ -38,11 +37,11 @@ def check(data: bytes) -> None:
         if at + 12 + length > len(data):
             raise ValueError(f"it ends within the chunk at byte {at}")
         if struct.unpack_from(">I", data, at + 8 + length)[0] != zlib.crc32(view[at + 4 : at + 8 + length]):
-            raise ValueError(f"the checksum of the chunk at byte {at} does not fit")
+            raise ValueError(f"the checksum of the chunk at byte {at} does not match")
         if name == APPLES:
-            raise ValueError("it is of Apple's own kind for iPhones, which is no PNG")
+            raise ValueError("it is Apple's variant for iPhones, which is not a PNG")
         if (name == HEADER) != (at == len(START)) or (name == HEADER and length != 13):
-            raise ValueError(f"at byte {at} its header is missing, too long, or there a second time")
+            raise ValueError(f"at byte {at} its header is missing, too long, or a second one")
         if name == HEADER:
             header = struct.unpack(">IIBBBBB", content)
         elif name == PALETTE:
@@ -51,17 +50,17 @@ def check(data: bytes) -> None:
             has_palette = True
         elif name == PIXELS:
             if pixels and before != PIXELS:
-                raise ValueError(f"the pixels at byte {at} are apart from the others")
+                raise ValueError(f"the pixels at byte {at} are separate from the others")
             pixels.append(content)
         elif name == FRAME:
             if header and not pixels and bytes(content[4:20]) != struct.pack(">IIII", *header[:2], 0, 0):
-                raise ValueError(f"the frame at byte {at} is not all of the picture")
+                raise ValueError(f"the frame at byte {at} does not cover the whole picture")
         elif name == EXIF:
             if has_exif:
                 raise ValueError(f"the EXIF block at byte {at} is a second one")
             has_exif = True
-        elif name != END and not (name.isalpha() and name[0] & 32):  # its first letter is large: nobody may pass over it
-            raise ValueError(f"the chunk {name!r} at byte {at} is unknown, and needed for decoding")
+        elif name != END and not (name.isalpha() and name[0] & 32):  # an upper-case first letter: the chunk may not be ignored
+            raise ValueError(f"the chunk {name!r} at byte {at} is unknown and required for decoding")
         at += 12 + length
     assert header is not None
     if header[3] == KIND_PALETTE and not has_palette:
@@ -70,7 +69,7 @@ def check(data: bytes) -> None:
 
 
 def last(data: bytes, wanted: bytes) -> bytes | None:
-    """The content of the last chunk of that name in a PNG that is whole; None without one."""
+    """Return the content of the last chunk of that name in a complete PNG; None without one."""
     name, at, found = b"", len(START), None
     while name != END:
         length, name = struct.unpack_from(">I4s", data, at)
@@ -81,9 +80,9 @@ def last(data: bytes, wanted: bytes) -> bytes | None:
 
 
 def _size(width: int, height: int, depth: int, kind: int, compression: int, filters: int, interlaced: int) -> int:
-    """Bytes of the rows before they were compressed, each with one for its filter."""
+    """Return the uncompressed size of the rows in bytes, each with one byte for its filter."""
     if kind not in CHANNELS or compression or filters or interlaced > 1:
-        raise ValueError("its header says what no PNG can be")
+        raise ValueError("its header has invalid values")
     parts = [(0, 0, 1, 1)] if not interlaced else PASSES
     sizes = [(-(-max(0, width - x) // across), -(-max(0, height - y) // down)) for x, y, across, down in parts]
     return sum(rows * (1 + -(-columns * CHANNELS[kind] * depth // 8)) for columns, rows in sizes if columns)
@@ -100,4 +99,4 @@ def _check_pixels(pixels: list[memoryview], size: int) -> None:
     except zlib.error as error:
         raise ValueError(f"its pixels cannot be unpacked: {error}") from error
     if found < size or not stream.eof:
-        raise ValueError(f"its pixels are {size} bytes, and {found} are there")
+        raise ValueError(f"its pixels need {size} bytes, and it has {found}")

@@ -1,4 +1,4 @@
-"""Place images on canvases: shrink where they are larger, pad at the bottom and on the right."""
+"""Place images on canvases: shrink them if they are larger, and pad at the bottom and on the right."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dense_resnet.image_io.decoding import opencv
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image lies on a network's canvas: shrunk by `scale`, then padded at the bottom and on the right."""
+    """The position of an image on a network's canvas: shrunk by `scale`, then padded at the bottom and on the right."""
 
     original_size: tuple[int, int]  # (height, width) in pixels
     size: tuple[int, int]  # after scaling
@@ -23,18 +23,18 @@ class Placement:
         return self.size[0] / self.original_size[0], self.size[1] / self.original_size[1]
 
     def to_canvas(self, xy: np.ndarray) -> np.ndarray:
-        """Canvas coordinates of original pixel coordinates, ``[points, 2]`` of (x, y), pixel centres at integers."""
+        """Return canvas coordinates of original pixel coordinates, ``[points, 2]`` of (x, y), pixel centers at integers."""
         factors = np.array(self.scale[::-1])
         return np.asarray((np.asarray(xy, np.float64) + 0.5) * factors - 0.5)
 
     def to_original(self, xy: np.ndarray) -> np.ndarray:
-        """The inverse of :meth:`to_canvas`."""
+        """Invert :meth:`to_canvas`."""
         factors = np.array(self.scale[::-1])
         return np.asarray((np.asarray(xy, np.float64) + 0.5) / factors - 0.5)
 
 
 def placement(original_size: tuple[int, int], side: int) -> Placement:
-    """Fits an image into a `side` x `side` canvas: its long side is shrunk to `side` where it is longer, never enlarged."""
+    """Fit an image into a `side` x `side` canvas: shrink it if its long side is longer, and never upsample it."""
     height, width = original_size
     factor = min(1.0, side / max(height, width))
     size = max(1, round(height * factor)), max(1, round(width * factor))
@@ -42,7 +42,7 @@ def placement(original_size: tuple[int, int], side: int) -> Placement:
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`pixels` shrunk to `size` (height, width), each new pixel the mean of the area it covers."""
+    """Shrink `pixels` to `size` (height, width); each new pixel is the mean of the area it covers."""
     if pixels.shape[:2] == size:
         return pixels
     resized = opencv().resize(pixels, size[::-1], interpolation=opencv().INTER_AREA)

@@ -1,8 +1,8 @@
 """Canvases in TensorFlow: masks that let a network end where its image ends, aligned sizes, resizing corner on corner.
 
-A canvas is often larger than its image, and a batch may hold images of several sizes. Beyond an image the pixels are 0, yet
-after the first bias the activations there are not, and every kernel that reaches over the edge reads them. With zeros put
-back before each such kernel, cells compute what they would compute if the map ended there.
+A canvas is often larger than its image, and a batch may contain images of several sizes. Outside an image the pixels are 0,
+but after the first bias the activations there are not, and every kernel that crosses the edge reads them. If they are reset
+to 0 before each such kernel, cells compute what they would compute if the map ended there.
 (``tests/segmentation/test_canvases.py``)
 """
 
@@ -27,16 +27,16 @@ def resize_align_corners(values: tf.Tensor, size: Any) -> tf.Tensor:
 
 
 def boxes_of(sizes: tf.Tensor) -> tf.Tensor:
-    """Where images of those (height, width) lie: in the top left corners of their canvases; see :func:`coverage_mask`."""
+    """Return boxes of images of these (height, width) in the top left corners of their canvases; see :func:`coverage_mask`."""
     return tf.pad(sizes, [[0, 0], [2, 0]])
 
 
 def coverage_mask(boxes: tf.Tensor | None, size: tf.Tensor, stride: int) -> tf.Tensor | None:
-    """Which cells images cover: those that their pixels are interpolated from.
+    """Return which cells images cover: those from which their pixels are interpolated.
 
     Args:
         boxes: int32 ``[batch or 1, 4]``, (top, left, bottom, right) of each image on its canvas in pixels, the last two
-            just beyond it; None where they take the whole canvas.
+            just beyond it; None if they take the whole canvas.
         size: (rows, columns) of the map.
         stride: pixels between two of its cells.
 
@@ -61,12 +61,12 @@ def coverage_mask(boxes: tf.Tensor | None, size: tf.Tensor, stride: int) -> tf.T
 
 
 def apply_mask(values: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
-    """`values` with zeros where `inside` is 0 or False; None changes nothing."""
+    """Set `values` to 0 where `inside` is 0 or False; None changes nothing."""
     return values if inside is None else values * tf.cast(inside, values.dtype)
 
 
 class ImageEnds:
-    """Where the maps of a batch end: keeps one mask for each stride.
+    """The ends of a batch's maps: one mask for each stride.
 
     Args:
         boxes: see :func:`coverage_mask`; aligned sizes end on a cell at every stride.
@@ -77,7 +77,7 @@ class ImageEnds:
         self._inside: dict[int, tf.Tensor] = {}
 
     def inside(self, values: tf.Tensor, stride: int) -> tf.Tensor:
-        """The mask for `values` ``[batch, rows, columns, channels]`` whose cells lie `stride` pixels apart, of their type."""
+        """Return the mask for `values` ``[batch, rows, columns, channels]`` with cells `stride` pixels apart, in their type."""
         if stride not in self._inside:
             self._inside[stride] = tf.cast(coverage_mask(self._boxes, tf.shape(values)[1:3], stride), values.dtype)
         return self._inside[stride]

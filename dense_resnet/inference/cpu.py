@@ -1,4 +1,4 @@
-"""What the processor offers: how many cores this process may use, and what they can do."""
+"""The number of cores that this process may use, and the processor's flags."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ PROCESSOR, MEMORY = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def flags() -> list[str]:
-    """What the processor can do, in Linux' words; [] where the system does not say."""
+    """Return the processor's flags as Linux reports them; [] on other systems."""
     return _fields(PROCESSOR).get("flags", "").split()
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """The first ``name: value`` of each name in a file of the kernel's; nothing where there is none."""
+    """Return the first ``name: value`` of each name in a file of the kernel; {} without the file."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The numbers that a compiled network computes in."""
+"""The precision that a compiled network computes in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dense_resnet.inference import cpu
 
 AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
-FAST_IN_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # as Linux calls what multiplies such numbers
+FAST_IN_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # Linux' names of the instructions that multiply bfloat16
 
 
 def choose_precision(asked: str) -> str:
-    """What was asked for, "float32" or "bfloat16"; with "auto" what this processor is fast in."""
+    """Return "float32" or "bfloat16": as asked, or for "auto" what this processor computes fast."""
     if asked not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(map(repr, PRECISIONS))} (not {asked!r}).")
     if asked != AUTO:

@@ -1,9 +1,10 @@
-"""How many images the network takes at a time, and how many batches run at the same time.
+"""Choose batch size and number of concurrent batches by measuring throughput.
 
-A network in TensorFlow uses all cores by itself, but not all of the time: the small steps between its convolutions leave
-some idle, which a second batch can use. What is fastest depends on machine, network and size, so it is measured, for a few
-seconds, where there are images enough to win them back. Answers do not depend on how many batches run at the same time; on
-the batch their last bits may, so a run that goes on keeps it. (``tests/dense_resnet/inference/test_throughput.py``)
+A network in TensorFlow uses all cores, but not all of the time: the small steps between its convolutions leave some idle,
+which a second batch can use. The optimum depends on machine, network and size, so it is measured for a few seconds if
+there are enough images to make up for them. Results do not depend on the number of concurrent batches; their last bits may
+depend on the batch size, so a resumed run keeps it.
+(``tests/dense_resnet/inference/test_throughput.py``)
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import Any
 from dense_resnet.inference.cpu import cores
 from dense_resnet.jobs.pipeline import ordered_map
 
-WORTH = 100  # images from which on measuring pays: it takes the time of about 15, and wins a tenth to a fifth
-GAIN = 1.03  # by which a step must be faster to be taken
+WORTH = 100  # least number of images for measuring, which takes the time of about 15 and gains a tenth to a fifth
+GAIN = 1.03  # least speed-up of a step that is kept
 LARGEST_BATCH = 16
 LONGEST = 15.0  # seconds after which no further step is tried
-SHORTEST = 0.3  # seconds that a speed is measured for, at least
+SHORTEST = 0.3  # least seconds for measuring a speed
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Images a batch, batches at the same time, and the speed where it was measured."""
+    """Images per batch, concurrent batches, and the speed if it was measured."""
 
     batch: int = 1
     threads: int = 1
@@ -34,11 +35,11 @@ class Pace:
 
 
 def choose(run: Callable[[int], Any], images: int, *, batch: int | None = None, threads: int | None = None) -> Pace:
-    """The pace for a run over `images` images.
+    """Choose the pace for a run over `images` images.
 
     Args:
         run: computes a batch of that many images.
-        images: how many there are; below WORTH nothing is measured.
+        images: their number; below WORTH nothing is measured.
         batch, threads: fixed ones; None chooses.
     """
     if (batch and threads) or images < WORTH:
@@ -47,7 +48,7 @@ def choose(run: Callable[[int], Any], images: int, *, batch: int | None = None, 
 
 
 def measure(run: Callable[[int], Any], *, batch: int | None = None, threads: int | None = None) -> Pace:
-    """Doubles first the threads, then the batch, for as long as that is faster. Arguments as :func:`choose`'s."""
+    """Double first the threads, then the batch, as long as that is faster. Arguments as :func:`choose`."""
     start = time.perf_counter()
     best = _time_run(run, Pace(batch or 1, threads or 1))
     steps = [] if threads else [("threads", cores())]
@@ -62,7 +63,7 @@ def measure(run: Callable[[int], Any], *, batch: int | None = None, threads: int
 
 
 def _time_run(run: Callable[[int], Any], pace: Pace) -> Pace:
-    run(pace.batch)  # a new shape has its first time
+    run(pace.batch)  # the first run of a new shape is slower
     start, batches = time.perf_counter(), 0
     while batches == 0 or time.perf_counter() - start < SHORTEST:
         batches += len(list(ordered_map(run, [pace.batch] * 2 * pace.threads, pace.threads)))

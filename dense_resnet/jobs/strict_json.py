@@ -1,4 +1,4 @@
-"""JSON whose reader refuses what Python's own takes without a word: a key twice, ``NaN``, and numbers without end."""
+"""Strict JSON: rejects duplicate keys, NaN, Infinity and overflow, which Python's reader accepts."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any, NoReturn
 
 
 def loads(text: str | bytes) -> Any:
-    """What `text` says.
+    """Parse `text`.
 
     Raises:
-        ValueError: it is no JSON, has a key twice (of which the last would count), ``NaN`` or ``Infinity``, a number beyond
-            what a float holds, or more brackets within brackets than can be followed.
+        ValueError: it is not JSON, has a duplicate key (Python keeps the last), ``NaN`` or ``Infinity``, a number
+            beyond the range of a float, or is nested too deeply.
     """
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
-        raise ValueError("too many brackets within brackets") from None
+        raise ValueError("nested too deeply") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(name for name, _ in pairs)
-        raise ValueError(f"the key {next(name for name in counts if counts[name] > 1)!r} is there twice")
+        raise ValueError(f"duplicate key {next(name for name in counts if counts[name] > 1)!r}")
     return found
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not valid JSON")
 
 
 def _finite(text: str) -> float:

@@ -1,6 +1,6 @@
-"""The laws of a dense ResNet as figures, on any weights: what ``dense-resnet check`` prints and the tests assert.
+"""The laws of a dense ResNet as figures, on any weights: ``dense-resnet check`` prints them, the tests assert them.
 
-Every error is ``max|a - b| / std(b)``: 1e-4 is float noise between two ways of computing the same, 1e-2 is a mistake.
+Every error is ``max|a - b| / std(b)``: 1e-4 is float noise between two ways of computing the same result, 1e-2 is a mistake.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dense_resnet.preprocessing import preprocess
 from dense_resnet.resnet_utils import subsample
 
 TOLERANCE = 1e-4
-LEAST_SPREAD = 1e-2  # of the features: below, agreement would say nothing
+LEAST_SPREAD = 1e-2  # of the features: below, agreement would mean nothing
 BREAKS = 1e-2  # what a mirrored even size must exceed
 
 
 def relative_error(values: object, reference: object) -> float:
-    """``max|values - reference| / std(reference)``."""
+    """Return ``max|values - reference| / std(reference)``."""
     values, reference = np.asarray(values, np.float64), np.asarray(reference, np.float64)
     if values.shape != reference.shape:
         raise InputError(f"shapes differ: {list(values.shape)} and {list(reference.shape)}.")
@@ -30,7 +30,7 @@ def relative_error(values: object, reference: object) -> float:
 
 
 def backbone_with(plan: Plan, weights: Mapping[str, np.ndarray]) -> Backbone:
-    """A backbone with `weights`."""
+    """Build a backbone with `weights`."""
     backbone = Backbone(plan)
     backbone.assign(dict(weights))
     return backbone
@@ -47,7 +47,7 @@ class Finding:
 
 
 def dense_equals_nominal(dense: Backbone, nominal: Backbone, images: np.ndarray) -> Finding:
-    """Law 2: the dense features, subsampled, are the nominal network's features.
+    """Check law 2: the dense features, subsampled, are the nominal network's features.
 
     Args:
         dense, nominal: the same weights at two output strides.
@@ -61,16 +61,16 @@ def dense_equals_nominal(dense: Backbone, nominal: Backbone, images: np.ndarray)
 
 
 def mirror_kernels(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every kernel turned over, top to bottom and left to right."""
+    """Mirror every kernel, top to bottom and left to right."""
     return {name: value[::-1, ::-1] if value.ndim == 4 else value for name, value in weights.items()}
 
 
 def mirror(backbone: Backbone, turned: Backbone, images: np.ndarray, *, aligned: bool) -> Finding:
-    """Law 3: mirroring the image and every kernel mirrors the features, at aligned sizes and only there.
+    """Check law 3: mirroring the image and every kernel mirrors the features, at aligned sizes and only there.
 
     Args:
         backbone: any weights.
-        turned: the :func:`mirror_kernels` ones.
+        turned: the backbone with :func:`mirror_kernels` weights.
         images: ``[batch, height, width, channels]``, preprocessed.
         aligned: whether the images' size is aligned, so whether the law must hold.
     """
@@ -83,7 +83,7 @@ def mirror(backbone: Backbone, turned: Backbone, images: np.ndarray, *, aligned:
 
 
 def check(backbone: Backbone, nominal: Plan, size: int, seed: int = 0) -> Iterator[Finding]:
-    """Laws 2 and 3 on noise images of `size` (32n+1) pixels and of one less, preprocessed as the plan says."""
+    """Check laws 2 and 3 on noise images of `size` (32n+1) pixels and of one less, preprocessed as the plan says."""
     generator = np.random.default_rng(seed)
     plan, weights = backbone.plan, backbone.weights
     odd, even = (

@@ -1,8 +1,8 @@
-"""Features of a set of weights by the code of the framework that they come from, to hold ours against.
+"""Compare features with those of the framework that the weights come from.
 
-Where that framework is installed, ``dense-resnet convert --check`` runs it on the arrays as its own file names them, so that
-a mistake in a reader, in a name map or in a builder shows as a difference. Nothing is compared with DeepLab, whose code is no
-package: ``tests/test_golden.py`` holds its outputs.
+If that framework is installed, ``dense-resnet convert --check`` runs it on the arrays under its own names, so that a mistake
+in a reader, in a name map or in a builder shows as a difference. Nothing is compared with DeepLab, whose code is not a
+package: ``tests/test_golden.py`` has its outputs.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from dense_resnet.verification import laws
 
 v1 = tf.compat.v1
 
-SIZES = (97, 96)  # of the noise images: where everything is aligned, and where roots and paddings differ
+SIZES = (97, 96)  # of the noise images: one aligned, and one at which roots and paddings differ
 
 
 class NotComparableError(Exception):
-    """Why there is nothing to compare with."""
+    """There is nothing to compare with; the message says why."""
 
 
 def slim_network(plan: Plan) -> Callable[..., Any]:
-    """tf_slim.nets' own function for `plan`, or an :class:`InputError`."""
+    """Return tf_slim.nets' own function for `plan`, or raise an :class:`InputError`."""
     from tf_slim.nets import resnet_v1, resnet_v2
 
     network = getattr(resnet_v2, plan.name, None) or getattr(resnet_v1, plan.name, None)
@@ -45,7 +45,7 @@ def slim_network(plan: Plan) -> Callable[..., Any]:
 
 
 def compare(source: Any) -> tuple[str, float]:
-    """The name of the other framework, and the largest error of our features against its, at the nominal stride.
+    """Return the name of the other framework, and the largest error of our features against its, at the nominal stride.
 
     Args:
         source: as :func:`dense_resnet.checkpoints.open_source` takes it.
@@ -58,10 +58,10 @@ def compare(source: Any) -> tuple[str, float]:
     if known.variant is None:
         raise NotComparableError("no variant fits these weights")
     if known.framework not in FRAMEWORKS:
-        raise NotComparableError(f"{known.framework} has no code of its own to run")
-    name, theirs, recognises = FRAMEWORKS[known.framework]
+        raise NotComparableError(f"{known.framework} has no code to run")
+    name, theirs, recognizes = FRAMEWORKS[known.framework]
     arrays = checkpoints.raw(source)
-    if not recognises(arrays):
+    if not recognizes(arrays):
         raise NotComparableError(f"the arrays came from {known.framework}, but no longer have its names")
     plan = variants.plan(known.variant, root=known.root)
     ours = laws.backbone_with(plan, opened.weights)
@@ -70,7 +70,7 @@ def compare(source: Any) -> tuple[str, float]:
     for size in SIZES:
         images = np.random.default_rng(0).standard_normal((1, size, size, plan.in_channels)).astype(np.float32)
         errors.append(laws.relative_error(ours(images), network(images)))
-    return name, float(np.max(errors))  # which keeps a NaN, where Python's max may drop it
+    return name, float(np.max(errors))  # keeps a NaN, which Python's max may drop
 
 
 Arrays = Mapping[str, np.ndarray]  # under the framework's names
@@ -127,7 +127,7 @@ def _torch(known: Origin, arrays: Arrays) -> Network:
     prefix = next(name for name in arrays if name.endswith(torch_resnet.FIRST)).removesuffix(torch_resnet.FIRST)
     theirs = {
         name: torch.tensor(arrays[prefix + name]) if prefix + name in arrays and not name.startswith("fc.") else value
-        for name, value in network.state_dict().items()  # the classifier and counts of batches stay the network's
+        for name, value in network.state_dict().items()  # keeps the network's classifier and batch counts
     }
     network.load_state_dict(theirs)
     network.eval()
@@ -146,8 +146,9 @@ def _torch(known: Origin, arrays: Arrays) -> Network:
 
 @contextlib.contextmanager
 def _without_triton() -> Iterator[None]:
-    """While torchvision or timm are imported: PyTorch's compiler then imports Triton, where it finds it, and that kills the
-    process where TensorFlow 2.21 is loaded. Nothing here is compiled.
+    """Hide Triton while torchvision or timm are imported.
+
+    PyTorch's compiler would import it, which kills a process that has loaded TensorFlow 2.21. Nothing here is compiled.
     """
     if "triton" in sys.modules:
         yield
@@ -165,7 +166,7 @@ def _torch_network(name: str) -> Any:
         from torchvision import models
 
         return getattr(models, name)(weights=None)
-    except (ImportError, RuntimeError):  # a torchvision that does not fit its PyTorch raises the second
+    except (ImportError, RuntimeError):  # a torchvision that does not match its PyTorch raises the second
         pass
     try:
         from timm.models import resnet
@@ -181,7 +182,7 @@ def _variant(known: Origin) -> str:
 
 
 FRAMEWORKS: dict[str, tuple[str, Callable[[Origin, Arrays], Network], Callable[[Arrays], bool]]] = {
-    # of an origin: its code, how that is run on arrays, and whether arrays have its names
+    # of an origin: its code, how to run it on arrays, and whether arrays have its names
     provenance.SLIM: ("tf_slim.nets", _slim, lambda arrays: True),
     provenance.KERAS: ("keras.applications", _keras, keras_applications.recognizes),
     provenance.TORCH: ("PyTorch", _torch, torch_resnet.recognizes),

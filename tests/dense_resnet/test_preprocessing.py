@@ -46,7 +46,7 @@ def test_errors():
 @pytest.mark.parametrize("convert", [np.asarray, tf.constant])
 @pytest.mark.parametrize("scale", [lambda x: x / np.float32(255), lambda x: x / np.float32(127.5) - 1])
 def test_floats_that_look_already_scaled(scale, convert):
-    with pytest.warns(UserWarning, match=r"images are expected as 0\.\.255; these look already scaled") as told:
+    with pytest.warns(UserWarning, match=r"images must be in 0\.\.255; these look already scaled") as told:
         dr.preprocess(convert(scale(IMAGES)), "inception")
     assert told[0].filename == __file__
 

@@ -291,7 +291,7 @@ EARLY = {  # what needs neither TensorFlow nor a network: a message of its own e
     "a.png/b: cannot be written to: a.png is a file": [
         ("extract", "data", *RANDOM, "--out", "a.png/b"), ("train", "data", *MODEL, "--out", "a.png/b"),
     ],
-    ".: holds the images themselves (a.png)": [
+    ".: contains the images themselves (a.png)": [
         ("extract", "a.png", *RANDOM, "--out", "."), ("predict", "a.png", "--model", "{model}", "--out", "."),
     ],
     "contains the dataset itself": [
@@ -715,8 +715,8 @@ def test_a_file_or_folder_of_a_variants_name_is_not_meant(capsys, small_weights,
 def test_a_plan_of_two_minds(capsys, tmp_path):
     path = tmp_path / "plan.json"
     for text, message in (
-        ('{"scope": "a", "scope": "b"}', "the key 'scope' is there twice"),
-        ("[" * 99_999, "too many brackets"),
+        ('{"scope": "a", "scope": "b"}', "duplicate key 'scope'"),
+        ("[" * 99_999, "nested too deeply"),
     ):
         path.write_text(text)
         code, _, err = run(capsys, "train", tmp_path, "--model", path, "--out", tmp_path / "out")

@@ -371,7 +371,7 @@ def test_a_folder_that_holds_the_images(backbone, folder_with_a_truncated_one):
     found = discovery.find_images([str(folder_with_a_truncated_one)])
     before = contents(folder_with_a_truncated_one)
     for out in (folder_with_a_truncated_one, folder_with_a_truncated_one.parent):
-        with pytest.raises(dr.InputError, match="holds the images themselves"):
+        with pytest.raises(dr.InputError, match="contains the images themselves"):
             extraction_of(backbone, out, SMALL).run(found, picture=True)
     assert contents(folder_with_a_truncated_one) == before
 

@@ -160,5 +160,5 @@ def test_arrays_that_are_no_maps(arrays, tmp_path):
 
 
 def test_a_path_is_not_features():
-    with pytest.raises(InputError, match="features must be what dense_resnet.read_features gives"):
+    with pytest.raises(InputError, match="features must be the result of dense_resnet.read_features"):
         features.sample("a.jpg.safetensors", [(1, 2)])

@@ -177,7 +177,7 @@ def bomb(width, height):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [10_000, 60_000])
 def test_a_decompression_bomb_is_refused_before_decoding(side, tmp_path):
-    with pytest.raises(InputError, match=r"pixels\. If that is right, raise --max-pixels"):
+    with pytest.raises(InputError, match=r"pixels\. If that is intended, raise --max-pixels"):
         decoding.check_image(write_file(tmp_path, "bomb.png", bomb(side, side)))
     with pytest.raises(InputError, match="more than 1,000 pixels"):
         decoding.check_image(write_file(tmp_path, "small.png", encode(np.zeros((40, 40, 3), np.uint8))), max_pixels=1000)
@@ -307,7 +307,7 @@ def test_lists_stay_inside_their_folder(line, photograph_folder):
 def test_nothing_found(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         discovery.find_images([str(tmp_path / "nowhere")])
-    with pytest.raises(InputError, match="the folder holds no image"):
+    with pytest.raises(InputError, match="the folder contains no image"):
         discovery.find_images([str(tmp_path)])
     with pytest.raises(InputError, match="no file matches this pattern"):
         discovery.find_images([str(tmp_path / "*.jpg")])
@@ -350,7 +350,7 @@ def test_links_to_nothing_loops_and_pipes_are_told_and_never_waited_for(tmp_path
     os.mkfifo(tmp_path / "pipe.png")
     found = discovery.find_images([str(tmp_path)], without=tmp_path / "out")
     assert [image.relative for image in found] == ["gone.png", "loop.jpg", "pipe.png"]
-    for image, why in zip(found, ("No such file", "Too many levels", "it is no file"), strict=True):
+    for image, why in zip(found, ("No such file", "Too many levels", "it is not a file"), strict=True):
         for read in (decoding.check_image, decoding.read_file):
             with pytest.raises(InputError, match=f"{image.relative}: cannot be read: {why}"):
                 read(image.path)
@@ -378,7 +378,7 @@ def test_what_a_failed_download_left(tmp_path):
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
     (tmp_path / "a.WEBP").write_bytes(b"RIFF")
     (tmp_path / "b.tif").write_bytes(b"II*")
-    with pytest.raises(InputError, match=r"no image \(looked for .*\)\. It holds files of other kinds \(\.tif, \.webp\)"):
+    with pytest.raises(InputError, match=r"no image \(searched for .*\)\. It contains files of other types \(\.tif, \.webp\)"):
         discovery.find_images([str(tmp_path)])
 
 
@@ -389,7 +389,7 @@ def test_pictures_of_other_kinds_are_left_out_and_said(tmp_path):
     notes = []
     assert [image.relative for image in discovery.find_images([str(tmp_path)], note=notes.append)] == ["a.png"]
     (note,) = notes
-    assert note.startswith(f"{tmp_path}: other pictures are left out (1 .tif, 2 .webp): PNG and JPEG are read")
+    assert note.startswith(f"{tmp_path}: other pictures are ignored (1 .tif, 2 .webp): only PNG and JPEG are read")
     discovery.find_images([str(tmp_path / "a.png")], note=notes.append)
     assert len(notes) == 1
 
@@ -446,10 +446,10 @@ def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path):
     notes = []
     assert relative(discovery.find_images([str(tmp_path)], note=notes.append)) == ["a.png", "more/b.jpg"]
     named = "._a.png, .ipynb_checkpoints, __MACOSX, …"
-    assert notes == [f"{tmp_path}: hidden files and folders are left out (5: {named})."]
+    assert notes == [f"{tmp_path}: hidden files and folders are ignored (5: {named})."]
     (tmp_path / "a.png").unlink()
     shutil.rmtree(tmp_path / "more")
-    with pytest.raises(InputError, match=r"no image .* hidden files and folders are left out \(3: \._a\.png, "):
+    with pytest.raises(InputError, match=r"no image .* hidden files and folders are ignored \(3: \._a\.png, "):
         discovery.find_images([str(tmp_path)])
     asked = [str(tmp_path / ".ipynb_checkpoints"), str(tmp_path / "._a.png")]  # what is named itself is meant
     assert relative(discovery.find_images(asked)) == ["._a.png", "a-checkpoint.png"]
@@ -488,6 +488,6 @@ def test_an_image_somewhat_too_large_is_refused_without_a_warning(tmp_path):
 def test_a_folder_in_an_images_place_keeps_nothing_open(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        with pytest.raises(InputError, match="it is no file"):
+        with pytest.raises(InputError, match="it is not a file"):
             decoding.read_file(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before

@@ -73,7 +73,7 @@ NOT_WHOLE = {
 
 
 def test_pictures_of_iphones_tools_are_named():
-    with pytest.raises(ValueError, match="Apple's own kind for iPhones"):
+    with pytest.raises(ValueError, match="Apple's variant for iPhones"):
         png.check(pngs.file_of([(b"CgBI", bytes(4)), *chunks()]))
 
 
@@ -124,6 +124,6 @@ def test_what_others_write_is_whole(photographs):
 
 
 def test_pixels_that_unpack_to_more_than_they_should_take_no_memory():
-    with pytest.raises(ValueError, match="its pixels are 15 bytes"):
+    with pytest.raises(ValueError, match="its pixels need 15 bytes"):
         png.check(repack(lambda rows: rows + bytes(2**26)))
     png.check(repack(lambda rows: rows + bytes(9)))  # which does no harm

@@ -11,13 +11,13 @@ from dense_resnet.jobs import strict_json
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"7": 0, "8": 1, "7": 2}', "the key '7' is there twice"),
-        ('[{"a": {"b": 1, "b": 1}}]', "the key 'b' is there twice"),
-        ("[NaN]", "NaN is no number"),
-        ("-Infinity", "-Infinity is no number"),
-        ("1e999", "1e999 is no number"),
-        ("[" * 100_000, "too many brackets within brackets"),
-        ('{"a":' * 100_000, "too many brackets within brackets"),
+        ('{"7": 0, "8": 1, "7": 2}', "duplicate key '7'"),
+        ('[{"a": {"b": 1, "b": 1}}]', "duplicate key 'b'"),
+        ("[NaN]", "NaN is not valid JSON"),
+        ("-Infinity", "-Infinity is not valid JSON"),
+        ("1e999", "1e999 is not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
         ("{", "Expecting property name"),
         ("9" * 5000, "Exceeds the limit|integer string conversion"),
         (b"\xff\xfe\xff", "can't decode"),
@@ -31,7 +31,7 @@ def test_refused(text, message):
 def test_a_key_twice_among_very_many():
     text = "{" + "".join(f'"{number}": 0, ' for number in range(20_000)) + '"19999": 1}'
     began = time.process_time()
-    with pytest.raises(ValueError, match="the key '19999' is there twice"):
+    with pytest.raises(ValueError, match="duplicate key '19999'"):
         strict_json.loads(text)
     assert time.process_time() - began < 2  # by counting each: 9 s
 

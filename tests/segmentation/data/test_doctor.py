@@ -368,7 +368,7 @@ def test_flipped_bits_in_images(tmp_path):
 def test_large_images(own, capsys):
     code, out = run(capsys, own, "--max-pixels", 10)
     assert code == 1
-    assert out.count("more than 10 pixels. If that is right, raise --max-pixels") == 12
+    assert out.count("more than 10 pixels. If that is intended, raise --max-pixels") == 12
     assert run(capsys, own, "--max-pixels", 10**9)[0] == 0
 
 

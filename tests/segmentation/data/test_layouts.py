@@ -211,7 +211,7 @@ def test_hidden_files_and_folders_are_no_data(own):
     assert (layout.splits, layout.notes) == (("train", "val"), ())
     dataset = open_layout(layout, "train")
     assert names(dataset) == ["a", "b", "more/a"]
-    left_out = "hidden files and folders are left out (2: ._a.{}, .ipynb_checkpoints)."
+    left_out = "hidden files and folders are ignored (2: ._a.{}, .ipynb_checkpoints)."
     assert dataset.notes == tuple(
         f"{own / kind / 'train'}: {left_out.format(suffix)}" for kind, suffix in (("images", "jpg"), ("labels", "png"))
     )
@@ -681,11 +681,11 @@ def test_files_that_are_none_are_told_and_never_waited_for(own):
     assert names(dataset) == ["a", "b", "more/a"]
     for sample in dataset.samples[1:]:
         for read in (sample.read_image, lambda sample=sample: sample.read_label(SPACE)):
-            with pytest.raises(InputError, match=r"(b|a)\.(jpg|png): cannot be read: (No such file|it is no file)"):
+            with pytest.raises(InputError, match=r"(b|a)\.(jpg|png): cannot be read: (No such file|it is not a file)"):
                 read()
     (own / "dataset.json").unlink()
     os.mkfifo(own / "dataset.json")
-    with pytest.raises(InputError, match="dataset.json: cannot be read: it is no file"):
+    with pytest.raises(InputError, match="dataset.json: cannot be read: it is not a file"):
         open_dataset(own, "val")
 
 

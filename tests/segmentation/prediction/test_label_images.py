@@ -247,7 +247,7 @@ def test_names_that_clash(labelling, folder, tmp_path):
 def test_a_folder_that_holds_the_images(labelling, folder):
     before = contents(folder)
     for out in (folder, folder.parent):
-        with pytest.raises(InputError, match="holds the images themselves"):
+        with pytest.raises(InputError, match="contains the images themselves"):
             labelling(out).run(find_images_in(folder))
     assert contents(folder) == before
 
@@ -411,7 +411,7 @@ MISTAKES = {
     "no model": (["{folder}", "--model", "{out}"], "no such folder. A model directory is expected"),
     "a size": (["{folder}", "--model", "{model}", "--size", "512"], "size must be 16n+1 pixels (not 512); next: 513."),
     "a tile": (["{folder}", "--model", "{model}", "--tile", "100"], "tile must be 16n+1 pixels (not 100); next: 113."),
-    "no images": (["{model}", "--model", "{model}"], "the folder holds no image"),
+    "no images": (["{model}", "--model", "{model}"], "the folder contains no image"),
     "nothing there": (["/nowhere", "--model", "{model}"], "/nowhere: no such file or folder"),
     "a scale": (["{folder}", "--model", "{model}", "--scales", "0"], "scales must be factors from 0.1 to 10.0 (not (0.0,))"),
 }

@@ -262,7 +262,7 @@ def test_features_are_tf_slims(tmp_path):
 def test_what_cannot_be_compared_says_why(tmp_path):
     for weights, reason in (
         (weights_of(dr.plan(BLOCKS, scope="tiny", kind="bottleneck_v1")), "no variant fits"),
-        (WEIGHTS, "dense_resnet has no code of its own to run"),
+        (WEIGHTS, "dense_resnet has no code to run"),
     ):
         with pytest.raises(parity.NotComparableError, match=reason):
             parity.compare(weights)
