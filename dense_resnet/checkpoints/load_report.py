@@ -1,4 +1,4 @@
-"""What a network takes from a weights file, and what it does not: the load report."""
+"""The load report: what a network takes from a weights file, and what it does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dense_resnet.planning.plan import Plan
 
 ADAPT, LEAVE_OUT = "adapt", "leave_out"
 SHOWN = 8  # names listed under each heading
-FEW = 2  # where nothing was loaded
+FEW = 2  # if nothing was loaded
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class LoadReport:
     """The outcome of a load; ``print(report)`` shows it as a table."""
 
     source: str
-    matched: tuple[str, ...] = ()  # taken as they are
+    matched: tuple[str, ...] = ()  # taken unchanged
     adapted: tuple[str, ...] = ()  # taken after adapting the input channels
-    missing: tuple[str, ...] = ()  # of the network, not in the file: left at their initial values
-    unexpected: tuple[str, ...] = ()  # in the file, not of the network: not used
+    missing: tuple[str, ...] = ()  # in the network, not in the file: left at their initial values
+    unexpected: tuple[str, ...] = ()  # in the file, not in the network: not used
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()  # name, network's shape, file's shape
-    left_out: tuple[str, ...] = ()  # classifiers of another class count, or what was asked to be left out
-    fitting: tuple[str, ...] = ()  # the variants that the file would fit, where this one does not
-    origin: Origin | None = None  # where the weights come from, where that is known
+    left_out: tuple[str, ...] = ()  # classifiers of another class count, or what the caller excluded
+    fitting: tuple[str, ...] = ()  # the variants that the file would fit, if this one does not
+    origin: Origin | None = None  # where the weights come from, if known
     notes: tuple[str, ...] = ()  # what that means for this network
 
     @property
@@ -40,11 +40,11 @@ class LoadReport:
         return not (self.missing or self.mismatched)
 
     def with_provenance(self, origin: Origin, plan: Plan | None = None, notes: Sequence[str] = ()) -> LoadReport:
-        """The same, with where the weights come from and what that means for `plan`, and other `notes` on them."""
+        """Return the report with the weights' origin, what it means for `plan`, and other `notes` on them."""
         return dataclasses.replace(self, origin=origin, notes=(*origin.notes(plan), *notes))
 
     def refused(self) -> str:
-        """The table where nothing was loaded: what does not fit, by a few names."""
+        """Format the table if nothing was loaded: what does not fit, with a few names."""
         shapes = [f"{name} (network {list(own)}, file {list(other)})" for name, own, other in self.mismatched]
         lines = [self.source]
         for heading, names in (
@@ -75,7 +75,7 @@ class LoadReport:
             notes = {
                 "missing": "left at their initial values",
                 "shape mismatch": "left at their initial values",
-                "left out": "left at their initial values, or without a place in the network",
+                "left out": "left at their initial values, or not in the network",
                 "unexpected": "not used",
                 "adapted": "input channels adapted",
             }
@@ -99,7 +99,7 @@ class Match:
 
 
 class Network(NamedTuple):
-    """What there is to know of a network that came without its plan."""
+    """What is known of a network without its plan."""
 
     name: str
     scope: str
@@ -114,15 +114,15 @@ def match(
     strict: bool = True,
     first_convolution: str = ADAPT,
 ) -> Match:
-    """Finds the array of every variable of `network`.
+    """Find the array of every variable of `network`.
 
     Args:
         weights: under canonical names.
         source: of the weights, for messages.
-        strict: refuses where a variable of the backbone is missing or has another shape.
-        first_convolution: where the input channels are not the file's. "adapt" repeats the file's input channels in turn,
+        strict: raise an error if a variable of the backbone is missing or has another shape.
+        first_convolution: if the input channels differ from the file's. "adapt" repeats the file's input channels in turn,
             each divided by how often it is repeated (fewer channels than the file's share the sum of them all): the
-            response to an image that is the same in every channel stays what it was. "leave_out" keeps the initial values.
+            response to an image that is the same in every channel does not change. "leave_out" keeps the initial values.
 
     Raises:
         InputError: `strict` and incomplete, or a value is not finite. The message is the report, with the variants that
@@ -131,7 +131,7 @@ def match(
     if first_convolution not in (ADAPT, LEAVE_OUT):
         raise InputError(f"first_convolution must be {ADAPT!r} or {LEAVE_OUT!r} (not {first_convolution!r}).")
     first = network.variables[0].name
-    if first.count("/") > network.scope.count("/") + 2:  # a unit's: there is no root block
+    if first.count("/") > network.scope.count("/") + 2:  # a unit's variable: there is no root block
         first = None
     logits = f"{network.scope}/logits/"
     taken: dict[str, np.ndarray] = {}
@@ -175,7 +175,7 @@ def match(
 
 
 def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """``[k, k, in, out]`` weights for another number of input channels, with the same response to a grey image."""
+    """Adapt ``[k, k, in, out]`` weights to another number of input channels, with the same response to a gray image."""
     have = kernel.shape[2]
     index = np.arange(channels) % have
     counts = np.bincount(index, minlength=have)

@@ -1,8 +1,8 @@
-"""Where weights come from, and what comes with them: how images are to be preprocessed, and what the classes are.
+"""Where weights come from, and what follows from it: the preprocessing of images, and the classes.
 
-None of it stands in the arrays, and a network runs without a word on images of another scale. So it is bound to the source,
-shown in the load report, kept in what :func:`safetensors.write` describes a file with, and written
-into model directories. (``tests/dense_resnet/checkpoints/test_sources.py``)
+Arrays do not record it, and a network silently accepts wrongly scaled images. So it is bound to the source, shown in the load
+report, stored in the metadata that :func:`safetensors.write` writes, and in model directories.
+(``tests/dense_resnet/checkpoints/test_sources.py``)
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ LABEL_ORDERS = {  # of published ImageNet classifiers, by their number of classe
     1000: "ILSVRC 2012, in the order of the WordNet ids",
     1001: "0 is the background, then ILSVRC 2012 in the order of the WordNet ids",
 }
-UNTOUCHED = 1e-4  # how near to 0 and 1 statistics are that no image has changed; Detectron's variances are 1 - epsilon
+UNTOUCHED = 1e-4  # largest distance from 0 and 1 of statistics that no image has changed; Detectron's variances are 1 - epsilon
 CAFFE_SCHEME = "caffe"
 ORIGINAL = "resnet_v1_{}_original"  # the family with Caffe's strides
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What is known of a set of weights."""
+    """What is known of where weights come from."""
 
     framework: str
-    variant: str | None = None  # whose every variable is there; None where no variant fits
+    variant: str | None = None  # whose every variable is present; None if no variant fits
     preprocessing: str | None = None  # the scheme of dense_resnet.preprocess that they were trained with
-    root: str | None = None  # the root block that they were trained with, where it is not the variant's own
+    root: str | None = None  # the root block that they were trained with, if it is not the variant's own
     class_count: int | None = None  # of their ImageNet classifier
     label_order: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What :func:`from_json` reads."""
+        """Return what :func:`from_json` reads."""
         return dataclasses.asdict(self)
 
     def notes(self, plan: Plan | None = None) -> tuple[str, ...]:
-        """What a user of these weights has to know, a sentence each; `plan` is of the network that takes them, if known."""
+        """Return what a user of these weights has to know, one sentence each; `plan`: of the network that takes them."""
         notes = []
         if self.preprocessing:
             notes.append(f"Weights of {self.framework}: they expect dr.preprocess(images, {self.preprocessing!r}).")
             if plan and self.preprocessing != plan.preprocessing:
                 notes.append(
                     f"WARNING: this plan's own scheme is {plan.preprocessing!r}; "
-                    "with it these weights would see images of another scale."
+                    "these weights expect a different preprocessing scheme."
                 )
         if self.root and plan and plan.root_name and self.root != plan.root_name:
             notes.append(f"They were trained with root={self.root!r}; with {plan.root_name!r} features near the border differ.")
@@ -65,7 +65,7 @@ class Origin:
 
 
 def origin_of(framework: str, weights: Mapping[str, np.ndarray]) -> Origin:
-    """What names and shapes of canonical `weights` tell, given the framework that they were written by.
+    """Identify the origin by names and shapes of canonical `weights`, given the framework that wrote them.
 
     >>> origin_of(SLIM, {}).variant is None
     True
@@ -90,10 +90,10 @@ def origin_of(framework: str, weights: Mapping[str, np.ndarray]) -> Origin:
 
 
 def has_untouched_statistics(weights: Mapping[str, np.ndarray], known: Origin | None = None) -> bool:
-    """Whether all moving means are 0 and all variances 1, though the offsets, which begin at 0, were trained.
+    """Return whether all moving means are 0 and all variances 1, although the offsets, which start at 0, were trained.
 
-    So it is in weights of Caffe and Detectron, which fold the statistics into scales and offsets, and where training never
-    updated them. Where the variant is known, the statistics of heads do not count.
+    This is so in weights of Caffe and Detectron, which fold the statistics into scales and offsets, and if training never
+    updated them. If the variant is known, the statistics of heads are ignored.
     """
     within = f"{variants.VARIANTS[known.variant].scope}/" if known and known.variant in variants.VARIANTS else ""
 
@@ -109,7 +109,7 @@ def has_untouched_statistics(weights: Mapping[str, np.ndarray], known: Origin | 
 
 
 def caffe_variant(known: Origin) -> str | None:
-    """The variant with the variables of `known.variant` and Caffe's strides, where there is one."""
+    """Return the variant with the variables of `known.variant` and Caffe's strides, if there is one."""
 
     def variables(name: str) -> set[tuple[str, tuple[int, ...]]]:
         plan = variants.plan(name)
@@ -124,14 +124,14 @@ def caffe_variant(known: Origin) -> str | None:
 
 
 def doubts(weights: Mapping[str, np.ndarray], known: Origin) -> tuple[str, ...]:
-    """What batch norm's statistics have against what is `known` of the weights, a sentence each."""
+    """Return doubts about what is `known` of the weights, from batch norm's statistics, one sentence each."""
     if not has_untouched_statistics(weights, known):
         return ()
     original = caffe_variant(known)
     if known.framework == CAFFE and known.variant == original:
         return ()
     strides = (
-        f" and a stride in each block's first 1x1 convolution, as {original} has, which takes them too" if original else ""
+        f" and a stride in each block's first 1x1 convolution, as in {original}, which also takes them" if original else ""
     )
     caffe = f"dr.preprocess(images, {CAFFE_SCHEME!r}) (BGR, 0..255 minus means){strides}"
     if known.framework == CAFFE:
@@ -145,7 +145,7 @@ def doubts(weights: Mapping[str, np.ndarray], known: Origin) -> tuple[str, ...]:
 
 
 def from_json(value: object) -> Origin | None:
-    """What :meth:`Origin.as_json` wrote; None for anything else, since files of others may have whatever they like."""
+    """Read what :meth:`Origin.as_json` wrote; return None for anything else, which files of other programs may contain."""
     keys = {field.name for field in dataclasses.fields(Origin)}
     if not isinstance(value, dict) or set(value) != keys or not isinstance(value["framework"], str):
         return None
@@ -156,7 +156,7 @@ def from_json(value: object) -> Origin | None:
 
 
 def find_fitting_variants(weights: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The variants whose every variable, the classifier aside, is in `weights` under its name and with its shape."""
+    """Find the variants whose every variable, except the classifier's, is in `weights` with its name and shape."""
     shapes = {name: value.shape for name, value in weights.items()}
     return tuple(
         name

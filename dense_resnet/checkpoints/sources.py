@@ -1,4 +1,4 @@
-"""Open any weight file: its container is told by its first bytes, its names by their layout."""
+"""Open any weight file: its first bytes identify the container, its names the framework."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Weights = dict[str, np.ndarray]
 MODEL_WEIGHTS = "weights.safetensors"  # of a model directory
 APPLICATION = "keras:"  # before the name of a network that Keras Applications fetches
 OTHERS = (".npz", ".npy", ".pb", ".onnx", ".tflite", ".msgpack", ".gguf", ".mat", ".caffemodel", ".params")
-SUFFIXES = (safetensors.SUFFIX, *keras_h5.SUFFIXES, *torch_pickle.SUFFIXES)  # of weights, slim checkpoints aside
+SUFFIXES = (safetensors.SUFFIX, *keras_h5.SUFFIXES, *torch_pickle.SUFFIXES)  # of weights, except slim checkpoints
 READABLE = "slim checkpoints (V1 and V2), .safetensors, Keras' .h5 and .keras, PyTorch's .pth"
 
 
@@ -38,15 +38,15 @@ class Source:
     name: str  # of the file, for messages
     weights: Weights = field(repr=False)  # under canonical names
     origin: Origin
-    averages: tuple[str, ...] = ()  # which of weights and their averages were read, where there are averages
+    averages: tuple[str, ...] = ()  # which of weights and their averages were read, if there are averages
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be known of these weights beyond their origin, a sentence each."""
+        """What a user has to know of these weights beyond their origin, one sentence each."""
         return *self.averages, *provenance.doubts(self.weights, self.origin)
 
     def under(self, scope: str) -> Source:
-        """The same for a network of that scope: weights that may be Caffe's also fit the variant with Caffe's strides."""
+        """Return the source for a network of that scope: possible weights of Caffe also fit the variant with its strides."""
         name, own = provenance.caffe_variant(self.origin), self.origin.variant
         fits = name is not None and own is not None and own != name and scope == variants.VARIANTS[name].scope
         if not fits or not provenance.has_untouched_statistics(self.weights, self.origin):
@@ -60,12 +60,12 @@ class Source:
 
 
 def read(source: Any) -> Weights:
-    """The weights of :func:`open_source`, without what is known of them."""
+    """Read only the weights of :func:`open_source`."""
     return open_source(source).weights
 
 
 def open_source(source: Any) -> Source:
-    """All floating-point arrays of a source, as float32 under canonical names.
+    """Open all floating-point arrays of a source, as float32 under canonical names.
 
     Args:
         source: the path of a ``.safetensors`` file, of a slim or DeepLab checkpoint (a file of the V1 format, the prefix of
@@ -75,7 +75,7 @@ def open_source(source: Any) -> Source:
             state dictionary.
 
     Raises:
-        InputError: there is no such file, or it is damaged, or of another kind.
+        InputError: the file does not exist, is damaged, or is of another type.
     """
     notes: list[str] = []
     arrays, packed, described = _arrays(source, notes.append)
@@ -97,13 +97,13 @@ def open_source(source: Any) -> Source:
 
 
 def check_source(source: str) -> None:
-    """Finds out without TensorFlow that there are weights to read, as far as names and first bytes say.
+    """Check without TensorFlow that there are weights to read, by names and first bytes.
 
     Args:
         source: a path or ``keras:NAME``, as :func:`open_source` takes them.
 
     Raises:
-        InputError: there is no such file, or it is of another kind.
+        InputError: the file does not exist, or is of another type.
     """
     if source.startswith(APPLICATION):
         keras_applications.check_application(source.removeprefix(APPLICATION))
@@ -114,12 +114,12 @@ def check_source(source: str) -> None:
 
 
 def raw(source: Any) -> Weights:
-    """The arrays of :func:`open_source` under the names that the source itself gives them."""
+    """Read the arrays of :func:`open_source` under the source's own names."""
     return _arrays(source)[0]
 
 
 def _arrays(source: Any, note: Callable[[str], object] = lambda sentence: None) -> tuple[Weights, Any, Mapping[str, Any]]:
-    """Arrays under their own names, what they were packed in, and what the file is described with."""
+    """Read arrays under their own names, with their container and the file's metadata."""
     if isinstance(source, Mapping):
         arrays = {name: _array(value) for name, value in source.items()}
         floating = {name: value for name, value in arrays.items() if np.issubdtype(value.dtype, np.floating)}
@@ -128,12 +128,12 @@ def _arrays(source: Any, note: Callable[[str], object] = lambda sentence: None) 
         return {name: value.astype(np.float32, copy=False) for name, value in floating.items()}, None, {}
     if hasattr(source, "state_dict"):
         return _arrays(source.state_dict(), note)
-    if hasattr(source, "get_layer"):  # as Keras' models have
+    if hasattr(source, "get_layer"):  # as in Keras' models
         return keras_applications.arrays_of(source), keras_applications, {}
     if isinstance(source, str) and source.startswith(APPLICATION):
         return keras_applications.fetch(source.removeprefix(APPLICATION)), keras_applications, {}
     if not isinstance(source, str | os.PathLike):
-        hint = " Give its .weights." if isinstance(getattr(source, "weights", None), Mapping) else ""
+        hint = " Pass its .weights." if isinstance(getattr(source, "weights", None), Mapping) else ""
         raise InputError(
             f"weights must be a path, a Keras model, a PyTorch module or a dictionary of arrays (not {source!r:.80}).{hint}"
         )
@@ -144,7 +144,7 @@ def _arrays(source: Any, note: Callable[[str], object] = lambda sentence: None) 
 
 
 def _array(value: Any) -> np.ndarray:
-    """An array of an entry of a state dictionary, which PyTorch may hold on another device or in a type of its own."""
+    """Return an entry of a state dictionary as an array; PyTorch may have it on another device or in its own type."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float() if value.is_floating_point() else value
@@ -152,13 +152,13 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _file_of(source: str | os.PathLike[str]) -> Path:
-    """The path of the weights; a model directory has them in a file of its own."""
+    """Return the path of the weights; a model directory has them in a separate file."""
     path = Path(source)
     return path / MODEL_WEIGHTS if (path / MODEL_WEIGHTS).is_file() else path
 
 
 def _choose_reader(path: Path) -> Any:
-    """The reader for the file at `path`, by its first bytes, which names can belie; for what is no file, by its name."""
+    """Choose the reader for the file at `path` by its first bytes, since names may be wrong; by name if it is not a file."""
     suffix = path.suffix.lower()
     if path.is_file():
         try:
@@ -173,7 +173,7 @@ def _choose_reader(path: Path) -> Any:
         if start[:2] in torch_pickle.STARTS:
             return torch_pickle
         if suffix not in (*torch_pickle.SUFFIXES, *OTHERS) and (kind := file_types.describe(start)):
-            raise InputError(f"{path}: this is {kind}, no file of weights. Read are {READABLE}.")
+            raise InputError(f"{path}: this is {kind}, not a file of weights. Supported: {READABLE}.")
     if suffix == safetensors.SUFFIX:
         return safetensors
     if suffix in keras_h5.SUFFIXES:
@@ -181,15 +181,15 @@ def _choose_reader(path: Path) -> Any:
     if suffix in torch_pickle.SUFFIXES:
         return torch_pickle
     if suffix in OTHERS:
-        raise InputError(f"{path}: {suffix} files are not read; {READABLE} are.")
+        raise InputError(f"{path}: {suffix} files are not supported. Supported: {READABLE}.")
     return tf_checkpoint
 
 
 def write(path: str | os.PathLike[str], weights: Mapping[str, np.ndarray], known: Origin | None = None) -> None:
-    """Writes `weights` to a ``.safetensors`` file, or to a slim checkpoint of the V2 format where ".ckpt" is in the name.
+    """Write `weights` to a ``.safetensors`` file, or to a slim checkpoint of the V2 format if ".ckpt" is in the name.
 
     Args:
-        known: what is known of where they come from; a slim checkpoint has no place for it.
+        known: what is known of where they come from; a slim checkpoint cannot record it.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path must be that of a file (not {path!r:.80}).")
@@ -206,7 +206,7 @@ def write(path: str | os.PathLike[str], weights: Mapping[str, np.ndarray], known
 
 
 def fingerprint(weights: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of the names and values of `weights`, whatever file they came from."""
+    """Return the SHA-256 of the names and values of `weights`, independent of the file that they came from."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(f"{name} {weights[name].shape} {safetensors.digest(weights[name])}\n".encode())

@@ -223,7 +223,7 @@ def test_eager_calls_leave_no_tensor_behind(backbone):
             r"images must be numbers of shape .*For Keras tensors: dr\.keras_resnet\.build",
         ),
         (lambda: dr.Backbone(dr.plan(BLOCKS)).save(None), r"path must be that of a file \(not None\)"),
-        (lambda: dr.Backbone(dr.plan(BLOCKS)).load(dr.Backbone(dr.plan(BLOCKS))), r"weights must be .*Give its \.weights\."),
+        (lambda: dr.Backbone(dr.plan(BLOCKS)).load(dr.Backbone(dr.plan(BLOCKS))), r"weights must be .*Pass its \.weights\."),
         (lambda: dr.Backbone(dr.plan(BLOCKS))(images_of(33), training=None), r"training must be True or False \(not None\)"),
     ],
 )

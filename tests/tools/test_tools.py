@@ -177,7 +177,7 @@ MISTAKES = {
     ),
     "weights of another kind": (
         ["--model", "resnet_v1_18", "--weights", "model.onnx"],
-        "model.onnx: .onnx files are not read; slim checkpoints",
+        "model.onnx: .onnx files are not supported. Supported: slim checkpoints",
     ),
 }
 
@@ -279,7 +279,7 @@ EARLY = {  # what needs neither TensorFlow nor a network: a message of its own e
         ("extract", "data", *MODEL, "--weights", "nowhere.pth", *TO), ("convert", "nowhere.pth", "--to", "model-dir", *TO),
     ],
     "data: the folder has no readable 'checkpoint' file": [("extract", "data", *MODEL, "--weights", "data", *TO)],
-    "a.png: this is a PNG picture, no file of weights.": [("extract", "data", *MODEL, "--weights", "a.png", *TO)],
+    "a.png: this is a PNG picture, not a file of weights.": [("extract", "data", *MODEL, "--weights", "a.png", *TO)],
     "keras:ResNet51: must be one of ResNet50": [("extract", "data", *MODEL, "--weights", "keras:ResNet51", *TO)],
     "a.png: cannot be written to: it is a file": [
         ("extract", "data", *RANDOM, "--out", "a.png"), ("predict", "data", "--model", "{model}", "--out", "a.png"),
@@ -481,7 +481,7 @@ def test_the_shipped_model_is_small_and_never_saw_what_it_is_scored_on():
 
 def test_a_second_signal_ends_at_once():
     code = (
-        "import os, signal, time\nfrom tools.cli import stop_signals\n"
+        "import os, signal, time\nfrom tools.terminal import stop_signals\n"
         "with stop_signals() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n    assert stop()\n    print('going on', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n    print('never', flush=True)\n"
@@ -741,7 +741,9 @@ def test_a_module_that_is_not_installed_names_the_python(capsys, monkeypatch):
     monkeypatch.setattr("tools.describe.main", lacks)
     code, _, err = run(capsys, "describe", "resnet_v2_50")
     assert code == 1
-    assert err.startswith(f"error: No module named 'rich', in the Python {sys.executable}. `pip install .`")
+    assert err.startswith(
+        f"error: No module named 'rich', in the Python {sys.executable}. Install the dependencies with `pip install .`"
+    )
 
 
 def test_ctrl_c_while_the_verbs_are_imported(capsys, monkeypatch):

@@ -1,9 +1,9 @@
-"""Weights in safetensors files, with a checksum for every array and one for all that is said about them.
+"""Weights in safetensors files, with a checksum for every array and one for the metadata.
 
 Source of the format: https://huggingface.co/docs/safetensors. The header's metadata has one entry, ``dense_resnet``, a JSON
-object (one, because the library writes several in any order, and equal arrays shall make equal files). Its ``sha256`` maps
+object (one, because the library writes several in any order, and equal arrays must give equal files). Its ``sha256`` maps
 array names to digests of their bytes; its ``header`` is a digest of the arrays' types and shapes and of the object's other
-entries, which files written before that was added lack. A file written elsewhere has no such entry, and nothing is compared.
+entries, which older files lack. A file of another program has no such entry, and nothing is compared.
 """
 
 from __future__ import annotations
@@ -27,42 +27,46 @@ CHECKSUMS, HEADER = "sha256", "header"
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The floating-point arrays of `path` as float32, their checksums compared where the file has them."""
+    """Read the floating-point arrays of `path` as float32, and verify their checksums if the file has them."""
     atomic_files.check_there(path)
     try:
         with safe_open(path, framework="numpy") as file:
             about = _read_description(file)
             names = sorted(file.keys())
             if about and about.get(CHECKSUMS, {}).keys() != set(names):
-                raise ValueError("its arrays are not those that it has checksums for")
+                raise ValueError("its arrays are not those of its checksums")
             weights, layout = {}, {}
             for name in names:
                 value = file.get_tensor(name)
                 if about and digest(value) != about[CHECKSUMS][name]:
-                    raise InputError(f"{path}: {name} does not match its checksum: the file is damaged. Fetch it again.")
+                    raise InputError(
+                        f"{path}: {name} does not match its checksum: the file is damaged. Download or copy it again."
+                    )
                 layout[name] = _layout(value)
                 if np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16":
                     weights[name] = value.astype(np.float32)
             if HEADER in about and about.pop(HEADER) != _header_digest(about, layout):
-                raise InputError(f"{path}: damaged: what it says of itself does not match its checksum. Fetch it again.")
+                raise InputError(f"{path}: damaged: its metadata does not match its checksum. Download or copy it again.")
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: cannot be read as safetensors: {error}. It is damaged or of another format.") from error
+        raise InputError(
+            f"{path}: cannot be read as safetensors: {error}. The file is damaged or of another format."
+        ) from error
     return weights
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """What :func:`write` was told to describe the file with, and its arrays' checksums; empty for a file written elsewhere."""
+    """Read the metadata that :func:`write` wrote, with the arrays' checksums; return {} for a file of another program."""
     with safe_open(path, framework="numpy") as file:
         return {key: value for key, value in _read_description(file).items() if key != HEADER}
 
 
 def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str, Any] | None = None) -> None:
-    """Writes arrays with their checksums, and `described` as metadata; an older file is replaced in one step."""
+    """Write arrays with their checksums, and `described` as metadata; replace an older file in one step."""
     arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
     about = {**(described or {}), CHECKSUMS: {name: digest(value) for name, value in arrays.items()}}
-    about = json.loads(json.dumps(about))  # as it will be read: no tuples, no keys that are numbers
+    about = json.loads(json.dumps(about))  # as it will be read: without tuples and numeric keys
     about[HEADER] = _header_digest(about, {name: _layout(value) for name, value in arrays.items()})
     with atomic_files.replace_file(path, check=read) as temporary:
         try:
@@ -77,7 +81,7 @@ def _read_description(file: Any) -> dict[str, Any]:
         raise ValueError(f"its metadata {ENTRY!r} has another name")
     about = strict_json.loads(entries.get(ENTRY, "{}"))
     if not isinstance(about, dict):
-        raise ValueError(f"its metadata {ENTRY!r} is no object")
+        raise ValueError(f"its metadata {ENTRY!r} is not an object")
     return about
 
 
@@ -90,5 +94,5 @@ def _header_digest(about: Mapping[str, Any], layout: Mapping[str, str]) -> str:
 
 
 def digest(value: np.ndarray) -> str:
-    """SHA-256 of an array's bytes."""
+    """Return the SHA-256 of an array's bytes."""
     return hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8)).hexdigest()

@@ -1,8 +1,8 @@
 """Slim checkpoints: name-based TensorFlow checkpoints of the V1 and V2 formats.
 
 V1 is a single file (``resnet_v2_152.ckpt``); V2 is a prefix with an ``.index`` and ``.data-?????-of-?????`` files. Both
-carry checksums, which are compared. They are read here and not by TensorFlow, which aborts the whole program at messages that
-contradict themselves, and follows a footer that leads elsewhere (:mod:`dense_resnet.checkpoints.containers.tf_table`).
+carry checksums, which are compared. They are read here and not by TensorFlow, which aborts the whole program at
+inconsistent messages, and follows a footer that leads elsewhere (:mod:`dense_resnet.checkpoints.containers.tf_table`).
 
 Sources of the formats: ``tensorflow/core/protobuf/tensor_bundle.proto`` and ``tensorflow/core/util/saved_tensor_slice.proto``.
 """
@@ -28,43 +28,43 @@ if TYPE_CHECKING:
 
 READABLE = "slim checkpoints (V1 and V2) and .safetensors"
 INDEX, DATA = ".index", ".data-00000-of-00001"
-STATE = "checkpoint"  # the file that names a folder's checkpoints
-SLICE = b"\0"  # what the keys of slices begin with; the variable that they are of has a key as others have
+STATE = "checkpoint"  # the file that lists a folder's checkpoints
+SLICE = b"\0"  # first byte of the keys of slices; their variable has an ordinary key
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-LISTS = {"float32": ("float_val", "<f4"), "float64": ("double_val", "<f8")}  # where a V1 file has its numbers
+LISTS = {"float32": ("float_val", "<f4"), "float64": ("double_val", "<f8")}  # the field of a V1 file's numbers
 PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The floating-point variables of the checkpoint at `path`, as float32."""
+    """Read the floating-point variables of the checkpoint at `path`, as float32."""
     try:
         prefix = _prefix(path)
         index = prefix.with_name(prefix.name + INDEX)
-        with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the values refuses infinite ones
+        with np.errstate(over="ignore", invalid="ignore"):  # loading refuses infinite values
             return dict(sorted(_variables(prefix, index) if index.is_file() else _variables_v1(prefix)))
     except (ValueError, TypeError, DecodeError, OSError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path}: cannot be read as a TensorFlow checkpoint: {error}. It is damaged or of another kind; "
-            f"what is read: {READABLE}."
+            f"{path}: cannot be read as a TensorFlow checkpoint: {error}. It is damaged or of another type; "
+            f"supported: {READABLE}."
         ) from error
 
 
 def _variables(prefix: Path, index: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, value) of the floating-point variables of a V2 checkpoint: each is a range of a data file."""
+    """Yield (name, value) of the floating-point variables of a V2 checkpoint: each is a range of a data file."""
     import tensorflow as tf
     from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
     found = {key.decode(): value for key, value in entries(index) if key[:1] != SLICE}
     if OBJECT_GRAPH in found:
         raise InputError(
-            f"{prefix}: this is an object-based checkpoint (tf.train.Checkpoint), whose names say nothing of slim's "
+            f"{prefix}: this is an object-based checkpoint (tf.train.Checkpoint), whose names do not identify slim's "
             "variables. Save the weights by name: Backbone.save, or tf.compat.v1.train.Saver."
         )
     header = BundleHeaderProto.FromString(found.pop("", b""))
     if header.endianness != BundleHeaderProto.LITTLE:
-        raise ValueError("it was written on a machine whose numbers begin with the other end")
+        raise ValueError("big-endian checkpoints are not supported")
     opened: dict[int, BinaryIO] = {}
     unclaimed: dict[int, int] = {}  # bytes of each data file
     with contextlib.ExitStack() as stack:
@@ -80,7 +80,7 @@ def _variables(prefix: Path, index: Path) -> Iterator[tuple[str, np.ndarray]]:
             if shard not in opened:
                 data = prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{header.num_shards:05d}")
                 if not data.is_file():
-                    raise InputError(f"{data}: is not there. A checkpoint is its .index and .data files, in one folder.")
+                    raise InputError(f"{data}: is missing. A checkpoint consists of its .index and .data files, in one folder.")
                 opened[shard] = stack.enter_context(open(data, "rb"))
                 unclaimed[shard] = opened[shard].seek(0, 2)
             unclaimed[shard] -= entry.size
@@ -94,7 +94,7 @@ def _variables(prefix: Path, index: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _variables_v1(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, value) of the floating-point variables of a V1 checkpoint: the table's first entry lists them."""
+    """Yield (name, value) of the floating-point variables of a V1 checkpoint: the table's first entry lists them."""
     import tensorflow as tf
     from tensorflow.core.framework.tensor_pb2 import TensorProto
     from tensorflow.core.util.saved_tensor_slice_pb2 import SavedTensorSlices
@@ -107,7 +107,7 @@ def _variables_v1(path: Path) -> Iterator[tuple[str, np.ndarray]]:
                 dtype = tf.as_dtype(meta.type)
                 if dtype.is_floating:
                     if dtype.name not in LISTS:
-                        raise ValueError(f"{meta.name} is {dtype.name}, which is not read from the V1 format")
+                        raise ValueError(f"{meta.name} is {dtype.name}, which is not supported in the V1 format")
                     expected[meta.name] = (_shape(meta.name, meta.shape, len(meta.slice)), *LISTS[dtype.name])
         elif saved.data.name in expected:
             name, tensor = saved.data.name, saved.data.data
@@ -115,24 +115,26 @@ def _variables_v1(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             only = TensorProto()
             getattr(only, field).MergeFrom(getattr(tensor, field))
             size = np.dtype(code).itemsize * len(getattr(tensor, field))
-            packed = only.SerializeToString()  # ends in the numbers as they lie in memory; to go through a list takes seconds
+            packed = (
+                only.SerializeToString()
+            )  # its last bytes are the numbers as in memory; converting a list would take seconds
             yield name, np.frombuffer(packed[len(packed) - size :], code).reshape(shape).astype(np.float32)
     if expected:
-        raise ValueError(f"{len(expected)} of its variables cannot be found in it, {min(expected)} among them")
+        raise ValueError(f"{len(expected)} of its variables are missing, such as {min(expected)}")
 
 
 def _shape(name: str, shape: TensorShapeProto, slices: int) -> tuple[int, ...]:
-    """As a tuple; a variable in several slices is refused."""
+    """Return the shape as a tuple; refuse a variable in several slices."""
     sizes = tuple(dimension.size for dimension in shape.dim)
     if shape.unknown_rank or min(sizes, default=0) < 0:
-        raise ValueError(f"{name} has no shape that a variable can have")
+        raise ValueError(f"{name} has an invalid shape")
     if slices != 1:
         raise ValueError(f"{name} is stored in slices (a partitioned variable). Restore it and save it in one piece")
     return sizes
 
 
 def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
-    """Writes a V2 checkpoint under the prefix `path`, which must be new.
+    """Write a V2 checkpoint under the prefix `path`, which must be new.
 
     The format is a pair of files that cannot be replaced in one step, so an existing one is never touched.
     """
@@ -144,12 +146,12 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     try:
         with atomic_files.replace_file(index) as new_index:
             existing = [file for file in (path, index, data) if file.exists()]
-            if existing and not (existing == [data] and was_killed):  # else a kill fell between the two files
+            if existing and not (existing == [data] and was_killed):  # otherwise a kill fell between the two files
                 raise InputError(
                     f"{existing[0]}: exists already, and a slim checkpoint's two files cannot be replaced in one step. "
                     "Choose another name, or save as .safetensors."
                 )
-            claimed = True  # the data file is not there, or is what a kill left
+            claimed = True  # the data file is absent, or a remnant of a kill
             with atomic_files.replace_file(data) as new_data, atomic_files.scratch(path) as folder:
                 prefix = folder / "checkpoint"
                 try:
@@ -163,42 +165,42 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
                     raise OSError(error.message) from error
                 back = read(prefix)
                 if any(not np.array_equal(back[name], weights[name]) for name in names):
-                    raise OSError("what was read back differs from what was written")
+                    raise OSError("the file differs from what was written when read back")
                 prefix.with_name(prefix.name + DATA).replace(new_data)
                 prefix.with_name(prefix.name + INDEX).replace(new_index)
     except BaseException:
         if claimed and not index.exists():
-            data.unlink(missing_ok=True)  # they come first: without an index they are no checkpoint
+            data.unlink(missing_ok=True)  # data files are written first: without an index they are not a checkpoint
         raise
 
 
 def check_there(path: Path) -> None:
-    """Finds out without TensorFlow that `path` means a checkpoint, as far as names say.
+    """Check without TensorFlow, by names, that `path` is a checkpoint.
 
     Raises:
-        InputError: there is none.
+        InputError: it is not.
     """
-    if not (path / STATE).is_file():  # which TensorFlow reads
+    if not (path / STATE).is_file():  # TensorFlow reads it
         _prefix(path)
 
 
 def _prefix(path: Path) -> Path:
-    """The prefix or V1 file that `path` means."""
+    """Return the prefix or V1 file that `path` refers to."""
     if path.is_dir():
         state = _state(path)
         if state is None:
             if (path / "saved_model.pb").is_file():
                 raise InputError(
-                    f"{path}: this is a SavedModel, a program whose weights have no names that are known here. Save them by "
+                    f"{path}: this is a SavedModel, a program whose weights have unknown names. Save them by "
                     "name: Backbone.save, or tf.compat.v1.train.Saver."
                 )
             found = sorted(index.name.removesuffix(".index") for index in path.glob("*.index"))
             raise InputError(
-                f"{path}: the folder has no readable 'checkpoint' file that names one of its checkpoints. "
-                f"Give the one to load by name; found: {', '.join(found) or 'none'}."
+                f"{path}: the folder has no readable 'checkpoint' file that lists one of its checkpoints. "
+                f"Pass the one to load by name; found: {', '.join(found) or 'none'}."
             )
-        named = path / state.model_checkpoint_path  # stays as it is where absolute
-        beside = path / named.name  # where the folder was moved since
+        named = path / state.model_checkpoint_path  # unchanged if absolute
+        beside = path / named.name  # if the folder was moved
         path = beside if beside.with_name(beside.name + INDEX).is_file() or beside.is_file() else named
     path = path.with_name(PART.sub("", path.name) or path.name)
     if path.with_name(path.name + INDEX).is_file() or path.is_file():
@@ -211,7 +213,7 @@ def _prefix(path: Path) -> Path:
 
 
 def _state(folder: Path) -> Any:
-    """What the folder's list says of its checkpoints; None where there is no readable one."""
+    """Read the folder's list of checkpoints; return None if there is no readable one."""
     if not (folder / STATE).is_file():
         return None
     import tensorflow as tf

@@ -1,1 +1,1 @@
-"""What weights are called: each file here maps one framework's names to canonical ones."""
+"""Names of weights: each file here maps one framework's names to canonical ones."""

@@ -1,12 +1,12 @@
-"""Averages of weights, which training may leave beside the weights in the same file: told by their names.
+"""Averages of weights, which training may store next to the weights in the same file: identified by their names.
 
 ==========================================  ==================================================================
 ``NAME/ExponentialMovingAverage``           ``tf.train.ExponentialMovingAverage``, in slim's checkpoints
 ``ema_model.NAME``, ``ema.module.NAME``, …  a copy of the network in one of PyTorch's or Keras' models
-``model_ema``, ``state_dict_ema``, …        a dictionary beside that of the weights, in PyTorch's files
+``model_ema``, ``state_dict_ema``, …        a dictionary next to that of the weights, in PyTorch's files
 ==========================================  ==================================================================
 
-Plain weights are read where both are there, averages where they are alone; either is said.
+Plain weights are read if both are present, averages if there is nothing else; a note reports which.
 (``tests/dense_resnet/checkpoints/test_sources.py``)
 """
 
@@ -21,12 +21,12 @@ from dense_resnet.errors import pluralize
 
 WORD = re.compile(r"(?:^|[^a-z])(?:ema|swa|shadow|averaged|(?:exponential_?)?moving_?averages?)(?:[^a-z]|$)", re.IGNORECASE)
 COUNTER = "n_averaged"  # in the state dictionary of torch.optim.swa_utils.AveragedModel
-COUNTED = f"The weights are averages: beside them is {COUNTER}, as torch.optim.swa_utils.AveragedModel has it."
+COUNTED = f"The weights are averages: the file also has {COUNTER}, as torch.optim.swa_utils.AveragedModel writes it."
 OUTER = 2  # parts of an array's name that may belong to a wrapper; further in they name layers
 
 
 def is_average(name: object) -> bool:
-    """Whether a dictionary, a wrapper or a slot of that name has averages.
+    """Return whether a dictionary, a wrapper or a slot of that name has averages.
 
     >>> is_average("state_dict_ema"), is_average("module.ema_model."), is_average("ExponentialMovingAverage")
     (True, True, True)
@@ -37,13 +37,13 @@ def is_average(name: object) -> bool:
 
 
 def without_averages(names: Iterable[str]) -> list[str]:
-    """`names` without those of averages, or all of them where there are no others."""
+    """Return `names` without those of averages, or all of them if there are no others."""
     names = list(names)
     return [name for name in names if not is_average(name)] or names
 
 
 def without_suffix(arrays: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.ndarray], tuple[str, ...]]:
-    """`arrays` with averages under their variables' names where these are not there themselves, and what there is to say."""
+    """Return `arrays`, with averages under their variables' names if these are absent, and notes."""
     variables = {name: name.rpartition("/")[0] for name in arrays if "/" in name and is_average(name.rpartition("/")[2])}
     if not variables:
         return arrays, ()
@@ -59,7 +59,7 @@ def without_suffix(arrays: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.nd
 
 
 def beside_prefix(names: Iterable[str], prefix: str | None) -> tuple[str, ...]:
-    """What there is to say of a network whose arrays begin with `prefix`, in a file with arrays of these `names`."""
+    """Return notes on a network whose arrays begin with `prefix`, in a file with arrays of these `names`."""
     if is_average(prefix):
         return (f"The weights are averages, by their names (under {prefix!r}).",)
     others = {}
@@ -76,7 +76,7 @@ def beside_prefix(names: Iterable[str], prefix: str | None) -> tuple[str, ...]:
 
 
 def beside_entry(read: str, others: Iterable[str]) -> tuple[str, ...]:
-    """What there is to say of a PyTorch file whose entry of the index `read` is read, "" for all of it; `others` are averages.
+    """Return notes on a PyTorch file of which the entry `read` is read, "" for all of it; `others` are averages.
 
     >>> beside_entry("['model_ema']", ["['model_ema']"])
     ("The weights are averages, by their name in the file: ['model_ema'].",)
@@ -84,7 +84,7 @@ def beside_entry(read: str, others: Iterable[str]) -> tuple[str, ...]:
     if is_average(read):
         return (f"The weights are averages, by their name in the file: {read}.",)
     return tuple(
-        f"The file also has averages, by their name: {other}. The weights {read or 'beside them'} were read. To use the "
-        f"averages, save them alone: torch.save(torch.load(path){other}, 'averages.pth')."
+        f"The file also has averages, by their name: {other}. The weights {read or 'next to them'} were read. To use the "
+        f"averages, save only them: torch.save(torch.load(path){other}, 'averages.pth')."
         for other in others
     )

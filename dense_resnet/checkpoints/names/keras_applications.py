@@ -2,8 +2,8 @@
 
 Two kinds of model are known. Keras Applications' ResNets (50, 101, 152; their V2) have layers such as
 ``conv2_block1_1_conv``: the plan's units give every name, the depth follows from their number. Their v1 has biases before
-batch norm, which go into its moving means, and an epsilon of 1.001e-5, whose excess goes into the moving variances; the
-stride stands in a block's first 1x1, so they are ``resnet_v1_N_original``. Their V2 is ``resnet_v2_N``, with no bias in
+batch norm, which are added to its moving means, and an epsilon of 1.001e-5, whose excess is added to the moving variances; the
+stride is in a block's first 1x1, so they are ``resnet_v1_N_original``. Their V2 is ``resnet_v2_N``, with no bias in
 the two convolutions that a batch norm follows; its root pools zeros in, which ``root="keras"`` reproduces. Models of
 :mod:`dense_resnet.keras_resnet` have slim's scopes for names, with ``.`` for ``/``, and their values pass unchanged.
 
@@ -36,26 +36,26 @@ BEFORE_2_2_5 = "res2a_branch2a"
 UNIT = re.compile(r"conv([2-5])_block(\d+)_1_conv")
 SCOPED = re.compile(r"(.+)\.[^.]+\.unit_\d+\.")  # the scope, in a layer's name of the Keras face
 UNNAMED = re.compile(r"conv2d(_\d+)?")
-VARIABLES = {"kernel": "weights", "bias": "biases"}  # slim's words; of batch norm both say the same
+VARIABLES = {"kernel": "weights", "bias": "biases"}  # slim's names; batch norm has the same names in both
 
 Arrays = Mapping[str, np.ndarray]  # under "layer/variable", a model within the model before its layer
 
 
 def recognizes(arrays: Arrays) -> bool:
-    """Whether the names are those of a model that :func:`canonical` reads, or refuses with a reason of its own."""
+    """Return whether the names are those of a model that :func:`canonical` reads, or refuses with a specific reason."""
     layers = {_layer(name) for name in arrays}
     return bool({FIRST, BEFORE_2_2_5} & layers or any(map(SCOPED.match, layers)) or _has_unnamed_layers(arrays))
 
 
 def canonical(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
-    """The arrays under canonical names; those of other layers, such as a user's own classifier, keep their names.
+    """Return the arrays under canonical names; those of other layers, such as a user's own classifier, keep their names.
 
     Args:
         arrays: what :func:`dense_resnet.checkpoints.containers.keras_h5.read` or :func:`arrays_of` gives.
         source: of the arrays, for messages.
 
     Raises:
-        InputError: they are of another model, or a layer is missing or has another shape.
+        InputError: the arrays are of another model, or a layer is missing or has another shape.
     """
     layers = {_layer(name) for name in arrays}
     if BEFORE_2_2_5 in layers:
@@ -75,28 +75,28 @@ def canonical(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
                 else ""
             )
             raise InputError(
-                f"{source}: this is no network that is read; its first layers are {', '.join(first) or 'none'}.{unnamed} "
-                f"Read are {READABLE}."
+                f"{source}: this is not a supported network; its first layers are {', '.join(first) or 'none'}.{unnamed} "
+                f"Supported: {READABLE}."
             )
         arrays = named
     return _of_applications(arrays, source)
 
 
 def arrays_of(model: Any) -> dict[str, np.ndarray]:
-    """The floating-point variables of a model in memory as float32, under the names that its file would give.
+    """Return the floating-point variables of a model in memory as float32, under the names in its file.
 
     Args:
         model: a model of Keras 3 or tf_keras, other models within it.
 
     Raises:
-        InputError: it is none, or two of its layers have one name.
+        InputError: it is not a Keras model, or two of its layers have the same name.
     """
     if not hasattr(model, "layers") or not hasattr(model, "get_weights"):
         raise InputError(f"a Keras model is needed (not {type(model).__name__}).")
     arrays: dict[str, np.ndarray] = {}
     for name, value in _variables(model, ""):
         if name in arrays:
-            raise InputError(f"{model.name}: {name} stands in it twice; rename the layers.")
+            raise InputError(f"{model.name}: duplicate name {name}; rename the layers.")
         if np.issubdtype(value.dtype, np.floating):
             arrays[name] = value.astype(np.float32)
     return arrays
@@ -115,15 +115,15 @@ def _variables(model: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def check_application(name: str) -> None:
-    """Raises an :class:`InputError` for what :func:`fetch` does not know."""
+    """Raise an :class:`InputError` for what :func:`fetch` does not know."""
     if name not in APPLICATIONS:
         raise InputError(f"keras:{name}: must be one of {', '.join(APPLICATIONS)}.")
 
 
 def fetch(name: str) -> dict[str, np.ndarray]:
-    """The ImageNet weights of ``keras.applications``, classifier included, as :func:`arrays_of` gives them.
+    """Fetch the ImageNet weights of ``keras.applications``, classifier included, as :func:`arrays_of` returns them.
 
-    Keras downloads them where its cache has none, and compares their checksum.
+    Keras downloads them if its cache has none, and verifies their checksum.
 
     Raises:
         InputError: the name is not one of :data:`APPLICATIONS`, or Keras could not get the weights.
@@ -137,7 +137,7 @@ def fetch(name: str) -> dict[str, np.ndarray]:
         )
     try:
         model = getattr(keras.applications, name)(weights="imagenet")
-    except Exception as error:  # Keras raises bare Exceptions where a download fails
+    except Exception as error:  # Keras raises bare Exceptions if a download fails
         raise InputError(
             f"keras:{name}: Keras could not get the weights: {error}. Without a network, load a local file instead: the .h5 "
             "that Keras downloads elsewhere to ~/.keras/models is read."
@@ -146,13 +146,13 @@ def fetch(name: str) -> dict[str, np.ndarray]:
 
 
 def import_keras() -> ModuleType:
-    """Keras itself; an ``ImportError`` names its backend, where this keeps it from running."""
+    """Import Keras; an ``ImportError`` names its backend, if that is the cause."""
     try:
         return importlib.import_module("keras")
-    except (ImportError, ValueError) as error:  # the second where there is no such backend
+    except (ImportError, ValueError) as error:  # the second if there is no such backend
         raise ImportError(
             f"Keras cannot be imported: {error}. The likely cause is its backend, which KERAS_BACKEND or ~/.keras/keras.json "
-            "names: set KERAS_BACKEND=tensorflow."
+            "sets: set KERAS_BACKEND=tensorflow."
         ) from None
 
 
@@ -168,7 +168,7 @@ def _of_the_keras_face(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
         if any(layer.startswith(f"{scope}.") for scope in scopes):
             name = f"{layer.replace('.', '/')}/{VARIABLES.get(variable, variable)}"
         if name in weights:
-            raise InputError(f"{source}: {name} stands in it twice: two networks of one name.")
+            raise InputError(f"{source}: duplicate name {name}: two networks have the same name.")
         weights[name] = value
     return weights
 
@@ -180,8 +180,8 @@ def _of_the_keras_face(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
 def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
     firsts = _firsts(arrays)
     if len(firsts) > 1:
-        raise InputError(f"{source}: two networks are in it ({firsts[0]} and {firsts[1]}); save one by itself.")
-    around = firsts[0].removesuffix(FIRST)  # the models that the network lies in
+        raise InputError(f"{source}: it contains two networks ({firsts[0]} and {firsts[1]}); save only one.")
+    around = firsts[0].removesuffix(FIRST)  # the models that contain the network
     plan = _plan(arrays, around, source)
     rest = dict(arrays)
     weights: dict[str, np.ndarray] = {}
@@ -190,13 +190,13 @@ def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
         name = f"{around}{layer}/{variable}"
         if name not in rest:
             raise InputError(
-                f"{source}: {name} is missing, so this is no {plan.name} of Keras Applications. Read are {READABLE}."
+                f"{source}: {name} is missing, so this is not a {plan.name} of Keras Applications. Supported: {READABLE}."
             )
         value = rest.pop(name)
         if value.shape != shape:
             raise InputError(
                 f"{source}: {name} has the shape {list(value.shape)}, where Keras Applications' {plan.name} has {list(shape)}: "
-                f"another network under the same names, such as a ResNeXt. Read are {READABLE}."
+                f"another network under the same names, such as a ResNeXt. Supported: {READABLE}."
             )
         return value
 
@@ -204,7 +204,7 @@ def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
         for variable in norm.variables:
             leaf = variable.name.rpartition("/")[2]
             value = take(layer, leaf, variable.shape)
-            with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the values refuses infinite ones
+            with np.errstate(over="ignore", invalid="ignore"):  # loading refuses infinite values
                 if leaf == "moving_mean":
                     value = (np.float64(value) - bias).astype(np.float32)
                 elif leaf == "moving_variance":
@@ -237,24 +237,24 @@ def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
 
 
 def network_prefix(arrays: Arrays) -> str | None:
-    """The models, by name, that Keras Applications' network lies in; None where there is none."""
+    """Return the names of the models that contain Keras Applications' network; None if there is none."""
     firsts = _firsts(arrays)
     return firsts[0].removesuffix(FIRST) if firsts else None
 
 
 def _firsts(arrays: Arrays) -> list[str]:
-    """The first layers of the networks; not of averages, where they lie beside the weights themselves."""
+    """Return the first layers of the networks, without averages if the weights themselves are present."""
     return without_averages(sorted({name.rpartition("/")[0] for name in arrays if _layer(name) == FIRST}))
 
 
 def _plan(arrays: Arrays, around: str, source: str) -> Plan:
-    """The plan of the network whose layers these are: by its units, its last batch norm and the classifier's size."""
+    """Return the plan of the network of these layers, by its units, its last batch norm and the classifier's size."""
     layers = {name.rpartition("/")[0].removeprefix(around) for name in arrays if name.startswith(around)}
     numbers = [match[1] for layer in layers if (match := UNIT.fullmatch(layer))]
     units = tuple(numbers.count(block) for block in "2345")
     if units not in DEPTHS:
         raise InputError(
-            f"{source}: its blocks have {units} units, which no ResNet of Keras Applications has. Read are {READABLE}."
+            f"{source}: its blocks have {units} units, unlike any ResNet of Keras Applications. Supported: {READABLE}."
         )
     depth = DEPTHS[units]
     kernel, classifier = (arrays.get(f"{around}{layer}/kernel") for layer in (FIRST, CLASSIFIER))
@@ -266,14 +266,14 @@ def _plan(arrays: Arrays, around: str, source: str) -> Plan:
 
 
 def _units(plan: Plan) -> Iterator[tuple[Unit, str]]:
-    """Each unit, and what its layers' names begin with in Keras."""
+    """Yield each unit, and the prefix of its layers' names in Keras."""
     for stage, block in enumerate(plan.blocks, 2):
         for number, unit in enumerate(block.units, 1):
             yield unit, f"conv{stage}_block{number}"
 
 
 def _convolutions(unit: Unit) -> Iterator[tuple[int, Conv]]:
-    """The unit's convolutions and their numbers in Keras, in the order in which its model has them: the shortcut's third."""
+    """Yield the unit's convolutions with their numbers in Keras, in the order of its model: the shortcut is third."""
     first, second, third = unit.convolutions
     yield from ((1, first), (2, second))
     if unit.shortcut:
@@ -286,14 +286,14 @@ def _convolutions(unit: Unit) -> Iterator[tuple[int, Conv]]:
 
 
 def _has_unnamed_layers(arrays: Arrays) -> bool:
-    """Whether layers are called by class and number, as tf_keras' and early Keras 3's ``.weights.h5`` have it."""
+    """Return whether layers are named by class and number, as in the ``.weights.h5`` of tf_keras and early Keras 3."""
     return any(UNNAMED.fullmatch(_layer(name)) for name in arrays)
 
 
 def _name_by_order(arrays: Arrays) -> dict[str, np.ndarray] | None:
-    """The arrays under Keras Applications' names, where there are as many layers as one of its ResNets has, else None.
+    """Return the arrays under Keras Applications' names if they have as many layers as one of its ResNets, else None.
 
-    Layers of a class are numbered as the model has them. V1 is told by its biases: the same network without them may be
+    Layers of a class are numbered in the order of the model. Biases identify V1: the same network without them may be
     any other variant.
     """
     layers = {_layer(name) for name in arrays}
@@ -315,7 +315,7 @@ def _name_by_order(arrays: Arrays) -> dict[str, np.ndarray] | None:
 
 
 def _order(plan: Plan) -> dict[str, list[str]]:
-    """The names of a network's layers by class, in their order."""
+    """Return the names of a network's layers by class, in their order."""
     convolutions, norms = [FIRST], [] if plan.preactivation else [NORM_OF_FIRST]
     for unit, layer in _units(plan):
         norms += [f"{layer}_preact_bn"] if unit.preact else []
@@ -333,5 +333,5 @@ def _rename_layer(name: str, names: Mapping[str, str]) -> str:
 
 
 def _layer(name: str) -> str:
-    """The layer that an array belongs to, without the models around it."""
+    """Return the layer that an array belongs to, without the models around it."""
     return name.rpartition("/")[0].rpartition("/")[2]

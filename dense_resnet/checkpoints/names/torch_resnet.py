@@ -1,7 +1,7 @@
 """State dictionaries of torchvision's and timm's ResNets, which share one set of names, as canonical weights.
 
 Their ResNet 18-200 are ``resnet_v1_5_N`` here: a block's stride in its first unit's first 3x3, pooling padded with minus
-infinity, batch norm with epsilon 1e-5 and no bias before it. So a map of names and a transposition is everything:
+infinity, batch norm with epsilon 1e-5 and no bias before it. So a map of names and a transposition are sufficient:
 
 ==============================================  ====================================================
 ``layer2.0.conv3.weight`` [out, in, k, k]       ``block2/unit_1/bottleneck_v1/conv3/weights`` [k, k, in, out]
@@ -10,8 +10,8 @@ infinity, batch norm with epsilon 1e-5 and no bias before it. So a map of names 
 ``fc.weight`` [classes, in]                     ``logits/weights`` [1, 1, in, classes]
 ==============================================  ====================================================
 
-Networks that share these names and are no plain ResNet (ResNeXt, wide, squeeze-and-excitation, deep stems) are refused by
-what they are. One cannot be told apart: timm's resnetblur50, whose blurring has no weights, looks like a resnet50. Features
+Networks that share these names but are not a plain ResNet (ResNeXt, wide, squeeze-and-excitation, deep stems) are refused
+with the reason. One is indistinguishable: timm's resnetblur50, whose blurring has no weights, looks like a resnet50. Features
 equal timm's own, and files of all three kinds give the same arrays: ``tests/dense_resnet/checkpoints/test_torch_weights.py``.
 """
 
@@ -30,15 +30,15 @@ from dense_resnet.planning.plan import Plan
 from dense_resnet.planning.variants import BASE_DEPTHS, VARIANTS
 
 FAMILY = "resnet_v1_5_{}"
-FIRST = "layer1.0.conv1.weight"  # what stands before it is a wrapper's, such as DataParallel's "module."
-FIRST_OF_V2 = "stages.0.blocks.0.conv1.weight"  # likewise of timm's resnetv2
-STEPS = "num_batches_tracked"  # no weight
+FIRST = "layer1.0.conv1.weight"  # its prefix belongs to a wrapper, such as DataParallel's "module."
+FIRST_OF_V2 = "stages.0.blocks.0.conv1.weight"  # the first layer of timm's resnetv2
+STEPS = "num_batches_tracked"  # not a weight
 NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-READ = "Plain ResNets of 18, 34, 50, 101, 152 and 200 layers are read."
+READ = "Supported: plain ResNets of 18, 34, 50, 101, 152 and 200 layers."
 
 
 def names(plan: Plan) -> dict[str, str]:
-    """{canonical name: PyTorch's name} of every variable of a ``resnet_v1_5_N``.
+    """Return {canonical name: PyTorch's name} of every variable of a ``resnet_v1_5_N``.
 
     >>> names(variants.plan("resnet_v1_5_18"))["resnet_v1_5_18/block1/unit_1/lite_bottleneck_v1/conv2/BatchNorm/beta"]
     'layer1.0.bn2.bias'
@@ -63,19 +63,19 @@ def _pair_names(conv: Conv, convolution: str, norm: str) -> Iterator[tuple[str, 
 
 
 def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether `arrays` have the names of such a network, of one that is refused too."""
+    """Return whether `arrays` have the names of such a network, including unsupported ones."""
     return bool(_prefixes(arrays, FIRST) or _prefixes(arrays, FIRST_OF_V2))
 
 
 def canonical(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
-    """`arrays` under canonical names of the ``resnet_v1_5_N`` that they are; other names stay as they are.
+    """Return `arrays` under canonical names of their ``resnet_v1_5_N``; other names do not change.
 
     Args:
         arrays: a state dict, whose names may all have one prefix such as ``module.`` or ``backbone.``.
         source: of the arrays, for messages.
 
     Raises:
-        InputError: this is no plain ResNet, or there are several.
+        InputError: this is not a plain ResNet, or there are several.
     """
     prefix = network_prefix(arrays, source)
     own = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
@@ -101,18 +101,18 @@ def canonical(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.nda
 
 
 def network_prefix(arrays: Mapping[str, np.ndarray], source: str) -> str:
-    """What the names of the network that is read begin with: not averages, where they lie beside the weights themselves.
+    """Return the prefix of the network's names; averages are ignored if the weights themselves are present.
 
     Raises:
         InputError: as :func:`canonical`.
     """
     prefixes = without_averages(_prefixes(arrays, FIRST))
     if not prefixes:
-        raise InputError(f"{source}: this is a pre-activation ResNet of timm (resnetv2, BiT), which is not read. {READ}")
+        raise InputError(f"{source}: this is a pre-activation ResNet of timm (resnetv2, BiT), which is not supported. {READ}")
     if len(prefixes) > 1:
         raise InputError(
-            f"{source}: there are {len(prefixes)} networks in it, under {', '.join(map(repr, prefixes[:8]))}. "
-            "Save one of them alone."
+            f"{source}: it contains {len(prefixes)} networks, under {', '.join(map(repr, prefixes[:8]))}. "
+            "Save only one of them."
         )
     return prefixes[0]
 
@@ -122,7 +122,7 @@ def _prefixes(arrays: Mapping[str, np.ndarray], first: str) -> list[str]:
 
 
 def _convert_layout(value: np.ndarray, rank: int) -> np.ndarray:
-    """A kernel with the inputs before the outputs, both behind height and width; others as they are. float32."""
+    """Return a kernel as float32 with height and width first, then inputs, then outputs; other arrays keep their layout."""
     if value.ndim == 2 and rank == 4:
         value = value[:, :, None, None]
     if value.ndim == 4:
@@ -131,7 +131,7 @@ def _convert_layout(value: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _plan_of(own: Mapping[str, np.ndarray], source: str) -> Plan:
-    """The plan of the network with `own` names, without prefix."""
+    """Return the plan of the network with `own` names, without prefix."""
     if reason := _no_plain_resnet(own):
         raise _refusal(source, reason)
     counts = tuple(
@@ -156,13 +156,13 @@ def _plan_of(own: Mapping[str, np.ndarray], source: str) -> Plan:
 
 
 def _no_plain_resnet(own: Mapping[str, np.ndarray]) -> str | None:
-    """What tells that a network with these names is another one than a plain ResNet."""
+    """Say why a network with these names is not a plain ResNet; return None if it is."""
     if any(name.startswith(("conv1.0.", "stem.")) for name in own):
         return "has a deep stem of three convolutions (timm's resnet50c, 50d, 50s, 50t)"
     if "conv1.weight" not in own or own["conv1.weight"].ndim != 4 or not own["conv1.weight"].size:
         return "has no conv1.weight, the first convolution"
     if own[FIRST].ndim != 4:
-        return f"has {FIRST} as {list(own[FIRST].shape)}, which is no convolution"
+        return f"has {FIRST} as {list(own[FIRST].shape)}, which is not a convolution"
     if any(".se." in name for name in own):
         return "has attention in its units (squeeze-and-excitation, ECA: seresnet50, ecaresnet50)"
     if any(name.endswith("downsample.1.weight") and value.ndim == 4 for name, value in own.items()):
@@ -178,4 +178,4 @@ def _no_plain_resnet(own: Mapping[str, np.ndarray]) -> str | None:
 
 
 def _refusal(source: str, reason: str) -> InputError:
-    return InputError(f"{source}: this is no plain ResNet: it {reason}. {READ}")
+    return InputError(f"{source}: this is not a plain ResNet: it {reason}. {READ}")

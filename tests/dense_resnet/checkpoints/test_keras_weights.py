@@ -256,7 +256,7 @@ def test_names_of_keras_before_2_2_5_are_refused_with_the_reason():
 def test_another_network_is_named_by_its_first_layers():
     arrays = {f"block{number}_conv1/kernel": np.zeros((3, 3, 3, 64), np.float32) for number in range(1, 6)}
     assert not keras_weights.recognizes(arrays)
-    with pytest.raises(InputError, match="vgg.h5: .*block1_conv1, block2_conv1.* Read are .*ResNet152V2"):
+    with pytest.raises(InputError, match="vgg.h5: .*block1_conv1, block2_conv1.* Supported: .*ResNet152V2"):
         keras_weights.canonical(arrays, "vgg.h5")
 
 

@@ -120,7 +120,9 @@ def test_a_file_is_what_its_first_bytes_say(tmp_path):
 
 @pytest.mark.parametrize("name", ["weights.npz", "model.onnx", "model.tflite", "frozen.pb"])
 def test_other_formats_are_named(name, tmp_path):
-    with pytest.raises(ValueError, match=r"files are not read; slim checkpoints \(V1 and V2\), \.safetensors, Keras' \.h5"):
+    with pytest.raises(
+        ValueError, match=r"files are not supported\. Supported: slim checkpoints \(V1 and V2\), \.safetensors, Keras' \.h5"
+    ):
         checkpoints.read(tmp_path / name)
 
 
@@ -284,7 +286,7 @@ def test_the_counter_of_averaged_models_tells_what_they_are(small, tmp_path):
     state = {f"module.{name}": value for name, value in small.items()} | {"n_averaged": np.int64([7])}
     for source in (state, pytorch_file(tmp_path, {"state_dict": state})):
         (note,) = checkpoints.open_source(source).notes
-        assert note.startswith("The weights are averages: beside them is n_averaged")
+        assert note.startswith("The weights are averages: the file also has n_averaged")
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -391,8 +391,11 @@ def test_logits_that_are_not_finite_while_it_validates(data, tmp_path):
     [
         (lambda data: data[:-9], r"state.safetensors: cannot be read"),
         (lambda data: data[:-9] + b"9" * 9, r"state.safetensors: .* does not match its checksum: the file is damaged"),
-        (lambda data: data.replace(b'\\"step\\": 0', b'\\"step\\": 2'), "damaged: what it says of itself"),
-        (lambda data: data.replace(b'"momentum/logits/', b'"momentum/magics/'), "damaged: what it says of itself"),
+        (lambda data: data.replace(b'\\"step\\": 0', b'\\"step\\": 2'), "damaged: its metadata does not match its checksum"),
+        (
+            lambda data: data.replace(b'"momentum/logits/', b'"momentum/magics/'),
+            "damaged: its metadata does not match its checksum",
+        ),
         (lambda data: b"", r"state.safetensors: cannot be read"),
     ],
 )
