@@ -792,7 +792,7 @@ def test_every_verb_says_what_it_reads_of_16_bits(verb, options, capsys, tmp_pat
     def end():
         raise InputError("before TensorFlow")
 
-    monkeypatch.setattr(options, "start_tensorflow", end)
+    monkeypatch.setattr("tools.options.start_tensorflow", end)
     own_dataset(tmp_path / "own", splits=("val",), names=("a", "b"))
     for name in ("a", "b"):
         (tmp_path / "own" / "images" / "val" / f"{name}.jpg").unlink()
