@@ -937,7 +937,9 @@ def test_images_too_large_for_an_export_are_found_before_any_compute(shipped, sc
 def test_scales_that_an_export_does_not_take(shipped):
     exported = open_exported(shipped[SAVED_MODEL])
     predictor = Predictor(exported.runner(), exported.head, Inference(size=129, scales=(1.0, 1.5)))
-    with pytest.raises(InputError, match=r"its 90x100 pixels run at 193x193, and this network .* alone: `export --size"):
+    with pytest.raises(
+        InputError, match=r"its 90x100 pixels run at 193x193, and this network .* only for 129x129: `export --size"
+    ):
         predictor.check_size("a.png", (100, 90))
 
 
