@@ -91,7 +91,7 @@ def freeze(
     portable: bool = False,
     onednn: bool = False,
 ) -> tuple[tf.Graph, Any, Sequence[str]]:
-    """A graph, a session of TensorFlow 1's kind on it, and the names of its outputs.
+    """Return a graph, a session of TensorFlow 1's kind on it, and the names of its outputs.
 
     Such a session can be told to rewrite a graph only as this one needs: with weights as constants every further pass copies
     them, and the first call of a ``tf.function`` takes several times as long.
@@ -113,7 +113,8 @@ def freeze(
     config = session_options()
     try:
         graph, assignments = fuse_graph(graph, layers.kernels, outputs, config)
-    except (RuntimeError, ValueError):  # such as a batch norm of 3 channels, where there is no root block
+    except (RuntimeError, ValueError) as error:  # such as a batch norm of 3 channels, where there is no root block
+        _log_fallback(str(error))
         return freeze(build, weights, precision, portable=True, onednn=True)
     config.graph_options.rewrite_options.disable_meta_optimizer = True  # it has been done
     running = v1.Session(graph=graph, config=config)
@@ -148,7 +149,7 @@ def session_options() -> Any:
 
 @functools.cache
 def keeps_kernels_apart() -> bool:
-    """Whether :func:`onednn.fuse_graph` works here: on two convolutions and a sum, which must all be fused."""
+    """Return whether :func:`onednn.fuse_graph` works here: on two convolutions and a sum, which must all be fused."""
     values, ones = np.full((1, 1, 1, 1), 3, np.float32), np.ones((1, 2, 2, 1), np.float32)
     try:
         with tf.Graph().as_default() as graph, tf.device(CPU):
@@ -162,7 +163,8 @@ def keeps_kernels_apart() -> bool:
             _assign(running, assignments, build_outputs)
             right = np.all(running.run("sum:0", {"images:0": ones}) == (3 * 1 + 1) * 3 + 1 + (3 * 1 + 1))
         return bool(right) and not any(operation.type == "AddV2" for operation in graph.get_operations())
-    except (ImportError, AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError):
+    except (ImportError, AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError) as error:
+        _log_fallback(str(error))
         return False
 
 

@@ -13,7 +13,7 @@ from helpers.networks import PLACEMENTS, hard_weights, images_of, small_model, s
 
 import dense_resnet as dr
 from dense_resnet.errors import InputError
-from dense_resnet.inference import compiled, cpu, folding, onednn, precision
+from dense_resnet.inference import compiled, cpu, folding, precision
 from dense_resnet.planning.layers import Conv
 from dense_resnet.verification import laws
 from segmentation.heads.plan import HEADS
@@ -129,7 +129,7 @@ for head in ("aspp", "decoder"):
 @pytest.mark.slow
 def test_where_tensorflow_has_no_onednn():
     """As on Macs: its depthwise convolution takes no rate there."""
-    code = WITHOUT_ONEDNN.format(paths=[str(ROOT), str(ROOT / "tests")])
+    code = WITHOUT_ONEDNN.format(paths=[str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")])
     environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
@@ -210,7 +210,7 @@ import numpy as np
 sys.path[:0] = {paths!r}
 from dense_resnet.verification import laws
 from helpers.networks import hard_weights, small_plan
-run = laws.loaded((plan := small_plan({placement!r}, 8)), hard_weights(plan)).compile({precision!r})
+run = laws.backbone_with((plan := small_plan({placement!r}, 8)), hard_weights(plan)).compile({precision!r})
 images = np.zeros((1, 65, 65, 3), np.float32)
 run(images)
 print("BEGIN", flush=True)
@@ -277,7 +277,7 @@ def test_graphs_without_their_kernels_are_small():
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError])
-def test_where_tensorflow_cannot_fuse_the_graph_is_plain(error, monkeypatch):
+def test_where_tensorflow_cannot_fuse_the_graph_is_portable_and_the_log_says_so_once(error, monkeypatch, caplog):
     plan = small_plan("v1.5", 8)
     weights = hard_weights(plan)
     reference = compiled_network(plan, weights)(images_of(33))
@@ -286,10 +286,13 @@ def test_where_tensorflow_cannot_fuse_the_graph_is_plain(error, monkeypatch):
     def fail(*_):
         raise error("not here")
 
-    monkeypatch.setattr(onednn, "fuse_graph", fail)
-    np.testing.assert_array_equal(compiled_network(plan, weights)(images_of(33)), reference)
-    compiled.keeps_kernels_apart.cache_clear()
-    assert not compiled.keeps_kernels_apart()
+    monkeypatch.setattr(compiled, "fuse_graph", fail)
+    compiled._log_fallback.cache_clear()
+    with caplog.at_level("INFO", "dense_resnet"):
+        np.testing.assert_array_equal(compiled_network(plan, weights)(images_of(33)), reference)
+        compiled.keeps_kernels_apart.cache_clear()
+        assert not compiled.keeps_kernels_apart()
+    assert [record.levelname for record in caplog.records if "not here" in record.getMessage()] == ["INFO"]
     compiled.keeps_kernels_apart.cache_clear()
 
 
@@ -305,13 +308,16 @@ from tools.benchmarking import hardware
 def build(plan):
     return lambda layers, images: folding.network(layers, plan, images).features
 
+def run(plan, weights):
+    compiled.CompiledFunction(build(plan), weights, 3, "float32", "inception")(np.zeros((1, 65, 65, 3)))
+
 small = small_plan("v2, last unit", 8)
-compiled.Compiled(build(small), weights_of(small), 3, "float32", "inception")(np.zeros((1, 65, 65, 3)))  # TensorFlow itself
+run(small, weights_of(small))  # TensorFlow itself
 plan = dr.plan("resnet_v2_50", output_stride=16)
 weights = weights_of(plan)
 size = sum(value.nbytes for value in weights.values())
 before = hardware.peak_memory()
-compiled.Compiled(build(plan), weights, 3, "float32", "inception")(np.zeros((1, 65, 65, 3)))
+run(plan, weights)
 print((hardware.peak_memory() - before) / size)
 """
 
