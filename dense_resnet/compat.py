@@ -27,7 +27,9 @@ def _find_version(distribution: str) -> str:
         return "not installed"
 
 
-# What TensorFlow says to tf-slim's authors at every layer, and no user can act on.
+# What TensorFlow says to tf-slim's authors at every layer, and no user can act on. The filters are the process's, and not
+# set in a `with warnings.catch_warnings()` where layers are built: users build layers too, with slim.conv2d and in arg scopes
+# of their own, and replicas are built in threads, which such a block is not safe for: it could leave a user's filters changed.
 NOISE = ("`layer.apply` is deprecated", "`layer.updates` will be removed", "`layer.add_variable` is deprecated")
 for message in NOISE:
     warnings.filterwarnings("ignore", message=message, category=UserWarning)
