@@ -22,6 +22,7 @@ from dense_resnet.planning.plan import Plan
 from dense_resnet.planning.variants import VARIANTS, plan
 
 if TYPE_CHECKING:
+    from dense_resnet import checkpoints, keras_resnet, resnet_utils, resnet_v1, resnet_v2
     from dense_resnet.backbone import Backbone
     from dense_resnet.extraction.features import read_features, sample
     from dense_resnet.preprocessing import preprocess

@@ -100,7 +100,7 @@ def preprocess(images: Any, scheme: str) -> Any:
             )
     if recipe.reverse:
         values = values[..., ::-1]
-    return (values - np.float32(recipe.mean)) / np.float32(recipe.std)
+    return (values - np.asarray(recipe.mean, np.float32)) / np.asarray(recipe.std, np.float32)
 
 
 def range_mismatch(images: Any, scheme: str) -> str | None:

@@ -233,9 +233,10 @@ def _refuse(
     """Raise the plan's errors before any op is created; of custom units it only knows the strides."""
     depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
     kinds = {getattr(block.unit_fn, "kind", None) for block in blocks}
-    if len(kinds) == 1 and None not in kinds:
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if kind is not None:
         named = {"output_stride": output_stride, "in_channels": depth_in, "num_classes": num_classes}
-        make_plan("resnet", blocks, kinds.pop(), root=root, preprocessing="", **named)
+        make_plan("resnet", blocks, kind, root=root, preprocessing="", **named)
         return
     strides = [unit_stride(unit) for block in blocks for unit in block.args]
     schedule(strides, output_stride, ROOT_STRIDE if root else 1)
@@ -342,5 +343,5 @@ def named_network(name: str, network: Callable[..., Any], unit_fn: Callable[...,
     build_variant.__name__ = build_variant.__qualname__ = name
     build_variant.__module__ = network.__module__
     build_variant.__doc__ = f"Build the variant {name}. Arguments, result and errors as :func:`{network.__name__}`."
-    build_variant.default_image_size = network.default_image_size
+    build_variant.default_image_size = network.default_image_size  # type: ignore[attr-defined]  # as slim's functions have it
     return build_variant

@@ -103,7 +103,7 @@ def resnet_v1(
     )
 
 
-resnet_v1.default_image_size = 224
+resnet_v1.default_image_size = 224  # type: ignore[attr-defined]  # as slim's functions have it
 
 
 def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:

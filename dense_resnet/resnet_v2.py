@@ -123,7 +123,7 @@ def resnet_v2(
     )
 
 
-resnet_v2.default_image_size = 224
+resnet_v2.default_image_size = 224  # type: ignore[attr-defined]  # as slim's functions have it
 
 
 def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:

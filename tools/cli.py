@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         _check_verb(parser, words)
         strange = _strange_options(words[1:], parsers[words[0]]) if words and words[0] in parsers else []
         if strange:  # an unknown --output says more than a missing --out
-            for part in (*parsers[words[0]]._actions, *parsers[words[0]]._mutually_exclusive_groups):
+            parts: list[Any] = [*parsers[words[0]]._actions, *parsers[words[0]]._mutually_exclusive_groups]
+            for part in parts:
                 part.required = False
         args, unknown = parser.parse_known_args(words)
         if unknown or strange:
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def _print_warning(message: Warning | str, *unused: Any) -> None:
+def _print_warning(message: Warning | str, *unused: Any, **_: Any) -> None:
     """Print a warning of the library without its place in the code."""
     from dense_resnet.errors import escape_control
 

@@ -70,7 +70,8 @@ def main(args: argparse.Namespace) -> int:
         print_note(note)
     print_deep((sample.image for sample in dataset.samples[shard[0] :: shard[1]]), max_pixels)
     dataset.check_apart(Path(args.out))
-    system, threads = None, 1
+    system: System | None = None
+    threads = 1
     if args.predictions is None:
         _check_model(args, switches, dataset)
     else:
@@ -209,6 +210,7 @@ def _check_model(args: argparse.Namespace, switches: Switches, dataset: Dataset)
 
     if outline := model_outline_from_args(args):
         inference_from_args(args, outline, upsample=switches.upsample, score=switches.size)
+        assert outline.space is not None  # of a model with a head
         check_classes(outline.space, dataset)
 
 

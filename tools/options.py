@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from segmentation.saving.export.exported import Exported
 
 
-def add_plan_options(parser: argparse.ArgumentParser) -> None:
+def add_plan_options(parser: argparse._ActionsContainer) -> None:
     """Add --output-stride and --multi-grid."""
     parser.add_argument("--output-stride", type=int, metavar="N", help="pixels per feature cell: 4, 8, 16, 32")
     parser.add_argument(

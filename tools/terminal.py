@@ -67,7 +67,7 @@ def _outlive_readers() -> None:
         raw = _Output(stream.fileno(), "w", closefd=False)
         buffer = raw if isinstance(stream.buffer, io.FileIO) else io.BufferedWriter(raw)  # PYTHONUNBUFFERED, or not
         lasting = io.TextIOWrapper(
-            buffer,  # type: ignore[arg-type]
+            buffer,
             stream.encoding,
             "backslashreplace",
             line_buffering=stream.line_buffering,

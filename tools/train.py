@@ -160,6 +160,7 @@ def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> 
         outline = read_outline(args.init, args.output_stride)
         with explain_errors(Path(args.init)):
             check_head(outline)
+        assert outline.space is not None
         _check_classes(args, outline.space, dataset.space)
         planned = outline.plan
     else:

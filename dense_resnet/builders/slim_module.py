@@ -64,14 +64,14 @@ class SlimModule(tf.Module):
         self._traced = _Traced(self)
         # tf.saved_model.save finds this function with a signature, so that the loaded object can be called. It is not set as
         # an ordinary attribute, which would be tracked like a variable, and copied.
-        vars(self)["__call__"] = self._traced.function(self._output, training=False)
+        self.__dict__["__call__"] = self._traced.function(self._output, training=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy: all but the traced functions, which use this module's variables."""
         return {name: value for name, value in vars(self).items() if name not in ("_traced", "__call__")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        self.__dict__.update(state)
         self._trace()
 
     @property

@@ -131,11 +131,12 @@ def match(
     if first_convolution not in (ADAPT, LEAVE_OUT):
         raise InputError(f"first_convolution must be {ADAPT!r} or {LEAVE_OUT!r} (not {first_convolution!r}).")
     first = network.variables[0].name
-    if first.count("/") > network.scope.count("/") + 2:  # a unit's variable: there is no root block
-        first = None
+    has_root_block = first.count("/") <= network.scope.count("/") + 2  # else it is a unit's variable
     logits = f"{network.scope}/logits/"
     taken: dict[str, np.ndarray] = {}
-    matched, adapted, missing, mismatched, left_out = [], [], [], [], []
+    matched, adapted, mismatched = [], [], []
+    missing: list[str] = []
+    left_out: list[str] = []
     for name, shape, _ in network.variables:
         value = weights.get(name)
         if value is None:
@@ -145,7 +146,7 @@ def match(
             taken[name] = value
         elif name.startswith(logits):
             left_out.append(f"{name}: network {list(shape)}, file {list(value.shape)}")
-        elif name == first and value.shape[:2] + value.shape[3:] == shape[:2] + shape[3:]:
+        elif has_root_block and name == first and value.shape[:2] + value.shape[3:] == shape[:2] + shape[3:]:
             if first_convolution == ADAPT:
                 adapted.append(f"{name}: {value.shape[2]} to {shape[2]} channels")
                 taken[name] = adapt_input_channels(value, shape[2])

@@ -48,15 +48,18 @@ class Source:
     def under(self, scope: str) -> Source:
         """Return the source for a network of that scope: possible weights of Caffe also fit the variant with its strides."""
         name, own = provenance.caffe_variant(self.origin), self.origin.variant
-        fits = name is not None and own is not None and own != name and scope == variants.VARIANTS[name].scope
-        if not fits or not provenance.has_untouched_statistics(self.weights, self.origin):
+        if name is None or own is None or own == name or scope != variants.VARIANTS[name].scope:
+            return self
+        if not provenance.has_untouched_statistics(self.weights, self.origin):
             return self
         old = variants.VARIANTS[own].scope
         weights = {
             scope + key.removeprefix(old) if key.startswith(f"{old}/") else key: value for key, value in self.weights.items()
         }
-        known = {"framework": provenance.CAFFE, "variant": name, "preprocessing": provenance.CAFFE_SCHEME, "root": None}
-        return dataclasses.replace(self, weights=weights, origin=dataclasses.replace(self.origin, **known))
+        origin = dataclasses.replace(
+            self.origin, framework=provenance.CAFFE, variant=name, preprocessing=provenance.CAFFE_SCHEME, root=None
+        )
+        return dataclasses.replace(self, weights=weights, origin=origin)
 
 
 def read(source: Any) -> Weights:

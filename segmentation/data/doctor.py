@@ -167,7 +167,7 @@ def check_splits(datasets: Sequence[Dataset], progress: Progress = quiet, max_pi
 
 def _map_in_threads(look: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:
     """Map `look` over items by threads; closing it, as an interrupt does, does not wait for the rest."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool, contextlib.closing(pool.map(look, items)) as work:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, contextlib.closing(pool.map(look, items)) as work:  # type: ignore[type-var]  # a generator
         yield from work
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -113,7 +113,11 @@ class LabelSpace:
         if self.mapping is not None:
             for raw, label in self.mapping.items():
                 if not (_is_integer(raw) and 0 <= raw <= LARGEST and _is_integer(label) and self._allows(label)):
-                    by_name = label in self.names and f" {label!r} is class {self.names.index(label)}: write the number."
+                    by_name = (
+                        isinstance(label, str)
+                        and label in self.names
+                        and f" {label!r} is class {self.names.index(label)}: write the number."
+                    )
                     raise InputError(
                         f"the label map sends {raw!r} to {label!r}, which is neither {self._allowed_values}.{by_name or ''}"
                     )
@@ -239,7 +243,7 @@ class LabelSpace:
         return palette
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -293,7 +297,7 @@ def _as_list(value: object) -> str:
         if by_number:
             value = [value[key] for key in sorted(value, key=int)]
         else:
-            value = sorted(value, key=value.get) if all(map(_is_integer, value.values())) else list(value)
+            value = sorted(value, key=value.__getitem__) if all(map(_is_integer, value.values())) else list(value)
     elif _is_integer(value):
         value = [f"class_{index}" for index in range(value)] if value <= MOST_RANGES else []
     else:

@@ -8,7 +8,8 @@ from segmentation.data.label_space import IGNORE_LABEL, LabelClass, LabelSpace, 
 def _parse_classes(listing: str) -> tuple[LabelClass, ...]:
     """Parse classes from "name rrggbb, name rrggbb, ..."."""
     pairs = (entry.strip().rsplit(" ", 1) for entry in listing.split(","))
-    return tuple(LabelClass(name, tuple(bytes.fromhex(color))) for name, color in pairs)
+    colors = ((name, *bytes.fromhex(color)) for name, color in pairs)
+    return tuple(LabelClass(name, (red, green, blue)) for name, red, green, blue in colors)
 
 
 _VOC_NAMES = (

@@ -126,10 +126,10 @@ def usual_split(layout: Layout, usual: Iterable[str]) -> str | None:
 def recognize(source: str | Path, *, classes: str | Path | None = None, label_map: str | Path | None = None) -> Layout:
     """Recognize the layout of `source`, its label space and its splits. Arguments and errors as :func:`open_dataset`."""
     given = Path(source)
-    if given.is_file():
-        root, layout = given, _csv_list
-    elif given.is_dir():
+    if given.is_dir():
         root, layout = _layout_of(given)
+    elif given.is_file():
+        root, layout = given, _csv_list
     else:
         raise InputError(f"{source}: no such file or folder.")
     found = layout(root, _load_description(root if root.is_dir() else root.parent, classes), str(label_map) == "trainIds")
@@ -244,7 +244,8 @@ def _folders(
     notes: Iterable[str] = (),
 ) -> Layout:
     """Read two folders, with subfolders for splits or without; the label folder's subfolders are the splits."""
-    splits, unlabeled = _subfolders(root / labels), ()
+    splits = _subfolders(root / labels)
+    unlabeled: tuple[str, ...] = ()
     if _holds_images(root / images) or not splits:
         splits = (WHOLE,)
     else:

@@ -73,7 +73,7 @@ def outside_cause(values: np.ndarray, space: LabelSpace) -> str:
     mapping = _file_mapping(space)
     if mapping and present - {space.ignore_label} <= mapping.keys():
         raw, classes, _ = _names(mapping)
-        pairs = [(value, label) for value in sorted(present) if (label := mapping.get(value)) in range(space.num_classes)]
+        pairs = [(value, label) for value in sorted(present) if (label := mapping.get(value, -1)) in range(space.num_classes)]
         return f"Are these {raw}, not {classes}? {_conversion(pairs)}"
     if outside == {space.num_classes} and 0 not in present:
         return "The predictions look one-based: subtract 1 from each."

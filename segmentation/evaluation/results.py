@@ -169,7 +169,7 @@ def summarize(
         every = (_dense(line["matrix"], classes, classes) for line in lines() if line["status"] == OK)
         return _number(presets.mean_iou_under(whole or every, conventions))
 
-    conventions = {"absent": switches.absent, "background": switches.background}
+    conventions: dict[str, Any] = {"absent": switches.absent, "background": switches.background}
     of_classes = intervals.bootstrap_mean_iou(np.stack(sums))
     of_mean = intervals.bootstrap_mean_iou(np.stack(sums), **conventions)
     doubt = numbering_doubt(matrix, space, of_model=PREDICTIONS not in protocol["system"])
@@ -284,8 +284,9 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
             raise InputError(f"{both} have scored different labels of {name}, so they are not comparable.")
     rows = [np.stack([each[name] for name in common]) for each in sums]
     switches = Switches(**own["protocol"]["switches"])
-    conventions = {"absent": switches.absent, "background": switches.background}
-    of_mean, of_classes = intervals.paired_bootstrap(*rows, **conventions), intervals.paired_bootstrap(*rows)
+    conventions: dict[str, Any] = {"absent": switches.absent, "background": switches.background}
+    of_mean = intervals.paired_bootstrap(rows[0], rows[1], **conventions)
+    of_classes = intervals.paired_bootstrap(rows[0], rows[1])
     means = [intervals.bootstrap_mean_iou(row, 1, **conventions).mean for row in rows]
     values = [intervals.bootstrap_mean_iou(row, 1).classes for row in rows]
     return {

@@ -176,6 +176,7 @@ def description_of(
             "type": head.type, "separable": head.separable, "image_pooling": network.image_pooling_crop,
         }  # fmt: skip
         description["canvas"] = head.canvas
+        assert space is not None  # every model has its classes
         # how label files were read belongs to the dataset
         description |= LabelSpace(space.classes, space.ignore_label).as_json()
     return description | {

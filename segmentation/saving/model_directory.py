@@ -41,6 +41,11 @@ from dense_resnet.planning.plan import Plan
 from segmentation.data.label_space import LabelSpace
 from segmentation.heads import plan
 from segmentation.heads.plan import HeadPlan
+
+if TYPE_CHECKING:
+    from dense_resnet.backbone import Backbone
+    from dense_resnet.inference.runner import Runner
+    from segmentation.model import SegmentationModel
 from segmentation.saving.description import (
     COPY,
     DESCRIPTION,
@@ -140,7 +145,7 @@ def save_backbone(folder: str | os.PathLike[str], backbone: Backbone, origin: Or
     Raises:
         InputError: as :func:`save_model`.
     """
-    described = description_of(backbone, preprocessing=origin and origin.preprocessing, origin=origin)
+    described = description_of(backbone, preprocessing=origin.preprocessing if origin else None, origin=origin)
     _write(Path(folder), backbone.weights, described)
 
 
@@ -179,6 +184,7 @@ def load_model(
     with explain_errors(folder / DESCRIPTION):
         outline = outline_from(described, output_stride)
         head = check_head(outline)
+        assert outline.space is not None
         training = dict(described["training"])
     compare_with_copy(folder, described, outline.space)
     check_weights((*outline.plan.variables, *head.variables), weights, str(folder / WEIGHTS))

@@ -60,12 +60,12 @@ def draw(figures: Mapping[str, Any]) -> bytes:
             text = f" {_format_seconds(seconds)} s"
             if not own:
                 text += f"   {_ratio(figures, precision, name):.2f} x"
-            style = {"va": "center", "color": INK, "weight": "bold" if own else "normal"}
+            style: dict[str, Any] = {"va": "center", "color": INK, "weight": "bold" if own else "normal"}
             axes.text(seconds, first + number, text, bbox=BEHIND, zorder=4, **style)
             axes.text(0, first + number, f"{TITLES.get(name, name)} ", ha="right", **style)
         for line, (name, seconds) in enumerate(_limits(figures, precision).items()):
-            color, style = LIMITS[name]
-            axes.plot([seconds] * 2, [first - 1.3 + line, first + len(bars) - 0.5], color=color, ls=style, lw=1.4, zorder=3)
+            color, dashes = LIMITS[name]
+            axes.plot([seconds] * 2, [first - 1.3 + line, first + len(bars) - 0.5], color=color, ls=dashes, lw=1.4, zorder=3)
             axes.text(
                 seconds,
                 first - 1.6 + line,

@@ -71,7 +71,7 @@ class Workload:
         generator = np.random.default_rng(0)
         values = {}
         for name, shape, _ in self.plan.variables:
-            noise = generator.standard_normal(shape, np.float32)
+            noise: Array = generator.standard_normal(shape, np.float32)
             leaf = name.rpartition("/")[2]
             if leaf == "weights":
                 noise *= 1 / math.sqrt(math.prod(shape[:-1]))

@@ -260,12 +260,12 @@ def contest(
                 found.skipped[competitor.label] = str(error)
                 continue
             seconds, versions = process.call("ready")
-            error = None
+            distance: float | None = None
             if competitor.has_our_weights(plan):
                 values = process.call("first")
                 reference = values if reference is None else reference
-                error = check_error(competitor, relative_error(values, reference))
-            found.entries.append(Entry(competitor, Timing(competitor.label, seconds, images=batch), versions, error))
+                distance = check_error(competitor, relative_error(values, reference))
+            found.entries.append(Entry(competitor, Timing(competitor.label, seconds, images=batch), versions, distance))
             processes.append(process)
         progress("timing", 0, total, "building the limits")
         meter = stack.enter_context(Process(RooflineMeter, case, environment=ENVIRONMENT))

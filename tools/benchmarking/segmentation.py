@@ -85,7 +85,7 @@ def confusion_timings(height: int, width: int, num_classes: int, runs: int = 20,
     competitors, missing = [], {}
     for name, make in makers.items():
         try:
-            competitors.append(prepare(name, lambda make=make: make(*maps, num_classes), images=1))
+            competitors.append(prepare(name, functools.partial(make, *maps, num_classes), images=1))
         except ImportError as error:
             missing[name] = str(error)
     alternate(competitors, runs, burn_in)
@@ -214,7 +214,7 @@ def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -
         model = SegmentationModel(Backbone(plan, seed=0), classes, "fcn", seed=0)
         recipe = Recipe(steps=sys.maxsize, batch=batch, augmentation=Augmentation((crop, crop)), precision=precision)
         with tempfile.TemporaryDirectory() as folder:
-            run = TrainingRun(Training(model, dataset, None, folder, recipe), quiet, str)
+            run = TrainingRun(Training(model, dataset, None, folder, recipe), quiet, lambda note: None)
 
         def some() -> None:
             with mixed_precision(precision):

@@ -104,6 +104,7 @@ def serve(handle: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     connection = Connection(handle)
     target: Any = None
+    answer: tuple[type[Exception] | None, Any]
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             what, arguments = connection.recv()

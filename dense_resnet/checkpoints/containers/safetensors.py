@@ -68,7 +68,7 @@ def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str,
     about = {**(described or {}), CHECKSUMS: {name: digest(value) for name, value in arrays.items()}}
     about = json.loads(json.dumps(about))  # as it will be read: without tuples and numeric keys
     about[HEADER] = _header_digest(about, {name: _layout(value) for name, value in arrays.items()})
-    with atomic_files.replace_file(path, check=read) as temporary:
+    with atomic_files.replace_file(path, check=read) as temporary:  # type: ignore[arg-type]  # it also returns what it read
         try:
             save_file(arrays, temporary, metadata={ENTRY: json.dumps(about)})
         except SafetensorError as error:  # how it reports a full disk
@@ -95,4 +95,4 @@ def _header_digest(about: Mapping[str, Any], layout: Mapping[str, str]) -> str:
 
 def digest(value: np.ndarray) -> str:
     """Return the SHA-256 of an array's bytes."""
-    return hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data).hexdigest()

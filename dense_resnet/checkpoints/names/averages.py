@@ -13,7 +13,7 @@ Plain weights are read if both are present, averages if there is nothing else; a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def without_averages(names: Iterable[str]) -> list[str]:
     return [name for name in names if not is_average(name)] or names
 
 
-def without_suffix(arrays: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.ndarray], tuple[str, ...]]:
+def without_suffix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Return `arrays`, with averages under their variables' names if these are absent, and notes."""
     variables = {name: name.rpartition("/")[0] for name in arrays if "/" in name and is_average(name.rpartition("/")[2])}
     if not variables:
@@ -62,7 +62,7 @@ def beside_prefix(names: Iterable[str], prefix: str | None) -> tuple[str, ...]:
     """Return notes on a network whose arrays begin with `prefix`, in a file with arrays of these `names`."""
     if is_average(prefix):
         return (f"The weights are averages, by their names (under {prefix!r}).",)
-    others = {}
+    others: dict[str, list[str]] = {}
     for name in names:
         parts = re.split(r"(?<=[./])", name)
         wrapper = next((part for part in parts[:OUTER] if is_average(part.rstrip("./"))), None)

@@ -206,22 +206,24 @@ def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
             value = take(layer, leaf, variable.shape)
             with np.errstate(over="ignore", invalid="ignore"):  # loading refuses infinite values
                 if leaf == "moving_mean":
-                    value = (np.float64(value) - bias).astype(np.float32)
+                    value = (value.astype(np.float64) - bias).astype(np.float32)
                 elif leaf == "moving_variance":
-                    value = (np.float64(value) + (EPSILON - BATCH_NORM_EPSILON)).astype(np.float32)
+                    value = (value.astype(np.float64) + (EPSILON - BATCH_NORM_EPSILON)).astype(np.float32)
             weights[variable.name] = value
 
     def take_convolution(layer: str, norm_layer: str, conv: Conv) -> None:
         kernel, *others = conv.variables
         weights[kernel.name] = take(layer, "kernel", kernel.shape)
         has_bias = not conv.norm or f"{around}{layer}/bias" in rest
-        bias = np.float64(take(layer, "bias", (conv.depth,))) if has_bias else 0.0
+        bias = take(layer, "bias", (conv.depth,)).astype(np.float64) if has_bias else 0.0
         if conv.norm:
             take_norm(norm_layer, conv.norm, bias)
         else:
-            weights[others[0].name] = np.float32(bias)
+            weights[others[0].name] = np.asarray(bias, np.float32)
 
-    take_convolution(FIRST, NORM_OF_FIRST, plan.root[0])
+    first = plan.root[0]
+    assert isinstance(first, Conv)  # only the root's second layer pools
+    take_convolution(FIRST, NORM_OF_FIRST, first)
     for unit, layer in _units(plan):
         if unit.preact:
             take_norm(f"{layer}_preact_bn", unit.preact)

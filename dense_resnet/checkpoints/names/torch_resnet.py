@@ -25,7 +25,7 @@ import numpy as np
 from dense_resnet.checkpoints.names.averages import without_averages
 from dense_resnet.errors import InputError
 from dense_resnet.planning import variants
-from dense_resnet.planning.layers import Conv
+from dense_resnet.planning.layers import Conv, Pool
 from dense_resnet.planning.plan import Plan
 from dense_resnet.planning.variants import BASE_DEPTHS, VARIANTS
 
@@ -56,7 +56,7 @@ def names(plan: Plan) -> dict[str, str]:
     return table
 
 
-def _pair_names(conv: Conv, convolution: str, norm: str) -> Iterator[tuple[str, str]]:
+def _pair_names(conv: Conv | Pool, convolution: str, norm: str) -> Iterator[tuple[str, str]]:
     yield f"{conv.scope}/weights", f"{convolution}.weight"
     for ours, theirs in NORM.items():
         yield f"{conv.scope}/BatchNorm/{ours}", f"{norm}.{theirs}"
