@@ -313,13 +313,13 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
     from dense_resnet.backbone import Backbone
     from dense_resnet.errors import escape_control
     from dense_resnet.resnet_utils import BATCH_NORM_DECAY
-    from segmentation.heads import build
+    from segmentation.heads import plan
     from segmentation.heads.plan import DEFAULT_HEAD
     from segmentation.model import SegmentationModel
     from segmentation.saving.model_directory import load_model
     from segmentation.training.recipe import batch_norm_decay
 
-    own, of_head = (batch_norm_decay(usual, args.steps) for usual in (BATCH_NORM_DECAY, build.BATCH_NORM_DECAY))
+    own, of_head = (batch_norm_decay(usual, args.steps) for usual in (BATCH_NORM_DECAY, plan.BATCH_NORM_DECAY))
     if planned is None:
         saved = load_model(args.init, args.output_stride, batch_norm_decays=(own, of_head))
         _check_classes(args, saved.space, space)

@@ -72,12 +72,11 @@ def run(
     fill = mask or (lambda net, stride, lowest: net)
     net, stride = images, 1
     for layer in plan.root:
-        is_pool = isinstance(layer, Pool)
         if stride > 1:
-            net = fill(net, stride, is_pool and not layer.zeros)
-        net = ops.pool(net, layer) if is_pool else ops.conv(net, layer)
+            net = fill(net, stride, isinstance(layer, Pool) and not layer.zeros)
+        net = ops.pool(net, layer) if isinstance(layer, Pool) else ops.conv(net, layer)
         stride *= layer.stride
-        if is_pool:  # a window wholly beyond the image holds the lowest number
+        if isinstance(layer, Pool):  # a window wholly beyond the image holds the lowest number
             net = fill(net, stride, False)
     found = Activations(net)
     deferred = plan.deferred_strides if pyramid else {}

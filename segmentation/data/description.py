@@ -17,10 +17,11 @@ from dense_resnet.image_io.decoding import read_file
 from dense_resnet.image_io.discovery import find_images
 from dense_resnet.jobs import strict_json
 from segmentation.data.label_files import decode_indices
-from segmentation.data.label_space import IGNORE_LABEL, LabelSpace, mapping_from_json, reduce_zero_label
+from segmentation.data.label_space import LabelSpace, mapping_from_json, reduce_zero_label
 from segmentation.data.label_tables import ADE20K, CITYSCAPES, VOC
 from segmentation.data.samples import LABEL_MAPS
 from segmentation.data.source import without_suffix
+from segmentation.metrics.confusion import IGNORE_LABEL
 
 DESCRIPTION = "dataset.json"
 MOST_SHOWN = 100  # problems in one message

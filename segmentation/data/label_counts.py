@@ -18,8 +18,9 @@ from segmentation.data.label_files import (
     lies_between,
     to_labels,
 )
-from segmentation.data.label_space import IGNORE_LABEL, LabelSpace
+from segmentation.data.label_space import LabelSpace
 from segmentation.data.samples import Sample
+from segmentation.metrics.confusion import IGNORE_LABEL
 
 BOTH = "trainval"  # the split that contains others by definition
 MOST_VALUES = 20  # in one message

@@ -19,7 +19,8 @@ from dense_resnet.errors import InputError
 from dense_resnet.image_io import png
 from dense_resnet.image_io.bit_depth import PNG_DEPTH
 from dense_resnet.image_io.decoding import JPEG_START, MAX_PIXELS, open_image, opencv, orientation
-from segmentation.data.label_space import IGNORE_LABEL, LARGEST, MOST_RANGES, LabelSpace, _counted, check_labels
+from segmentation.data.label_space import LARGEST, MOST_RANGES, LabelSpace, _counted, check_labels
+from segmentation.metrics.confusion import IGNORE_LABEL
 
 LABEL_IDS = 35  # of Cityscapes: its labelIds are below
 PNG_KIND = 25  # offset of the byte in a PNG that holds the kind of pixel

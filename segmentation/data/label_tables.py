@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from segmentation.data.label_space import IGNORE_LABEL, LabelClass, LabelSpace, reduce_zero_label, voc_palette
+from segmentation.data.label_space import LabelClass, LabelSpace, reduce_zero_label, voc_palette
+from segmentation.metrics.confusion import IGNORE_LABEL
 
 
 def _parse_classes(listing: str) -> tuple[LabelClass, ...]:

@@ -77,10 +77,12 @@ class ModelPredictions:
         from segmentation.prediction.predictor import Predictor  # and TensorFlow, which a folder of predictions does not need
 
         self._predictor = Predictor(runner, head, inference, batch)
+        assert saved.space is not None  # a model with a head has classes
         self.space, self.tiling_note, self.batch = saved.space, self._predictor.tiling_note, batch
         self.protocol = {**saved.protocol, "precision": runner.precision, "batch": batch, "seams": self.tiling_note}
         self.inference: dict[str, Any] | None = dataclasses.asdict(inference)
-        self.size, self.upsample = inference.score, inference.upsample
+        self.size = inference.score
+        self.upsample: str | None = inference.upsample
 
     def fingerprint(self, sample: Sample) -> str | None:
         """Return None: answers depend only on image, label and protocol."""

@@ -40,8 +40,7 @@ from segmentation.prediction.options import Inference
 if TYPE_CHECKING:
     from dense_resnet.inference.runner import Runner
     from segmentation.prediction.predictor import Prediction
-    from segmentation.saving.export.exported import Exported
-    from segmentation.saving.model_directory import SavedModel
+    from segmentation.saving.description import OpenedModel
 
 FORMAT = 1
 LOG, PROTOCOL = "predictions", "protocol.json"
@@ -77,7 +76,7 @@ class Labeling:
 
     def __init__(
         self,
-        saved: SavedModel | Exported,
+        saved: OpenedModel,
         runner: Runner,
         out: str | os.PathLike[str],
         inference: Inference,

@@ -148,7 +148,7 @@ class Machine:
             "PROTO": self._check_protocol,
             "FRAME": lambda _: None,
             **dict.fromkeys(LITERALS, self._push),
-            **{name: lambda _, value=value: self._push(value) for name, value in CONSTANTS.items()},
+            **{name: lambda _, value=value: self._push(value) for name, value in CONSTANTS.items()},  # type: ignore[misc]
             "EMPTY_DICT": lambda _: self._push({}),
             "EMPTY_LIST": lambda _: self._push([]),
             "EMPTY_TUPLE": lambda _: self._push(()),
@@ -188,7 +188,7 @@ class Machine:
             at = self.position
             try:
                 code = self._stream.read(1).decode("latin-1")
-                name = pickletools.code2op[code].name
+                name = pickletools.code2op[code].name  # type: ignore[attr-defined]  # typeshed lacks it
                 if name == "STOP":
                     if self._marks or len(self._stack) != 1:
                         raise ValueError("something is left on the stack")
