@@ -121,6 +121,7 @@ def test_the_poolings_of_v2_differ_so_that_their_tests_can_fail():
         assert laws.relative_error(values[one], values[other]) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "output_stride"),
     [
@@ -137,6 +138,7 @@ def test_the_true_variants(name, output_stride):
     assert_same_features(dr.plan(name, output_stride), (65, 50))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "output_stride"), [("resnet_v1_18", 8), ("resnet_v2_50", 16)])
 def test_true_variants_in_both_modes(name, output_stride):
     assert_same_in_both_modes(dr.plan(name, output_stride), (65, 50))

@@ -58,6 +58,7 @@ def run_in_session(module, name, images, **arguments):
             return session.run(net), listed, [(variable.name, variable.shape.as_list()) for variable in variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "output_stride"), [("resnet_v1", 16), ("resnet_v2", 8), ("resnet_v2", 32)])
 def test_features_names_and_end_points_equal_tf_slims(family, output_stride):
     size = {8: 65, 16: 97, 32: 96}[output_stride]
@@ -70,6 +71,7 @@ def test_features_names_and_end_points_equal_tf_slims(family, output_stride):
     assert our_variables == their_variables
 
 
+@pytest.mark.slow
 def test_classifier_equals_tf_slims():
     arguments = {"images": images_of(33), "num_classes": 10}
     expected, their_points, _ = run_in_session(theirs("resnet_v2"), "resnet_v2_50", **arguments)
@@ -94,6 +96,7 @@ def graph():
         yield graph
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graph")
 def test_the_fields_513_example_works():
     images = v1.placeholder(tf.float32, [2, 513, 513, 3])
@@ -165,6 +168,7 @@ def test_non_strided_activations_change_nothing_but_the_end_points(family, graph
     assert laws.relative_error(values, expected) <= NOISE
 
 
+@pytest.mark.slow
 def test_a_hundred_eager_calls_leave_no_tensor_behind():
     images = tf.constant(images_of(17))
 

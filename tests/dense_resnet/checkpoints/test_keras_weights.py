@@ -71,6 +71,7 @@ def equal(arrays, others):
 # Parity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [96, 97])
 @pytest.mark.parametrize("name", FEATURES)
 def test_features_and_logits_are_those_of_keras(name, size, applications):

@@ -53,6 +53,7 @@ def arrays_of(model):
 # timm's networks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "output_stride"), [(18, 32), (18, 16), (18, 8), (34, 16), (50, 32), (50, 16), (50, 8)])
 def test_features_are_those_of_timm(depth, output_stride, torch, timm_resnet):
     theirs = randomize_statistics(torch, getattr(timm_resnet, f"resnet{depth}")(output_stride=output_stride, num_classes=7))
