@@ -116,7 +116,9 @@ class SavedPredictions:
         InputError: predictions are missing; all are listed at once.
     """
 
-    size, upsample, tiling_note, batch = NATIVE, None, None, 1
+    size, batch = NATIVE, 1
+    upsample: str | None = None
+    tiling_note: str | None = None
     inference: dict[str, Any] | None = None
 
     def __init__(
