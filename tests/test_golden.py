@@ -108,7 +108,7 @@ STRIDES = [key for key in FACTS if key.startswith("os_check/")]
 
 
 @pytest.mark.parametrize("key", STRIDES)
-def test_strides_that_the_original_code_takes_or_refuses(key):
+def test_strides_are_accepted_as_by_the_original_code(key):
     name = "resnet_v1_50_beta" if "beta" in key else key.split("/")[2]
     stride = int(re.search(r"os(\d+)$", key)[1])
     facts = FACTS[key]

@@ -40,7 +40,7 @@ def test_eager_function_and_graph_agree(backbone):
     assert static.structured_outputs.shape.as_list() == [None, 9, 9, 16]
 
 
-def test_it_is_traced_once_for_all_sizes(backbone):
+def test_backbone_is_traced_once_for_all_sizes(backbone):
     for size in (33, 65, (33, 97)):
         backbone(images_of(size))
     assert backbone._traced.function("features", False).experimental_get_tracing_count() == 1
@@ -130,7 +130,7 @@ def test_inference_changes_nothing(backbone):
     assert all(np.array_equal(value, before[name]) for name, value in backbone.weights.items())
 
 
-def test_saved_model(backbone, tmp_path):
+def test_saved_model_computes_the_same_features(backbone, tmp_path):
     tf.saved_model.save(backbone, str(tmp_path / "saved"))
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
     for size in (65, (33, 64)):
@@ -157,7 +157,7 @@ def test_the_pyramid_holds_the_last_activation_before_subsampling(kind):
     assert (float(tf.reduce_min(pyramid[4])) < 0) == (kind == "bottleneck_v2")  # there the raw sum
 
 
-def test_the_real_pyramid():
+def test_pyramid_of_resnet_v1_18_has_strides_4_8_16():
     pyramid = dr.Backbone("resnet_v1_18", output_stride=16, seed=0).features(images_of(65))
     assert {stride: tuple(values.shape) for stride, values in pyramid.items()} == {
         4: (1, 17, 17, 64),
@@ -166,7 +166,7 @@ def test_the_real_pyramid():
     }
 
 
-def test_logits():
+def test_logits_are_the_classifier_on_the_mean_features():
     plan = dr.plan(BLOCKS, num_classes=7, scope="tiny")
     backbone = laws.backbone_with(plan, weights_of(plan))
     images = images_of(65, batch=2)
@@ -176,7 +176,7 @@ def test_logits():
     assert laws.relative_error(backbone.logits(images), expected) <= 1e-5
 
 
-def test_inside_a_variable_scope_of_the_users_own(backbone):
+def test_users_variable_scope_changes_no_values(backbone):
     @tf.function
     def inside(images):
         with tf.compat.v1.variable_scope("outer"):
@@ -227,7 +227,7 @@ def test_eager_calls_leave_no_tensor_behind(backbone):
         (lambda: dr.Backbone(dr.plan(BLOCKS))(images_of(33), training=None), r"training must be True or False \(not None\)"),
     ],
 )
-def test_errors(call, message):
+def test_invalid_arguments_raise_input_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -275,7 +275,7 @@ def test_first_calls_from_several_threads():
 
 
 @pytest.mark.parametrize("off", [lambda: tf.Graph().as_default(), lambda: tf.init_scope()], ids=["graph", "eager"])
-def test_a_load_where_nothing_would_be_assigned_is_an_error(off, tmp_path):
+def test_loading_inside_a_graph_is_refused(off, tmp_path):
     """A graph's assignments are ops that nobody runs."""
     plan = dr.plan(BLOCKS, scope="tiny")
     laws.backbone_with(plan, weights_of(plan)).save(tmp_path / "a.safetensors")

@@ -14,7 +14,7 @@ import dense_resnet as dr
 from dense_resnet.verification import laws
 
 
-def test_two_replicas(tmp_path):
+def test_two_replicas_average_their_moving_statistics(tmp_path):
     """Mirrored variables; each replica moves its averages by its own images, and they are read as the mean."""
     command = [sys.executable, TESTS / "helpers" / "replicas.py", tmp_path / "replicas.npz"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
@@ -34,7 +34,7 @@ def test_two_replicas(tmp_path):
         assert trainable or not np.array_equal(expected, weights[name])
 
 
-def test_two_workers(tmp_path):
+def test_two_workers_run_the_backbone(tmp_path):
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []
     for index in range(2):

@@ -110,7 +110,7 @@ def test_inference_and_training_are_the_slim_builders(placement):
     ],
     ids=lambda plan: f"{plan.root_name}, {plan.in_channels} channels, {plan.multi_grid}",
 )
-def test_other_plans(plan):
+def test_other_plans_equal_the_slim_builder(plan):
     assert_same_features(plan, ODD_AND_EVEN)
 
 
@@ -324,7 +324,7 @@ def test_a_model_back_from_a_file_takes_and_gives_weights(tmp_path):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_model_of_ones_own_around_it(nested):
+def test_weights_pass_through_a_model_around_the_network(nested):
     network = tiny_model(tiny_plan())
     if nested:
         model = keras.Sequential([keras.Input((33, 33, 3)), network, keras.layers.Dense(2)])
@@ -399,7 +399,7 @@ def test_weights_of_another_variant_are_named_and_nothing_is_loaded():
         ),
     ],
 )
-def test_errors(call, message):
+def test_invalid_arguments_raise_input_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -475,7 +475,7 @@ def test_a_backend_that_is_not_there_is_named(error, monkeypatch):
     assert str(error) in str(told.value)
 
 
-def test_a_load_where_nothing_would_be_assigned_is_an_error():
+def test_loading_inside_a_graph_is_refused():
     model, weights = tiny_model(), weights_of(tiny_plan())
     with tf.Graph().as_default():
         for load in (

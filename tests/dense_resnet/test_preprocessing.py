@@ -19,7 +19,7 @@ def keras_input(mode):
 
 @pytest.mark.parametrize(("scheme", "mode"), [("inception", "tf"), ("caffe", "caffe"), ("torch", "torch")])
 @pytest.mark.parametrize("convert", [np.asarray, tf.constant])
-def test_schemes_are_kerass(scheme, mode, convert):
+def test_schemes_equal_keras(scheme, mode, convert):
     values = dr.preprocess(convert(IMAGES), scheme)
     assert tf.is_tensor(values) == tf.is_tensor(convert(IMAGES))
     np.testing.assert_allclose(np.asarray(values), keras_input(mode), rtol=1e-5, atol=1e-5)
@@ -30,13 +30,13 @@ def test_vgg_is_caffe_in_rgb_order():
     np.testing.assert_array_equal(dr.preprocess(IMAGES, "vgg"), dr.preprocess(IMAGES, "caffe")[..., ::-1])
 
 
-def test_the_mean_colour_becomes_zero():
+def test_the_mean_color_becomes_zero():
     mean = np.array([[[123.68, 116.779, 103.939]]])
     assert np.abs(dr.preprocess(mean, "vgg")).max() < 1e-5
     assert dr.preprocess(np.full((2, 2, 7), 127.5), "inception").tolist() == np.zeros((2, 2, 7)).tolist()
 
 
-def test_errors():
+def test_invalid_schemes_and_channels_are_refused():
     with pytest.raises(ValueError, match=r"scheme must be one of 'inception', .*not 'imagenet'"):
         dr.preprocess(IMAGES, "imagenet")
     with pytest.raises(ValueError, match=r"needs 3 channels \(not 4\)"):
@@ -52,7 +52,7 @@ def test_floats_that_look_already_scaled(scale, convert):
 
 
 @pytest.mark.parametrize("images", [IMAGES.astype(np.float32), np.zeros((2, 2, 3)), np.ones((2, 2, 3), np.uint8)])
-def test_what_may_be_0_to_255_is_no_doubt(images):
+def test_possible_rgb_values_give_no_warning(images):
     dr.preprocess(images, "vgg")
 
 

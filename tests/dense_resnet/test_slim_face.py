@@ -119,7 +119,7 @@ def test_spatial_squeeze_and_the_end_points_of_research_slim():
 
 
 @pytest.mark.usefixtures("graph")
-def test_num_classes_0_is_none():
+def test_zero_classes_build_no_classifier():
     images = v1.placeholder(tf.float32, [1, 33, 33, 3])
     net, end_points = tiny(images, 0, global_pool=False)
     assert net.shape.as_list() == [1, 5, 5, 16]
@@ -137,7 +137,7 @@ def test_num_classes_0_is_none():
         (None, False, False),
     ],
 )
-def test_who_decides_is_training(in_scope, argument, training):
+def test_is_training_argument_overrides_the_arg_scope(in_scope, argument, training):
     with tf.Graph().as_default(), slim.arg_scope(resnet_v2.resnet_arg_scope(is_training=in_scope)):
         tiny(v1.placeholder(tf.float32, [2, 33, 33, 3]), is_training=argument)
         assert bool(v1.get_collection(v1.GraphKeys.UPDATE_OPS)) is training

@@ -97,12 +97,12 @@ def labels_by(saved, precision):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["exact", "float32"])
 @pytest.mark.parametrize("head", HEADS)
-def test_law_of_canvases(models, head, precision):
+def test_labels_do_not_depend_on_the_canvas(models, head, precision):
     assert_one_answer(labels_by(models[head], precision))
 
 
 @pytest.mark.slow
-def test_the_law_is_sharp(models):
+def test_labels_of_a_head_on_the_whole_canvas_depend_on_it(models):
     """The same weights with a head that reads the whole canvas, as all did before."""
     saved = models["aspp"]
     other = SegmentationModel(saved.model.backbone, SPACE.num_classes, "aspp", canvas=PADDED)
@@ -117,7 +117,7 @@ def test_the_law_is_sharp(models):
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["savedmodel", "onnx"])
 @pytest.mark.parametrize("head", HEADS)
-def test_law_of_canvases_in_exports(models, head, to, photographs, tmp_path):
+def test_labels_of_exports_do_not_depend_on_the_canvas(models, head, to, photographs, tmp_path):
     if to == "onnx":
         pytest.importorskip("tf2onnx")
     saved = models[head]
@@ -209,7 +209,7 @@ def test_a_training_view_says_where_its_image_lies(tmp_path):
 # -- which rule ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_directory_keeps_the_rule(tmp_path):
+def test_a_model_directory_keeps_the_canvas_rule(tmp_path):
     for name, crop in (("own", None), ("windows", (65, 65))):
         model = small_model("aspp", image_pooling_crop=crop)
         save_model(tmp_path / name, model, SPACE_OF_FIVE)
@@ -228,7 +228,7 @@ def test_a_model_directory_keeps_the_rule(tmp_path):
         ({"training": {}, "canvas": IMAGE}, IMAGE),
     ],
 )
-def test_descriptions_of_before(more, canvas):
+def test_older_descriptions_get_their_canvas_rule(more, canvas):
     assert canvas_of({"head": {"type": "aspp", "image_pooling": None}, **more}) == canvas
 
 
@@ -267,12 +267,12 @@ def canvas_warnings(caught):
         ({"validation_size": 257, "validation": {"images": 3}}, 257),
     ],
 )
-def test_the_canvas_of_validation(training, size):
+def test_validation_size_is_read_from_the_training_protocol(training, size):
     assert validation_size(training) == size
 
 
 @pytest.mark.slow
-def test_images_of_one_pixel_and_none(models):
+def test_images_of_one_pixel_and_empty_batch_places_are_run(models):
     """The smallest image, and places of a batch that none fills."""
     runner = models["aspp"].runner("float32")
     found = runner(np.full((2, 129, 129, 3), 200, np.uint8), [(1, 1), (0, 0)], ["labels"])
@@ -281,7 +281,7 @@ def test_images_of_one_pixel_and_none(models):
 
 
 @pytest.mark.slow
-def test_padding_is_the_image_s_own(models):
+def test_a_bare_image_equals_the_image_on_a_canvas(models):
     """What `model()` gives of a bare image is what a runner gives of it on a canvas."""
     saved = models["decoder"]
     image = np.ascontiguousarray(scenes()[1][0])

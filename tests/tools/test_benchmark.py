@@ -88,7 +88,7 @@ def measured(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_everyone_is_timed_and_who_is_missing_is_told(measured):
+def test_installed_competitors_are_timed_and_missing_ones_reported(measured):
     figures, _, printed = measured
     expected = [OWN, f"{OWN} bfloat16", "keras", *(["onnxruntime"] if has("onnxruntime", "tf2onnx") else [])]
     timings = {timing["name"]: timing for timing in figures["timings"]}
@@ -120,7 +120,7 @@ def test_ratios_are_medians_of_pairs(measured):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", competitors.PRECISIONS)
-def test_limits_are_of_the_same_rounds(precision, measured):
+def test_limits_are_measured_in_the_same_rounds(precision, measured):
     figures = measured[0]
     limit = figures["limits"][precision]
     own = next(one["seconds"] for one in figures["timings"] if (one["competitor"], one["precision"]) == (OWN, precision))
@@ -144,7 +144,7 @@ def test_limits_are_of_the_same_rounds(precision, measured):
 
 
 @pytest.mark.slow
-def test_surroundings_are_told(measured):
+def test_machine_versions_and_arguments_are_recorded(measured):
     figures = measured[0]
     assert figures["machine"]["cores"] >= 1
     assert figures["machine"]["processor"]
@@ -157,7 +157,7 @@ def test_surroundings_are_told(measured):
 
 
 @pytest.mark.slow
-def test_other_work(monkeypatch):
+def test_extraction_evaluation_training_and_confusion_are_timed(monkeypatch):
     monkeypatch.setattr(verb, "LABEL_MAPS", [((33, 65), 21)])
     parser = argparse.ArgumentParser()
     verb.configure(parser)
@@ -246,7 +246,7 @@ def test_slim_computes_the_same(tmp_path):
     ("name", "theirs"),
     [("resnet_v2_152", "resnetv2_152"), ("resnet_v1_152", "resnet152"), ("resnet_v1_50_original", "resnet50")],
 )
-def test_names_of_timm(name, theirs):
+def test_plans_map_to_timm_names(name, theirs):
     assert competitors.timm_name(dr.plan(name, output_stride=16)) == theirs
 
 
@@ -259,7 +259,7 @@ def test_names_of_timm(name, theirs):
         ("resnet_v2_50", {"output_stride": 4}),
     ],
 )
-def test_networks_that_timm_lacks(name, options):
+def test_networks_missing_from_timm_are_refused(name, options):
     with pytest.raises(InputError, match="timm has no resnet_v.* to compare with: leave timm out"):
         competitors.timm_name(dr.plan(name, **{"output_stride": 16} | options))
 
@@ -281,7 +281,7 @@ def test_a_defect_of_a_competitor_keeps_its_traceback(fakes, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [2e-3, np.nan, np.inf])
-def test_errors_that_are_too_large(error):
+def test_a_competitor_with_other_results_is_refused(error):
     lowered = dataclasses.replace(COMPETITORS[0], precision="bfloat16")
     assert contest.check_error(COMPETITORS[0], 1e-4) == 1e-4
     with pytest.raises(InputError, match="its time means nothing"):
@@ -293,7 +293,7 @@ def test_errors_that_are_too_large(error):
 # Processes, limits, mistakes
 
 
-def test_a_process_is_stopped_between_calls_and_tells_why_it_ended(fakes):
+def test_a_process_is_suspended_between_calls_and_reports_its_end(fakes):
     with Process(fakes.Mortal) as process:
         status = Path(f"/proc/{process.call('pid')}/status")
         if status.exists():
@@ -305,7 +305,7 @@ def test_a_process_is_stopped_between_calls_and_tells_why_it_ended(fakes):
     assert not status.exists()
 
 
-def test_onednns_lines_are_read():
+def test_onednn_verbose_output_is_parsed():
     lines = [
         "onednn_verbose,v1,info,oneDNN v3.7.1 (commit 1)",
         "onednn_verbose,v1,primitive,exec,cpu,convolution,brgconv_1x1:avx512_core,forward,src:f32::blocked:acdb::f0,,a,mb1,1.5",
@@ -323,14 +323,14 @@ def test_onednns_lines_are_read():
     assert roofline.Profile(1.0, found).convolution_seconds == pytest.approx(0.00225)
 
 
-def test_a_tensorflow_without_onednn():
+def test_limits_without_onednn_are_marked_skipped():
     limit = contest.Limit([[0.1, 0.2]], [roofline.Profile(1.0, ())])
     figures = limit.as_dict(contest.Timing(OWN, 1.0, [0.5]), 2048**3)
     assert figures["least_seconds"] == pytest.approx(0.1)
     assert "does not run its convolutions by oneDNN" in figures["onednn"]["skipped"]
 
 
-def test_the_verb_names_who_there_is():
+def test_verb_lists_every_competitor():
     assert verb.NETWORKS == competitors.NAMES
 
 
@@ -356,7 +356,7 @@ def test_mistakes_are_refused_before_any_work(options, message, capsys, tmp_path
     assert (code, message in err) == (1, True), err
 
 
-def test_unknown_names_and_a_missing_matplotlib(capsys, monkeypatch):
+def test_unknown_competitors_and_missing_matplotlib_are_refused(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         run(capsys, "benchmark", "--versus", "tensorrt")
     assert "invalid choice: 'tensorrt'" in capsys.readouterr().err
@@ -369,7 +369,7 @@ def test_unknown_names_and_a_missing_matplotlib(capsys, monkeypatch):
     )
 
 
-def test_the_network_that_keras_trains_is_the_plans():
+def test_the_keras_network_has_the_plans_parameters():
     plan = dr.plan("resnet_v2_50", output_stride=16)
     network = keras_network(plan, 21, 65)
     trained = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)

@@ -35,7 +35,7 @@ def small_weights(tmp_path_factory):
     return folder
 
 
-def test_describe(capsys):
+def test_describe_prints_the_table(capsys):
     code, out, _ = run(capsys, "describe", "resnet_v2_152", "--output-stride", 16, "--size", 513)
     assert code == 0
     assert out == dr.plan("resnet_v2_152", output_stride=16).describe((513, 513)) + "\n"
@@ -132,7 +132,7 @@ def test_extract_with_weights(capsys, small_weights, image_folder, tmp_path):
         (["--threads", -1], "--threads must be a positive integer (not -1)"),
     ],
 )
-def test_speeds_that_cannot_be(arguments, message, capsys, image_folder, tmp_path):
+def test_invalid_speed_options_are_refused(arguments, message, capsys, image_folder, tmp_path):
     model = ["--model", "resnet_v1_18", "--random-weights", 0]
     code, _, err = run(capsys, "extract", image_folder, *model, "--out", tmp_path / "out", *arguments)
     assert (code, err) == (1, f"error: {message}.\n")
@@ -183,7 +183,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_commonest_mistakes(mistake, capsys, small_weights, image_folder, tmp_path):
+def test_common_mistakes_are_refused(mistake, capsys, small_weights, image_folder, tmp_path):
     arguments, message = MISTAKES[mistake]
     arguments = [argument.format(weights=small_weights / "resnet_v1_18.ckpt") for argument in arguments]
     code, _, err = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path / "out")
@@ -419,7 +419,7 @@ def test_an_output_that_is_a_file(capsys, image_folder, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_checking_the_nominal_network_says_nothing(capsys):
+def test_checking_the_nominal_network_is_refused(capsys):
     code, _, err = run(capsys, "check", "resnet_v1_18", "--random-weights", 0, "--output-stride", 32)
     assert code == 1
     assert "--output-stride 32 is the nominal network itself; check a finer one" in err
@@ -433,7 +433,7 @@ def test_checking_the_nominal_network_says_nothing(capsys):
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: Permission denied."),
     ],
 )
-def test_what_else_ends_without_a_traceback(raised, code, message, capsys, monkeypatch):
+def test_interrupts_and_import_errors_have_no_traceback(raised, code, message, capsys, monkeypatch):
     from tools import describe
 
     def fail(args):
@@ -451,7 +451,7 @@ def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
         cli.main(["describe", "resnet_v1_18"])
 
 
-def test_demo(tmp_path):
+def test_demo_writes_features_and_an_evaluation(tmp_path):
     result = subprocess.run(
         [sys.executable, ROOT / "tools" / "demo.py"], cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False
     )
@@ -529,7 +529,7 @@ def test_a_signal_ends_a_verb_in_its_middle(number, error):
         (["train", "d", "--Steps", "3", "--out", "o"], "--Steps 3. Did you mean --steps?"),
     ],
 )
-def test_a_misspelt_option_gets_the_verbs_own_and_a_hint(arguments, hint, capsys):
+def test_a_misspelled_option_gets_a_suggestion(arguments, hint, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
     printed = capsys.readouterr().err
@@ -537,7 +537,7 @@ def test_a_misspelt_option_gets_the_verbs_own_and_a_hint(arguments, hint, capsys
     assert printed.startswith(f"usage: dense-resnet {arguments[0]} ")
 
 
-def test_every_name_that_others_use_leads_to_the_option_of_its_row():
+def test_option_names_of_other_tools_suggest_ours():
     """Of some verb, which has no option of that name: no row hides another, and none is of an option that is gone."""
     own = []
     for verb in cli.VERBS:
@@ -565,7 +565,7 @@ def test_every_name_that_others_use_leads_to_the_option_of_its_row():
         ([], "required: VERB"),
     ],
 )
-def test_what_is_no_verb(arguments, message, capsys):
+def test_unknown_verbs_are_refused_with_suggestions(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
     assert message in capsys.readouterr().err
@@ -596,12 +596,12 @@ def test_a_path_that_is_not_there(arguments, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("seed", [99999999999999999999, 2**63, 2**31, -1])
-def test_seeds_that_cannot_be(seed, capsys):
+def test_invalid_seeds_are_refused(seed, capsys):
     code, _, err = run(capsys, "check", "resnet_v1_18", "--random-weights", seed)
     assert (code, err) == (1, f"error: seed must be at least 0 and below 2147483648 (not {seed}).\n")
 
 
-def test_an_empty_name_is_a_variable_that_is_not_set(capsys, tmp_path):
+def test_empty_names_are_refused(capsys, tmp_path):
     for arguments in (
         ["extract", "", "--model", "resnet_v1_18", "--random-weights", 0, "--out", tmp_path],
         ["extract", tmp_path, "--model", "resnet_v1_18", "--random-weights", 0, "--out", ""],
@@ -618,7 +618,7 @@ def test_a_quoted_tilde_is_the_home_folder(capsys, tmp_path, monkeypatch):
     assert err == f"error: {tmp_path / 'mine'}: no such file or folder.\n"
 
 
-def test_a_path_in_a_variants_place(capsys, small_weights, tmp_path):
+def test_a_path_instead_of_a_variant_is_refused(capsys, small_weights, tmp_path):
     for name in ("resnet_v1_18.ckpt", "resnet_v1_18.safetensors"):
         code, _, err = run(capsys, "check", small_weights / name, "--random-weights", 0)
         assert code == 1
@@ -631,7 +631,7 @@ def test_a_path_in_a_variants_place(capsys, small_weights, tmp_path):
     assert "is a folder, not a variant's name. If it is a model directory: --init" in err
 
 
-def test_no_size_is_not_the_default_size(capsys, small_weights, image_folder, tmp_path):
+def test_a_size_of_0_is_refused(capsys, small_weights, image_folder, tmp_path):
     weights = ["--model", "resnet_v1_18", "--weights", small_weights / "resnet_v1_18.ckpt"]
     code, _, err = run(capsys, "extract", image_folder, *weights, "--size", 0, "--out", tmp_path / "out")
     assert (code, err) == (1, "error: size must be a positive integer (not 0).\n")
@@ -664,7 +664,7 @@ def test_a_full_disk_or_a_gone_reader_behind_a_buffer(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_work_goes_on_though_nobody_reads_what_it_says():
+def test_work_continues_after_its_reader_is_gone():
     """A stop's exit code is its own then too: nothing that is unfinished ends with 0."""
     code = (
         "import os, signal\nfrom rich.console import Console\nfrom tools import cli, describe, terminal\n"
@@ -681,7 +681,7 @@ def test_work_goes_on_though_nobody_reads_what_it_says():
     assert result.returncode == terminal.STOPPED
 
 
-def test_names_do_not_steer_the_terminal(capsys, tmp_path):
+def test_control_characters_in_names_are_escaped(capsys, tmp_path):
     folder, escape = tmp_path / "images", "\x1b[31m"
     folder.mkdir()
     (folder / f"a{escape}.png").write_bytes(b"no image")
@@ -692,7 +692,7 @@ def test_names_do_not_steer_the_terminal(capsys, tmp_path):
     assert "\x1b" not in out + err
 
 
-def test_a_signal_that_was_ignored_stays_so():
+def test_ignored_signals_stay_ignored():
     code = (
         "import os, signal\nfrom tools import cli, describe\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "describe.main = lambda args: os.kill(os.getpid(), signal.SIGINT) or 0\n"
@@ -701,7 +701,7 @@ def test_a_signal_that_was_ignored_stays_so():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_a_file_or_folder_of_a_variants_name_is_not_meant(capsys, small_weights, image_folder, tmp_path, monkeypatch):
+def test_a_variants_name_wins_over_a_file_of_that_name(capsys, small_weights, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet_v1_18.index").touch()
     weights = ["--model", "resnet_v1_18", "--weights", small_weights / "resnet_v1_18.ckpt", "--size", 65]
@@ -712,7 +712,7 @@ def test_a_file_or_folder_of_a_variants_name_is_not_meant(capsys, small_weights,
     assert "is a folder, not a variant's name" not in err
 
 
-def test_a_plan_of_two_minds(capsys, tmp_path):
+def test_a_plan_file_with_duplicate_keys_is_refused(capsys, tmp_path):
     path = tmp_path / "plan.json"
     for text, message in (
         ('{"scope": "a", "scope": "b"}', "duplicate key 'scope'"),
@@ -724,7 +724,7 @@ def test_a_plan_of_two_minds(capsys, tmp_path):
         assert f"{path}: is not JSON: {message}" in err
 
 
-def test_what_is_no_evaluation(capsys, tmp_path):
+def test_compare_refuses_paths_without_an_evaluation(capsys, tmp_path):
     other = tmp_path / "picture.png"
     other.write_bytes(b"{" + bytes(range(128, 256)) * 100)
     for path, message in ((tmp_path, "contains no evaluation.json"), (other, "is not an evaluation, or is damaged")):

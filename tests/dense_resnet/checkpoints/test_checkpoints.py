@@ -77,7 +77,7 @@ def test_what_we_save_a_tf1_program_restores(tmp_path):
     assert all(np.array_equal(values[name], weights[name]) for name in weights)
 
 
-def test_classifiers_are_left_out_and_said():
+def test_other_classifiers_are_left_out_and_reported():
     with_logits = dr.plan("resnet_v1_18", num_classes=10)
     weights = weights_of(with_logits)
     none = dr.Backbone("resnet_v1_18").assign(weights)
@@ -113,14 +113,14 @@ def test_a_refusal_is_short_and_claims_no_initial_values():
     assert re.search(r"missing +100  resnet_v1_18/conv1/weights, .*, …", str(error.value))
 
 
-def test_beta_and_plain_are_told_apart_although_their_scope_is_the_same():
+def test_beta_and_plain_variants_of_one_scope_are_distinguished():
     weights = weights_of(dr.plan("resnet_v1_50_beta"))
     assert provenance.find_fitting_variants(weights) == ("resnet_v1_50_beta",)
     with pytest.raises(ValueError, match="These weights fit: resnet_v1_50_beta"):
         load_report.match(dr.plan("resnet_v1_50"), weights, "file")
 
 
-def test_biases_of_a_classifier_that_are_no_list():
+def test_scalar_classifier_biases_give_no_class_count():
     weights = weights_of(dr.plan("resnet_v1_18", num_classes=7))
     assert provenance.origin_of("slim", weights).class_count == 7
     weights["resnet_v1_18/logits/biases"] = np.float32(1)
@@ -128,7 +128,7 @@ def test_biases_of_a_classifier_that_are_no_list():
     assert (found.variant, found.class_count) == ("resnet_v1_18", None)
 
 
-def test_missing_and_mismatched():
+def test_missing_and_mismatched_variables_are_refused_or_reported():
     weights = weights_of(PLAN)
     del weights["tiny/postnorm/beta"]
     weights["tiny/postnorm/gamma"] = np.ones(3, np.float32)
@@ -149,7 +149,7 @@ def test_missing_and_mismatched():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6, 7])
-def test_other_input_channels_keep_the_response_to_grey(channels):
+def test_other_input_channels_keep_the_response_to_gray(channels):
     rgb = PLAN
     other = dr.plan([("block1", [(8, 4, 2)]), ("block2", [(8, 4, 1)])], scope="tiny", in_channels=channels)
     weights = weights_of(rgb)
@@ -178,7 +178,7 @@ def save_good_weights(folder, name):
     return path
 
 
-def test_no_such_file(tmp_path):
+def test_missing_weights_files_are_named(tmp_path):
     save_good_weights(tmp_path, "good.ckpt")
     with pytest.raises(ValueError, match=r"bad\.ckpt: no such checkpoint .*In that folder: good\.ckpt"):
         checkpoints.read(tmp_path / "bad.ckpt")
@@ -206,7 +206,7 @@ def test_an_error_of_the_disk_names_the_file(tmp_path):
             checkpoints.read(given)
 
 
-def test_checksums_whose_own_name_is_damaged_are_not_passed_over(tmp_path):
+def test_damaged_names_of_checksums_are_noticed(tmp_path):
     path = save_good_weights(tmp_path, "weights.safetensors")
     content = bytearray(path.read_bytes().replace(b'"dense_resnet"', b'"denze_resnet"'))
     content[-1] ^= 1
@@ -227,13 +227,13 @@ def test_a_truncated_file(name, keep, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bytes.ckpt", "bytes.safetensors"])
-def test_something_else(name, tmp_path):
+def test_other_bytes_are_refused_as_weights(name, tmp_path):
     (tmp_path / name).write_bytes(bytes(range(256)) * 2)
     with pytest.raises(ValueError, match=f"{name}: cannot be read as"):
         checkpoints.read(tmp_path / name)
 
 
-def test_a_header_that_lies(tmp_path):
+def test_a_false_safetensors_header_is_refused(tmp_path):
     path = tmp_path / "bad.safetensors"
     for header in (
         b"{",
@@ -261,26 +261,26 @@ def test_an_unreadable_checkpoint_state_file(state, tmp_path):
 
 
 @pytest.mark.parametrize("named", ["/", "a" * 300, "a/" * 3000])
-def test_a_checkpoint_state_file_that_names_what_no_checkpoint_can_be(named, tmp_path):
+def test_a_state_file_with_an_impossible_name_is_refused(named, tmp_path):
     save_good_weights(tmp_path, "model.ckpt-7")
     (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{named}"')
     with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}"):
         checkpoints.read(tmp_path)
 
 
-def test_a_folder_that_was_moved(tmp_path):
+def test_a_moved_checkpoint_folder_is_read(tmp_path):
     save_with_tf1(tmp_path, weights_of(PLAN), v1.train.SaverDef.V2)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/where/it/was/model.ckpt"')
     assert set(checkpoints.read(tmp_path)) == set(weights_of(PLAN))
 
 
 @pytest.mark.parametrize("name", ["weights.h5", "model.pth", "model.keras"])
-def test_other_formats_are_not_written(name, tmp_path):
+def test_writing_other_formats_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match=r"the name must end in \.safetensors, or have \.ckpt in it"):
         checkpoints.write(tmp_path / name, weights_of(PLAN))
 
 
-def test_folders_and_odd_names(tmp_path):
+def test_folders_and_bare_suffixes_are_refused(tmp_path):
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(ValueError, match="a folder, not a file"):
         checkpoints.read(tmp_path / "x.safetensors")
@@ -415,7 +415,7 @@ def test_a_v2_checkpoint_reads_as_tensorflow_reads_it(size, tmp_path):
     assert_reads_as_tensorflow_does(path)
 
 
-def test_a_table_whose_checksums_are_right_and_that_lies(tmp_path):
+def test_a_malformed_table_with_valid_checksums_is_refused(tmp_path):
     tf.raw_ops.SaveV2(
         prefix=str(tmp_path / "a.ckpt"), tensor_names=["a", "b"], shape_and_slices=[""] * 2, tensors=[tf.ones(3)] * 2
     )
@@ -450,7 +450,7 @@ def test_a_compressed_table_is_refused_with_the_reason(method, tmp_path):
         checkpoints.read(path)
 
 
-def test_an_index_whose_keys_are_many_times_its_bytes(tmp_path):
+def test_an_index_with_keys_larger_than_its_bytes_is_refused(tmp_path):
     keys = [b"a" * 4000 + b"%04d" % number for number in range(2000)]
     first = mutations.block([(keys[0], b"")])
     last = b"".join(b"".join(map(mutations.varint, (4000, 4, 0))) + key[4000:] for key in keys[1:])  # each begins as the first
@@ -469,7 +469,7 @@ def test_values_too_large_for_float32_are_infinite_without_a_warning(version, tm
     assert np.array_equal(checkpoints.read(path)["a"], np.float32([np.inf, -np.inf, np.nan, 2]), equal_nan=True)
 
 
-def test_a_v1_checkpoint_that_leaves_a_size_open(tmp_path):
+def test_a_v1_checkpoint_with_an_unknown_size_is_refused(tmp_path):
     path = tmp_path / "a.ckpt"
     tf.raw_ops.Save(filename=str(path), tensor_names=["a"], data=[tf.ones((2, 3))])
     (key, value), *entries = tf_table.entries(path)
@@ -519,7 +519,7 @@ def test_files_of_the_first_release_have_checksums_of_arrays_only(tmp_path):
         checkpoints.read(path)
 
 
-def test_metadata_that_is_nested_without_end(tmp_path):
+def test_deeply_nested_metadata_is_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file({"a": np.ones(3, np.float32)}, path, metadata={"dense_resnet": "[" * 100_000})
     with pytest.raises(ValueError, match=r"a\.safetensors: cannot be read"):
@@ -527,7 +527,7 @@ def test_metadata_that_is_nested_without_end(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["w.ckpt", "w.h5", "w.keras", "w.safetensors", "w.txt", "w.tar.gz", "w"])
-def test_what_is_no_weights_at_all_is_named(name, tmp_path):
+def test_files_other_than_weights_are_identified(name, tmp_path):
     path = tmp_path / name
     for content, kind in (
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs: `git lfs pull` fetches the file"),
@@ -553,13 +553,13 @@ def test_an_index_without_its_data(tmp_path):
         checkpoints.read(tmp_path / "a.ckpt")
 
 
-def test_a_saved_model_is_no_checkpoint(tmp_path):
+def test_a_saved_model_is_refused_as_a_checkpoint(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(InputError, match="this is a SavedModel, a program"):
         checkpoints.read(tmp_path)
 
 
 @pytest.mark.parametrize("source", [None, 3, ["a.ckpt"]])
-def test_what_weights_can_be(source):
+def test_sources_of_invalid_types_are_refused(source):
     with pytest.raises(InputError, match="weights must be a path, a Keras model, a PyTorch module or a dictionary of arrays"):
         checkpoints.read(source)

@@ -479,7 +479,7 @@ HARM = {
 
 
 @pytest.mark.parametrize("kind", HARM)
-def test_harm_is_refused_and_named(kind, tmp_path):
+def test_malicious_hdf5_files_are_refused(kind, tmp_path):
     make, message = HARM[kind]
     path = write_legacy_file(tmp_path / "harm.h5", make)
     with pytest.raises(InputError, match=f"harm.h5: .*({message})"):
@@ -520,7 +520,7 @@ def long_names(file):
         (long_names, "layers/conv2d/inner: its name has 1201 characters; 1024 are the most"),
     ],
 )
-def test_harm_where_layers_are_found_by_walking(fill, message, tmp_path):
+def test_malicious_weights_h5_files_are_refused(fill, message, tmp_path):
     with pytest.raises(InputError, match=f"harm.weights.h5: .*{message}"):
         keras_h5.read(later(tmp_path / "harm.weights.h5", fill))
 
@@ -581,7 +581,7 @@ def test_a_flipped_byte_in_a_chunk_with_a_checksum_is_seen(tmp_path):
         keras_h5.read(path)
 
 
-def test_a_string_that_runs_in_a_circle_ends(tmp_path):
+def test_a_global_heap_with_false_sizes_is_refused(tmp_path):
     """A global heap whose sizes are wrong: the HDF5 library may search one for ever."""
     path = write_legacy_file(tmp_path / "x.h5")
     data = bytearray(path.read_bytes())
@@ -593,7 +593,7 @@ def test_a_string_that_runs_in_a_circle_ends(tmp_path):
             keras_h5.read(path)
 
 
-def test_strings_that_are_all_one(tmp_path):
+def test_repeated_strings_are_refused(tmp_path):
     """What a few bytes point to is counted each time."""
     path = write_legacy_file(tmp_path / "x.h5")
     long, count = "a" * 1000, 4000
@@ -607,7 +607,7 @@ def test_strings_that_are_all_one(tmp_path):
         keras_h5.read(path)
 
 
-def test_an_empty_array_whose_other_side_no_array_can_have(tmp_path):
+def test_an_empty_array_with_an_impossible_side_is_refused(tmp_path):
     path = write_legacy_file(tmp_path / "x.h5", lambda group: group.create_dataset("kernel:0", (0, 7654321), "f4"))
     assert keras_h5.read(path)["conv/kernel"].shape == (0, 7654321)
     data = path.read_bytes()
@@ -623,7 +623,7 @@ def test_values_too_large_for_float32_are_infinite_without_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "text", "empty", "signature alone"])
-def test_what_is_no_whole_file_is_refused(damage, tmp_path):
+def test_incomplete_hdf5_files_are_refused(damage, tmp_path):
     path = write_legacy_file(tmp_path / "x.h5")
     data = path.read_bytes()
     path.write_bytes(
@@ -675,7 +675,7 @@ def archive(tmp_path):
     return make
 
 
-def test_a_configuration_names_layers_and_no_more(archive):
+def test_a_configuration_only_names_layers(archive):
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         assert list(keras_h5.read(archive(compression=compression))) == ["conv/kernel"]
 

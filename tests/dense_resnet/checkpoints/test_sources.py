@@ -25,13 +25,13 @@ RGB = np.random.default_rng(0).integers(0, 256, (1, 33, 33, 3)).astype(np.float3
         ("resnet_v1_5_18", 21, ("torch", None)),
     ],
 )
-def test_what_published_weights_bring(name, classes, expected):
+def test_origin_is_recognized_from_published_weights(name, classes, expected):
     known = provenance.origin_of(provenance.SLIM, weights_of(dr.plan(name, num_classes=classes)))
     assert (known.framework, known.variant, known.class_count) == (provenance.SLIM, name, classes)
     assert (known.preprocessing, known.label_order) == expected
 
 
-def test_every_variant_is_told_from_every_other():
+def test_every_variant_is_distinguished_by_its_weights():
     """By shapes where the scope is the same, as of DeepLab's beta networks."""
     for name in dr.VARIANTS:
         zeros = {variable.name: np.broadcast_to(np.float32(0), variable.shape) for variable in dr.plan(name).variables}
@@ -64,14 +64,14 @@ def test_weights_in_a_network_of_another_preprocessing():
     assert report.notes[2] == "Their classifier has 1,000 classes: ILSVRC 2012, in the order of the WordNet ids."
 
 
-def test_a_root_that_is_not_the_one_of_training():
+def test_another_root_than_in_training_is_noted():
     known = provenance.Origin(provenance.KERAS, "resnet_v2_50", "inception", "keras")
     assert "with 'slim' features near the border differ" in known.notes(dr.plan("resnet_v2_50"))[1]
     assert len(known.notes(dr.plan("resnet_v2_50", root="keras"))) == 1
 
 
 @pytest.mark.parametrize("name", ["resnet_v2_50", "resnet_v1_50", "resnet_v1_5_50", "resnet_v1_50_original"])
-def test_images_of_another_scale_are_told(name):
+def test_images_of_another_scale_are_reported(name):
     scheme = dr.plan(name).preprocessing
     assert range_mismatch(dr.preprocess(RGB, scheme), scheme) is None
     assert "raw RGB values" in range_mismatch(RGB, scheme)
@@ -80,12 +80,12 @@ def test_images_of_another_scale_are_told(name):
 
 
 @pytest.mark.parametrize("values", [np.zeros((1, 3, 3, 3)), np.zeros((0, 3, 3, 3)), np.ones((1, 2, 2, 3))])
-def test_images_that_nothing_can_be_said_of(values):
+def test_ambiguous_images_give_no_warning(values):
     for scheme in ("inception", "vgg", "torch", "caffe", "their own"):
         assert range_mismatch(values, scheme) is None
 
 
-def test_vgg_means_under_v2_weights_are_told_once():
+def test_vgg_means_under_v2_weights_are_warned_of_once():
     backbone = dr.Backbone(dr.plan([("block1", [(8, 4, 2)])]), seed=0)
     images = dr.preprocess(RGB, "vgg")
     with pytest.warns(UserWarning, match=r"which dr\.preprocess\(images, 'inception'\) never gives") as told:
@@ -94,7 +94,7 @@ def test_vgg_means_under_v2_weights_are_told_once():
     backbone(images)
 
 
-def test_a_black_image_decides_nothing():
+def test_a_black_image_does_not_end_the_input_check():
     backbone = dr.Backbone(dr.plan([("block1", [(8, 4, 2)])]), seed=0)
     for run in (backbone, backbone.compile("float32")):
         run(np.zeros((1, 5, 5, 3)))
@@ -218,7 +218,7 @@ def test_averages_beside_slims_weights_are_mentioned(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
-def test_averages_alone_are_read_and_said(name, tmp_path):
+def test_averages_without_weights_are_read_and_noted(name, tmp_path):
     statistics = {key: value for key, value in PLAIN.items() if "moving" in key}  # which have none of their own
     of_trained = {key: value for key, value in SUFFIXED.items() if key.removesuffix(SUFFIX) not in statistics}
     checkpoints.write(tmp_path / name, statistics | of_trained)
@@ -282,7 +282,7 @@ def test_averages_under_a_prefix_of_their_own(plain, averaged, small):
     assert note == f"The weights are averages, by their names (under {averaged!r})."
 
 
-def test_the_counter_of_averaged_models_tells_what_they_are(small, tmp_path):
+def test_averaged_models_are_recognized_by_their_counter(small, tmp_path):
     state = {f"module.{name}": value for name, value in small.items()} | {"n_averaged": np.int64([7])}
     for source in (state, pytorch_file(tmp_path, {"state_dict": state})):
         (note,) = checkpoints.open_source(source).notes
@@ -293,7 +293,7 @@ def test_the_counter_of_averaged_models_tells_what_they_are(small, tmp_path):
 # The scale of images
 
 
-def test_raw_images_after_right_ones_are_told_in_the_first_calls():
+def test_raw_images_after_valid_ones_are_reported_in_the_first_calls():
     backbone = dr.Backbone(TINY, seed=0)
     right = dr.preprocess(RGB, "inception")
     for run in (backbone, backbone.compile("float32")):

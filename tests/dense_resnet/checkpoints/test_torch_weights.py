@@ -153,7 +153,7 @@ def test_networks_that_are_no_plain_resnet_are_named(name, reason, torch, timm_r
         ({"other.layer1.0.conv1.weight": np.ones(1)}, "it contains 2 networks, under '', 'other.'"),
     ],
 )
-def test_what_does_not_fit_is_named(changes, reason):
+def test_networks_that_do_not_fit_are_named(changes, reason):
     with pytest.raises(InputError, match=f"^w.pth: .*{reason}"):
         torch_resnet.canonical(state_of(variants.plan("resnet_v1_5_18")) | changes, "w.pth")
 
@@ -361,21 +361,21 @@ def assert_refused(path, reason):
 
 
 @FORMS
-def test_the_assembler_makes_files_that_are_read(form, tmp_path):
+def test_assembled_pickles_are_read(form, tmp_path):
     read = torch_pickle.read(form(tmp_path / "w.pth", entries(w=tensor(), m=tensor((2, 3), (1, 2), 1))))
     assert np.array_equal(read["w"], NUMBERS)
     assert np.array_equal(read["m"], [[1, 3, 5], [2, 4, 6]])
 
 
 @FORMS
-def test_and_that_pytorch_reads(form, torch, tmp_path):
+def test_assembled_pickles_are_read_by_pytorch(form, torch, tmp_path):
     no_view = [b"N"] if form is legacy else []
     stored = storage("0", 8, ("torch", "FloatStorage"), *no_view)
     path = form(tmp_path / "w.pth", entries(m=tensor((2, 3), (1, 2), 1, stored)))
     assert np.array_equal(torch.load(path, weights_only=True)["m"], torch_pickle.read(path)["m"])
 
 
-def test_files_of_2017(torch, tmp_path):
+def test_pytorch_files_of_2017_are_read(torch, tmp_path):
     """Python 2's texts, dictionaries of pairs, and parameters with their state, as in the first published weights."""
     short = b"U\x01w"
     kept = tuple_of(b"U\x07storage", name("torch", "FloatStorage"), b"U\x010", b"U\x03cpu", number(8), b"N") + b"Q"
@@ -471,7 +471,7 @@ def test_no_code_is_run(attack, form, tmp_path):
         (b"X\x01\x00\x00\x00\xff", "damaged"),
     ],
 )
-def test_instructions_that_no_tensor_needs(value, reason, form, tmp_path):
+def test_other_pickle_instructions_are_refused(value, reason, form, tmp_path):
     assert_refused(form(tmp_path / "w.pth", value), reason)
 
 
@@ -499,7 +499,7 @@ def test_bombs_beside_the_weights_are_ignored_and_alone_refused(bomb, tmp_path):
         assert np.array_equal(torch_pickle.read(path)["w"], NUMBERS)
 
 
-def test_programs_without_end(tmp_path):
+def test_endless_pickle_programs_are_refused(tmp_path):
     with pytest.raises(InputError, match="more than 500000 instructions"):
         torch_pickle.read(archive(tmp_path / "w.pth", b"(" * 10**6))
     assert_refused(archive(tmp_path / "w.pth", text("x" * torch_pickle.PICKLE_LIMIT)), "at most")
@@ -600,7 +600,7 @@ def test_a_storage_that_is_not_there(tmp_path):
     assert_refused(legacy(tmp_path / "w.pth", entries(w=tensor(stored=storage("1")))), "list of storages")
 
 
-def test_a_member_twice(tmp_path):
+def test_duplicate_members_are_refused(tmp_path):
     path = archive(tmp_path / "w.pth", PLAIN)
     with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as file:
         warnings.simplefilter("ignore")
@@ -635,13 +635,13 @@ def patch_bytes(path, at, value):
         (42, struct.pack("<I", 2**31), "zip archive"),
     ],
 )
-def test_headers_that_lie(field, value, reason, tmp_path):
+def test_false_zip_headers_are_refused(field, value, reason, tmp_path):
     path = archive(tmp_path / "w.pth", PLAIN)
     entry = path.read_bytes().rindex(b"PK\x01\x02")  # of a/data/0, the last one in the directory
     assert_refused(patch_bytes(path, entry + field, value), reason)
 
 
-def test_a_directory_of_any_size(tmp_path):
+def test_a_huge_zip_directory_is_refused(tmp_path):
     assert_refused(
         archive(tmp_path / "w.pth", PLAIN, {f"a/{number:0200}": b"" for number in range(9_000)}), "its directory has"
     )
@@ -686,7 +686,7 @@ def test_files_that_are_cut_off(form, tmp_path):
         ({"stored": ((8, STORED + b"x"),)}, "1 bytes follow"),
     ],
 )
-def test_files_of_the_older_form_that_lie(options, reason, tmp_path):
+def test_false_legacy_files_are_refused(options, reason, tmp_path):
     assert_refused(legacy(tmp_path / "w.pth", PLAIN, **options), reason)
 
 
@@ -724,7 +724,7 @@ def test_other_files_are_named(content, kind, tmp_path):
     assert_refused(path, kind)
 
 
-def test_no_file(tmp_path):
+def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         torch_pickle.read(tmp_path / "w.pth")
     with pytest.raises(InputError, match="a folder, not a file"):

@@ -47,7 +47,7 @@ def lines(folder, name="manifest.jsonl"):
     return {record["path"]: record for record in map(json.loads, (folder / name).read_text().splitlines())}
 
 
-def test_files_and_maps(backbone, found, tmp_path):
+def test_features_and_manifest_are_written(backbone, found, tmp_path):
     outcome = extraction_of(backbone, tmp_path, Settings(size=129, layers=(4, 8))).run(found)
     assert (outcome.written, outcome.total, outcome.failed, outcome.stopped) == (6, 6, (), False)
     manifest = lines(tmp_path)
@@ -105,7 +105,7 @@ def test_a_bad_image_stops_the_job_before_it_starts(backbone, folder_with_a_trun
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_or_is_skipped_and_said(batch, backbone, folder_with_a_truncated_one, tmp_path):
+def test_a_bad_image_is_skipped_and_reported(batch, backbone, folder_with_a_truncated_one, tmp_path):
     found = discovery.find_images([str(folder_with_a_truncated_one)])
     extraction = extraction_of(backbone, tmp_path / "out", Settings(size=129, batch=batch))
     outcome = extraction.run(found, on_error="skip")
@@ -122,7 +122,7 @@ def test_or_is_skipped_and_said(batch, backbone, folder_with_a_truncated_one, tm
     assert contents(tmp_path / "out") == before
 
 
-def test_a_mended_image_is_taken_up(backbone, folder_with_a_truncated_one, tmp_path):
+def test_a_repaired_image_is_extracted(backbone, folder_with_a_truncated_one, tmp_path):
     found = discovery.find_images([str(folder_with_a_truncated_one)])
     extraction = extraction_of(backbone, tmp_path / "out", SMALL)
     extraction.run(found, on_error="skip")
@@ -143,7 +143,7 @@ def test_an_image_that_breaks_after_the_check(backbone, folder_with_a_truncated_
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_stopping_and_going_on_gives_the_same_files(batch, backbone, found, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_files(batch, backbone, found, tmp_path):
     settings = Settings(size=129, batch=batch)
     extraction_of(backbone, tmp_path / "whole", settings).run(found)
     seen = []
@@ -159,7 +159,7 @@ def test_stopping_and_going_on_gives_the_same_files(batch, backbone, found, tmp_
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
-def test_half_a_line_of_the_manifest_and_a_lost_file(backbone, found, tmp_path):
+def test_a_truncated_manifest_and_a_lost_file_are_completed(backbone, found, tmp_path):
     extraction = extraction_of(backbone, tmp_path / "out", Settings(size=129, batch=4))
     extraction.run(found)
     before = contents(tmp_path / "out")
@@ -217,7 +217,7 @@ def test_a_cut_file_and_one_of_another_image_are_made_again(backbone, folder_wit
     assert path.read_bytes() == before["a.jpg.safetensors"]
 
 
-def test_what_was_there_before_stays(backbone, folder_with_a_truncated_one, tmp_path):
+def test_existing_files_are_not_overwritten(backbone, folder_with_a_truncated_one, tmp_path):
     found = discovery.find_images([str(folder_with_a_truncated_one)])
     for name in ("b.jpg.safetensors", "c.jpg.alignment.png"):
         (tmp_path / name).mkdir()
@@ -290,7 +290,7 @@ def test_two_runs_on_one_folder(backbone, found, tmp_path):
     assert raised
 
 
-def test_a_manifest_that_vanishes_is_said(backbone, found, tmp_path):
+def test_a_removed_manifest_is_reported(backbone, found, tmp_path):
     def remove(what, done, total):
         if what == "extracting":
             (tmp_path / "manifest.jsonl").unlink(missing_ok=True)
@@ -342,12 +342,12 @@ def test_a_full_disk_is_found_before_the_job(backbone, found, tmp_path, monkeypa
         (Settings(size=0), r"size must be a positive integer \(not 0\)"),
     ],
 )
-def test_settings_that_do_not_fit(settings, message, backbone, tmp_path):
+def test_settings_that_do_not_fit_the_plan_are_refused(settings, message, backbone, tmp_path):
     with pytest.raises(dr.InputError, match=message):
         extraction_of(backbone, tmp_path, settings)
 
 
-def test_pictures(backbone, found, tmp_path):
+def test_alignment_pictures_are_drawn(backbone, found, tmp_path):
     extraction = extraction_of(backbone, tmp_path, Settings(size=129, layers=(4, 8)))
     extraction.run(found[:1])
     assert extraction.run(found[:1], picture=True).written == 0  # drawn from the features that are there
@@ -356,7 +356,7 @@ def test_pictures(backbone, found, tmp_path):
     assert picture.std() > 20
 
 
-def test_no_picture_of_what_an_image_was_stays(backbone, folder_with_a_truncated_one, photograph_folder, tmp_path):
+def test_pictures_of_older_images_are_removed(backbone, folder_with_a_truncated_one, photograph_folder, tmp_path):
     (folder_with_a_truncated_one / "b.jpg").unlink()
     found = discovery.find_images([str(folder_with_a_truncated_one)])
     extraction = extraction_of(backbone, tmp_path / "out", SMALL)
@@ -383,7 +383,7 @@ def test_a_manifest_without_its_protocol(backbone, found, tmp_path):
         extraction_of(backbone, tmp_path, Settings(size=129, dtype="float16")).run(found[:1])
 
 
-def test_going_on_needs_room_only_for_the_rest(backbone, found, tmp_path, monkeypatch):
+def test_resuming_needs_disk_space_for_the_rest_only(backbone, found, tmp_path, monkeypatch):
     from dense_resnet.jobs import atomic_files
 
     extraction = extraction_of(backbone, tmp_path, SMALL)
@@ -410,7 +410,7 @@ def test_a_name_that_is_too_long(backbone, photograph_folder, tmp_path):
         extraction_of(backbone, tmp_path / "out", SMALL).run(discovery.find_images([str(folder)]))
 
 
-def test_a_lower_limit_takes_nothing_away(backbone, found, tmp_path):
+def test_a_lower_pixel_limit_keeps_earlier_features(backbone, found, tmp_path):
     extraction_of(backbone, tmp_path, SMALL).run(found)
     before = contents(tmp_path)
     again = extraction_of(backbone, tmp_path, SMALL, max_pixels=1000).run(found, on_error="skip")
@@ -418,12 +418,12 @@ def test_a_lower_limit_takes_nothing_away(backbone, found, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_stopping_while_it_checks(backbone, found, tmp_path):
+def test_stopping_during_the_checks_writes_nothing(backbone, found, tmp_path):
     assert extraction_of(backbone, tmp_path / "out", SMALL).run(found, stop=lambda: True).stopped
     assert not (tmp_path / "out").exists()
 
 
-def test_grey_input_for_a_scheme_of_colours(tmp_path):
+def test_gray_input_for_a_color_scheme_is_refused(tmp_path):
     with pytest.raises(dr.InputError, match="scheme 'vgg' needs 3 channels"):
         extraction_of(dr.Backbone("resnet_v1_18", in_channels=1), tmp_path, SMALL)
 
@@ -438,7 +438,7 @@ def extract_command(photograph_folder, out):
 
 
 @pytest.mark.slow
-def test_the_main_job_killed_in_the_middle_goes_on_to_the_same_files(photograph_folder, tmp_path):
+def test_a_killed_extraction_resumes_to_the_same_files(photograph_folder, tmp_path):
     """resnet_v1_50 at stride 16 on real photographs, one of them truncated, by the command."""
     folder = tmp_path / "images"
     folder.mkdir()

@@ -28,7 +28,7 @@ def test_sampling_reads_at_original_pixels(original):
         np.testing.assert_allclose(dr.sample(own, points, stride), points, atol=1e-3)
 
 
-def test_cell_centres_and_sampling_agree():
+def test_cell_centers_and_sampling_agree():
     place = canvas.placement((1000, 700), 513)
     values = np.random.default_rng(0).standard_normal((33, 33, 5)).astype(np.float32)
     own = Features({16: values}, place, "image")
@@ -39,7 +39,7 @@ def test_cell_centres_and_sampling_agree():
     np.testing.assert_allclose(between, (values[11, 7] + values[11, 8]) / 2, atol=1e-4)
 
 
-def test_beyond_the_outermost_cells_the_nearest_counts():
+def test_sampling_beyond_the_outermost_cells_takes_the_nearest():
     """Half a pixel around the image, which no cell reaches."""
     place = canvas.placement((65, 65), 65)
     values = np.random.default_rng(0).standard_normal((5, 5, 3)).astype(np.float32)
@@ -58,7 +58,7 @@ def test_a_single_row_of_cells():
 
 
 @pytest.mark.parametrize("dtype", features.DTYPES)
-def test_written_and_read(dtype, tmp_path):
+def test_written_features_are_read_back(dtype, tmp_path):
     import tensorflow as tf
 
     place = canvas.placement((400, 600), 513)
@@ -71,12 +71,12 @@ def test_written_and_read(dtype, tmp_path):
     assert (tmp_path / "f.safetensors").stat().st_size < 33 * 33 * 8 * stored.dtype.itemsize + 2000
 
 
-def test_no_points():
+def test_sampling_no_points_gives_an_empty_array():
     place = canvas.placement((100, 200), 513)
     assert dr.sample(Features({16: ramp(place, 16)}, place, "image"), []).shape == (0, 2)
 
 
-def test_errors(tmp_path):
+def test_invalid_points_and_files_are_refused(tmp_path):
     place = canvas.placement((100, 200), 513)
     own = Features({4: ramp(place, 4), 16: ramp(place, 16)}, place, "image")
     with pytest.raises(ValueError, match=r"point \(x=200, y=5\) is outside the image, which has 200 columns and 100 rows"):
@@ -122,7 +122,7 @@ def test_a_picture_of_any_shape(size):
     assert max(picture.shape) < 5000
 
 
-def test_colours_do_not_depend_on_the_sign_of_components():
+def test_colors_do_not_depend_on_the_sign_of_components():
     values = np.random.default_rng(0).standard_normal((50, 6))
     colours = principal_colors(values)
     assert colours.shape == (50, 3)
@@ -142,7 +142,7 @@ def test_colours_do_not_depend_on_the_sign_of_components():
         {"size": 7},
     ],
 )
-def test_a_placement_that_is_none(changes, tmp_path):
+def test_an_invalid_placement_is_refused(changes, tmp_path):
     described = {"path": "a", "original_size": [20, 40], "size": [16, 33], "padding": [17, 0], **changes}
     path = tmp_path / "a.safetensors"
     safetensors.write(path, {"stride_8": np.zeros((5, 5, 3), np.float32)}, {"features": described})
@@ -151,7 +151,7 @@ def test_a_placement_that_is_none(changes, tmp_path):
 
 
 @pytest.mark.parametrize("arrays", [{"stride_8": (5, 5)}, {"stride_0": (5, 5, 3)}, {}])
-def test_arrays_that_are_no_maps(arrays, tmp_path):
+def test_arrays_other_than_maps_are_refused(arrays, tmp_path):
     described = {"path": "a", "original_size": [20, 40], "size": [16, 33], "padding": [17, 0]}
     path = tmp_path / "a.safetensors"
     safetensors.write(path, {name: np.zeros(shape, np.float32) for name, shape in arrays.items()}, {"features": described})
@@ -159,6 +159,6 @@ def test_arrays_that_are_no_maps(arrays, tmp_path):
         dr.read_features(path)
 
 
-def test_a_path_is_not_features():
+def test_sampling_from_a_path_is_refused():
     with pytest.raises(InputError, match="features must be the result of dense_resnet.read_features"):
         features.sample("a.jpg.safetensors", [(1, 2)])

@@ -91,7 +91,7 @@ def test_exif_rotation_is_applied(orientation, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", [0, 9])
-def test_what_is_no_orientation_turns_nothing(orientation, tmp_path):
+def test_invalid_orientations_are_ignored(orientation, tmp_path):
     """Some cameras write 0; 9 would be at least 5, so sideways."""
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     exif = Image.Exif()
@@ -160,7 +160,7 @@ def test_other_formats_are_refused_by_their_first_bytes(data, tmp_path):
         decoding.check_image(write_file(tmp_path, "picture.jpg", data))
 
 
-def test_the_name_does_not_matter(tmp_path, photographs):
+def test_the_extension_does_not_decide_the_format(tmp_path, photographs):
     assert decoding.check_image(write_file(tmp_path, "image.png", encode(photographs["cat"], "JPEG"))).format == "JPEG"
 
 
@@ -190,7 +190,7 @@ def test_damaged_exif_does_not_matter(tmp_path, photographs):
     assert decode(data).shape == (300, 451, 3)
 
 
-def test_photographs_of_two_frames(photographs, tmp_path):
+def test_the_first_frame_of_an_mpo_is_read(photographs, tmp_path):
     """MPO, as many telephones write: the first frame counts."""
     one, two = (Image.fromarray(photographs[name]) for name in ("cat", "coffee"))
     data = encode(one, "MPO", save_all=True, append_images=[two], quality=95)
@@ -304,7 +304,7 @@ def test_lists_stay_inside_their_folder(line, photograph_folder):
         listing.unlink()
 
 
-def test_nothing_found(tmp_path):
+def test_sources_without_images_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         discovery.find_images([str(tmp_path / "nowhere")])
     with pytest.raises(InputError, match="the folder contains no image"):
@@ -326,7 +326,7 @@ def test_nothing_found(tmp_path):
         ((513, 513), (513, 513), (0, 0)),
     ],
 )
-def test_placement(original, size, padding):
+def test_placement_shrinks_to_the_canvas_and_pads(original, size, padding):
     place = canvas.placement(original, 513)
     assert (place.size, place.padding) == (size, padding)
     points = np.array([[0.0, 0.0], [original[1] - 1, original[0] - 1]])
@@ -344,7 +344,7 @@ def test_resizing_keeps_places():
     np.testing.assert_allclose(place.to_canvas(np.array([[239.5, 649.5]]))[0], centre, atol=0.05)
 
 
-def test_links_to_nothing_loops_and_pipes_are_told_and_never_waited_for(tmp_path):
+def test_broken_links_loops_and_pipes_are_reported_without_waiting(tmp_path):
     (tmp_path / "gone.png").symlink_to("nowhere")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     os.mkfifo(tmp_path / "pipe.png")
@@ -362,7 +362,7 @@ def test_a_listed_name_that_no_file_can_have(tmp_path):
         discovery.find_images([str(tmp_path / "list.txt")])
 
 
-def test_what_a_failed_download_left(tmp_path):
+def test_leftovers_of_failed_downloads_are_identified(tmp_path):
     path = tmp_path / "a.png"
     for content, message in (
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", r"git-lfs: `git lfs pull` fetches the file"),
@@ -382,7 +382,7 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path):
         discovery.find_images([str(tmp_path)])
 
 
-def test_pictures_of_other_kinds_are_left_out_and_said(tmp_path):
+def test_pictures_of_other_formats_are_left_out_and_reported(tmp_path):
     for name in ("a.png", "b.webp", "c.WEBP", "more/d.tif", "Thumbs.db", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -407,7 +407,7 @@ def test_pictures_of_other_kinds_are_left_out_and_said(tmp_path):
         (65535, "values 0 to 65535 of 65535; read as value / 256, which is 0 to 255 of 255."),
     ],
 )
-def test_images_of_16_bits_and_their_range_are_said(brightest, said, shape, tmp_path):
+def test_16_bit_images_are_reported_with_their_range(brightest, said, shape, tmp_path):
     pixels = np.linspace(0, brightest, int(np.prod(shape))).astype(np.uint16).reshape(shape)
     if len(shape) == 3:
         pixels[-1, -1, 2] = brightest

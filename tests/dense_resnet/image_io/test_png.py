@@ -78,7 +78,7 @@ def test_pictures_of_iphones_tools_are_named():
 
 
 @pytest.mark.parametrize("name", NOT_WHOLE)
-def test_what_is_not_whole_is_neither_a_label_nor_an_image(name):
+def test_incomplete_pngs_are_refused_as_labels_and_images(name):
     for decode in (lambda data: decode_label("a.png", data, SPACE), lambda data: decode_image(Path("a.png"), data)):
         with pytest.raises(InputError, match=r"^a.png: cannot be decoded: "):
             decode(NOT_WHOLE[name])
@@ -104,7 +104,7 @@ def test_a_flipped_bit_in_an_image_is_found_wherever_it_is():
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("kind", "depth"), [(kind, depth) for kind, depths in pngs.DEPTHS.items() for depth in depths])
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (9, 12)])
-def test_every_kind_is_whole(kind, depth, interlaced, size):
+def test_complete_pngs_of_every_kind_are_accepted(kind, depth, interlaced, size):
     samples = np.random.default_rng(0).integers(0, 2**depth, (*size, pngs.SAMPLES[kind]))
     palette = [(b"PLTE", bytes(3 * 2**depth))] if kind == 3 else []
     data = pngs.png_of(samples, kind, depth, interlaced, palette)
@@ -113,7 +113,7 @@ def test_every_kind_is_whole(kind, depth, interlaced, size):
     assert (pngs.decode(data).samples == samples).all()
 
 
-def test_what_others_write_is_whole(photographs):
+def test_pngs_of_pillow_and_opencv_are_accepted(photographs):
     import cv2
 
     for pixels in photographs.values():

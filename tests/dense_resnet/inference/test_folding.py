@@ -25,7 +25,7 @@ def compiled_network(plan, weights, precision="float32", **options):
 
 @pytest.mark.parametrize("output_stride", [4, 8, 16])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_small_networks(placement, output_stride):
+def test_compiled_small_networks_equal_the_slim_graph(placement, output_stride):
     plan = small_plan(placement, output_stride)
     weights = hard_weights(plan)
     backbone = laws.backbone_with(plan, weights)
@@ -44,7 +44,7 @@ def test_small_networks(placement, output_stride):
         ("resnet_v1_18_beta", 16), ("resnet_v2_50", 16), ("resnet_v2_50", 8),
     ],
 )  # fmt: skip
-def test_true_variants(name, output_stride):
+def test_compiled_variants_equal_the_slim_graph(name, output_stride):
     plan = dr.plan(name, output_stride=output_stride)
     weights = hard_weights(plan)
     backbone = laws.backbone_with(plan, weights)
@@ -54,7 +54,7 @@ def test_true_variants(name, output_stride):
 
 
 @pytest.mark.parametrize("sign", [1, -1, 0])
-def test_gammas_of_one_sign(sign):
+def test_gammas_of_one_sign_are_folded_correctly(sign):
     plan = small_plan("v2, last unit", 8)
     weights = weights_of(plan)
     for name, value in weights.items():
@@ -65,7 +65,7 @@ def test_gammas_of_one_sign(sign):
 
 
 @pytest.mark.parametrize("placement", ["v2, last unit", "v1, last unit", "v1.5", "beta"])
-def test_the_pyramid(placement):
+def test_compiled_pyramid_equals_the_slim_graph(placement):
     plan = small_plan(placement, 8)
     weights = hard_weights(plan)
     ours, theirs = (
@@ -78,7 +78,7 @@ def test_the_pyramid(placement):
 
 
 @pytest.mark.parametrize("options", [{"root_block": False}, {"multi_grid": (1, 2)}])
-def test_other_plans(options):
+def test_compiled_plans_with_other_options_equal_the_slim_graph(options):
     plan = small_plan("v2, last unit", 4, **options)
     weights = hard_weights(plan)
     for size in (33, 32):
@@ -159,7 +159,7 @@ def test_a_compiled_backbone_keeps_the_weights_that_it_was_made_with():
     np.testing.assert_array_equal(run(images_of(33)), before)
 
 
-def test_batches_are_their_images():
+def test_a_batch_equals_its_single_images():
     plan = small_plan("v2, last unit", 8)
     run = compiled_network(plan, hard_weights(plan))
     images = images_of(33, batch=3)
@@ -175,7 +175,7 @@ def test_batches_are_their_images():
         (None, "float32"),
     ],
 )
-def test_auto_asks_the_processor(flags, expected, monkeypatch, tmp_path):
+def test_auto_precision_follows_the_processors_flags(flags, expected, monkeypatch, tmp_path):
     path = tmp_path / "cpuinfo"
     if flags is not None:
         path.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: amx_bf16_bug\n")

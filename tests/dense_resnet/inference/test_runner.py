@@ -25,7 +25,7 @@ def backbone():
 
 
 @pytest.mark.parametrize("precision", ["exact", "float32"])
-def test_a_backbone_on_canvases(backbone, precision):
+def test_a_backbone_runs_images_on_canvases(backbone, precision):
     runner = backbone.runner(precision)
     pixels = pixels_of(65, 65, batch=2)
     reference = dr.preprocess(pixels, backbone.plan.preprocessing)
@@ -97,7 +97,7 @@ def test_an_image_does_not_depend_on_its_place_in_a_batch_or_on_its_company(prec
         assert answer.labels.shape == image.shape[:2]
 
 
-def test_what_a_runner_says_of_itself(backbone):
+def test_a_runner_reports_precision_side_and_weights(backbone):
     exact, low = backbone.runner("exact"), backbone.runner("bfloat16", side=33)
     assert (exact.precision, low.precision, exact.side, low.side) == ("exact", "bfloat16", None, 33)
     assert exact.weights_sha256 == low.weights_sha256 == checkpoints.fingerprint(backbone.weights)
@@ -105,7 +105,7 @@ def test_what_a_runner_says_of_itself(backbone):
 
 
 @pytest.mark.parametrize("precision", ["exact", "float32"])
-def test_images_of_another_kind(backbone, precision):
+def test_images_of_other_types_and_shapes_are_refused(backbone, precision):
     runner = backbone.runner(precision)
     for images in (np.zeros((33, 33, 3), np.uint8), np.zeros((1, 33, 33, 1), np.uint8), np.zeros((1, 33, 33, 3), np.float32)):
         with pytest.raises(InputError, match=r"images must be uint8 \[batch, height, width, 3\]"):
@@ -126,6 +126,6 @@ def test_graphs_refuse_such_sizes_themselves(backbone, sizes):
         runner._run(pixels_of(33, 65), np.array([sizes], np.int32), ("features",))
 
 
-def test_another_canvas_than_the_only_one(backbone):
+def test_a_runner_of_one_canvas_refuses_others(backbone):
     with pytest.raises(InputError, match=r"canvases of 33x33 pixels \(these are 65x33\)"):
         backbone.runner("float32", side=33)(pixels_of(33, 65))

@@ -77,7 +77,7 @@ def test_what_was_asked_for_is_kept(monkeypatch):
     assert throughput.choose(lambda size: None, 10**6, batch=5, threads=3) == throughput.Pace(5, 3)
 
 
-def test_few_images_are_not_worth_a_measurement(monkeypatch):
+def test_nothing_is_measured_for_few_images(monkeypatch):
     tried = a_machine(monkeypatch, lambda one: 1.0)
     assert throughput.choose(lambda size: None, throughput.WORTH - 1) == throughput.Pace(1, 2)
     assert not tried
@@ -117,7 +117,7 @@ def test_work_behind_a_failure_is_not_begun():
     assert done == [0]
 
 
-def test_what_has_come_is_done_though_the_block_fails():
+def test_queued_work_is_done_though_the_block_fails():
     done = []
     with pytest.raises(ValueError, match="another"), pipeline.SerialWorker(9) as thread:  # noqa: PT012
         for number in range(5):

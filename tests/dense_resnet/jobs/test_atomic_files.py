@@ -137,7 +137,7 @@ def test_a_second_run_that_writes_the_same_folder_is_refused(tmp_path):
     assert names(tmp_path) == ["folder"]
 
 
-def test_a_folder_that_may_not_go_comes_back(tmp_path):
+def test_a_folder_that_must_not_be_replaced_is_restored(tmp_path):
     """Asked when it has been moved aside: what came into it before that is seen."""
     target = tmp_path / "folder"
     target.mkdir()
@@ -149,7 +149,7 @@ def test_a_folder_that_may_not_go_comes_back(tmp_path):
     assert names(tmp_path) == ["folder"]
 
 
-def test_in_which_order_things_reach_the_disk(tmp_path, monkeypatch):
+def test_data_then_name_then_folder_reach_the_disk(tmp_path, monkeypatch):
     """The bytes before the name, the name before the folder's list; and the names of folders that were made on the way."""
     done = []
     sync, replace = atomic_files.sync, os.replace
@@ -206,7 +206,7 @@ def test_links_in_the_place_of_folders_and_locks(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_what_no_file_can_take_the_place_of(tmp_path):
+def test_pipes_links_and_folders_are_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("elsewhere")
     (tmp_path / "folder").mkdir()
@@ -225,7 +225,7 @@ def test_what_no_file_can_take_the_place_of(tmp_path):
     assert names(tmp_path) == ["folder", "link", "pipe"]
 
 
-def test_a_lock_that_its_owner_takes_along_is_not_ones_own(tmp_path, monkeypatch):
+def test_a_lock_removed_by_its_owner_is_taken_anew(tmp_path, monkeypatch):
     """Another run ends between our opening its lock and our locking it."""
     lock = tmp_path / ".file.lock"
     flock, first = fcntl.flock, []
@@ -269,7 +269,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         atomic_files.write_bytes(tmp_path / "file", b"new")
 
 
-def test_what_a_kill_leaves_behind_is_hidden_and_goes(tmp_path):
+def test_leftovers_of_a_kill_are_hidden_and_removed(tmp_path):
     """Right before its last step, the new file has been written and checked."""
     target = tmp_path / "file"
     code = (
@@ -288,7 +288,7 @@ def test_what_a_kill_leaves_behind_is_hidden_and_goes(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_kill_of_the_first_of_two_leaves_a_hidden_name(tmp_path):
+def test_a_kill_while_writing_a_new_file_leaves_a_hidden_name(tmp_path):
     code = (
         "import os, signal\nfrom dense_resnet.jobs import atomic_files as files\n"
         "os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -309,7 +309,7 @@ def test_a_file_system_without_links_takes_the_first_of_many(tmp_path, monkeypat
     assert (tmp_path / "file").read_bytes() == b"data" * 1000
 
 
-def test_probing(tmp_path):
+def test_probing_a_folder_checks_space_and_permission(tmp_path):
     atomic_files.probe_folder(tmp_path / "a" / "b", 1000)
     assert names(tmp_path / "a" / "b") == []
     with pytest.raises(InputError, match="MiB are needed and .* are free"):
@@ -334,7 +334,7 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_a_folder_that_cannot_be_is_refused_and_none_is_made(tmp_path):
+def test_an_impossible_folder_is_refused_and_not_made(tmp_path):
     (tmp_path / "file").touch()
     atomic_files.check_folder(tmp_path / "new" / "newer")
     for path, reason in (("file", "it is a file"), ("file/new/newer", f"{tmp_path / 'file'} is a file")):

@@ -23,12 +23,12 @@ from dense_resnet.jobs import strict_json
         (b"\xff\xfe\xff", "can't decode"),
     ],
 )
-def test_refused(text, message):
+def test_invalid_json_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         strict_json.loads(text)
 
 
-def test_a_key_twice_among_very_many():
+def test_a_duplicate_among_many_keys_is_found_fast():
     text = "{" + "".join(f'"{number}": 0, ' for number in range(20_000)) + '"19999": 1}'
     began = time.process_time()
     with pytest.raises(ValueError, match="duplicate key '19999'"):
@@ -37,5 +37,5 @@ def test_a_key_twice_among_very_many():
 
 
 @pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "é\udcff"], "b": {}}, [], "a", 3])
-def test_everything_else(value):
+def test_valid_json_is_read(value):
     assert strict_json.loads(json.dumps(value)) == strict_json.loads(json.dumps(value).encode()) == value

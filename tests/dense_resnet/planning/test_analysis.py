@@ -7,7 +7,7 @@ import pytest
 import dense_resnet as dr
 
 
-def test_resnet_v2_152():
+def test_resnet_v2_152_has_the_published_parameters_and_macs():
     plan = dr.plan("resnet_v2_152")
     assert plan.parameter_count == 58_187_904
     assert plan.macs(224) / 1e9 == pytest.approx(10.9, abs=0.05)
@@ -48,7 +48,7 @@ def test_the_table_has_a_row_a_unit_and_the_json_the_same_figures():
     assert described["macs"] == sum(row["macs"] for row in described["rows"]) == plan.macs((513, 257))
 
 
-def test_activation_memory_of_a_network_counted_by_hand():
+def test_activation_memory_equals_a_count_by_hand():
     plan = dr.plan([("block1", [(8, 2, 2)])], include_root_block=False, in_channels=8, kind="bottleneck_v1")
     cells = 5 * 5 * 2 + 3 * 3 * 2 + 3 * 3 * 8  # conv1, conv2 with the stride, conv3
     assert plan.analyze(5).activation_bytes == 4 * cells

@@ -38,7 +38,7 @@ def test_symmetric_windows_by_brute_force(kernel, rate, stride, size):
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size", [*range(1, 13), 64, 65, 129])
-def test_same_padding_is_tensorflows(size, stride):
+def test_same_padding_equals_tensorflow(size, stride):
     ramp = tf.reshape(tf.range(size, dtype=tf.float32), [1, size, 1, 1])
     pooled = tf.nn.max_pool2d(ramp, [3, 1], [stride, 1], "SAME").numpy().ravel()
     grid = Grid(size).through(Window(3, stride, padding=SAME))
@@ -56,7 +56,7 @@ def test_aligned_sizes_put_corners_on_corners(n, levels):
         assert grid.centers[-1] == size - 1
 
 
-def test_even_sizes_do_not():
+def test_even_sizes_do_not_align_cells_with_corners():
     grid = Grid(64)
     for _ in range(2):
         grid = grid.through(Window(3, 2, padding=SAME))

@@ -34,7 +34,7 @@ def for_kind(blocks, kind):
 
 
 @given(block_lists, st.sampled_from(UNIT_KINDS), st.booleans(), st.data())
-def test_law_1(blocks, kind, root, data):
+def test_stride_times_rate_is_preserved_at_every_unit(blocks, kind, root, data):
     blocks = for_kind(blocks, kind)
     strides = [unit["stride"] for _, block in blocks for unit in block]
     output_stride = data.draw(st.sampled_from(reachable_strides(strides, 4 if root else 1)))
@@ -72,7 +72,7 @@ def assert_law_1(plan, nominal):
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("name", ["resnet_v2_50", "resnet_v1_5_50", "resnet_v1_5_18", "resnet_v1_50_original"])
-def test_law_1_catches(mistake, name, monkeypatch):
+def test_the_stride_law_detects_wrong_schedules(mistake, name, monkeypatch):
     right = plan_module.schedule
     monkeypatch.setattr(plan_module, "schedule", lambda *arguments: mistake(right(*arguments)))
     with pytest.raises(AssertionError):
@@ -200,7 +200,7 @@ V2 = "resnet_v2_50"
         (lambda: dr.plan([("b", [(8, 2, 1)])], kind="lite_bottleneck_v1"), "a basic unit has no depth_bottleneck"),
     ],
 )
-def test_refused_before_anything_is_built(call, message):
+def test_invalid_plans_are_refused_before_anything_is_built(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

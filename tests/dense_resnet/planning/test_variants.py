@@ -21,7 +21,7 @@ def golden_of(name):
 
 
 @pytest.mark.parametrize("name", dr.VARIANTS)
-def test_variables(name):
+def test_variables_equal_the_golden_lists(name):
     assert [[n, list(shape), trainable] for n, shape, trainable in dr.plan(name).variables] == golden_of(name), HOW
 
 
@@ -64,7 +64,7 @@ BLOCKS = [["a", [[4, 2, 1]]]]
         ({"blocks": BLOCKS, "scope": 7}, "a plan's scope must be text"),
     ],
 )
-def test_descriptions_that_are_none(description, message):
+def test_invalid_descriptions_are_refused(description, message):
     with pytest.raises(dr.InputError, match=message):
         variants.plan_from_config(description)
 

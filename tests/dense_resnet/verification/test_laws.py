@@ -18,7 +18,7 @@ def dense_error(placement, output_stride, size, **arguments):
 
 @pytest.mark.parametrize("output_stride", [4, 8, 16])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_law_2(placement, output_stride):
+def test_dense_equals_nominal(placement, output_stride):
     dense, nominal = small_plan(placement, output_stride), small_plan(placement, None)
     weights = weights_of(dense)
     backbone, reference = laws.backbone_with(dense, weights), laws.backbone_with(nominal, weights)
@@ -29,12 +29,12 @@ def test_law_2(placement, output_stride):
 
 
 @pytest.mark.parametrize("output_stride", [1, 2, 4])
-def test_law_2_without_the_root_block(output_stride):
+def test_dense_equals_nominal_without_the_root_block(output_stride):
     for size in (33, 32):
         assert dense_error("v2, last unit", output_stride, size, root_block=False).holds
 
 
-def test_law_2_with_multi_grid():
+def test_dense_equals_nominal_with_multi_grid():
     assert dense_error("v1, last unit", 8, 65, multi_grid=(2, 1)).holds
     assert dense_error("v1.5", 8, 65, multi_grid=(1, 2)).holds
 
@@ -48,7 +48,7 @@ MADE = [  # where a 1x1 carries the stride of a bottleneck, the 3x3 is to take t
 
 
 @pytest.mark.parametrize(("placement", "mistake"), MADE)
-def test_law_2_catches(placement, mistake, monkeypatch):
+def test_dense_equals_nominal_detects_wrong_rates(placement, mistake, monkeypatch):
     right = resnet_utils.schedule
     monkeypatch.setattr(resnet_utils, "schedule", lambda *arguments: mistake(right(*arguments)))
     finding = dense_error(placement, 4, 65)
@@ -57,14 +57,14 @@ def test_law_2_catches(placement, mistake, monkeypatch):
 
 
 @pytest.mark.parametrize("placement", ["v2, first unit, 1x1", "v1 original"])
-def test_law_2_catches_an_old_rate_behind_the_1x1(placement, monkeypatch):
+def test_dense_equals_nominal_detects_an_old_rate_behind_the_1x1(placement, monkeypatch):
     right = resnet_utils.schedule
     monkeypatch.setattr(resnet_utils, "schedule", lambda *a: tuple(s._replace(suppressed=1) for s in right(*a)))
     assert dense_error(placement, 4, 65).error > 1e-2
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_law_3(placement):
+def test_mirrored_images_give_mirrored_features(placement):
     plan = small_plan(placement, 8)
     weights = weights_of(plan)
     backbone, turned = laws.backbone_with(plan, weights), laws.backbone_with(plan, laws.mirror_kernels(weights))
@@ -77,7 +77,7 @@ def test_law_3(placement):
         assert finding.error > 1e-2
 
 
-def test_mirroring_the_image_alone_is_no_law():
+def test_mirroring_the_image_alone_changes_features():
     plan = small_plan("v2, last unit", 8)
     weights = weights_of(plan)
     finding = laws.mirror(laws.backbone_with(plan, weights), laws.backbone_with(plan, weights), images_of(65), aligned=True)
@@ -85,7 +85,7 @@ def test_mirroring_the_image_alone_is_no_law():
 
 
 @pytest.mark.slow
-def test_the_true_resnet_v2_152(monkeypatch):
+def test_laws_hold_for_resnet_v2_152(monkeypatch):
     """The real network, once: laws 2 and 3 at strides 8 and 16, and the two mistakes at stride 16."""
     nominal = dr.plan("resnet_v2_152")
     weights = weights_of(nominal)

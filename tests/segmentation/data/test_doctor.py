@@ -63,7 +63,7 @@ def own(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["[red]", "[val]", "a\x1b[31m"])
-def test_names_are_no_markup_and_steer_no_terminal(name, own, capsys):
+def test_names_are_printed_without_markup_and_control_characters(name, own, capsys):
     write_description(own, classes=[name, *THREE["classes"][1:]])
     (own / "list.csv").write_text(f"image,label,split\nimages/val/a.png,labels/val/a.png,{name}\n")
     _, out = run(capsys, own / "list.csv", "--classes", own / "dataset.json")
@@ -133,7 +133,7 @@ def test_every_problem_at_once(own, capsys, tmp_path):
     assert {finding["kind"] for finding in report["errors"]} == {"pairs", "image", "label", "size", "overlap"}
 
 
-def test_one_split(own, capsys):
+def test_only_the_given_split_is_examined(own, capsys):
     label_file(own / "labels/val/lonely.png")
     code, out = run(capsys, own, "--split", "train")
     assert code == 0
@@ -143,14 +143,14 @@ def test_one_split(own, capsys):
         run(capsys, own, "--split", "test")
 
 
-def test_what_was_left_out_is_said(own, capsys):
+def test_ignored_folders_are_noted(own, capsys):
     image_file(own / "images/test/a.jpg")
     code, out = run(capsys, own)
     assert code == 0
     assert f"note: {own}/images/test: ignored, because there is no {own}/labels/test" in out
 
 
-def test_labels_from_1(own):
+def test_one_based_labels_are_reported(own):
     for path in (own / "labels").rglob("*.png"):
         label_file(path, [[1, 2, 3, 255]])
     report = inspect_all(own)
@@ -167,7 +167,7 @@ def relabel(folder, values, **options):
 
 
 @pytest.mark.parametrize("classes", [["yes"], ["no", "yes"], ["no", "yes", "perhaps"]])
-def test_masks_of_0_and_255(own, classes):
+def test_masks_of_0_and_255_are_reported(own, classes):
     write_description(own, classes=classes)
     relabel(own / "labels", [[0, 255]])
     report = inspect_all(own)
@@ -182,7 +182,7 @@ def test_masks_of_0_and_255(own, classes):
     assert any("are these masks" in one for one in doctor.check_splits([open_dataset(own, "val")]).warnings.values())
 
 
-def test_masks_as_they_are_advised(own):
+def test_masks_with_the_advised_mapping_are_accepted(own):
     write_description(own, classes=["no", "yes"], ignore_label=None, mapping={"0": 0, "255": 1})
     relabel(own / "labels", [[0, 255]])
     assert not inspect_all(own).findings
@@ -196,7 +196,7 @@ def test_masks_as_they_are_advised(own):
     assert not inspect_all(own).findings
 
 
-def test_a_split_of_one_class_and_what_is_ignored(own):
+def test_a_split_of_one_class_and_ignored_pixels_is_a_warning(own):
     """Among others, it may be right."""
     relabel(own / "labels" / "val", [[0, 255]])
     assert "mask" not in kinds(inspect_all(own).findings)
@@ -205,7 +205,7 @@ def test_a_split_of_one_class_and_what_is_ignored(own):
     assert warning.startswith("mine, split val: 'sky' is the only class in the labels, and 50.0% is ignored: nothing else")
 
 
-def test_a_split_without_a_labelled_pixel(own):
+def test_a_split_without_a_labeled_pixel_is_reported(own):
     relabel(own / "labels" / "val", [[255]])
     report = inspect_all(own)
     assert "no pixel is labeled: every pixel of 3 labels has the ignore label" in only(report.warnings, "unlabelled")
@@ -249,7 +249,7 @@ def test_real_labels_do_not_look_interpolated():
     assert counts.seams is None
 
 
-def test_too_few_classes_show_what_is_there_at_once(own, capsys, tmp_path):
+def test_label_values_without_a_class_are_listed(own, capsys, tmp_path):
     relabel(own / "labels" / "train", [[0, 1, 2, 3, 4, 4]])
     code, out = run(capsys, own, "--json", tmp_path / "report.json")
     assert code == 1
@@ -274,7 +274,7 @@ def test_classes_that_never_occur(own):
     assert (absent.split, absent.message) == ("val", "classes that never occur: road, car.")
 
 
-def test_palettes(own):
+def test_unexpected_palettes_are_reported(own):
     write_description(own, classes=SPACE.as_json()["classes"])
     label = np.resize([[0, 1, 2, 255]], (4, 6))
     (own / "labels/train/a.png").write_bytes(encode_label(label, SPACE))  # as it should be
@@ -296,7 +296,7 @@ def test_palettes(own):
     assert second.startswith(f"{own}/labels/val/a.png: its palette paints value 0")
 
 
-def test_a_palette_is_not_compared_with_colours_that_nobody_gave(own):
+def test_palettes_are_compared_with_given_colors_only(own):
     odd = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)).quantize(3)
     odd.save(own / "labels/val/a.png")
     assert not inspect_all(own).findings
@@ -325,7 +325,7 @@ def test_splits_that_hold_others_by_definition(own):
     assert [finding.kind for finding in inspect_all(own).errors] == ["overlap"] * 3
 
 
-def test_an_image_in_many_splits_is_told_of_once_in_each(own):
+def test_an_image_in_many_splits_is_reported_once_for_each(own):
     parts = ["images/train/a.jpg,labels/train/a.png,"] * 4
     splits = ["test", "train", "train_b", "val"]
     (own / "list.csv").write_text("\n".join(["image,label,split", *map("".join, zip(parts, splits, strict=True))]))
@@ -338,7 +338,7 @@ def test_an_image_in_many_splits_is_told_of_once_in_each(own):
     assert len(many.errors) == 199
 
 
-def test_a_pair_in_two_splits_is_told_of_once(own):
+def test_a_pair_in_two_splits_is_reported_once(own):
     listing = own / "list.csv"
     pair = "images/train/a.jpg,labels/train/a.png"
     listing.write_text(f"split,image,label\ntrain,{pair}\ntrainval,{pair}\nval,images/val/a.jpg,labels/val/a.png\n")
@@ -365,14 +365,14 @@ def test_flipped_bits_in_images(tmp_path):
         assert "a.png: cannot be decoded" in only(inspect_all(tmp_path).errors, "image")
 
 
-def test_large_images(own, capsys):
+def test_images_over_the_pixel_limit_are_reported(own, capsys):
     code, out = run(capsys, own, "--max-pixels", 10)
     assert code == 1
     assert out.count("more than 10 pixels. If that is intended, raise --max-pixels") == 12
     assert run(capsys, own, "--max-pixels", 10**9)[0] == 0
 
 
-def test_exif_that_was_chosen(own):
+def test_exif_rotations_are_warnings_once_handled(own):
     exif = Image.Exif()
     exif[0x0112] = 3
     image_file(own / "images/val/a.jpg", exif=exif)
@@ -382,7 +382,7 @@ def test_exif_that_was_chosen(own):
         assert not report.errors
 
 
-def test_colours_and_masks_of_other_kinds(own):
+def test_color_16_bit_and_1_bit_labels_are_counted(own):
     """from_colors, 16 bits and 1 bit go through the same doors."""
     for path in (own / "labels" / "train").rglob("*.png"):
         Image.fromarray(SPACE.colorize(np.resize([[0, 1, 2]], (4, 6)))).save(path)
@@ -398,7 +398,7 @@ def test_colours_and_masks_of_other_kinds(own):
     assert not report.findings
 
 
-def test_what_is_alike_is_told_as_one(own, capsys, tmp_path):
+def test_similar_findings_are_grouped(own, capsys, tmp_path):
     """With its number and the first three names; what differs in more than names and numbers is not alike."""
     for index in range(15):
         image_file(own / f"images/val/more/{index}.jpg", seed=100 + index)
@@ -425,7 +425,7 @@ def test_what_is_alike_is_told_as_one(own, capsys, tmp_path):
     assert "note: --json FILE lists every one of them" in run(capsys, own)[1]
 
 
-def test_lines_of_a_list_that_are_alike():
+def test_similar_list_problems_are_grouped():
     problems = (f"d/list.csv: line {number}: no such file 'images/a b{number}.png' in d" for number in range(2, 9))
     (line,) = group_alike(problems)
     assert line.startswith("7 alike: d/list.csv: line 2: no such file 'images/a b2.png' in d")
@@ -493,12 +493,12 @@ def test_a_real_photograph(capsys, tmp_path):
     assert counts.pixels.tolist() == [np.count_nonzero(label == index) for index in range(21)]
 
 
-def test_names_from_outside_are_only_text(own, capsys):
+def test_class_names_are_printed_as_text(own, capsys):
     write_description(own, classes=["[red]sky", "road", "car"])
     assert "[red]sky" in run(capsys, own)[1]
 
 
-def test_progress(own):
+def test_progress_counts_every_pair(own):
     seen = []
     inspect([open_dataset(own, "val")], progress=lambda *told: seen.append(told))
     assert seen == [("inspecting", done, 3) for done in (1, 2, 3)]

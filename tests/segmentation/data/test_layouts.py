@@ -55,7 +55,7 @@ def voc(tmp_path):
     return tmp_path, label, example["rgb"]
 
 
-def test_voc(voc):
+def test_voc_layout_is_read(voc):
     folder, label, rgb = voc
     for root in (folder, folder / "VOCdevkit", folder / "VOCdevkit" / "VOC2012"):
         dataset = open_dataset(root, "val")
@@ -67,7 +67,7 @@ def test_voc(voc):
     assert sample.image_bytes() == sample.image.path.read_bytes()
 
 
-def test_the_augmented_set(voc):
+def test_augmented_voc_labels_are_read(voc):
     folder, label, _ = voc
     dataset = open_dataset(folder, "trainaug")
     assert names(dataset) == ["2011_000003", "2011_000009"]
@@ -112,7 +112,7 @@ def cityscapes(tmp_path):
     return tmp_path
 
 
-def test_cityscapes(cityscapes):
+def test_cityscapes_layout_is_read(cityscapes):
     dataset = open_dataset(cityscapes, "train")
     assert (dataset.name, dataset.space, names(dataset)) == ("Cityscapes", CITYSCAPES, ["aachen/aachen_000000_000019"])
     (sample,) = dataset.samples
@@ -124,7 +124,7 @@ def test_cityscapes(cityscapes):
         open_dataset(cityscapes, "val", label_map="trainIds")
 
 
-def test_ade20k(tmp_path):
+def test_ade20k_layout_is_read(tmp_path):
     for split in ("training", "validation"):
         image_file(tmp_path / "ADEChallengeData2016" / "images" / split / f"ADE_{split}_00000001.jpg")
         label_file(tmp_path / "ADEChallengeData2016" / "annotations" / split / f"ADE_{split}_00000001.png", [[0, 1, 150]])
@@ -133,7 +133,7 @@ def test_ade20k(tmp_path):
     assert dataset.samples[0].read_label(dataset.space)[0].tolist() == [255, 0, 149, 255, 0, 149]
 
 
-def test_two_folders(own):
+def test_two_folders_with_splits_are_read(own):
     dataset = open_dataset(own, "train")
     assert dataset == Dataset(
         "mine",
@@ -155,7 +155,7 @@ def test_two_folders_without_splits(tmp_path):
         assert (dataset.split, names(dataset)) == ("all", ["a", "more/a"])
 
 
-def test_annotations_of_ones_own(tmp_path):
+def test_own_labels_in_a_folder_of_annotations_are_read(tmp_path):
     own_dataset(tmp_path, splits=("train",))
     (tmp_path / "labels").rename(tmp_path / "annotations")
     assert open_dataset(tmp_path).space == SPACE
@@ -163,7 +163,7 @@ def test_annotations_of_ones_own(tmp_path):
 
 @pytest.mark.parametrize("labels", ["labels", "annotations", "masks"])
 @pytest.mark.parametrize("splits", [("train", "val"), ("training", "validation"), ("Train", "Valid", "extra")])
-def test_a_folder_a_split(splits, labels, own):
+def test_one_folder_for_each_split_is_read(splits, labels, own):
     """``train/images`` and ``train/labels``, as annotation tools export them."""
     root = own / "by_split"
     for split, (of_images, of_labels) in zip(splits, [("train", "train"), ("val", "val"), ("train", "train")], strict=False):
@@ -187,7 +187,7 @@ def test_a_folder_a_split(splits, labels, own):
         open_layout(layout, splits[1])
 
 
-def test_masks_beside_images(own):
+def test_a_folder_of_masks_is_read_as_labels(own):
     (own / "labels").rename(own / "masks")
     assert names(open_dataset(own, "val")) == ["a", "b", "more/a"]
 
@@ -245,7 +245,7 @@ def test_lists_and_pictures_of_other_voc_layouts(voc):
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 255), (0, 1, 255), (1, 2, 3), (0, 7)])
 @pytest.mark.parametrize("layout", ["ade20k", "voc", "cityscapes"])
-def test_ones_own_labels_in_the_folders_of_a_known_dataset(layout, values, tmp_path):
+def test_own_labels_in_a_known_layout_need_their_classes(layout, values, tmp_path):
     images, labels, ending = {
         "ade20k": ("images/training", "annotations/training", ""),
         "voc": ("JPEGImages", "SegmentationClass", ""),
@@ -315,7 +315,7 @@ def test_a_csv_list(own):
 
 
 @pytest.mark.parametrize("path", ["a\0.png", "a" * 200_000])
-def test_csv_lists_that_cannot_be(path, own):
+def test_csv_lists_with_impossible_paths_are_refused(path, own):
     (own / "list.csv").write_text(f"image,label\n{path},labels/train/a.png\n")
     with pytest.raises(InputError, match=r"list\.csv: line 2: "):
         open_dataset(own / "list.csv")
@@ -361,7 +361,7 @@ def test_splits_of_csv_lists_are_names(split, own):
         ("image,label\n", "the list is empty"),
     ],
 )
-def test_csv_lists_that_are_none(text, message, own):
+def test_invalid_csv_lists_are_refused(text, message, own):
     (own / "list.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         open_dataset(own / "list.csv")
@@ -400,14 +400,14 @@ def test_very_many_problems_are_counted(own):
         open_dataset(own, "train")
 
 
-def test_names_that_never_match(own):
+def test_images_and_labels_without_common_names_are_refused(own):
     for path in sorted((own / "labels" / "train").rglob("*.png")):
         path.rename(path.with_name(f"{path.stem}_mask.png"))
     with pytest.raises(InputError, match="7 problems:\n  no image has the name of a label"):
         open_dataset(own, "train")
 
 
-def test_folders_without_a_counterpart(own):
+def test_split_folders_without_a_counterpart_are_left_out(own):
     (own / "images" / "val").rename(own / "images" / "test")
     layout = recognize(own)
     assert layout.splits == ("train", "val")
@@ -416,7 +416,7 @@ def test_folders_without_a_counterpart(own):
         open_dataset(own, "val")
 
 
-def test_which_split(own):
+def test_a_missing_or_unknown_split_is_refused(own):
     with pytest.raises(InputError, match=r"mine: a split is required\. Available: train, val\. Pass --split NAME"):
         open_dataset(own)
     with pytest.raises(InputError, match=r"mine: there is no split 'validation'\. Available: train, val\."):
@@ -424,7 +424,7 @@ def test_which_split(own):
     assert open_dataset(own_dataset(own / "other", splits=("train",))).split == "train"
 
 
-def test_nothing_recognised(tmp_path):
+def test_unknown_layouts_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         open_dataset(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"no layout of a dataset is recognized\. It contains nothing\. Expected: two folders"):
@@ -436,7 +436,7 @@ def test_nothing_recognised(tmp_path):
         open_dataset(tmp_path)
 
 
-def test_classes_have_to_come_from_somewhere(own, tmp_path):
+def test_missing_or_invalid_classes_are_refused(own, tmp_path):
     described = (own / "dataset.json").rename(own / "classes.json")
     with pytest.raises(InputError, match=r"dataset\.json not found \(it defines the classes\).*--classes FILE"):
         open_dataset(own, "val")
@@ -466,13 +466,13 @@ def test_classes_have_to_come_from_somewhere(own, tmp_path):
         ('["a", "b"]', 'write {"classes": ["a", "b"]}.'),
     ],
 )
-def test_descriptions_that_are_nearly_json(text, hint, own):
+def test_almost_valid_json_gets_a_hint(text, hint, own):
     (own / "dataset.json").write_text(text)
     with pytest.raises(InputError, match=rf"dataset\.json: .*{re.escape(hint)}"):
         open_dataset(own, "val")
 
 
-def test_classes_instead_of_a_known_datasets(voc, tmp_path):
+def test_given_classes_replace_those_of_a_known_dataset(voc, tmp_path):
     path = tmp_path / "binary.json"
     mapping = {0: 0, **dict.fromkeys(range(1, 21), 1), 255: 255}
     path.write_text(json.dumps({"classes": ["other", "thing"], "mapping": mapping}))
@@ -549,7 +549,7 @@ def test_exif_rotation_of_a_pair(orientation, kind, own):
 
 
 @pytest.mark.parametrize("orientation", [0, 9])
-def test_what_is_no_orientation_is_not_refused(orientation, own):
+def test_invalid_orientations_are_ignored(orientation, own):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = own / "images/val/a.jpg"
@@ -559,7 +559,7 @@ def test_what_is_no_orientation_is_not_refused(orientation, own):
         assert np.array_equal(image, np.asarray(Image.open(path)))
 
 
-def test_exif_in_xmp(own):
+def test_orientations_in_xmp_are_noticed(own):
     """Pillow takes a rotation from there, too."""
     path = own / "images/val/a.png"
     (own / "images/val/a.jpg").unlink()
@@ -574,12 +574,12 @@ def test_exif_in_xmp(own):
     assert open_dataset(own, "val", exif="apply").samples[0].read_image().shape == (6, 4, 3)
 
 
-def test_exif_is_one_of_three(own):
+def test_unknown_exif_choices_are_refused(own):
     with pytest.raises(InputError, match="exif must be one of error, apply, ignore"):
         open_dataset(own, "val", exif="rotate")
 
 
-def test_reading_what_is_not_there(own):
+def test_reading_missing_images_and_labels_is_refused(own):
     sample = open_dataset(own, "val").samples[0]
     sample.image.path.unlink()
     with pytest.raises(InputError, match=r"a\.jpg: cannot be read: No such file"):
@@ -631,7 +631,7 @@ def test_a_name_that_no_file_can_have(tmp_path, voc):
         ),
     ],
 )
-def test_rows_and_columns_of_a_list_are_never_swallowed(own, text, message):
+def test_malformed_csv_rows_and_columns_are_refused(own, text, message):
     (own / "list.csv").write_text(text)
     with pytest.raises(InputError, match=f"list.csv: .*{message}"):
         open_dataset(own / "list.csv")
@@ -642,7 +642,7 @@ def test_empty_fields_behind_the_last_column_are_nothing(own):
     assert names(open_dataset(own / "list.csv")) == ["images/train/a"]
 
 
-def test_only_what_ends_lines_in_files_ends_a_line(own):
+def test_unicode_line_separators_do_not_end_a_line(own):
     for kind in ("images/train/a.jpg", "labels/train/a.png"):
         path = own / kind
         path.rename(path.with_name(f"a\u2028b\x0b{path.suffix}"))
@@ -668,7 +668,7 @@ def test_descriptions_that_could_be_read_in_two_ways(own, text):
         open_dataset(own, "val")
 
 
-def test_files_that_are_none_are_told_and_never_waited_for(own):
+def test_broken_links_and_pipes_are_reported_without_waiting(own):
     """Links to what is gone, as data that was not fetched leaves them, on both sides: the pair is not lost without a word."""
     for kind, suffix in (("images", ".jpg"), ("labels", ".png")):
         path = own / kind / "val" / f"b{suffix}"
@@ -689,7 +689,7 @@ def test_files_that_are_none_are_told_and_never_waited_for(own):
         open_dataset(own, "val")
 
 
-def test_one_folder_too_high_or_too_deep(tmp_path):
+def test_the_dataset_folder_above_or_below_is_suggested(tmp_path):
     own = tmp_path / "above" / "mine"
     for name in ("images/train", "labels/train"):
         (own / name).mkdir(parents=True)

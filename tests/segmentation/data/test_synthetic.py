@@ -80,7 +80,7 @@ def bins_of(image):
     return (r * BINS + g) * BINS + b
 
 
-def test_colour_alone_tells_little(drawn):
+def test_colors_alone_predict_classes_poorly(drawn):
     counts = np.zeros((BINS**3, len(CLASSES)))
     for image, label in drawn["train"]:
         kept = label != IGNORE_LABEL
@@ -124,7 +124,7 @@ def test_writing_again_overwrites(tmp_path):
     np.testing.assert_array_equal(written, scene("val", 0, SMALLEST, 1)[0])
 
 
-def test_the_classes():
+def test_classes_are_distinct():
     assert len(CLASSES) == len(set(NAMES)) == 10
     assert NAMES[0] == "ground"
     colours = sorted(colour for _, colour in CLASSES)
@@ -142,6 +142,6 @@ def test_the_classes():
         (("val", 0, 65, -3), "seed must not be negative"),
     ],
 )
-def test_refused(arguments, message):
+def test_invalid_scene_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         scene(*arguments)

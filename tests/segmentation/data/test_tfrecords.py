@@ -76,7 +76,7 @@ def rewrite(folder, index=0, **changes):
             writer.write(example.SerializeToString())
 
 
-def test_there_and_back(written):
+def test_written_records_are_read_unchanged(written):
     folder, original = written
     dataset = open_dataset(folder)
     assert (dataset.name, dataset.split, dataset.space) == ("mine", "val", SPACE)
@@ -194,7 +194,7 @@ def test_very_many_missing_shards(count, copied):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"shards": 3}'])
-def test_a_counts_file_that_is_none(text, copied):
+def test_an_invalid_counts_file_is_refused(text, copied):
     counts_path(copied, "val").write_text(text)
     with pytest.raises(InputError, match=r"val\.counts\.json: not a counts file"):
         open_dataset(copied)
@@ -211,13 +211,13 @@ def test_a_counts_file_that_is_none(text, copied):
         ({"image__filename": b"more/a.png"}, "duplicate name 'more/a'"),
     ],
 )
-def test_records_of_another_kind(changes, message, copied):
+def test_records_with_other_features_are_refused(changes, message, copied):
     rewrite(copied, **changes)
     with pytest.raises(InputError, match=message):
         open_dataset(copied)
 
 
-def test_records_that_are_no_examples(copied):
+def test_records_other_than_examples_are_refused(copied):
     with tf.io.TFRecordWriter(str(shard(copied))) as writer:
         writer.write(b"\xff\xff\xff something else")
     with pytest.raises(InputError, match=r"the record at byte 0 is not a tf\.train\.Example"):
@@ -342,7 +342,7 @@ def own_records_of_16_bits(tmp_path):
     return tmp_path / "records"
 
 
-def test_a_hidden_shard_is_none(copied):
+def test_hidden_shards_are_ignored(copied):
     for name in ("._val-00000-of-00002.tfrecord", ".other.tfrecord"):
         (copied / name).write_bytes(b"\0\5\26\7")
     assert recognize(copied).splits == ("val",)

@@ -112,7 +112,7 @@ def test_scale_1_without_flip_is_a_crop_to_the_byte():
     assert len(places) > 10
 
 
-def test_a_mirrored_view_is_the_other_read_from_the_right():
+def test_a_flipped_view_is_the_mirror_image():
     image, label = noise((33, 65))
     both = set()
     for view, own, _ in views(image, label, Augmentation((33, 65), (1.0, 1.0))):
@@ -142,7 +142,7 @@ def test_every_place_is_drawn():
     st.sampled_from([np.uint8, np.uint16, np.int32]),
     st.integers(0, 2**32),
 )
-def test_any_size(size, crop, low, span, dtype, seed):
+def test_views_of_any_size_fit_the_crop(size, crop, low, span, dtype, seed):
     """The view fits the crop, labels keep their type and are never blended, and smaller images are placed inside."""
     generator = np.random.default_rng(seed)
     image = generator.integers(0, 256, (*size, 3), np.uint8)
@@ -177,7 +177,7 @@ def test_the_scale_is_drawn_evenly_between_its_ends_by_ratio():
     assert abs(np.mean(sides < 1) - 0.5) < 0.1  # as many halved as doubled
 
 
-def test_jitter_changes_colours_alone():
+def test_jitter_changes_colors_alone():
     image, label = noise((60, 80))
     plain, coloured = (list(views(image, label, Augmentation((33, 65), jitter=jitter))) for jitter in (0, 0.4))
     for (view, own, offset), (other, its, where) in zip(plain, coloured, strict=True):
@@ -217,11 +217,11 @@ def test_shrinking_does_not_alias():
         ({"jitter": -0.1}, "jitter must be"),
     ],
 )
-def test_settings_that_do_not_fit(options, message):
+def test_invalid_augmentation_settings_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         Augmentation(**options).check()
 
 
-def test_an_image_and_the_label_of_another():
+def test_image_and_label_of_different_sizes_are_refused():
     with pytest.raises(InputError, match="the image is 40x30, its label 30x40"):
         augment(np.zeros((30, 40, 3), np.uint8), np.zeros((40, 30), np.uint8), PLAIN, np.random.default_rng(0))

@@ -69,7 +69,7 @@ def test_identical_evaluations(folders):
         assert found["images"] == IMAGES
 
 
-def test_too_few_images_to_tell(capsys, tmp_path):
+def test_few_images_give_no_interval_and_no_p_value(capsys, tmp_path):
     """Of one image, the p-value was 0.0010 where the systems differ at all."""
     for keep in (1, 4):
         root = tmp_path / str(keep)
@@ -104,7 +104,7 @@ def test_a_class_of_few_images(capsys, tmp_path):
     assert "intervals need at least 5 images, and for a class, 5 that contain it" in out
 
 
-def test_nothing_to_compare(capsys, tmp_path):
+def test_an_undefined_mean_has_no_p_value(capsys, tmp_path):
     nan = Switches(absent="nan")  # a class is nowhere
     one, two = (evaluate_predictions(tmp_path, name, wrong, nan) for name, wrong in (("a", 0.1), ("b", 0.3)))
     assert compare(one, two)["mean_iou"]["p_value"] is None
@@ -113,7 +113,7 @@ def test_nothing_to_compare(capsys, tmp_path):
     assert "p = " not in out
 
 
-def test_a_better_and_a_worse_one(folders):
+def test_a_better_system_differs_significantly(folders):
     found = compare(folders["good"], folders["bad"])
     good, bad = (read_result(folders[name])[0] for name in ("good", "bad"))
     mean = found["mean_iou"]
@@ -142,7 +142,7 @@ def test_the_difference_is_under_the_switches(tmp_path):
 
 
 @pytest.mark.parametrize("scope", ["image", "image_class"])
-def test_what_is_compared_under_another_scope_is_said(scope, capsys, tmp_path):
+def test_comparison_under_another_scope_is_noted(scope, capsys, tmp_path):
     """The dataset's counts are, and so not the figure that the evaluations gave."""
     switches = Switches(scope=scope)
     one, two = (evaluate_predictions(tmp_path, name, wrong, switches) for name, wrong in (("a", 0.1), ("b", 0.3)))
@@ -261,7 +261,7 @@ def test_a_damaged_result(edit, message, folders, tmp_path):
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"\xff\xfe", b"null"])
-def test_what_is_no_result(text, folders, tmp_path):
+def test_invalid_result_files_are_refused(text, folders, tmp_path):
     (tmp_path / "evaluation.json").write_bytes(text)
     with pytest.raises(InputError, match=r"evaluation\.json: is not an evaluation, or is damaged .*Run evaluate again"):
         compare(folders["bad"], tmp_path / "evaluation.json")
@@ -287,7 +287,7 @@ def test_a_log_that_is_not_what_the_result_was_made_of(folders, tmp_path):
         compare(tmp_path / "out", folders["bad"])
 
 
-def test_the_command(capsys, folders, tmp_path):
+def test_command_prints_the_figures_of_compare(capsys, folders, tmp_path):
     code, out, _ = run(capsys, "compare", folders["good"], folders["bad"], "--json", tmp_path / "c.json")
     assert code == 0
     found = json.loads((tmp_path / "c.json").read_text())
@@ -307,7 +307,7 @@ def test_the_command(capsys, folders, tmp_path):
     assert "*" not in row
 
 
-def test_the_command_refuses_and_is_forced(capsys, folders, tmp_path):
+def test_command_refuses_other_protocols_unless_forced(capsys, folders, tmp_path):
     copy_edited(folders["bad"], tmp_path / "bad", lambda result: result["protocol"].update(split="test"))
     code, out, err = run(capsys, "compare", folders["good"], tmp_path / "bad")
     assert (code, out) == (1, "")

@@ -105,7 +105,7 @@ def write_fixture(root, ignore_label=255, names="AB"):
     return dataset, SavedPredictions(root / "predictions", dataset.space, dataset.samples)
 
 
-def test_the_fixture_worked_by_hand(tmp_path):
+def test_figures_equal_the_fixture_worked_by_hand(tmp_path):
     dataset, folder = write_fixture(tmp_path)
     outcome = Evaluation(folder, dataset, tmp_path / "out").run()
     result, _ = read_result(tmp_path / "out")
@@ -142,7 +142,7 @@ def test_the_fixture_worked_by_hand(tmp_path):
         (Switches(scope="image_class"), 0.4, 3),
     ],
 )
-def test_switches_need_no_new_run(switches, mean, averaged, tmp_path):
+def test_other_switches_reuse_the_log(switches, mean, averaged, tmp_path):
     dataset, folder = write_fixture(tmp_path, names="ABCDEF")
     plain = Evaluation(folder, dataset, tmp_path / "out").run(report=False).result
     outcome = Evaluation(folder, dataset, tmp_path / "out", switches).run(report=False)
@@ -199,7 +199,7 @@ def test_the_mean_of_nothing_is_undefined(absent, capsys, tmp_path, monkeypatch)
     assert not re.search(r"\bnan\b", re.sub(r"<dt>absent</dt><dd>nan", "", out + page), re.IGNORECASE)
 
 
-def test_one_is_one_image_and_one_class(capsys, tmp_path):
+def test_messages_use_the_singular_for_one(capsys, tmp_path):
     write_pair(tmp_path, "a", image_of(20, 20, 0), np.zeros((20, 20), np.uint8))
     (tmp_path / "dataset.json").write_text(json.dumps({"classes": ["all"]}))
     arguments = ["evaluate", tmp_path, "--predictions", tmp_path / "labels", "--out", tmp_path / "out"]
@@ -348,7 +348,7 @@ def test_counts_of_an_image_are_those_of_the_modules(whole, system, pairs):
     assert np.array_equal(dense(line["calibration"], 15, 3), bins)
 
 
-def test_the_protocol_says_everything(whole, model_folder):
+def test_protocol_records_all_that_results_depend_on(whole, model_folder):
     protocol = read_result(whole)[0]["protocol"]
     saved = load_model(model_folder)
     assert protocol["system"]["weights_sha256"] == saved.weights_sha256
@@ -362,7 +362,7 @@ def test_the_protocol_says_everything(whole, model_folder):
     assert len(protocol["split_sha256"]) == len(protocol["names_sha256"]) == 64
 
 
-def test_the_page(whole):
+def test_the_report_page_is_written(whole):
     page = (whole / "report" / "index.html").read_text()
     assert "blobs" in page
     assert len(list((whole / "report").glob("*.jpg"))) == 6
@@ -371,7 +371,7 @@ def test_the_page(whole):
 # -- stop, kill, shards ------------------------------------------------------------------------------------------------
 
 
-def test_stopping_and_going_on_gives_the_same_file(system, pairs, whole, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_file(system, pairs, whole, tmp_path):
     dataset, seen = open_dataset(pairs), []
     stopped = Evaluation(system, dataset, tmp_path).run(
         progress=lambda what, done, total: seen.append((what, done)), stop=lambda: ("scoring", 2) in seen
@@ -398,7 +398,7 @@ def test_stopping_before_it_scores(at, system, pairs, tmp_path):
     assert (outcome.stopped, outcome.scored, outcome.result) == (True, 0, None)
 
 
-def test_a_kill_in_the_middle_goes_on_to_the_same_file(system, model_folder, pairs, whole, tmp_path):
+def test_a_killed_run_resumes_to_the_same_file(system, model_folder, pairs, whole, tmp_path):
     code = (
         "import sys, time\n"
         "from segmentation.evaluation import Evaluation, ModelPredictions\n"
@@ -423,7 +423,7 @@ def test_a_kill_in_the_middle_goes_on_to_the_same_file(system, model_folder, pai
     assert contents(tmp_path) == contents(whole)
 
 
-def test_half_a_line_is_done_again(system, pairs, whole, tmp_path):
+def test_a_truncated_log_line_is_scored_again(system, pairs, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "out")
     log = tmp_path / "out" / "images.jsonl"
     log.write_bytes(log.read_bytes()[:-200])
@@ -448,7 +448,7 @@ def test_shards_make_the_whole(system, pairs, whole, tmp_path):
     assert result_bytes(tmp_path) == result_bytes(whole)
 
 
-def test_a_run_without_shards_does_what_they_left(system, pairs, whole, tmp_path):
+def test_a_whole_run_completes_unfinished_shards(system, pairs, whole, tmp_path):
     dataset = open_dataset(pairs)
     Evaluation(system, dataset, tmp_path, shard=(0, 2)).run()
     assert Evaluation(system, dataset, tmp_path).run(report=False).scored == 3
@@ -482,7 +482,7 @@ def test_two_runs_on_one_folder(system, pairs, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "report/index.html"])
-def test_what_was_there_before_stays(name, system, pairs, tmp_path):
+def test_existing_files_are_not_overwritten(name, system, pairs, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"precious")
     with pytest.raises(InputError, match=f"{name.split('/')[0]}: is there already, and was not written by this command"):
@@ -521,7 +521,7 @@ def test_another_output_stride_is_another_network(model_folder, pairs, whole, tm
     assert result["matrix"] != read_result(whole)[0]["matrix"]
 
 
-def test_what_has_changed_is_scored_anew(system, own_pairs, tmp_path):
+def test_changed_images_and_labels_are_scored_again(system, own_pairs, tmp_path):
     dataset = open_dataset(own_pairs)
     Evaluation(system, dataset, tmp_path / "out").run(report=False)
     before = read_result(tmp_path / "out")[0]
@@ -566,7 +566,7 @@ def test_a_changed_prediction_is_scored_anew(tmp_path):
         lambda line: line.update(size=[line["size"][0] * line["size"][1]]),
     ],
 )
-def test_a_line_that_contradicts_itself(damage, system, pairs, whole, tmp_path):
+def test_an_inconsistent_log_line_is_refused(damage, system, pairs, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "out")
     lines = lines_of(whole)
     damage(lines[2])
@@ -696,7 +696,7 @@ def test_labels_of_one_class_and_what_is_said_to_be_ignored(tmp_path):
     assert [re.search("only class|masks, in which", line)[0] for line in said] == ["only class", "masks, in which"]
 
 
-def test_a_shard_is_not_judged(tmp_path):
+def test_label_checks_do_not_apply_to_a_single_shard(tmp_path):
     system, dataset = masks(tmp_path, [0, 1])
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / "labels" / "B.png")
     assert Evaluation(system, dataset, tmp_path / "out", shard=(1, 2)).run().scored == 1
@@ -705,7 +705,7 @@ def test_a_shard_is_not_judged(tmp_path):
     assert result["counts"]["scored"] == 64
 
 
-def test_nothing_scored_is_no_success(capsys, tmp_path):
+def test_a_run_without_scored_pixels_fails(capsys, tmp_path):
     """The only labelled pair breaks after the check."""
     masks(tmp_path, [255])
     Image.fromarray(np.ones((8, 8), np.uint8)).save(tmp_path / "labels" / "A.png")
@@ -720,7 +720,7 @@ def test_nothing_scored_is_no_success(capsys, tmp_path):
     assert read_result(tmp_path / "out")[0]["mean_iou"] is None
 
 
-def test_bad_pairs_that_are_alike_are_told_as_one(tmp_path):
+def test_similar_bad_pairs_are_grouped(tmp_path):
     masks(tmp_path, [0, 1])
     for number in range(30):
         write_pair(tmp_path, f"{number:02}", image_of(8, 8, number), np.full((8, 8), 9, np.uint8))
@@ -748,7 +748,7 @@ def test_a_pair_that_breaks_after_the_check(system, own_pairs, tmp_path, monkeyp
     assert [line["status"] for line in lines_of(tmp_path / "two")] == ["ok", "ok", "error", "ok", "ok", "ok"]
 
 
-def test_a_mended_pair_is_taken_up(system, own_pairs, tmp_path):
+def test_a_repaired_pair_is_scored(system, own_pairs, tmp_path):
     path = own_pairs / "images" / "a.png"
     data = path.read_bytes()
     path.write_bytes(data[:500])
@@ -784,7 +784,7 @@ def test_a_file_that_is_gone(system, own_pairs, tmp_path):
     assert "images/b.png: cannot be read" in outcome.result["skipped"][0]
 
 
-def test_nothing_but_bad_pairs(system, own_pairs, tmp_path):
+def test_a_dataset_of_bad_pairs_has_no_result(system, own_pairs, tmp_path):
     for path in (own_pairs / "images").rglob("*.png"):
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputError, match="no image was scored, so there is no result"):
@@ -792,7 +792,7 @@ def test_nothing_but_bad_pairs(system, own_pairs, tmp_path):
 
 
 @pytest.mark.parametrize("exif", ["apply", "ignore"])
-def test_exif_where_it_was_chosen(exif, system, tmp_path):
+def test_exif_choice_decides_which_pixels_are_scored(exif, system, tmp_path):
     stored, label = image_of(40, 60), label_of(40, 60, 0)
     write_pair(tmp_path, "a", stored, np.ascontiguousarray(np.rot90(label, -1)) if exif == "apply" else label)
     Image.fromarray(stored).save(tmp_path / "images" / "a.png", exif=make_exif(6))
@@ -804,7 +804,7 @@ def test_exif_where_it_was_chosen(exif, system, tmp_path):
 
 
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
-def test_a_network_that_makes_nan(on_error, pairs, tmp_path):
+def test_nan_logits_stop_the_run(on_error, pairs, tmp_path):
     """Not class 0, and not an image that one may leave out."""
     model = tiny_model()
     biases = model._by_name["logits/semantic/biases"]
@@ -962,7 +962,7 @@ def test_a_bad_prediction_is_never_skipped(damage, message, on_error, tmp_path):
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
-def test_a_system_that_does_not_fit(system, pairs, tmp_path):
+def test_systems_that_do_not_match_the_dataset_are_refused(system, pairs, tmp_path):
     dataset = open_dataset(pairs)
     fewer = replace(dataset, space=replace(BLOBS, classes=BLOBS.classes[:4]))
     message = r"the model has 5 classes \(sky, road, car, tree, \[lamp\]\), blobs has 4 classes \(sky, road, car, tree\)"
@@ -1001,7 +1001,7 @@ def test_the_canvas_of_a_system_that_pads(model_folder, pairs, whole, tmp_path):
     assert result["mean_iou"] == native["conventions"]["deeplab"]
 
 
-def test_names_that_are_not_text(system, tmp_path):
+def test_file_names_that_are_not_utf8_are_scored(system, tmp_path):
     name = os.fsdecode(b"caf\xe9")
     write_pair(tmp_path, name, image_of(20, 20), label_of(20, 20, 0))
     (tmp_path / "dataset.json").write_text(json.dumps({"classes": NAMES}))
@@ -1043,7 +1043,7 @@ def record(number):
     return {"path": str(number), "status": "ok", "matrix": "x" * 5000}
 
 
-def test_an_entry_is_small():
+def test_a_log_line_stays_below_20_kb():
     """21 classes, each of them all over the image: a dense [21, 21] matrix and every band."""
     generator = np.random.default_rng(0)
     label, prediction = (np.kron(generator.integers(0, 21, (27, 27)), np.ones((19, 19))).astype(np.uint8) for _ in range(2))
@@ -1056,7 +1056,7 @@ def test_an_entry_is_small():
         assert np.array_equal(getattr(again, name), getattr(counts, name))
 
 
-def test_counts_whose_sum_leads_around_int64():
+def test_counts_that_overflow_int64_are_refused():
     """Five times 2**62 would be 2**62, and no class has more than that."""
     line = {"path": "a", "size": [2**31, 2**31], "scored": 2**62, "ignored": 0, "padded": 0, "calibration": None}
     line |= {"image_sha256": "00", "label_sha256": "00", "boundary": [], "trimap": []}
@@ -1066,7 +1066,7 @@ def test_counts_whose_sum_leads_around_int64():
 
 
 @pytest.mark.parametrize("depth", [60, 1000, 100_000])
-def test_protocols_that_are_nested_without_end_differ(depth):
+def test_deeply_nested_protocols_are_reported_as_different(depth):
     def nest(value):
         for _ in range(depth):
             value = {"a": value}
@@ -1086,7 +1086,7 @@ def run_evaluate(capsys, pairs, model_folder, out, *more):
     return run(capsys, "evaluate", pairs, "--model", model_folder, "--out", out, "--size", 65, "--exact", "--no-report", *more)
 
 
-def test_the_command(capsys, pairs, model_folder, whole, tmp_path):
+def test_command_prints_the_figures_and_writes_the_files(capsys, pairs, model_folder, whole, tmp_path):
     code, out, _ = run(capsys, "evaluate", pairs, "--model", model_folder, "--out", tmp_path, "--size", 65, "--exact")
     assert code == 0
     result, _ = read_result(whole)
@@ -1139,7 +1139,7 @@ def test_switches_and_presets_by_the_command(capsys, pairs, model_folder, whole,
     assert (inference["score"], inference["upsample"]) == ("input", "legacy")
 
 
-def test_seams_are_said(capsys, pairs, model_folder, tmp_path):
+def test_tiling_is_noted(capsys, pairs, model_folder, tmp_path):
     code, out, _ = run_evaluate(capsys, pairs, model_folder, tmp_path, "--tile", 65)
     assert code == 0
     assert (
@@ -1227,7 +1227,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_commonest_mistakes(mistake, capsys, pairs, model_folder, tmp_path):
+def test_common_mistakes_are_refused_before_any_work(mistake, capsys, pairs, model_folder, tmp_path):
     classes = tmp_path / "classes.json"
     classes.write_text(json.dumps({"classes": ["one", "two"]}))
     places = {"model": model_folder, "pairs": pairs, "classes": classes, "out": tmp_path / "out"}
@@ -1247,7 +1247,7 @@ def test_a_folder_without_labels(capsys, pairs, model_folder, tmp_path):
     assert "no layout of a dataset is recognized" in err
 
 
-def test_labels_of_another_space(capsys, own_pairs, model_folder, tmp_path):
+def test_label_ids_instead_of_train_ids_are_reported(capsys, own_pairs, model_folder, tmp_path):
     """FAULTS' example: labelIds where trainIds belong."""
     Image.fromarray(np.full((33, 40), 34, np.uint8)).save(own_pairs / "labels" / "b.png")
     code, _, err = run_evaluate(capsys, own_pairs, model_folder, tmp_path / "out")

@@ -79,7 +79,7 @@ def test_another_numbering_is_named(space, renumber, words, remedy, accuracy, of
         assert remedy in doubt
 
 
-def test_labels_that_are_off():
+def test_labels_in_another_numbering_are_named():
     matrix = matrix_of(PLAIN, lambda found: found - 1, classes=(1, 2, 3))
     doubt = numbering_doubt(matrix, PLAIN, of_model=False)
     assert doubt.startswith("plus 1, the predictions equal the labels on 100.0 % of the scored pixels (as they are: 0.0 %)")
@@ -194,7 +194,7 @@ def test_the_warning_is_of_the_whole_run(tmp_path):
     assert whole["warnings"] == read_result(tmp_path / "out")[0]["warnings"] != []
 
 
-def test_label_ids_outside_the_classes(tmp_path):
+def test_label_ids_outside_the_classes_are_named(tmp_path):
     dataset, folder = write_cityscapes(tmp_path, classes=(7, 8, 26))
     with pytest.raises(
         InputError, match=r"000000_000019\.png: prediction value 26 .* is outside 0\.\.18\. Are these labelIds, n"

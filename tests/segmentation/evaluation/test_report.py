@@ -375,7 +375,7 @@ def test_thin_errors_of_a_large_image_stay_visible():
     assert (errors[:, :199, 0] == errors[:, :199, 1]).all()
 
 
-def test_ignored_pixels_are_no_errors_where_they_are_averaged_with_others():
+def test_ignored_pixels_are_not_shown_as_errors_when_averaged():
     label = np.zeros((1600, 1600), np.uint8)
     label[:, ::2] = 255
     image = np.full((1600, 1600, 3), 100, np.uint8)
@@ -453,7 +453,7 @@ def test_a_second_page_replaces_the_first(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", "example-01.jpg", *mine}
 
 
-def test_150_classes(page, many):
+def test_a_page_of_150_classes_shows_a_picture_and_a_list(page, many):
     parsed = page(many)
     assert len(parsed.rows(0)) == 151
     assert not any("matrix" in attributes.get("class", "") for _, attributes, *_ in parsed.all("table"))
@@ -471,7 +471,7 @@ def test_150_classes(page, many):
     assert len(parsed.source) < 400_000
 
 
-def test_one_class(page):
+def test_a_page_of_one_class_is_written(page):
     parsed = page(result_of(CLASSES[:1], [[5]], images=1))
     assert "The mean is over 1 of 1 class." in "".join(parsed.shown)
     assert "None: every scored pixel is right." in "".join(parsed.shown)

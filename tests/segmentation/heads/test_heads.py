@@ -55,7 +55,7 @@ def test_the_same_weights_at_every_stride(head, separable):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("size", [(65, 65), (50, 77), (1, 40)])
-def test_any_size(head, size):
+def test_logits_of_any_size_equal_padding_and_cropping_by_hand(head, size):
     """Static, unknown and eager sizes agree, and are what padding and cropping by hand give."""
     model = small_model(head)
     images = images_of(size)
@@ -114,7 +114,7 @@ def test_aligned_tensor_sizes(size):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_training(head):
+def test_training_gives_gradients_and_moves_averages_only(head):
     model = small_model(head)
     before = model.weights
     with tf.GradientTape() as tape:
@@ -126,7 +126,7 @@ def test_training(head):
     assert sorted(moved) == sorted(name for name in before if "moving_" in name)
 
 
-def test_saved_model(tmp_path):
+def test_saved_model_computes_the_same_logits(tmp_path):
     model = small_model("decoder")
     tf.saved_model.save(model, str(tmp_path / "saved"))
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
@@ -146,7 +146,7 @@ def test_saved_model(tmp_path):
         ),
     ],
 )
-def test_errors(call, message):
+def test_invalid_heads_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

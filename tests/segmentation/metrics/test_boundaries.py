@@ -55,7 +55,7 @@ def scene(shape, num_classes, seed, ignore_label=255):
 
 @pytest.mark.parametrize("shape", [(513, 513), (120, 161), (60, 400), (1, 90), (20, 20)])
 @pytest.mark.parametrize("dilation_ratio", [0.02, 0.005])
-def test_the_authors_procedure(shape, dilation_ratio):
+def test_boundary_counts_equal_the_authors_code(shape, dilation_ratio):
     for seed in range(3):
         labels, predictions = scene(shape, 5, seed)
         counts = boundary_counts(labels, predictions, 6, 255, dilation_ratio)
@@ -79,7 +79,7 @@ def test_the_authors_procedure(shape, dilation_ratio):
         (np.uint8, 5, 3),  # a class that is not to count
     ],
 )
-def test_types_and_ignore_labels(dtype, num_classes, ignore_label):
+def test_counts_are_equal_for_all_types_and_ignore_labels(dtype, num_classes, ignore_label):
     most = min(num_classes, int(np.iinfo(dtype).max) + 1)
     labels, predictions = scene((40, 45), most, seed=3, ignore_label=0 if ignore_label is None else ignore_label)
     labels[5:20, 5:25] = most - 1
@@ -177,7 +177,7 @@ def test_a_large_image_of_one_class_has_no_trimap():
     assert counts[2].tolist() == [600 * 700 - (600 - 36) * (700 - 36)] * 3
 
 
-def test_iou_of_the_counts():
+def test_boundary_iou_is_computed_from_counts():
     counts = np.array([[2, 4, 4], [0, 3, 0], [0, 0, 5], [0, 0, 0]])
     np.testing.assert_array_equal(boundary_iou(counts), [1 / 3, 0, 0, np.nan])
     assert mean_boundary_iou(counts) == pytest.approx(1 / 9)
@@ -185,7 +185,7 @@ def test_iou_of_the_counts():
     np.testing.assert_allclose(trimap_mean_iou(np.stack([counts, 0 * counts, counts * 7])), [1 / 9, np.nan, 1 / 9])
 
 
-def test_a_perfect_prediction_and_a_shifted_one():
+def test_perfect_predictions_score_1_and_shifted_ones_less_at_edges():
     labels, _ = scene((200, 210), 4, seed=1)
     perfect = np.where(labels == 255, 0, labels)
     assert mean_boundary_iou(boundary_counts(labels, perfect, 4, 255)) == 1
@@ -197,7 +197,7 @@ def test_a_perfect_prediction_and_a_shifted_one():
 
 
 @pytest.mark.parametrize("counts_of", [boundary_counts, trimap_counts])
-def test_what_is_refused(counts_of):
+def test_invalid_labels_and_predictions_are_refused(counts_of):
     good = np.zeros((4, 5), np.uint8)
     bad = good.copy()
     bad[1:3, 2] = 7
@@ -222,6 +222,6 @@ def test_what_is_refused(counts_of):
 
 
 @pytest.mark.parametrize("ratio", [0, -0.02, math.nan, math.inf])
-def test_dilation_ratios_that_are_refused(ratio):
+def test_invalid_dilation_ratios_are_refused(ratio):
     with pytest.raises(InputError, match="dilation_ratio must be a positive number"):
         boundary_counts(np.zeros((2, 2), int), np.zeros((2, 2), int), 1, None, ratio)

@@ -11,7 +11,7 @@ from dense_resnet.errors import InputError
 from segmentation.metrics.calibration import BINS, ONE, calibration_counts, expected_calibration_error
 
 
-def test_worked_by_hand():
+def test_bins_and_error_equal_an_example_worked_by_hand():
     confidence = np.array([[0.0, 0.05, 0.5, 0.5], [0.75, 0.75, 1.0, 0.9]], np.float32)
     correct = np.array([[False, True, True, False], [True, True, True, False]])
     valid = np.array([[True, True, True, True], [True, True, True, False]])
@@ -27,7 +27,7 @@ def test_worked_by_hand():
     assert expected_calibration_error(counts) == pytest.approx(by_hand, abs=1e-8)
 
 
-def test_bins_end_where_they_should():
+def test_bins_are_15_equal_intervals():
     for edge in range(1, BINS):
         around = np.array([[edge / BINS - 2**-22, edge / BINS + 2**-22]], np.float32)
         pixels = calibration_counts(around, np.ones((1, 2), bool))[:, 0]
@@ -48,7 +48,7 @@ def torchmetrics_error(probabilities, labels, ignore_label=None):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_torchmetrics(seed):
+def test_calibration_error_equals_torchmetrics(seed):
     generator = np.random.default_rng(seed)
     logits = generator.standard_normal((61, 53, 5)).astype(np.float32) * generator.uniform(0.3, 4)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
@@ -70,7 +70,7 @@ def test_torchmetrics_has_a_bin_of_its_own_for_1():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
-def test_parts_add_up_to_the_whole(seed, pixels):
+def test_counts_of_parts_add_up_to_the_whole(seed, pixels):
     generator = np.random.default_rng(seed)
     confidence = generator.random((4, pixels), np.float32)
     correct, valid = generator.random((2, 4, pixels)) < 0.5
@@ -86,7 +86,7 @@ def test_parts_add_up_to_the_whole(seed, pixels):
     assert np.array_equal(whole[:, 0], np.bincount(bins, minlength=BINS))
 
 
-def test_without_pixels():
+def test_error_without_pixels_is_nan():
     nothing = calibration_counts(np.ones((2, 2), np.float32), np.ones((2, 2), bool), np.zeros((2, 2), bool))
     assert not nothing.any()
     assert np.isnan(expected_calibration_error(nothing))
@@ -99,7 +99,7 @@ def test_totals_beyond_a_float64():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.1])
-def test_confidences_that_are_refused(value):
+def test_invalid_confidences_are_refused(value):
     confidence = np.full((2, 3), 0.5, np.float32)
     confidence[1, 1] = value
     with pytest.raises(InputError, match="a confidence must be between 0 and 1 \\(not"):
@@ -110,6 +110,6 @@ def test_averaged_probabilities_may_round_above_1():
     assert calibration_counts(np.float32([[1 + 2e-6]]), np.ones((1, 1), bool))[-1].tolist() == [1, 1, ONE]
 
 
-def test_shapes_that_are_refused():
+def test_unequal_shapes_are_refused():
     with pytest.raises(InputError, match=r"must have one shape \(not \[2, 3\], \[3, 2\], \[2, 3\]\)"):
         calibration_counts(np.zeros((2, 3)), np.zeros((3, 2), bool))

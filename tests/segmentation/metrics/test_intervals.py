@@ -58,7 +58,7 @@ SETTINGS = [(absent, background) for absent in metrics.ABSENT for background in 
 
 
 @pytest.mark.parametrize(("absent", "background"), SETTINGS)
-def test_a_loop_over_the_resamples(absent, background):
+def test_intervals_equal_a_loop_over_resamples(absent, background):
     matrices = matrices_of(40, 5, seed=1)
     rows = literally(matrices, 300, 7, absent, background)
     if absent == "exclude":
@@ -73,7 +73,7 @@ def test_a_loop_over_the_resamples(absent, background):
 
 
 @pytest.mark.parametrize(("absent", "background"), [("exclude", True), ("gt_only", False), ("nan", True)])
-def test_a_loop_over_pairs(absent, background):
+def test_paired_differences_equal_a_loop_over_resamples(absent, background):
     first = matrices_of(11, 4, seed=3)
     second = add_errors(first, seed=4)
     rows = literally(first, 700, 0, absent, background) - literally(second, 700, 0, absent, background)
@@ -114,7 +114,7 @@ def test_pairs_of_one_image_see_less_noise_than_two_intervals():
     assert pair.high - pair.low < (one.high - one.low) + (other.high - other.low)
 
 
-def test_coverage():
+def test_95_percent_intervals_cover_the_true_mean():
     """Of 200 sets of images from one source, about 95 % of the intervals hold the source's own mean IoU."""
     source = matrices_of(4000, 3, seed=10, rare=0)
     source += np.random.default_rng(11).integers(0, 400, (4000, 1, 1)) * np.array([[3, 1, 0], [1, 4, 1], [0, 1, 2]])
@@ -169,7 +169,7 @@ def test_a_class_of_few_images_has_no_interval():
     assert np.isfinite(paired_bootstrap(class_sums(matrices), class_sums(other)).classes[3].low)
 
 
-def test_a_class_that_is_nowhere():
+def test_an_absent_class_has_no_interval():
     matrices = np.zeros((5, 3, 3), int)
     matrices[:, :2, :2] = matrices_of(5, 2, seed=14, rare=0)
     made = bootstrap_mean_iou(class_sums(matrices))
@@ -194,7 +194,7 @@ def test_counts_beyond_float32():
     assert made.classes[0].low == made.classes[0].high == 2**40 / (2**40 + 1)
 
 
-def test_what_is_refused():
+def test_invalid_sums_and_options_are_refused():
     sums = class_sums(matrices_of(4, 3, seed=15))
     with pytest.raises(InputError, match=r"sums must be \[images, classes, 3\] integers"):
         bootstrap_mean_iou(sums[0])

@@ -22,7 +22,7 @@ def fixture(request):
     return matrix.counts, each
 
 
-def test_fixture(fixture):
+def test_metrics_equal_the_fixture_worked_by_hand(fixture):
     counts, each = fixture
     np.testing.assert_allclose(metrics.class_iou(counts), [0.75, 0.5, 0, np.nan])
     assert metrics.averaged_classes(counts) == 3
@@ -68,7 +68,7 @@ def by_sets(labels, predictions, count):
 
 
 @given(images())
-def test_the_definition(case):
+def test_iou_equals_the_definition_by_sets(case):
     count, labels, predictions = case
     matrix = ConfusionMatrix(count)
     matrix.update(labels, predictions)
@@ -77,7 +77,7 @@ def test_the_definition(case):
 
 
 @given(images(), st.randoms(use_true_random=False))
-def test_invariances(case, random):
+def test_metrics_do_not_depend_on_order_or_class_numbers(case, random):
     count, labels, predictions = case
     whole = ConfusionMatrix(count)
     whole.update(labels, predictions)
@@ -131,7 +131,7 @@ def test_keras_silently_drops_labels_outside_and_we_do_not():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
-def test_values_outside_add_nothing(dtype):
+def test_values_outside_the_classes_are_refused_and_not_counted(dtype):
     matrix = ConfusionMatrix(3)
     good = np.zeros((4, 5), dtype)
     bad = good.copy()
@@ -149,7 +149,7 @@ def test_values_outside_add_nothing(dtype):
     assert matrix.counts.sum() == 0
 
 
-def test_shapes_and_types():
+def test_invalid_shapes_and_types_are_refused():
     matrix = ConfusionMatrix(3)
     with pytest.raises(InputError, match=r"the label has shape \[2, 3\], the prediction \[3, 2\]"):
         matrix.update(np.zeros((2, 3), int), np.zeros((3, 2), int))
@@ -191,7 +191,7 @@ def test_totals_beyond_float32_and_int32():
     assert ConfusionMatrix(2).update(big, big)[0, 0] == 2**25
 
 
-def test_no_pixels_at_all():
+def test_metrics_without_pixels_are_nan():
     counts = ConfusionMatrix(3).update(np.full((2, 2), 255), np.zeros((2, 2), int))
     for metric in (metrics.mean_iou, metrics.pixel_accuracy, metrics.mean_accuracy, metrics.frequency_weighted_iou):
         assert np.isnan(metric(counts))

@@ -114,7 +114,7 @@ def mmseg(images):
     ("name", "evaluator", "tolerance"),
     [("voc", voc, 1e-12), ("detectron2", detectron2, 1e-12), ("ade20k", ade20k, 1e-12), ("mmseg", mmseg, 1e-6)],
 )
-def test_written_out(name, evaluator, tolerance):
+def test_presets_equal_evaluators_written_in_numpy(name, evaluator, tolerance):
     for seed in range(SETS):
         images = random_set(seed)
         assert mean_iou_under(matrices_of(images), preset(name)) == pytest.approx(
@@ -122,7 +122,7 @@ def test_written_out(name, evaluator, tolerance):
         )
 
 
-def test_keras():
+def test_keras_preset_equals_keras():
     metric = tf.keras.metrics.MeanIoU(NUM_CLASSES, ignore_class=IGNORE)
     for seed in range(SETS):
         metric.reset_state()
@@ -154,7 +154,7 @@ def deeplab_graph():
     return raw, predictions, mean, each, updates, v1.local_variables_initializer()
 
 
-def test_tensorflow_and_deeplab():
+def test_tf_and_deeplab_presets_equal_tensorflow():
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         labels, predictions, mean, each, updates, reset = deeplab_graph()
         disagreements = 0
@@ -173,7 +173,7 @@ def test_tensorflow_and_deeplab():
         assert disagreements > SETS / 4
 
 
-def test_cityscapes(tmp_path):
+def test_cityscapes_preset_equals_cityscapesscripts(tmp_path):
     evaluation = importlib.import_module("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
     from PIL import Image
 
@@ -211,7 +211,7 @@ def torchmetrics_mean_iou(images, num_classes, background=True):
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_torchmetrics(background):
+def test_torchmetrics_preset_equals_torchmetrics(background):
     switches = Switches(scope=preset("torchmetrics").scope, background=background)
     for seed in range(SETS):
         images = random_set(seed, ignored=False)  # it cannot ignore
@@ -284,7 +284,7 @@ def test_presets_by_name():
         ({"background": "exclude"}, r"background must be True or False \(not 'exclude'\)"),
     ],
 )
-def test_switches_that_are_refused(wrong, message):
+def test_invalid_switches_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         Switches(**wrong)
 

@@ -75,7 +75,7 @@ def labels_in(path):
     return decode_label(path, path.read_bytes(), BLOBS)
 
 
-def test_files(labelling, predictor, folder, tmp_path):
+def test_label_files_equal_the_predictor(labelling, predictor, folder, tmp_path):
     outcome = labelling(tmp_path / "out").run(find_images_in(folder))
     assert (outcome.written, outcome.total, outcome.failed, outcome.stopped) == (3, 3, (), False)
     written = sorted(contents(tmp_path / "out"))
@@ -108,7 +108,7 @@ def test_exif_rotation_is_applied_and_undone(orientation, labelling, predictor, 
         assert picture.getexif().get(0x0112, 1) == 1
 
 
-def test_overlays(labelling, predictor, folder, tmp_path):
+def test_overlays_blend_image_and_colors(labelling, predictor, folder, tmp_path):
     labelling(tmp_path / "out", overlay=True).run(find_images_in(folder))
     pixels = image_of(40, 60)
     colors = BLOBS.colorize(predictor(pixels).labels)
@@ -118,7 +118,7 @@ def test_overlays(labelling, predictor, folder, tmp_path):
     assert np.abs(own - pixels).mean() > 20
 
 
-def test_probabilities(labelling, predictor, folder, tmp_path):
+def test_probabilities_are_written_as_float16(labelling, predictor, folder, tmp_path):
     labelling(tmp_path / "out", probabilities=True).run(find_images_in(folder))
     expected = predictor(image_of(40, 60), keep_probabilities=True)
     own = load_file(tmp_path / "out" / "a.probabilities.safetensors")["probabilities"]
@@ -130,7 +130,7 @@ def test_probabilities(labelling, predictor, folder, tmp_path):
 # -- resume ------------------------------------------------------------------------------------------------------------
 
 
-def test_stopping_and_going_on(labelling, folder, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_files(labelling, folder, tmp_path):
     found, seen = find_images_in(folder), []
     labelling(tmp_path / "whole").run(found)
     stopped = labelling(tmp_path / "parts").run(
@@ -145,7 +145,7 @@ def test_stopping_and_going_on(labelling, folder, tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
-def test_what_is_lost_or_changed_or_asked_for_besides_is_made(labelling, folder, tmp_path):
+def test_lost_changed_and_additional_files_are_made(labelling, folder, tmp_path):
     found, out = find_images_in(folder), tmp_path / "out"
     labelling(out).run(found)
     before = contents(out)
@@ -160,7 +160,7 @@ def test_what_is_lost_or_changed_or_asked_for_besides_is_made(labelling, folder,
     assert labelling(out).run(found).written == 0
 
 
-def test_what_is_cut_or_not_ours_is_made_again(labelling, folder, tmp_path):
+def test_truncated_and_foreign_files_are_made_again(labelling, folder, tmp_path):
     found, out = find_images_in(folder), tmp_path / "out"
     labelling(out, overlay=True).run(found)
     before = contents(out)
@@ -170,7 +170,7 @@ def test_what_is_cut_or_not_ours_is_made_again(labelling, folder, tmp_path):
     assert contents(out) == before
 
 
-def test_nothing_of_what_an_image_was_stays_beside_its_labels(labelling, folder, tmp_path):
+def test_files_of_an_older_image_are_removed(labelling, folder, tmp_path):
     found, out = find_images_in(folder), tmp_path / "out"
     labelling(out, overlay=True, probabilities=True).run(found)
     Image.fromarray(image_of(40, 60, seed=7)).save(folder / "a.png")
@@ -183,7 +183,7 @@ def test_nothing_of_what_an_image_was_stays_beside_its_labels(labelling, folder,
 
 
 @pytest.mark.parametrize("name", ["b.png", "b.overlay.jpg", "more/a.probabilities.safetensors"])
-def test_what_was_there_before_stays(name, labelling, folder, tmp_path):
+def test_existing_files_are_not_overwritten(name, labelling, folder, tmp_path):
     """Such as ground truth, where labels are to go to the wrong folder."""
     found, out = find_images_in(folder), tmp_path / "out"
     (folder / "b.jpg").write_bytes(b"no image")
@@ -237,7 +237,7 @@ def test_another_protocol_is_refused(labelling, saved, folder, tmp_path):
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
-def test_names_that_clash(labelling, folder, tmp_path):
+def test_images_with_the_same_label_file_are_refused(labelling, folder, tmp_path):
     Image.fromarray(image_of(20, 20)).save(folder / "a.jpg")
     with pytest.raises(InputError, match=r"the labels of .*a\.jpg and .*a\.png would both be .*out/a\.png\. Rename one"):
         labelling(tmp_path / "out").run(find_images_in(folder))
@@ -305,7 +305,7 @@ def test_a_network_that_makes_nan(on_error, model_folder, folder, tmp_path):
     assert "a.png" not in contents(tmp_path / "out")
 
 
-def test_a_full_disk_is_no_bad_image(labelling, folder, tmp_path, monkeypatch):
+def test_a_full_disk_is_not_a_bad_image(labelling, folder, tmp_path, monkeypatch):
     from dense_resnet.jobs import atomic_files
 
     def full(path, data):
@@ -362,7 +362,7 @@ def test_scoring_the_files_of_turned_images(labelling, saved, tmp_path):
         Evaluation(folder, dataset, tmp_path / "upright").run(report=False)
 
 
-def test_the_command(capsys, model_folder, predictor, folder, tmp_path):
+def test_command_writes_the_labels_of_a_folder(capsys, model_folder, predictor, folder, tmp_path):
     arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--exact", "--out", tmp_path / "out"]
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     code, _, err = run(capsys, *arguments)
@@ -381,7 +381,7 @@ def test_the_command(capsys, model_folder, predictor, folder, tmp_path):
     assert "note: near seams, labels may differ from those of whole images: windows overlap by 25 pixels" in out
 
 
-def test_an_output_beside_the_images_is_not_labelled_itself(capsys, model_folder, folder):
+def test_an_output_beside_the_images_is_not_labeled_itself(capsys, model_folder, folder):
     arguments = ["predict", folder, "--model", model_folder, "--size", 65, "--out", folder / "labels"]
     for earlier in ("", ", 3 of them from an earlier run"):
         code, out, _ = run(capsys, *arguments)
@@ -418,7 +418,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_commonest_mistakes(mistake, capsys, model_folder, folder, tmp_path):
+def test_common_mistakes_are_refused_before_any_work(mistake, capsys, model_folder, folder, tmp_path):
     arguments, message = MISTAKES[mistake]
     places = {"folder": folder, "model": model_folder, "out": tmp_path / "out"}
     code, _, err = run(capsys, "predict", *(word.format(**places) for word in arguments), "--out", tmp_path / "out")

@@ -123,7 +123,7 @@ def test_one_run_step_by_step(head, size):
 
 
 @pytest.mark.parametrize("upsample", UPSAMPLES)
-def test_upsampling(upsample):
+def test_logits_are_upsampled_as_asked(upsample):
     image = image_of(50, 60)
     logits, canvas = literal_logits(image, upsample=upsample)
     own = predictor_of(upsample=upsample).logits(image)
@@ -172,7 +172,7 @@ def test_the_lowest_class_wins_a_tie(num_classes):
 
 
 @pytest.mark.parametrize(("num_classes", "dtype"), [(256, np.uint8), (257, np.uint16)])
-def test_many_classes(num_classes, dtype):
+def test_more_than_256_classes_give_uint16_labels(num_classes, dtype):
     model = tiny_model(num_classes=num_classes)
     biases = model._by_name["logits/semantic/biases"]
     biases.assign(1000 * tf.one_hot(num_classes - 1, num_classes))
@@ -354,12 +354,12 @@ def test_logits_that_are_not_finite(value, inference):
         (Inference(size=65, score="input", tile=65), "scoring the input canvas has no meaning"),
     ],
 )
-def test_what_cannot_be(inference, message):
+def test_invalid_inference_options_are_refused(inference, message):
     with pytest.raises(InputError, match=message):
         exact_predictor(model_of(), inference)
 
 
-def test_a_network_that_takes_no_rgb():
+def test_a_network_of_four_channels_is_refused():
     plan = dr.plan(THREE_BLOCKS, output_stride=8, scope="tiny", kind="bottleneck_v1", in_channels=4)
     model = SegmentationModel(dr.Backbone(plan, seed=0), 5, "fcn")
     with pytest.raises(InputError, match="images have 3 channels, this network takes 4"):

@@ -105,7 +105,7 @@ def test_a_converted_backbone_runs_at_another_stride(tmp_path):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("separable", [True, False])
-def test_heads_are_told_by_their_names(head, separable):
+def test_heads_are_recognized_by_variable_names(head, separable):
     model = small_model(head, separable=separable)
     assert options_of(model.weights) == (5, head, separable and head != "fcn")
     assert options_of(model.backbone.weights) is None
@@ -132,7 +132,7 @@ def test_a_segmentation_model_there_and_back(head, tmp_path):
     np.testing.assert_array_equal(copy.model(images_of((40, 70))), model(images_of((40, 70))))
 
 
-def test_what_a_keras_model_cannot_hold_is_said(tmp_path):
+def test_dropping_the_head_for_keras_is_reported(tmp_path):
     save_model(tmp_path / "model", small_model("fcn"), FIVE_CLASSES)
     network = conversion.open_network(tmp_path / "model")
     assert conversion.write(network, "keras", tmp_path / "a.keras") == (
@@ -140,7 +140,7 @@ def test_what_a_keras_model_cannot_hold_is_said(tmp_path):
     )
 
 
-def test_what_training_left_beside_the_weights_stays_behind(tmp_path):
+def test_optimizer_variables_are_not_converted(tmp_path):
     extra = {**WEIGHTS, "resnet_v1_5_18/conv1/weights/Momentum": np.ones((7, 7, 3, 64), np.float32)}
     network = conversion.open_network(extra)
     assert network.report.unexpected == ("resnet_v1_5_18/conv1/weights/Momentum",)
@@ -153,7 +153,7 @@ def test_a_conversion_warns_of_caffes_weights():
     assert told.notes[-1].startswith("WARNING: all moving means are 0 and all variances 1")
 
 
-def test_weights_that_lack_a_variable():
+def test_weights_without_a_variable_are_refused():
     broken = {name: value for name, value in WEIGHTS.items() if not name.endswith("conv1/BatchNorm/gamma")}
     with pytest.raises(ValueError, match="no variant fits"):
         conversion.open_network(broken)
@@ -174,7 +174,7 @@ def test_a_name_that_belies_its_format(to, name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_other_things_gets_no_model_among_them(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "photo.jpg").touch()
     network = conversion.open_network(WEIGHTS, classifier=False)
     with pytest.raises(InputError, match=r"is not a model directory, and contains photo\.jpg"):
@@ -252,14 +252,14 @@ def test_triton_is_not_imported_beside_tensorflow(tmp_path, monkeypatch):
             sys.modules.pop(name, None)
 
 
-def test_features_are_tf_slims(tmp_path):
+def test_slim_features_equal_tf_slim(tmp_path):
     checkpoints.write(tmp_path / "in.ckpt", weights_of(dr.plan("resnet_v1_50")))
     name, error = parity.compare(tmp_path / "in.ckpt")
     assert name == "tf_slim.nets"
     assert error <= 2e-5
 
 
-def test_what_cannot_be_compared_says_why(tmp_path):
+def test_comparison_reports_why_it_is_impossible(tmp_path):
     for weights, reason in (
         (weights_of(dr.plan(BLOCKS, scope="tiny", kind="bottleneck_v1")), "no variant fits"),
         (WEIGHTS, "dense_resnet has no code to run"),
@@ -274,7 +274,7 @@ def test_what_cannot_be_compared_says_why(tmp_path):
         parity.compare(tmp_path / "in.ckpt")
 
 
-def test_a_difference_is_seen(monkeypatch, timm_resnet):
+def test_a_swapped_array_is_detected(monkeypatch, timm_resnet):
     """What a wrong map would do: one of the framework's own arrays takes another's place."""
     arrays = state_dict(PLAN, WEIGHTS)
     swapped = {**arrays, "layer2.1.bn1.weight": arrays["layer2.1.bn2.weight"]}
@@ -297,7 +297,7 @@ def test_features_that_are_not_finite_do_not_agree(monkeypatch):
         assert (name, error <= laws.TOLERANCE, np.isnan(error)) == ("other code", False, True)
 
 
-def test_mistakes_on_the_command_line(capsys, tmp_path):
+def test_invalid_arguments_are_refused_by_the_command(capsys, tmp_path):
     checkpoints.write(tmp_path / "in.safetensors", WEIGHTS)
     (tmp_path / "blocks.json").write_text("{")
     for arguments, message in [

@@ -218,7 +218,7 @@ def test_weights_are_fingerprinted_once(headed, model, photograph, monkeypatch, 
     assert written.weights_sha256 == fingerprint(network.weights)
 
 
-def test_a_backbone_alone(to, photograph, tmp_path):
+def test_a_backbone_without_a_head_is_exported(to, photograph, tmp_path):
     plan = small_plan("v2, last unit", 8)
     backbone = laws.backbone_with(plan, weights_of(plan))
     written, result = exporter.export(backbone, tmp_path / TARGET[to], [photograph], to=to, precision="float32")
@@ -231,7 +231,7 @@ def test_a_backbone_alone(to, photograph, tmp_path):
     assert laws.relative_error(values["features"], backbone.runner("exact")(pixels, sizes)["features"]) <= 1e-4
 
 
-def test_four_channels(photograph, tmp_path):
+def test_a_network_of_four_channels_is_exported(photograph, tmp_path):
     plan = variants.plan_from_config(variants.plan_config(small_plan("v1.5", 8)), 8, in_channels=4)
     plan = dataclasses.replace(plan, preprocessing="inception")
     written, result = exporter.export(
@@ -250,14 +250,14 @@ def test_plan_head_and_classes_come_back(model, good):
 
 
 @pytest.mark.parametrize("fixture", ["good", "good_onnx"])
-def test_it_is_described_as_its_model_directory(fixture, model, tmp_path, request):
+def test_description_equals_that_of_the_model_directory(fixture, model, tmp_path, request):
     exported = open_exported(request.getfixturevalue(fixture))
     save_model(tmp_path, model, SPACE)
     protocol = load_model(tmp_path).protocol
     assert json.loads(json.dumps(exported.protocol)) == json.loads(json.dumps(protocol | {"export": exported.kind}))
 
 
-def test_it_keeps_where_weights_come_from(photograph, tmp_path):
+def test_exports_keep_the_origin_of_weights(photograph, tmp_path):
     model, origin = small_model("fcn"), Origin("TF-Slim", preprocessing="vgg")
     written, _ = exporter.export(model, tmp_path / "x", [photograph], space=SPACE, origin=origin, training={"step": 7})
     description = open_exported(written.path).description
@@ -298,7 +298,7 @@ def test_nothing_beyond_an_images_size_is_read(fixture, request):
 
 
 @pytest.mark.parametrize("fixture", ["good", "good_onnx"])
-def test_a_predictor_takes_it(fixture, model, photograph, request):
+def test_a_predictor_runs_an_export(fixture, model, photograph, request):
     exported = open_exported(request.getfixturevalue(fixture))
     inference = Inference(size=129, tile=97, flip=True)
     labels = Predictor(exported.runner(), exported.head, inference)(photograph).labels
@@ -375,7 +375,7 @@ def test_the_verb_runs_what_it_wrote_in_fresh_processes(elsewhere, model, photog
 
 
 @needs_onednn
-def test_what_does_not_run_elsewhere_is_not_written(elsewhere, model, photograph, monkeypatch, tmp_path):
+def test_exports_that_fail_in_a_fresh_process_are_not_written(elsewhere, model, photograph, monkeypatch, tmp_path):
     runner = type(model).runner
     monkeypatch.setattr(type(model), "runner", lambda *own, **given: runner(*own, **given | {"onednn": True}))
     with pytest.raises(
@@ -385,7 +385,7 @@ def test_what_does_not_run_elsewhere_is_not_written(elsewhere, model, photograph
     assert names(tmp_path) == []
 
 
-def test_what_gives_something_else_elsewhere_is_not_written(elsewhere, to, model, photograph, monkeypatch, tmp_path):
+def test_exports_that_differ_in_a_fresh_process_are_not_written(elsewhere, to, model, photograph, monkeypatch, tmp_path):
     def other(kind, path, calls, names, environment):
         shape = calls[0]["images"].shape[:3]
         return [{"features": np.ones((1, 9, 9, 16), np.float32), "labels": np.zeros(shape, np.uint8)} for _ in calls]
@@ -404,13 +404,13 @@ def atrous(path):
     return sum(max(node.attr["dilations"].list.i) > 1 for node in depthwise)
 
 
-def test_graphs_hold_what_every_tensorflow_runs(good):
+def test_graphs_have_only_operations_of_every_tensorflow(good):
     assert atrous(good) == 0
     assert open_exported(good).description["onednn"] is False
 
 
 @needs_onednn
-def test_a_form_for_onednn_alone(model, photograph, monkeypatch, tmp_path):
+def test_onednn_exports_are_refused_without_onednn(model, photograph, monkeypatch, tmp_path):
     written, _ = exporter.export(model, tmp_path / "x", [photograph], space=SPACE, precision="float32", onednn=True)
     assert atrous(tmp_path / "x") == 3
     assert written.description["onednn"] is True
@@ -526,7 +526,7 @@ def break_one_weight(monkeypatch):
     monkeypatch.setattr(folding.Layers, "fold_batch_norm", wrong)
 
 
-def test_one_wrong_weight_and_nothing_changes(to, old, model, photograph, monkeypatch):
+def test_one_wrong_weight_keeps_the_old_export(to, old, model, photograph, monkeypatch):
     before = read_export(old)
     break_one_weight(monkeypatch)
     with pytest.raises(InputError, match="not written, because the export is not the model: features differ by at most"):
@@ -535,7 +535,7 @@ def test_one_wrong_weight_and_nothing_changes(to, old, model, photograph, monkey
     assert read_export(old) == before
 
 
-def test_labels_must_agree_too():
+def test_tolerance_covers_label_agreement():
     tolerance = agreement.TOLERANCES["float32"]
     assert agreement.Agreement(1e-5, 0.9995).within(tolerance)
     assert not agreement.Agreement(1e-5, 0.99).within(tolerance)
@@ -556,7 +556,7 @@ def test_the_old_one_stands_until_the_new_one_has_passed(to, old, photograph, mo
     assert open_exported(old).head == written.head == other.head
 
 
-def test_what_comes_to_stand_there_meanwhile_stays(to, model, photograph, tmp_path, monkeypatch):
+def test_files_created_during_an_export_are_kept(to, model, photograph, tmp_path, monkeypatch):
     path, compare = tmp_path / ("model.onnx" if to == "onnx" else "exported"), agreement.compare
     mine = path if to == "onnx" else path / "mine"
 
@@ -572,7 +572,7 @@ def test_what_comes_to_stand_there_meanwhile_stays(to, model, photograph, tmp_pa
     assert names(tmp_path) == [path.name]
 
 
-def test_what_a_kill_leaves_behind_is_cleared_away(good, model, photograph, tmp_path, monkeypatch):
+def test_leftovers_of_a_killed_export_are_removed(good, model, photograph, tmp_path, monkeypatch):
     """Half of a new one, and the old one already moved aside: it comes back before anything else happens."""
     shutil.copytree(good, tmp_path / ".exported.old")
     (tmp_path / ".exported.partial").mkdir()
@@ -592,7 +592,7 @@ def test_a_full_disk(to, old, model, photograph):
     assert read_export(old) == before
 
 
-def test_what_is_no_export_is_never_replaced(model, photograph, good, tmp_path):
+def test_only_exports_are_replaced(model, photograph, good, tmp_path):
     folder = tmp_path / "folder"
     save_model(folder, small_model("fcn"), SPACE)
     more = tmp_path / "more"
@@ -626,7 +626,7 @@ def test_an_onnx_file_of_others_is_never_replaced(model, photograph, tmp_path):
         ({"require_sizes": True}, "--require-sizes is for --to onnx: a SavedModel has a signature with sizes"),
     ],
 )
-def test_refused_requests(arguments, message, model, photograph, tmp_path):
+def test_invalid_requests_are_refused(arguments, message, model, photograph, tmp_path):
     with pytest.raises(InputError, match=message):
         exporter.export(model, tmp_path / "x", [photograph], **{"space": SPACE, **arguments})
     assert names(tmp_path) == []
@@ -640,7 +640,7 @@ def test_names_tell_the_format(model, photograph, tmp_path, monkeypatch):
         exporter.export(model, tmp_path / "x.onnx", [photograph], space=SPACE)
 
 
-def test_what_onnx_needs(model, photograph, tmp_path, monkeypatch):
+def test_missing_onnx_packages_are_named(model, photograph, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"tf2onnx and onnx and onnxruntime must be installed: pip install dense-resnet\[onnx\]"
@@ -651,7 +651,7 @@ def test_what_onnx_needs(model, photograph, tmp_path, monkeypatch):
 # -- what is not opened ------------------------------------------------------------------------------------------------
 
 
-def test_other_precisions(good):
+def test_runner_refuses_other_precisions(good):
     exported = open_exported(good)
     assert exported.runner("float32") is exported.runner("auto")
     for precision in ("bfloat16", "exact"):
@@ -659,7 +659,7 @@ def test_other_precisions(good):
             exported.runner(precision)
 
 
-def test_other_canvases(photograph, tmp_path):
+def test_runner_refuses_other_canvases(photograph, tmp_path):
     written, _ = exporter.export(small_model("fcn"), tmp_path / "x", [photograph], space=SPACE, side=97)
     with pytest.raises(InputError, match="was exported for canvases of 97x97 pixels"):
         written.runner()(np.zeros((1, 129, 129, 3), np.uint8))
@@ -708,7 +708,7 @@ def seal(folder, graph, **changes):
     (folder / DESCRIPTION).write_text(json.dumps(description))
 
 
-def test_a_strangers_program_is_not_run(good, tmp_path):
+def test_foreign_graph_operations_are_refused(good, tmp_path):
     path = tmp_path / "made up"
     shutil.copytree(good, path)
     saved = saved_model_pb2.SavedModel.FromString((path / GRAPH).read_bytes())
@@ -730,7 +730,7 @@ def test_a_strangers_program_is_not_run(good, tmp_path):
         ({"preprocessing": "none"}, r"preprocessing must be one of inception, vgg, caffe, torch \(not 'none'\)\.$"),
     ],
 )
-def test_descriptions_of_others(changes, message, good, tmp_path):
+def test_invalid_descriptions_are_refused(changes, message, good, tmp_path):
     path = tmp_path / "other"
     shutil.copytree(good, path)
     seal(path, (path / GRAPH).read_bytes(), **changes)
@@ -738,7 +738,7 @@ def test_descriptions_of_others(changes, message, good, tmp_path):
         open_exported(path)
 
 
-def test_graphs_that_cannot_be_read(good, tmp_path):
+def test_unreadable_graphs_are_refused(good, tmp_path):
     path = tmp_path / "other"
     shutil.copytree(good, path)
     seal(path, b"no protocol buffer")
@@ -746,7 +746,7 @@ def test_graphs_that_cannot_be_read(good, tmp_path):
         open_exported(path)
 
 
-def test_a_strangers_onnx(good_onnx, tmp_path):
+def test_foreign_onnx_files_are_refused(good_onnx, tmp_path):
     import onnx
 
     model = onnx.load(good_onnx)
@@ -768,7 +768,7 @@ def test_the_seal_is_the_digest(good_onnx):
     assert data[-64:].decode() == hashlib.sha256(data[: -files.SEAL_SIZE]).hexdigest()
 
 
-def test_what_looks_like_an_export(good, tmp_path):
+def test_exports_are_recognized_by_their_paths(good, tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"")
     assert is_exported(good)
     assert is_exported(str(tmp_path / "x.onnx"))
@@ -853,7 +853,7 @@ def test_the_printed_example_takes_images_of_any_size(size, crop, to, capsys, tm
         (["--multi-grid", 1, 2], "leave --multi-grid out"),
     ],
 )
-def test_the_verb_refuses(arguments, message, capsys, tmp_path):
+def test_verb_refuses_invalid_options(arguments, message, capsys, tmp_path):
     code, _, err = run(capsys, "export", SCENES_MODEL, "--to", "savedmodel", "--out", tmp_path / "x", *arguments)
     assert (code, names(tmp_path)) == (1, [])
     assert message in err
@@ -952,21 +952,21 @@ def test_scales_that_an_export_does_not_take(shipped):
         (["--size", 257], "129"),
     ],
 )
-def test_what_an_export_is_not(arguments, message, shipped, scenes, capsys, tmp_path):
+def test_options_that_an_export_cannot_meet_are_refused(arguments, message, shipped, scenes, capsys, tmp_path):
     code, _, err = run(capsys, "predict", scenes / "images", "--model", shipped[SAVED_MODEL], "--out", tmp_path, *arguments)
     assert code == 1
     assert message in err
 
 
 @pytest.mark.parametrize("given", [["--weights", "a.ckpt"], ["--random-weights", 0], ["--multi-grid", 1, 2, 4]])
-def test_an_export_has_its_own_weights(given, shipped, scenes, capsys, tmp_path):
+def test_weights_options_are_refused_with_an_export(given, shipped, scenes, capsys, tmp_path):
     out = ["--out", tmp_path / "out"]
     code, _, err = run(capsys, "extract", scenes / "images", "--model", shipped[SAVED_MODEL], *out, *given)
     assert code == 1
     assert f"{shipped[SAVED_MODEL]}: an exported file has its own weights: leave --weights, " in err
 
 
-def test_a_backbone_labels_nothing(capsys, scenes, photograph, tmp_path):
+def test_predict_refuses_an_exported_backbone(capsys, scenes, photograph, tmp_path):
     plan = small_plan("v2, last unit", 8)
     exporter.export(laws.backbone_with(plan, weights_of(plan)), tmp_path / "x", [photograph], precision="float32")
     code, _, err = run(capsys, "predict", scenes / "images", "--model", tmp_path / "x", "--out", tmp_path / "out")

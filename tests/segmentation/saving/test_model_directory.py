@@ -55,7 +55,7 @@ def saved(model, tmp_path):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("options", [{}, {"separable": False, "image_pooling_crop": (65, 97)}, {"image_pooling_crop": 65}])
-def test_everything_comes_back(head, options, tmp_path):
+def test_a_saved_model_is_loaded_unchanged(head, options, tmp_path):
     model = small_model(head, **options)
     save_model(tmp_path, model, FIVE_CLASSES, preprocessing="torch", training={"step": 7})
     assert names(tmp_path) == [DESCRIPTION, WEIGHTS]
@@ -126,7 +126,7 @@ def test_another_output_stride_keeps_the_weights_and_the_rates_follow(tmp_path):
             load_model(tmp_path, impossible)
 
 
-def test_the_decays_are_for_training_on(saved):
+def test_batch_norm_decays_are_set_on_loading(saved):
     model = load_model(saved, batch_norm_decays=(0.5, 0.25)).model
     assert (model.backbone._decay, model._decay) == (0.5, 0.25)
 
@@ -185,7 +185,7 @@ def other_files(folder):
     yield "models/a/model.json", "model.json: this is one file of a model directory. Pass the folder, models/a"
 
 
-def test_what_is_not_a_model_directory_is_called_what_it_is(tmp_path, monkeypatch):
+def test_paths_other_than_model_directories_are_identified(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path, message in other_files(tmp_path):
         for load in (load_model, load_backbone, read_plan, read_outline):
@@ -193,7 +193,7 @@ def test_what_is_not_a_model_directory_is_called_what_it_is(tmp_path, monkeypatc
                 load(path)
 
 
-def test_what_is_known_without_the_weights(saved, model):
+def test_outline_and_plan_are_read_without_the_weights(saved, model):
     """From model.json, or from the weights' copy: where there is no model.json, and where a kill left an older one."""
     expected = load_model(saved)
     for change in (lambda: None, lambda: edit(saved, weights_sha256="0", output_stride=8), (saved / DESCRIPTION).unlink):
@@ -221,7 +221,7 @@ def test_without_model_json_the_copy_in_the_weights_takes_over(saved, model):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"format": 1,', b"[1, 2]", b"\xff\xfe", b"null"])
-def test_a_damaged_model_json_says_how_to_go_on(saved, content):
+def test_a_damaged_model_json_error_says_what_to_do(saved, content):
     (saved / DESCRIPTION).write_bytes(content)
     message = r"model.json: damaged: .*Delete model.json to use the copy in weights.safetensors"
     with pytest.raises(InputError, match=message):
@@ -289,7 +289,7 @@ def test_weights_of_another_model(saved, tmp_path):
     ],
 )
 @pytest.mark.parametrize("load", [load_model, load_backbone])
-def test_nothing_is_made_that_the_weights_do_not_fill(load, changes, message, saved, model, monkeypatch):
+def test_descriptions_larger_than_the_weights_are_refused_early(load, changes, message, saved, model, monkeypatch):
     safetensors.write(saved / WEIGHTS, model.weights)  # without a description of their own
     edit(saved, output_stride=8, **changes)
     monkeypatch.setattr("dense_resnet.backbone.Backbone", None)
@@ -323,7 +323,7 @@ def test_nothing_is_made_that_the_weights_do_not_fill(load, changes, message, sa
         ),
     ],
 )
-def test_an_edit_by_mistake(saved, changes, message):
+def test_invalid_edits_of_model_json_are_refused(saved, changes, message):
     edit(saved, **changes)
     with pytest.raises(InputError, match=message) as caught:
         load_model(saved)
@@ -331,7 +331,7 @@ def test_an_edit_by_mistake(saved, changes, message):
     assert str(caught.value).count(DESCRIPTION) <= 1
 
 
-def test_a_plan_without_root_block_has_no_place(tmp_path):
+def test_a_plan_without_root_block_is_not_saved(tmp_path):
     plan = dr.plan([("block1", [(8, 4, 2)])], include_root_block=False, scope="tiny")
     with pytest.raises(InputError, match="without root block"):
         save_model(tmp_path, SegmentationModel(Backbone(plan, seed=0), 5, "fcn", seed=0), FIVE_CLASSES)
@@ -353,7 +353,7 @@ def test_a_description_of_another_network_that_the_weights_would_fit(saved, chan
 
 
 @pytest.mark.parametrize("text", ['{"format": 1, "format": 1', "[" * 100_000, '{"a": NaN}'])
-def test_json_that_is_none(saved, text):
+def test_invalid_model_json_is_refused(saved, text):
     (saved / DESCRIPTION).write_text(text)
     with pytest.raises(InputError, match="model.json: damaged: "):
         load_model(saved)

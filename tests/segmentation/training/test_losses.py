@@ -41,7 +41,7 @@ def literal(logits, labels, weights=None, hardest=1.0):
 @pytest.mark.parametrize("hardest", [1.0, 0.3, 0.05])
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32), ignored=st.sampled_from([0.0, 0.3, 0.95]))
-def test_the_definition(weights, hardest, seed, ignored):
+def test_loss_equals_the_definition(weights, hardest, seed, ignored):
     if weights and hardest < 1:
         weights = (0.5, 2.0, 0.1, 1.0)  # a weight of 0 makes ties
     logits, labels = sample(seed, ignored=ignored)
@@ -51,7 +51,7 @@ def test_the_definition(weights, hardest, seed, ignored):
     assert float(total) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
-def test_keras_agrees():
+def test_loss_equals_keras():
     logits, labels = sample(0)
     keras = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORED, reduction="none")
     total, number = cross_entropy(logits, labels, IGNORED)
@@ -79,7 +79,7 @@ def test_without_an_ignore_label_every_pixel_counts():
 
 
 @pytest.mark.parametrize("hardest", [1.0, 0.5])
-def test_everything_ignored(hardest):
+def test_loss_of_ignored_pixels_alone_is_0(hardest):
     logits = tf.Variable(sample(3)[0])
     with tf.GradientTape() as tape:
         total, number = cross_entropy(logits, np.full((2, 5, 6), IGNORED), IGNORED, hardest=hardest)
@@ -101,7 +101,7 @@ def test_the_hardest_are_taken_within_each_image():
     assert counted.tolist() == [[True, True, False, False], [False, False, True, True]]
 
 
-def test_equals_of_the_last_are_all_taken():
+def test_ties_at_the_threshold_all_count():
     """Otherwise which of them counts would be chance."""
     total, number = cross_entropy(tf.zeros([1, 2, 4, 2]), np.zeros((1, 2, 4), int), IGNORED, hardest=0.25)
     assert float(number) == 8
@@ -128,6 +128,6 @@ def test_extreme_logits_stay_finite():
 
 
 @pytest.mark.parametrize("hardest", [0, 1.1, -1, float("nan")])
-def test_shares_that_cannot_be(hardest):
+def test_invalid_shares_are_refused(hardest):
     with pytest.raises(InputError, match="hardest must be a share above 0 and up to 1"):
         cross_entropy(tf.zeros([1, 1, 1, 2]), np.zeros((1, 1, 1), int), IGNORED, hardest=hardest)

@@ -117,7 +117,7 @@ def trained(data, tmp_path_factory):
     return one, outcome, lines, progress, before
 
 
-def test_it_learns(trained, data):
+def test_a_short_training_reaches_70_percent(trained, data):
     one, outcome, *_ = trained
     assert (outcome.step, outcome.stopped) == (100, False)
     assert outcome.best > 0.7
@@ -134,7 +134,7 @@ def test_it_learns(trained, data):
     assert_equal(last.model.weights, one.model.weights)
 
 
-def test_the_best_is_kept(trained, data, tmp_path):
+def test_the_best_model_is_kept(trained, data, tmp_path):
     """Not the latest: neither a worse one nor its equal takes its place."""
     one = make(data, tmp_path, validation="val", steps=9)
     run = loop.TrainingRun(one, loop.quiet, print)
@@ -155,7 +155,7 @@ def test_batch_norm_moves_its_averages(trained):
     assert all(not np.array_equal(value, before[name]) for name, value in after.items())
 
 
-def test_what_is_said_and_shown(trained, data):
+def test_validations_and_progress_are_printed(trained, data):
     _, outcome, lines, progress, _ = trained
     validations = [line for line in lines if "validation images" in line]
     assert [line.split(":")[0] for line in validations] == ["step 40", "step 80", "step 100"]
@@ -223,7 +223,7 @@ def exacting(data, tmp_path_factory):
     return one
 
 
-def test_three_steps_by_the_book(exacting, data, tmp_path):
+def test_three_steps_equal_tensorflows_optimizers(exacting, data, tmp_path):
     """The same images through a loss written out, L2 as slim's, clipping by hand and TensorFlow's own momentum optimizers."""
     one = make(data, tmp_path, **EXACTING)
     model, weights = one.model, np.array(EXACTING["class_weights"], np.float32)
@@ -263,7 +263,7 @@ def test_frozen_batch_norm_leaves_its_averages_alone(exacting):
         assert np.array_equal(value, exacting.initial[name]) == ("moving_" in name), name
 
 
-def test_bfloat16(exacting, data, tmp_path):
+def test_bfloat16_training_is_close_to_float32(exacting, data, tmp_path):
     """Close to float32, not equal to it, and the variables are float32."""
     one = make(data, tmp_path, precision="bfloat16", **EXACTING)
     one.run()
@@ -315,7 +315,7 @@ def doubts(one, counts, labelled=(0, 0, 0)):
     return [warning for _, warning in find_doubts(names, np.array(counts), np.array(labelled))]
 
 
-def test_doubts(data, tmp_path):
+def test_validation_warns_of_suspicious_counts(data, tmp_path):
     one = make(data, tmp_path)
     assert doubts(one, [[90, 0, 0], [5, 5, 0], [5, 0, 5]], (90, 10, 10)) == []
     (collapsed,) = doubts(one, [[90, 0, 0], [10, 0, 0], [10, 0, 0]])
@@ -328,7 +328,7 @@ def test_doubts(data, tmp_path):
     assert "('ground': 10.0% and 50.0%). Do the two splits have the same label map?" in far
 
 
-def test_a_warning_is_said_once_recorded_and_remembered(data, tmp_path):
+def test_a_warning_is_printed_and_recorded_once(data, tmp_path):
     write_split(tmp_path, "train", 4, shown=())
     write_split(tmp_path, "val", 2)
     lines = []
@@ -429,7 +429,7 @@ def test_a_damaged_state(data, tmp_path, damage, message):
         {"protocol": {"recipe": {"steps": 3}, "legs": [{"from": 1, "steps": 3}]}},
     ],
 )
-def test_a_state_that_says_what_none_can(changes, data, tmp_path):
+def test_states_with_impossible_values_are_refused(changes, data, tmp_path):
     """Under a checksum that fits."""
     one = make(data, tmp_path)
     loop.TrainingRun(one, loop.quiet, print).state.restore()
@@ -439,7 +439,7 @@ def test_a_state_that_says_what_none_can(changes, data, tmp_path):
         one.run()
 
 
-def test_names_that_are_not_text(tmp_path):
+def test_file_names_that_are_not_utf8_are_trained_on(tmp_path):
     write_split(tmp_path, "train", 1)
     for kind in ("images", "labels"):
         folder = tmp_path / kind / "train"
@@ -470,7 +470,7 @@ def test_a_training_of_other_classes_is_another_one_and_not_damaged(data, tmp_pa
         run.state.restore()
 
 
-def test_what_is_left_is_said_with_its_step(data, tmp_path):
+def test_errors_name_the_last_saved_step(data, tmp_path):
     run = loop.TrainingRun(make(data, tmp_path), loop.quiet, print)
     assert run.state.restore() == 0
     assert run.state.saved_state_note == "Nothing of this training has been saved yet"
@@ -481,7 +481,7 @@ def test_what_is_left_is_said_with_its_step(data, tmp_path):
     assert again.state.saved_state_note == run.state.saved_state_note
 
 
-def test_another_exif_is_another_training(data, tmp_path):
+def test_another_exif_choice_is_another_training(data, tmp_path):
     """But a state of before, which does not say, is gone on from."""
 
     def restore(exif, validated):
@@ -506,7 +506,7 @@ def test_another_exif_is_another_training(data, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.json", "weights.safetensors", "last"])
-def test_a_model_without_its_state_is_not_written_over(name, data, tmp_path):
+def test_a_model_without_its_state_is_not_overwritten(name, data, tmp_path):
     """Weights among them, which a training may start from."""
     (tmp_path / name).write_text("precious")
     with pytest.raises(InputError, match=rf"holds {name} but not the training/state.safetensors"):
@@ -570,7 +570,7 @@ def test_an_image_that_breaks_after_the_check_is_named(tmp_path):
     assert about(tmp_path / "out")["step"] == 0
 
 
-def test_a_split_without_a_labelled_pixel_is_refused(data, tmp_path):
+def test_a_split_without_a_labeled_pixel_is_refused(data, tmp_path):
     for split in ("train", "val", "test"):
         write_split(tmp_path, split, 2)
     for path in (tmp_path / "labels" / "test").iterdir():
@@ -592,7 +592,7 @@ def test_masks_whose_255_would_be_ignored_are_refused(tmp_path):
     assert "are these masks" in outcome.warnings[1]
 
 
-def test_views_without_a_labelled_pixel(tmp_path):
+def test_views_without_a_labeled_pixel_print_no_nan(tmp_path):
     """No NaN in what is said, shown and kept."""
     write_split(tmp_path, "train", 3)
     write_split(tmp_path, "val", 1)
@@ -607,7 +607,7 @@ def test_views_without_a_labelled_pixel(tmp_path):
     assert all(np.isfinite(value).all() for value in one.model.weights.values())
 
 
-def test_the_classes_shares_are_those_of_the_split(tmp_path):
+def test_class_shares_are_those_of_the_split(tmp_path):
     """Not of the views so far, which may have been of a few images."""
     write_split(tmp_path, "train", 4)
     write_split(tmp_path, "val", 1)
@@ -636,7 +636,7 @@ def test_a_warning_about_the_labels_survives_a_stop(tmp_path):
     assert warnings == [2, 2, 0]
 
 
-def test_without_an_ignore_label_padding_is_ignored_all_the_same(data, tmp_path):
+def test_padding_is_ignored_without_an_ignore_label(data, tmp_path):
     """As with one that no file has: the same weights and figures to the bit."""
     mapping = {"0": 0, "1": 1, "2": 2, "255": 0}
     weights = []
@@ -655,7 +655,7 @@ def test_without_an_ignore_label_padding_is_ignored_all_the_same(data, tmp_path)
     assert load_model(tmp_path / "without" / "out").space.ignore_label is None
 
 
-def test_around_an_image_smaller_than_the_crop_all_is_ignored(data, tmp_path):
+def test_padding_around_small_images_is_ignored(data, tmp_path):
     write_split(tmp_path, "train", 2)
     mapping = {"0": 0, "1": 1, "2": 2, "255": 7}
     (tmp_path / "dataset.json").write_text(json.dumps(CLASSES | {"ignore_label": 7, "mapping": mapping}))
@@ -693,7 +693,7 @@ def test_around_an_image_smaller_than_the_crop_all_is_ignored(data, tmp_path):
         ({"augmentation": Augmentation(scale=(2.0, 1.0))}, "scale must be"),
     ],
 )
-def test_recipes_that_cannot_be(changes, message):
+def test_invalid_recipes_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         Recipe(**{"steps": 3, **changes}).check(3)
 
@@ -715,12 +715,12 @@ def test_models_and_data_that_do_not_fit(data, tmp_path):
 
 
 @pytest.mark.parametrize("side", [32, 40])
-def test_a_crop_that_is_not_aligned_is_told_as_a_size_is(side, data, tmp_path):
+def test_an_unaligned_crop_is_refused_as_a_size_is(side, data, tmp_path):
     with pytest.raises(InputError, match=rf"^crop must be 8n\+1 pixels \(not {side}\); next: {side + 1}\.$"):
         make(data, tmp_path, augmentation=Augmentation((33, side)))
 
 
-def test_a_crop_too_small_for_the_atrous_rates_is_said_before_the_first_step(data, tmp_path):
+def test_a_crop_too_small_for_the_atrous_rates_is_reported_first(data, tmp_path):
     """At stride 8 the rates are 12, 24 and 36."""
 
     def crop_remarks(head, crop):
@@ -826,7 +826,7 @@ def test_a_leg_is_recorded_before_its_first_step(data, tmp_path):
         assert about(tmp_path / "none")["protocol"]["legs"] == [{"from": 0, "steps": steps}]
 
 
-def test_a_state_of_before_there_were_legs_can_grow(data, tmp_path):
+def test_a_state_without_legs_can_be_extended(data, tmp_path):
     make(data, tmp_path, steps=2).run()
     described = {key: value for key, value in about(tmp_path).items() if key not in ("sha256", "best_step", "scored")}
     described["protocol"].pop("legs")
@@ -877,7 +877,7 @@ def read_output(process):
 
 
 @pytest.mark.slow
-def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_path, start):
+def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(data, tmp_path, start):
     """The command as users run it: SIGKILL, then SIGTERM, then to the end; and once more where it is done."""
     options = ["train", str(data), "--model", str(data / "plan.json"), "--output-stride", "8", "--head", "aspp"]
     options += ["--crop", "33", "--size", "49", "--batch", "4", "--steps", "10", "--validate-every", "2", "--save-every", "3"]
@@ -928,7 +928,7 @@ def test_killed_stopped_and_gone_on_equals_uninterrupted_to_the_bit(data, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_second_leg_killed_and_gone_on_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, start):
+def test_a_killed_and_resumed_second_leg_equals_an_uninterrupted_one(data, tmp_path, start):
     """Four steps, then --steps 8; the bits of moving averages too, whose decay is by the steps."""
     options = ["train", str(data), "--model", str(data / "plan.json"), "--output-stride", "8", "--head", "fcn", "--lr", "0.1"]
     options += ["--crop", "33", "--size", "49", "--batch", "2", "--validate-every", "2", "--save-every", "3"]
@@ -954,7 +954,7 @@ def test_a_second_leg_killed_and_gone_on_equals_an_uninterrupted_one_to_the_bit(
 
 
 @pytest.mark.slow
-def test_several_devices_are_one(data, tmp_path, start):
+def test_training_on_several_devices_equals_one(data, tmp_path, start):
     """Two workers on loopback, stopped by the second of them and gone on, and two devices of one process."""
     recipe = {"freeze_batch_norm": True, "learning_rate": 0.02, "clip": 1.0}
 
@@ -985,7 +985,7 @@ def test_several_devices_are_one(data, tmp_path, start):
     )
 
 
-def test_a_log_goes_on_where_the_state_does(tmp_path):
+def test_the_log_is_cut_at_the_step_of_the_state(tmp_path):
     """What a kill left after it will be written again; half a line is nothing."""
     log = tmp_path / "log.jsonl"
     cut_log(log, 0)
@@ -1003,7 +1003,7 @@ def test_workers_that_do_not_share_the_folder(data, tmp_path, monkeypatch):
         one.run()
 
 
-def test_a_lost_worker(data, tmp_path, monkeypatch):
+def test_a_lost_worker_is_reported(data, tmp_path, monkeypatch):
     def fail(*arguments):
         raise tf.errors.UnavailableError(None, None, "Collective ops is aborted")
 
@@ -1016,7 +1016,7 @@ def test_a_lost_worker(data, tmp_path, monkeypatch):
         one.run()
 
 
-def test_who_is_who_in_a_cluster():
+def test_workers_are_numbered_with_the_chief_first():
     def place(task_type, task_id, **jobs):
         resolver = SimpleNamespace(cluster_spec=lambda: tf.train.ClusterSpec(jobs), task_type=task_type, task_id=task_id)
         return find_worker(SimpleNamespace(cluster_resolver=resolver))
@@ -1042,7 +1042,7 @@ def command(data, tmp_path, capsys, monkeypatch):
     return run
 
 
-def test_mistakes_on_the_command_line(command, data, tmp_path, trained):
+def test_invalid_arguments_are_refused_by_the_command(command, data, tmp_path, trained):
     model = ("--model", data / "plan.json", "--output-stride", 8)
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES | {"classes": ["one", "two", "three"]}))
     for options, message in (
@@ -1116,7 +1116,7 @@ def test_the_learning_rate_has_two_names():
     assert parser.parse_args(["data", "--out", "out", "--learning-rate", "0.5"]).lr == 0.5
 
 
-def test_a_cluster_that_is_none(command, data, monkeypatch):
+def test_an_invalid_tf_config_is_refused(command, data, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{cluster")
     code, _, errors = command("--model", data / "plan.json", "--output-stride", 8)
     assert code == 1
