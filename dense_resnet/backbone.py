@@ -67,8 +67,9 @@ class Backbone(SlimModule):
         batch_norm_decay: float = BATCH_NORM_DECAY,
     ) -> None:
         if not isinstance(plan, Plan):
-            asked = {"multi_grid": multi_grid, "in_channels": in_channels, "num_classes": num_classes, "root": root}
-            plan = variants.plan(plan, output_stride, **asked)
+            plan = variants.plan(
+                plan, output_stride, multi_grid=multi_grid, in_channels=in_channels, num_classes=num_classes, root=root
+            )
         elif (output_stride, multi_grid, in_channels, num_classes, root) != (None, None, 3, None, None):
             raise InputError(
                 "a Plan has its own output_stride, multi_grid, in_channels, num_classes and root: give them to dr.plan."
@@ -191,7 +192,7 @@ class Backbone(SlimModule):
                 scope=plan.scope,
                 spatial_squeeze=True,
                 store_non_strided_activations=output == PYRAMID,
-                root=plan.root_name,
+                root=plan.root_name,  # type: ignore[arg-type]  # None without a root block, where it is not used
             )
         if output == "end_points":
             return {name.removeprefix(prefix): values for name, values in end_points.items()} | {"features": net}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,7 +31,10 @@ from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm, Pool, V
 from dense_resnet.planning.plan import Plan
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY
 
-keras = import_keras()
+if TYPE_CHECKING:
+    import keras
+else:
+    keras = import_keras()
 layers = keras.layers
 
 UNIT = re.compile(r"(.+)/[^/]+/unit_\d+/")  # the scope, in the name of a unit's variable
@@ -82,8 +85,9 @@ def build(
     """
     channels = _channels(input_shape)
     if not isinstance(plan, Plan):
-        asked = {"multi_grid": multi_grid, "in_channels": channels, "num_classes": num_classes, "root": root}
-        plan = variants.plan(plan, output_stride, **asked)
+        plan = variants.plan(
+            plan, output_stride, multi_grid=multi_grid, in_channels=channels, num_classes=num_classes, root=root
+        )
     elif (output_stride, multi_grid, num_classes, root) != (None, None, None, None):
         raise InputError("a Plan has its own output_stride, multi_grid, num_classes and root: give them to dr.plan.")
     if plan.in_channels != channels:
@@ -138,10 +142,10 @@ def _float32_variables() -> Iterator[None]:
             keras.config.set_dtype_policy(policy)
 
 
-def _channels(input_shape: object) -> int:
+def _channels(input_shape: Any) -> int:
     """The channels of an input shape."""
     try:
-        *sizes, channels = input_shape  # type: ignore[misc]
+        *sizes, channels = input_shape
         if len(sizes) == 2:
             for size in (*(size for size in sizes if size is not None), channels):
                 geometry.positive_integer("size", size)

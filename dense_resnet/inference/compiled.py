@@ -154,13 +154,13 @@ def keeps_kernels_apart() -> bool:
     try:
         with tf.Graph().as_default() as graph, tf.device(CPU):
             kernels = [placeholder_kernel(tf.float32, values.shape) for _ in range(2)]
-            first, second = (lambda net, kernel=kernel: tf.nn.conv2d(net, kernel, 1, "SAME") for kernel in kernels)
-            net = tf.nn.bias_add(first(v1.placeholder(tf.float32, ones.shape, name="images")), [1.0])
-            tf.identity(tf.nn.bias_add(second(net), [1.0]) + net, name="sum")
-        build_outputs = {kernel.op.name: values for kernel in kernels}
-        graph, assignments = fuse_graph(graph, build_outputs, ["sum"], session_options())
+            images = v1.placeholder(tf.float32, ones.shape, name="images")
+            net = tf.nn.bias_add(tf.nn.conv2d(images, kernels[0], 1, "SAME"), [1.0])
+            tf.identity(tf.nn.bias_add(tf.nn.conv2d(net, kernels[1], 1, "SAME"), [1.0]) + net, name="sum")
+        arrays = {kernel.op.name: values for kernel in kernels}
+        graph, assignments = fuse_graph(graph, arrays, ["sum"], session_options())
         with v1.Session(graph=graph) as running:
-            _assign(running, assignments, build_outputs)
+            _assign(running, assignments, arrays)
             right = np.all(running.run("sum:0", {"images:0": ones}) == (3 * 1 + 1) * 3 + 1 + (3 * 1 + 1))
         return bool(right) and not any(operation.type == "AddV2" for operation in graph.get_operations())
     except (ImportError, AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError) as error:

@@ -52,16 +52,17 @@ class Layers:
     def scale_and_shift(self, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
         """Return a batch norm's scale and shift, float64."""
         gamma, beta, mean, variance = (
-            np.float64(self.weights[f"{norm.scope}/{leaf}"]) for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
+            np.asarray(self.weights[f"{norm.scope}/{leaf}"], np.float64)
+            for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
         )
         scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
         return scale, beta - mean * scale
 
     def fold_batch_norm(self, conv: Conv) -> tuple[np.ndarray, np.ndarray]:
         """Return a convolution's kernel and bias, its batch norm in them, float64."""
-        kernel = np.float64(self.weights[f"{conv.scope}/weights"])
+        kernel = np.asarray(self.weights[f"{conv.scope}/weights"], np.float64)
         if conv.norm is None:
-            return kernel, np.float64(self.weights[f"{conv.scope}/biases"])
+            return kernel, np.asarray(self.weights[f"{conv.scope}/biases"], np.float64)
         scale, shift = self.scale_and_shift(conv.norm)
         return kernel * scale, shift
 

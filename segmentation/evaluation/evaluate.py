@@ -125,11 +125,10 @@ class Evaluation:
             "exif": dataset.samples[0].exif if dataset.samples else None,
             "system": system.protocol,
             "inference": system.inference,
-            "boundary": {"dilation_ratio": boundaries.DILATION_RATIO, "trimap_widths": boundaries.TRIMAP_WIDTHS},
+            "boundary": {"dilation_ratio": boundaries.DILATION_RATIO, "trimap_widths": boundaries.TRIMAP_WIDTHS}
+            | ({"area": "image"} if system.size == INPUT else {}),  # a log of before counted those of the canvas
             "calibration_bins": calibration.BINS,
         }
-        if system.size == INPUT:
-            self.protocol["boundary"]["area"] = "image"  # a log of before counted those of the canvas
 
     def run(
         self,

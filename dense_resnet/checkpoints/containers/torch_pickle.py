@@ -226,7 +226,7 @@ class _Wanted:
             raise InputError(
                 f"{path}: its tensors would take {total} bytes and it has {path.stat().st_size}: they repeat one another."
             )
-        self.arrays: dict[str, np.ndarray] = dict.fromkeys(tensors)  # in the file's order
+        self.arrays: dict[str, Any] = dict.fromkeys(tensors)  # in the file's order
         self._of_storage: dict[str, list[tuple[str, Tensor]]] = {}
         for name, tensor in tensors.items():
             self._of_storage.setdefault(tensor.storage.key, []).append((name, tensor))

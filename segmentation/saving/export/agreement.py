@@ -102,7 +102,7 @@ def _ends_with_image(network: Backbone | SegmentationModel) -> bool:
     return isinstance(network, SegmentationModel) and network.head.canvas == IMAGE
 
 
-def check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.ndarray, np.ndarray]) -> None:
+def check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.ndarray, np.ndarray | None]) -> None:
     """Whether the file gives the same without this package and its settings.
 
     Args:
@@ -116,7 +116,7 @@ def check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.
     """
     network, tolerance = opened.network, TOLERANCES[opened.network.precision]
     names = [FEATURES, LABELS][: 1 + (opened.head is not None)]
-    canvases, sizes = (values[:1] for values in case)
+    canvases, sizes = (np.asarray(values)[:1] for values in case)
     calls = [{IMAGES: canvases, SIZES: sizes}, {IMAGES: canvases}][: 2 - (opened.description["sizes"] == REQUIRED)]
     expected = [network(call[IMAGES], call.get(SIZES), names) for call in calls]
     environments: list[dict[str, str]] = [{}]  # ONNX Runtime heeds none

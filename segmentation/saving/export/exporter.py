@@ -44,6 +44,7 @@ from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.errors import InputError, pluralize
 from dense_resnet.inference.compiled import takes_rates
 from dense_resnet.inference.precision import AUTO
+from dense_resnet.inference.runner import CompiledRunner
 from dense_resnet.jobs import atomic_files
 from segmentation.data.label_space import LabelSpace
 from segmentation.model import SegmentationModel
@@ -121,6 +122,7 @@ def export(
         known = {"weights_sha256": checkpoints.fingerprint(weights), "onednn": onednn}
     del weights
     compiled = network.runner(precision, side=side, portable=True, **known)
+    assert isinstance(compiled, CompiledRunner)  # no export is exact
     onednn = onednn and any(map(needs_onednn, compiled.graph.as_graph_def().node))  # fcn and backbones have no such operator
     required = to == ONNX and (require_sizes or side is not None)
     description = description_of(network, space, origin=origin, training=training) | {

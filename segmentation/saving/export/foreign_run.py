@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -64,7 +64,8 @@ def run_in_fresh_process(
 
 def _pack_arrays(calls: Sequence[Arrays]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **{f"{number}.{name}": array for number, call in enumerate(calls) for name, array in call.items()})
+    named: dict[str, Any] = {f"{number}.{name}": array for number, call in enumerate(calls) for name, array in call.items()}
+    np.savez(buffer, **named)
     return buffer.getvalue()
 
 

@@ -88,9 +88,9 @@ def test_nothing_is_measured_for_few_images(monkeypatch):
 def test_a_speed_is_images_a_second(monkeypatch):
     monkeypatch.setattr(throughput, "SHORTEST", 0.0)
     sizes = []
-    time_batch = throughput._time_run(sizes.append, throughput.Pace(batch=3, threads=2))
+    timed = throughput._time_run(sizes.append, throughput.Pace(batch=3, threads=2))
     assert sizes == [3] * 5  # once for the new shape, then twice a thread
-    assert time_batch.images_per_second > 0
+    assert timed.images_per_second > 0
 
 
 def test_work_in_one_thread_is_done_in_order():

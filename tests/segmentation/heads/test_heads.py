@@ -14,10 +14,11 @@ from helpers.networks import images_of, small_model
 import dense_resnet as dr
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
+from dense_resnet.inference.canvas_ops import aligned_size
 from dense_resnet.planning import geometry
 from dense_resnet.verification import laws
 from segmentation.heads.plan import HEADS, atrous_rates, plan_head
-from segmentation.model import IMAGE_CELLS, SegmentationModel, _align_size
+from segmentation.model import IMAGE_CELLS, SegmentationModel
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_decoder_without_padding_keeps_its_own_size():
 
 @pytest.mark.parametrize("size", range(1, 70))
 def test_aligned_tensor_sizes(size):
-    assert _align_size(size, 32) == int(_align_size(tf.constant(size), 32)) == geometry.aligned_size(size)
+    assert aligned_size(size, 32) == int(aligned_size(tf.constant(size), 32)) == geometry.aligned_size(size)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -187,11 +187,11 @@ def test_tf2onnx_makes_the_same_without_the_kernels(name, photograph, monkeypatc
         network, space = laws.backbone_with(plan, weights_of(plan)), None
     given, convert, found = [], tf2onnx.convert.from_graph_def, []
 
-    def check_old_export(graph, **arguments):
+    def record_size(graph, **arguments):
         given.append(graph.ByteSize())
         return convert(graph, **arguments)
 
-    monkeypatch.setattr(tf2onnx.convert, "from_graph_def", check_old_export)
+    monkeypatch.setattr(tf2onnx.convert, "from_graph_def", record_size)
     pixels, sizes = canvases()
     for path in (tmp_path / "apart.onnx", tmp_path / "whole.onnx"):
         written, _ = exporter.export(network, path, [photograph], space=space, to=ONNX)
@@ -360,11 +360,11 @@ def test_files_of_every_head_run_in_every_environment(to, photograph, capsys, tm
 def test_the_verb_runs_what_it_wrote_in_fresh_processes(elsewhere, model, photograph, capsys, monkeypatch, tmp_path):
     ran, fresh = [], foreign_run.run_in_fresh_process
 
-    def check_old_export(kind, path, calls, names, environment):
+    def record_call(kind, path, calls, names, environment):
         ran.append((kind, path.name, [sorted(call) for call in calls], names, dict(environment)))
         return fresh(kind, path, calls, names, environment)
 
-    monkeypatch.setattr(agreement, "run_in_fresh_process", check_old_export)
+    monkeypatch.setattr(agreement, "run_in_fresh_process", record_call)
     save_model(tmp_path / "model", model, SPACE)
     arguments = ["export", tmp_path / "model", "--to", "savedmodel", "--precision", "float32", "--out", tmp_path / "x"]
     code, out, err = run(capsys, *arguments)

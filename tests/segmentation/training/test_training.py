@@ -598,12 +598,12 @@ def test_views_without_a_labeled_pixel_print_no_nan(tmp_path):
     write_split(tmp_path, "val", 1)
     for number in range(2):
         Image.fromarray(np.full((40, 48), 255, np.uint8)).save(tmp_path / "labels" / "train" / f"{number}.png")
-    crop_remarks = []
+    said = []
     one = make(tmp_path, tmp_path / "out", validation="val", steps=10, batch=1, validate_every=1, hardest=0.5)
-    one.run(say=crop_remarks.append, progress=lambda *call: crop_remarks.append(call[3]))
-    assert not any("nan" in line.lower() for line in crop_remarks)
-    assert any(line.endswith("mIoU -") for line in crop_remarks)
-    assert any(" - on the training views since" in line for line in crop_remarks)
+    one.run(say=said.append, progress=lambda *call: said.append(call[3]))
+    assert not any("nan" in line.lower() for line in said)
+    assert any(line.endswith("mIoU -") for line in said)
+    assert any(" - on the training views since" in line for line in said)
     assert all(np.isfinite(value).all() for value in one.model.weights.values())
 
 
@@ -627,10 +627,10 @@ def test_a_warning_about_the_labels_survives_a_stop(tmp_path):
     logs, warnings = [], []
     for name, stops in (("a", [False]), ("b", [True, False])):
         for stopping in stops:
-            crop_remarks = []
+            said = []
             one = make(tmp_path, tmp_path / name, **options)
-            outcome = one.run(stop=lambda stopping=stopping: stopping, say=crop_remarks.append)
-            warnings.append(sum(line.startswith("warning") for line in crop_remarks))
+            outcome = one.run(stop=lambda stopping=stopping: stopping, say=said.append)
+            warnings.append(sum(line.startswith("warning") for line in said))
         logs.append(((one.out / FOLDER / LOG).read_text(), outcome.warnings, about(one.out)["warnings"]))
     assert logs[0] == logs[1]
     assert warnings == [2, 2, 0]
