@@ -172,7 +172,7 @@ def test_caffes_strides_are_named_and_the_variant_with_them_takes_the_weights():
     plan = dr.plan("resnet_v1_5_50")
     weights = of_caffe(weights_of(plan))
     opened = checkpoints.open_source(in_pytorch(plan, weights))
-    assert "a stride in each block's first 1x1 convolution, as resnet_v1_50_original has" in opened.notes[0]
+    assert "a stride in each block's first 1x1 convolution, as in resnet_v1_50_original" in opened.notes[0]
     assert opened.under("resnet_v1_5_50") is opened
     original = opened.under("resnet_v1_50_original")
     assert (original.origin.variant, original.origin.preprocessing, original.notes) == ("resnet_v1_50_original", "caffe", ())
