@@ -111,7 +111,7 @@ class SegmentationModel(SlimModule):
         def build(layers: Layers, images: tf.Tensor) -> tf.Tensor:
             if not enlarge:
                 return self._build_folded(layers, images, None)[1]
-            canvas, boxes = self._padded(images)
+            canvas, boxes = self._pad_to_canvas(images)
             return _on_pixels(self._build_folded(layers, canvas, boxes)[1], canvas, images)
 
         plan = self.backbone.plan
@@ -186,7 +186,7 @@ class SegmentationModel(SlimModule):
             freeze_batch_norm: normalizes by the moving averages and leaves them alone.
             freeze_image_pooling: does so for the head's pooled features alone.
         """
-        canvas, _ = self._padded(images)
+        canvas, _ = self._pad_to_canvas(images)
         cells = self._cells(canvas, not freeze_batch_norm, dropout, boxes, freeze_image_pooling)
         return _on_pixels(cells, canvas, images)
 
@@ -219,11 +219,11 @@ class SegmentationModel(SlimModule):
         dropout = tf.random.uniform if training else None
         if output == COARSE_LOGITS:
             return self._cells(images, training, dropout, None)
-        canvas, boxes = self._padded(images)
+        canvas, boxes = self._pad_to_canvas(images)
         cells = self._cells(canvas, training, dropout, boxes)
         return _on_pixels(cells, canvas, images) if output == LOGITS else cells
 
-    def _padded(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _pad_to_canvas(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`images` on canvases of the next aligned size, and where they lie there: see :func:`canvas_ops.coverage_mask`."""
         height, width = (_size(images, axis) for axis in (1, 2))
         stride = self.backbone.plan.nominal_stride

@@ -43,7 +43,7 @@ class LoadReport:
         """Return the report with the weights' origin, what it means for `plan`, and other `notes` on them."""
         return dataclasses.replace(self, origin=origin, notes=(*origin.notes(plan), *notes))
 
-    def refused(self) -> str:
+    def format_refusal(self) -> str:
         """Format the table if nothing was loaded: what does not fit, with a few names."""
         shapes = [f"{name} (network {list(own)}, file {list(other)})" for name, own, other in self.mismatched]
         lines = [self.source]
@@ -168,7 +168,7 @@ def match(
     )
     if strict and not report.complete:
         hint = "" if report.fitting else " No variant fits them."
-        raise InputError(f"the weights do not fit {network.name}; nothing was loaded.{hint}\n{report.refused()}")
+        raise InputError(f"the weights do not fit {network.name}; nothing was loaded.{hint}\n{report.format_refusal()}")
     for name, value in taken.items():
         if not np.isfinite(value).all():
             raise InputError(f"{source}: {name} has values that are not finite; nothing was loaded. The file is damaged.")

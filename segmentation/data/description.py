@@ -88,7 +88,7 @@ class Known:
     largest: int  # value in its label files, except the ignore label
     enough: int  # a value that files under other names must reach, which labels of other datasets rarely do
 
-    def described(self, own: Described | None, root: Path, folder: Path, ending: str = "") -> tuple[Described, list[str]]:
+    def resolve(self, own: Described | None, root: Path, folder: Path, ending: str = "") -> tuple[Described, list[str]]:
         """Return (what defines the classes, notes): `own`, or these classes if the label files in `folder` support them.
 
         Raises:

@@ -301,8 +301,8 @@ def _report_meaningless(labels: LabelCounts) -> str:
         meaning += f", the ignore label is {space.ignore_label}"
     without = ", ".join(map(str, labels.meaningless[:MOST_VALUES])) + (", ..." if len(labels.meaningless) > MOST_VALUES else "")
     return (
-        f"the label files hold {labels.shown}. No meaning is given to {without}: {meaning}. Does dataset.json name too few "
-        'classes, or need a "mapping" of the values to classes?'
+        f"the label files hold {labels.numbers_summary}. No meaning is given to {without}: {meaning}. Does dataset.json name "
+        'too few classes, or need a "mapping" of the values to classes?'
     )
 
 

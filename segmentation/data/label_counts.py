@@ -127,7 +127,7 @@ class LabelCounts:
         return sorted(number for number in self.numbers if number not in mapped and number not in self.space.ignored_numbers)
 
     @property
-    def shown(self) -> str:
+    def numbers_summary(self) -> str:
         """The most frequent numbers and their shares of the pixels, for a message."""
         total = self.numbers.total()
         most = sorted(self.numbers.most_common(MOST_VALUES))
@@ -140,7 +140,7 @@ class LabelCounts:
         """What is wrong if no pixel has a class."""
         if not self.files or self.pixels.any() or self.meaningless:
             return None
-        held = f" The files hold {self.shown}." if self.numbers else ""
+        held = f" The files hold {self.numbers_summary}." if self.numbers else ""
         return (
             f"no pixel is labeled: every pixel of {pluralize(self.files, 'label')} has the ignore label, so nothing is counted."
             f"{held} Are the labels withheld, as those of test splits are? Choose another split, or correct the label map."

@@ -19,7 +19,7 @@ from dense_resnet.errors import InputError
 from dense_resnet.image_io import png
 from dense_resnet.image_io.bit_depth import PNG_DEPTH
 from dense_resnet.image_io.decoding import JPEG_START, MAX_PIXELS, open_image, opencv, orientation
-from segmentation.data.label_space import LARGEST, MOST_RANGES, LabelSpace, _counted, check_labels
+from segmentation.data.label_space import LARGEST, MOST_RANGES, LabelSpace, check_labels, describe_wrong_value
 from segmentation.metrics.confusion import IGNORE_LABEL
 
 LABEL_IDS = 35  # of Cityscapes: its labelIds are below
@@ -167,7 +167,7 @@ def lies_between(indices: np.ndarray, ignored: Sequence[int] = ()) -> tuple[np.n
 
 
 def _outside(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
-    first = _counted(indices, wrong)
+    first = describe_wrong_value(indices, wrong)
     if space.mapping is not None:
         resized = f" {RESIZED}" if _is_interpolated(indices, wrong) else ""
         return f"{first} is not in the label map, which maps {_ranges(sorted(space.mapping))}.{resized}"

@@ -375,11 +375,11 @@ def check_labels(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
     if space.ignore_label is not None:
         wrong &= labels != space.ignore_label
     if wrong.any():
-        raise InputError(f"{_counted(labels, wrong)} is neither {space._allowed_values}.")
+        raise InputError(f"{describe_wrong_value(labels, wrong)} is neither {space._allowed_values}.")
     return labels
 
 
-def _counted(values: np.ndarray, wrong: np.ndarray) -> str:
+def describe_wrong_value(values: np.ndarray, wrong: np.ndarray) -> str:
     """Describe the first wrong value, how often it occurs, and where first."""
     y, x = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
     return f"label value {values[y, x]} ({np.count_nonzero(values == values[y, x])} px, first at y={y}, x={x})"

@@ -189,18 +189,18 @@ def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
             rows.append(_Row(f"{lists[split]}: line {number}", name, image, f"{labels}/{name}.png"))
         return _pair_rows(root, rows)
 
-    own, notes = KNOWN_VOC.described(described, root, root / (there or [plain])[0])
+    own, notes = KNOWN_VOC.resolve(described, root, root / (there or [plain])[0])
     return Layout(own.name, own.space, tuple(lists), pairs, tuple(notes))
 
 
 def _cityscapes(root: Path, described: Described | None, train_ids: bool) -> Layout:
     ending = "_gtFine_labelTrainIds" if train_ids else "_gtFine_labelIds"
-    own, notes = KNOWN_CITYSCAPES.described(described, root, root / "gtFine", ending)
+    own, notes = KNOWN_CITYSCAPES.resolve(described, root, root / "gtFine", ending)
     return _folders(root, own, "leftImg8bit", "gtFine", IMAGE_ENDING, ending, notes)
 
 
 def _ade20k(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    own, notes = KNOWN_ADE20K.described(described, root, root / "annotations")
+    own, notes = KNOWN_ADE20K.resolve(described, root, root / "annotations")
     return _folders(root, own, IMAGES, "annotations", notes=notes)
 
 
@@ -277,7 +277,7 @@ class _Files:
     ending: str  # end of a name, before its extension
     suffix: str  # the usual one
 
-    def expected(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
         """Return where the file of a sample should be."""
         return self.folder / f"{name}{self.ending}{self.suffix}"
 
@@ -309,8 +309,8 @@ def _match_pairs(images: _Files, labels: _Files) -> Pairs:
     if not (of_image and of_label):
         return Pairs((), tuple(problems), tuple(notes))
     both = sorted(set(of_image) & set(of_label))
-    problems += [f"{of_image[name]}: no label {labels.expected(name)}" for name in sorted(set(of_image) - set(both))]
-    problems += [f"{of_label[name]}: no image {images.expected(name)}" for name in sorted(set(of_label) - set(both))]
+    problems += [f"{of_image[name]}: no label {labels.path_of(name)}" for name in sorted(set(of_image) - set(both))]
+    problems += [f"{of_label[name]}: no image {images.path_of(name)}" for name in sorted(set(of_label) - set(both))]
     if not both:
         problems.insert(
             0, "no image has the name of a label. Names must be equal up to the extension; or list them in a CSV file"

@@ -53,11 +53,6 @@ class Outcome(resumable.Outcome):
 
     result: dict[str, Any] | None = None  # evaluation.json; None where the run was stopped or did a shard
 
-    @property
-    def scored(self) -> int:
-        """Images, in this run."""
-        return self.written
-
 
 def check_classes(space: LabelSpace, dataset: Dataset) -> None:
     """Raises an :class:`InputError` where a model's classes are not the dataset's."""

@@ -71,11 +71,11 @@ def _section(run: dict[str, Any]) -> str:
         f"## {run['date']}, commit {' '.join(filter(None, (commit[:7], changes)))}\n\n"
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory']} of memory, Python {machine['python']}; "
         f"{versions}.\n\n"
-        "| test | figures |\n|---|---|\n" + "".join(f"| `{test}` | {_listed(figures)} |\n" for test, figures in rows)
+        "| test | figures |\n|---|---|\n" + "".join(f"| `{test}` | {_list_figures(figures)} |\n" for test, figures in rows)
     )
 
 
-def _listed(figures: dict[str, Any]) -> str:
+def _list_figures(figures: dict[str, Any]) -> str:
     """Format names and numbers: ``refused 9,812, identical 188``."""
     return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in figures.items() if name != "seconds")
 
@@ -85,7 +85,7 @@ def _number(value: Any) -> str:
         case []:
             return "nothing"
         case dict():
-            return f"({_listed(value)})"
+            return f"({_list_figures(value)})"
         case float():
             return f"{value:.2g}" if abs(value) < 10 else f"{value:,.0f}"
         case int():

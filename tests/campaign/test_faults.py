@@ -325,7 +325,7 @@ class Case:
         assert found == expected, f"case {self.number}, {self.name}, without {image}: {differences(found, expected)}"
         self.before = {}
 
-    def refused(self, ended: Ended, *words: str) -> None:
+    def check_refusal(self, ended: Ended, *words: str) -> None:
         """That it ended with one message, which says one of the words."""
         where = f"case {self.number}, {self.name}, ended by {ended.code}: {ended.printed}{ended.errors}\n"
         assert ended.code == 1, where
@@ -448,7 +448,7 @@ def test_a_change_that_fails(campaign, world):
         cause = int(random.choice([errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE]))
         ended = case.run(folder=str(case.folder), at=int(random.integers(world.changes(case.name))), error=cause)
         if ended.code:
-            case.refused(ended, f"{os.strerror(cause)}.")
+            case.check_refusal(ended, f"{os.strerror(cause)}.")
             assert str(case.folder) in ended.errors, ended
         case.check(ended)
         case.finish()
@@ -487,7 +487,7 @@ def test_a_full_disk(campaign, world):
             remount(f"size={max(PAGE, used + int(share * needed))}")
             ended = case.run()
             if ended.code:
-                case.refused(ended, "No space left on device", "MiB are needed and")
+                case.check_refusal(ended, "No space left on device", "MiB are needed and")
                 assert str(folder) in ended.errors, ended
             case.check(ended)
             remount(f"size={2**24}")
@@ -505,7 +505,7 @@ def test_a_limit_of_file_sizes(campaign, world):
         files = [path.stat().st_size for path in world.result(case.name).rglob("*") if path.is_file()]
         ended = case.run(largest=int(random.integers(LEAST, max(*files, LEAST + 1))))
         if ended.code:
-            case.refused(ended, "File too large", "No space left on device")
+            case.check_refusal(ended, "File too large", "No space left on device")
         case.check(ended)
         case.finish()
         return "refused" if ended.code else "had room enough"
@@ -541,7 +541,7 @@ def test_forbidden_folders_and_files(campaign, world):
                             forbidden.callback(path.chmod, 0o644)
                 ended = case.run(unprivileged=True)
                 if ended.code or way != "file":
-                    case.refused(ended, "Read-only file system", "Permission denied", "exists already")
+                    case.check_refusal(ended, "Read-only file system", "Permission denied", "exists already")
                     assert str(case.folder) in ended.errors, ended
                 case.check(ended)
             case.finish()
@@ -572,7 +572,7 @@ def test_files_that_vanish(campaign, world):
                     stack.callback(victim.write_bytes, victim.read_bytes())
             ended = case.run(folder=str(case.folder), at=at, remove=victim and str(victim))
             if ended.code:
-                case.refused(ended, *((victim.name, str(victim.parent)) if victim else (str(case.folder),)))
+                case.check_refusal(ended, *((victim.name, str(victim.parent)) if victim else (str(case.folder),)))
             case.check(ended)
             stack.close()
             case.finish()
@@ -598,7 +598,7 @@ def test_files_that_cannot_be_read(campaign, world):
                 stack.enter_context(in_the_place_of(victim, way, world.folder / "aside"))
             ended = case.run(**trouble)
             if ended.code:
-                case.refused(ended, str(victim), victim.name, str(victim.parent))
+                case.check_refusal(ended, str(victim), victim.name, str(victim.parent))
             smaller = way == "a folder" and ended.code == 0 and victim.parent == world.data / "images" / "val"
             if smaller and case.job.verb in ("extract", "predict"):  # images are looked for in folders of any name
                 case.check_without(victim.name)
@@ -643,7 +643,7 @@ def test_two_runs_at_once(campaign, world):
                 both = [first.end(), child.end()]
         for ended in both:
             if ended.code:
-                case.refused(ended, "another run", "exists already")
+                case.check_refusal(ended, "another run", "exists already")
         makes = (case.wanted, case.before or case.wanted)
         results = [files for ended, files in zip(both, makes, strict=True) if ended.code == 0]
         assert results, both

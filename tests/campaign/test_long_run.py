@@ -147,6 +147,6 @@ def test_evaluating_ten_thousand_images(campaign, tmp_path):
     system = ModelPredictions(saved, saved.runner("float32"), Inference(size=65), BATCH)
     evaluation = Evaluation(system, open_dataset(tmp_path), tmp_path / "out", threads=THREADS)
     seconds, watched, again, outcome = twice(lambda watched: evaluation.run(progress=watched))
-    assert (outcome.scored, outcome.total, outcome.result["counts"]["images"]) == (0, count, count)
+    assert (outcome.written, outcome.total, outcome.result["counts"]["images"]) == (0, count, count)
     figures = watched.figures("scoring")
     campaign.report(images=count, seconds_to_evaluate=round(seconds, 1), seconds_to_find_it_done=round(again, 1), **figures)

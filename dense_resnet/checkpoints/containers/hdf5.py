@@ -40,11 +40,11 @@ class Fields:
         self.data, self.source, self.position = data, source, 0
 
     @property
-    def left(self) -> int:
+    def rest(self) -> int:
         return len(self.data) - self.position
 
     def take(self, count: int) -> bytes:
-        if count > self.left:
+        if count > self.rest:
             raise InputError(f"{self.source}: cut short, or damaged.")
         self.position += count
         return self.data[self.position - count : self.position]
@@ -145,12 +145,12 @@ class File:
             head.take(3)
             body = self.take_fields(address + 16, max(head.take_number(8) - 16, 0), name)
             objects = {}
-            while body.left >= 16:
+            while body.rest >= 16:
                 number, _, _, size = body.take_numbers(2, 2, 4, 8)
                 if number == 0:  # what is left is free
                     break
                 objects[number] = body.take(size)
-                body.take(min(-size % 8, body.left))
+                body.take(min(-size % 8, body.rest))
             self._heaps[address] = objects
         if index not in self._heaps[address]:
             raise InputError(f"{self.source}: {what} points to nothing in the global heap at {address}: damaged.")
@@ -159,7 +159,7 @@ class File:
     def _read_superblock(self) -> int:
         """Return the root group's address."""
         head = self.take_fields(0, min(self.size, 9), "the superblock")
-        if head.left < 9 or head.take(8) != SIGNATURE:
+        if head.rest < 9 or head.take(8) != SIGNATURE:
             raise InputError(f"{self.source}: this is no HDF5 file: its first bytes are not that format's.")
         version = head.take_number(1)
         if version > 1:

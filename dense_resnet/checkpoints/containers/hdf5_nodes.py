@@ -79,7 +79,7 @@ class Node:
         blocks = [(address + 16, size)]
         for block in blocks:  # grows by continuations
             fields = self.file.take_fields(*block, self.what)
-            while fields.left >= 8 and count:
+            while fields.rest >= 8 and count:
                 count -= 1
                 kind, length, flags, _ = fields.take_numbers(2, 2, 1, 3)
                 message = fields.take(length)
@@ -179,7 +179,7 @@ class Node:
         head = self.file.take_fields(address, 8, what)
         head.expect(b"SNOD\x01\x00", "its signature")
         entries = self.file.take_fields(address + 8, 40 * head.take_number(2), what)
-        while entries.left:
+        while entries.rest:
             start, header, cached, _ = entries.take_numbers(8, 8, 4, 4)
             entries.take(16)
             end = names.find(b"\0", start, start + LONGEST_NAME + 1)
@@ -231,7 +231,7 @@ class Node:
             padded = (fields.take(size + (-size % 8 if version == 1 else 0))[:size] for size in sizes)
             written, datatype, dataspace = padded
             name = self._decode(written.rstrip(b"\0"), "an attribute's name")
-            found[name] = Attribute(datatype, dataspace, fields.take(fields.left))
+            found[name] = Attribute(datatype, dataspace, fields.take(fields.rest))
         return found
 
     def read_strings(self, name: str) -> list[str] | None:
@@ -255,7 +255,7 @@ class Node:
             return [self._decode(data.take(size).split(b"\0")[0], what) for _ in range(count)]
         if kind != VARIABLE_LENGTH or attribute.datatype[1] & 15 != 1:
             raise InputError(f"{self.source}: {what} must be strings (not {class_name(kind)} values).")
-        if count * 16 > data.left:
+        if count * 16 > data.rest:
             raise InputError(f"{self.source}: {what} declares {count} strings and is too short: damaged.")
         texts = []
         for _ in range(count):

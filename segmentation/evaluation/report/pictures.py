@@ -68,9 +68,9 @@ def example_panels(example: Example, colors: Sequence[Sequence[int]]) -> list[np
     pale = 90 + 0.6 * grey  # errors stand out from a weak image
     return [
         image,
-        _blend(_colorize(example.label, colors, size), _hatching(size), hidden),
+        _blend(_colorize(example.label, colors, size), _hatch(size), hidden),
         _colorize(example.prediction, colors, size),
-        _blend(_blend(pale, np.array(WRONG), wrong), _hatching(size), hidden),
+        _blend(_blend(pale, np.array(WRONG), wrong), _hatch(size), hidden),
     ]
 
 
@@ -104,7 +104,7 @@ def _colorize(labels: np.ndarray, colors: Sequence[Sequence[int]], size: tuple[i
     return _resize(palette[np.where(known, labels, len(colors))], size)
 
 
-def _hatching(size: tuple[int, int]) -> np.ndarray:
+def _hatch(size: tuple[int, int]) -> np.ndarray:
     """Diagonal stripes, ``[height, width, 1]``."""
     stripes = np.add.outer(np.arange(size[1]), np.arange(size[0])) // STRIPE % 2
     return np.where(stripes, LIGHT, DARK)[..., None]

@@ -75,7 +75,7 @@ def whole(system, pairs, tmp_path_factory):
     """The folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("whole")
     outcome = Evaluation(system, open_dataset(pairs), out).run()
-    assert (outcome.scored, outcome.total, outcome.failed, outcome.stopped) == (6, 6, (), False)
+    assert (outcome.written, outcome.total, outcome.failed, outcome.stopped) == (6, 6, (), False)
     return out
 
 
@@ -146,7 +146,7 @@ def test_other_switches_reuse_the_log(switches, mean, averaged, tmp_path):
     dataset, folder = write_fixture(tmp_path, names="ABCDEF")
     plain = Evaluation(folder, dataset, tmp_path / "out").run(report=False).result
     outcome = Evaluation(folder, dataset, tmp_path / "out", switches).run(report=False)
-    assert outcome.scored == 0
+    assert outcome.written == 0
     assert outcome.result["mean_iou"] == (mean if mean is None else pytest.approx(mean, abs=1e-5))
     own = outcome.result["protocol"]["switches"]
     assert own == {name: getattr(switches, name) for name in ("absent", "scope", "background", "size", "upsample")}
@@ -378,14 +378,14 @@ def test_a_stopped_run_resumes_to_the_same_file(system, pairs, whole, tmp_path):
     )
     assert stopped.stopped
     assert stopped.result is None
-    assert (stopped.scored, stopped.total, len(lines_of(tmp_path))) == (2, 2, 2)
+    assert (stopped.written, stopped.total, len(lines_of(tmp_path))) == (2, 2, 2)
     assert [what for what, _ in seen[:13]] == ["checking"] * 6 + ["comparing"] * 6 + ["scoring"]
     assert not (tmp_path / "evaluation.json").exists()
     rest = Evaluation(system, dataset, tmp_path).run(report=False)
-    assert (rest.scored, rest.total) == (4, 6)
+    assert (rest.written, rest.total) == (4, 6)
     assert result_bytes(tmp_path) == result_bytes(whole)
     again = Evaluation(system, dataset, tmp_path).run(report=False)
-    assert (again.scored, again.total) == (0, 6)
+    assert (again.written, again.total) == (0, 6)
     assert result_bytes(tmp_path) == result_bytes(whole)
 
 
@@ -395,7 +395,7 @@ def test_stopping_before_it_scores(at, system, pairs, tmp_path):
     outcome = Evaluation(system, open_dataset(pairs), tmp_path).run(
         progress=lambda what, done, total: seen.append((what, done)), stop=lambda: (at, 1) in seen
     )
-    assert (outcome.stopped, outcome.scored, outcome.result) == (True, 0, None)
+    assert (outcome.stopped, outcome.written, outcome.result) == (True, 0, None)
 
 
 def test_a_killed_run_resumes_to_the_same_file(system, model_folder, pairs, whole, tmp_path):
@@ -419,7 +419,7 @@ def test_a_killed_run_resumes_to_the_same_file(system, model_folder, pairs, whol
     assert 2 <= log.read_bytes().count(b"\n") < 6
     assert not (tmp_path / "evaluation.json").exists()
     outcome = Evaluation(system, open_dataset(pairs), tmp_path).run()
-    assert 0 < outcome.scored < 5
+    assert 0 < outcome.written < 5
     assert contents(tmp_path) == contents(whole)
 
 
@@ -428,7 +428,7 @@ def test_a_truncated_log_line_is_scored_again(system, pairs, whole, tmp_path):
     log = tmp_path / "out" / "images.jsonl"
     log.write_bytes(log.read_bytes()[:-200])
     (tmp_path / "out" / "evaluation.json").unlink()
-    assert Evaluation(system, open_dataset(pairs), tmp_path / "out").run().scored == 1
+    assert Evaluation(system, open_dataset(pairs), tmp_path / "out").run().written == 1
     assert contents(tmp_path / "out") == contents(whole)
 
 
@@ -436,7 +436,7 @@ def test_shards_make_the_whole(system, pairs, whole, tmp_path):
     dataset = open_dataset(pairs)
     for index in (2, 0):
         outcome = Evaluation(system, dataset, tmp_path, shard=(index, 3)).run()
-        assert (outcome.scored, outcome.total, outcome.result) == (2, 2, None)
+        assert (outcome.written, outcome.total, outcome.result) == (2, 2, None)
     assert not (tmp_path / "evaluation.json").exists()
     with pytest.raises(InputError, match=r"2 of 6 images are in no shard's log, the first is b\. Run the shards"):
         Evaluation(system, dataset, tmp_path).run(merge=True)
@@ -444,14 +444,14 @@ def test_shards_make_the_whole(system, pairs, whole, tmp_path):
         Evaluation(system, dataset, tmp_path, shard=(1, 3)).run(merge=True)
     Evaluation(system, dataset, tmp_path, shard=(1, 3)).run()
     merged = Evaluation(system, dataset, tmp_path).run(merge=True, report=False)
-    assert (merged.scored, merged.total) == (0, 6)
+    assert (merged.written, merged.total) == (0, 6)
     assert result_bytes(tmp_path) == result_bytes(whole)
 
 
 def test_a_whole_run_completes_unfinished_shards(system, pairs, whole, tmp_path):
     dataset = open_dataset(pairs)
     Evaluation(system, dataset, tmp_path, shard=(0, 2)).run()
-    assert Evaluation(system, dataset, tmp_path).run(report=False).scored == 3
+    assert Evaluation(system, dataset, tmp_path).run(report=False).written == 3
     assert result_bytes(tmp_path) == result_bytes(whole)
 
 
@@ -461,7 +461,7 @@ def test_the_order_of_the_samples_does_not_matter(system, pairs, whole, tmp_path
     Evaluation(system, shuffled, tmp_path).run(report=False)
     assert [line["path"] for line in lines_of(tmp_path)] == sorted(SIZES, reverse=True)
     assert result_bytes(tmp_path) == result_bytes(whole)
-    assert Evaluation(system, dataset, tmp_path).run(report=False).scored == 0
+    assert Evaluation(system, dataset, tmp_path).run(report=False).written == 0
 
 
 def test_two_runs_on_one_folder(system, pairs, tmp_path):
@@ -474,7 +474,7 @@ def test_two_runs_on_one_folder(system, pairs, tmp_path):
                     Evaluation(system, dataset, tmp_path, shard=shard).run()
             raised.append(True)
 
-    assert Evaluation(system, dataset, tmp_path).run(progress=intrude, report=False).scored == 6
+    assert Evaluation(system, dataset, tmp_path).run(progress=intrude, report=False).written == 6
     assert raised
 
 
@@ -528,7 +528,7 @@ def test_changed_images_and_labels_are_scored_again(system, own_pairs, tmp_path)
     Image.fromarray(image_of(50, 60, seed=9)).save(own_pairs / "images" / "a.png")
     Image.fromarray(label_of(33, 40, seed=9)).save(own_pairs / "labels" / "b.png")
     outcome = Evaluation(system, dataset, tmp_path / "out").run(report=False)
-    assert outcome.scored == 2
+    assert outcome.written == 2
     assert outcome.result["protocol"]["split_sha256"] != before["protocol"]["split_sha256"]
     assert len(lines_of(tmp_path / "out")) == 6  # one line an image again
     Evaluation(system, dataset, tmp_path / "new").run(report=False)
@@ -540,7 +540,7 @@ def test_a_changed_prediction_is_scored_anew(tmp_path):
     Evaluation(folder, dataset, tmp_path / "out").run(report=False)
     Image.fromarray(np.zeros((1, 8), np.uint8)).save(tmp_path / "predictions" / "B.png")
     outcome = Evaluation(folder, dataset, tmp_path / "out").run(report=False)
-    assert outcome.scored == 1
+    assert outcome.written == 1
     assert outcome.result["classes"][2]["iou"] == 0  # of image A
 
 
@@ -593,7 +593,7 @@ def test_a_flipped_bit_in_the_log(digit, system, pairs, whole, tmp_path):
 def test_a_log_without_checksums_as_older_ones(system, pairs, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "out")
     (tmp_path / "out" / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines_of(whole)))
-    assert Evaluation(system, open_dataset(pairs), tmp_path / "out").run().scored == 0
+    assert Evaluation(system, open_dataset(pairs), tmp_path / "out").run().written == 0
     assert result_bytes(tmp_path / "out") == result_bytes(whole)
     assert (tmp_path / "out" / "images.jsonl").read_bytes() == (whole / "images.jsonl").read_bytes()
 
@@ -617,7 +617,7 @@ def test_a_full_disk(system, pairs, whole, tmp_path, monkeypatch):
         Evaluation(system, open_dataset(pairs), tmp_path).run(on_error="skip", report=False)
     assert len(lines_of(tmp_path)) == 3
     monkeypatch.undo()
-    assert Evaluation(system, open_dataset(pairs), tmp_path).run(report=False).scored == 3
+    assert Evaluation(system, open_dataset(pairs), tmp_path).run(report=False).written == 3
     assert result_bytes(tmp_path) == result_bytes(whole)
 
 
@@ -658,7 +658,7 @@ def test_bad_pairs_are_all_named_before_any_compute(system, own_pairs, tmp_path)
         assert re.search(pattern, line), line
     assert not (tmp_path / "out").exists()
     outcome = Evaluation(system, dataset, tmp_path / "out").run(on_error="skip", report=False)
-    assert (outcome.scored, outcome.total, len(outcome.failed)) == (1, 1, 5)
+    assert (outcome.written, outcome.total, len(outcome.failed)) == (1, 1, 5)
     assert outcome.result["counts"]["images"] == 1
     assert outcome.result["counts"]["skipped"] == 5
     assert outcome.result["skipped"] == list(outcome.failed)
@@ -699,7 +699,7 @@ def test_labels_of_one_class_and_what_is_said_to_be_ignored(tmp_path):
 def test_label_checks_do_not_apply_to_a_single_shard(tmp_path):
     system, dataset = masks(tmp_path, [0, 1])
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / "labels" / "B.png")
-    assert Evaluation(system, dataset, tmp_path / "out", shard=(1, 2)).run().scored == 1
+    assert Evaluation(system, dataset, tmp_path / "out", shard=(1, 2)).run().written == 1
     Evaluation(system, dataset, tmp_path / "out", shard=(0, 2)).run()
     result = Evaluation(system, dataset, tmp_path / "out").run(merge=True, report=False).result
     assert result["counts"]["scored"] == 64
@@ -744,7 +744,7 @@ def test_a_pair_that_breaks_after_the_check(system, own_pairs, tmp_path, monkeyp
         Evaluation(system, dataset, tmp_path / "one").run()
     assert [line["path"] for line in lines_of(tmp_path / "one")] == ["a", "b"]
     outcome = Evaluation(system, dataset, tmp_path / "two").run(on_error="skip", report=False)
-    assert (outcome.scored, len(outcome.failed), outcome.result["counts"]["skipped"]) == (5, 1, 1)
+    assert (outcome.written, len(outcome.failed), outcome.result["counts"]["skipped"]) == (5, 1, 1)
     assert [line["status"] for line in lines_of(tmp_path / "two")] == ["ok", "ok", "error", "ok", "ok", "ok"]
 
 
@@ -756,7 +756,7 @@ def test_a_repaired_pair_is_scored(system, own_pairs, tmp_path):
     Evaluation(system, dataset, tmp_path / "out", shard=(0, 2)).run(on_error="skip")
     Evaluation(system, dataset, tmp_path / "out").run(on_error="skip", report=False)
     path.write_bytes(data)
-    assert Evaluation(system, dataset, tmp_path / "out").run(report=False).scored == 1
+    assert Evaluation(system, dataset, tmp_path / "out").run(report=False).written == 1
     Evaluation(system, dataset, tmp_path / "new").run(report=False)
     assert result_bytes(tmp_path / "out") == result_bytes(tmp_path / "new")
 
@@ -768,7 +768,7 @@ def test_shards_with_a_skipped_image_join(system, own_pairs, tmp_path):
     for index in range(2):
         Evaluation(system, dataset, tmp_path / "out", shard=(index, 2)).run(on_error="skip")
     merged = Evaluation(system, dataset, tmp_path / "out").run(on_error="skip", merge=True, report=False)
-    assert (merged.scored, merged.result["counts"]["skipped"]) == (0, 1)
+    assert (merged.written, merged.result["counts"]["skipped"]) == (0, 1)
 
 
 def test_a_file_that_is_gone(system, own_pairs, tmp_path):
@@ -780,7 +780,7 @@ def test_a_file_that_is_gone(system, own_pairs, tmp_path):
         Evaluation(system, dataset, out).run()
     assert contents(out) == before
     outcome = Evaluation(system, dataset, out).run(on_error="skip", report=False)
-    assert (outcome.scored, outcome.total, outcome.result["counts"]["images"]) == (0, 5, 5)
+    assert (outcome.written, outcome.total, outcome.result["counts"]["images"]) == (0, 5, 5)
     assert "images/b.png: cannot be read" in outcome.result["skipped"][0]
 
 
@@ -1006,7 +1006,7 @@ def test_file_names_that_are_not_utf8_are_scored(system, tmp_path):
     write_pair(tmp_path, name, image_of(20, 20), label_of(20, 20, 0))
     (tmp_path / "dataset.json").write_text(json.dumps({"classes": NAMES}))
     assert Evaluation(system, open_dataset(tmp_path), tmp_path / "out").run().total == 1
-    assert Evaluation(system, open_dataset(tmp_path), tmp_path / "out").run().scored == 0
+    assert Evaluation(system, open_dataset(tmp_path), tmp_path / "out").run().written == 0
     assert read_result(tmp_path / "out")[0]["images"][0]["path"] == name
 
 
