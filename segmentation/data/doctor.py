@@ -1,8 +1,8 @@
 """Validate a dataset before training: report all problems at once, and what the dataset contains.
 
 An error would stop a training or an evaluation, or falsify its figures; a warning is a likely mistake that may be
-intended. :func:`inspect` reads everything (``dense-resnet doctor``); :func:`check_splits` reads all labels and the
-images' headers, which `train` does before its first step and `evaluate` before its first image.
+intended. :func:`inspect` reads everything (``dense-resnet doctor``); :func:`check_splits` reads all labels and the images'
+headers, which `train` does before its first step. `evaluate` checks its pairs itself and asks :func:`judge`.
 """
 
 from __future__ import annotations

@@ -41,11 +41,6 @@ from dense_resnet.planning.plan import Plan
 from segmentation.data.label_space import LabelSpace
 from segmentation.heads import plan
 from segmentation.heads.plan import HeadPlan
-
-if TYPE_CHECKING:
-    from dense_resnet.backbone import Backbone
-    from dense_resnet.inference.runner import Runner
-    from segmentation.model import SegmentationModel
 from segmentation.saving.description import (
     COPY,
     DESCRIPTION,
