@@ -1,9 +1,9 @@
-"""The TensorFlow 2 face: a ResNet as a ``tf.Module`` with variables of its own.
+"""The TensorFlow 2 face: a ResNet as a ``tf.Module`` with its own variables.
 
 It works eagerly, in ``tf.function``, under ``GradientTape`` and distribution strategies (make the backbone under
 ``strategy.scope()``), and as a SavedModel:
 ``tests/dense_resnet/test_backbone.py`` and ``tests/dense_resnet/test_distribution.py`` prove each.
-:mod:`dense_resnet.builders.slim_module` says how.
+:mod:`dense_resnet.builders.slim_module` describes how.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Backbone(SlimModule):
     # -- running ------------------------------------------------------------------------------------------------------
 
     def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
-        """The features at the plan's output_stride.
+        """Return the features at the plan's output_stride.
 
         Args:
             images: ``[batch, height, width, in_channels]``, preprocessed. Nothing is padded or resized.
@@ -92,7 +92,7 @@ class Backbone(SlimModule):
         return self._run(FEATURES, images, training)
 
     def features(self, images: Any, training: bool = False) -> dict[int, tf.Tensor]:
-        """The pyramid: the last activation at each stride, before subsampling.
+        """Return the pyramid: the last activation at each stride, before subsampling.
 
         In v2 networks these are the raw sums of the units; only the last stride's has passed the final batch norm.
 
@@ -102,28 +102,28 @@ class Backbone(SlimModule):
         return self._run(PYRAMID, images, training)
 
     def logits(self, images: Any, training: bool = False) -> tf.Tensor:
-        """The classifier's outputs, ``[batch, num_classes]``, averaged over the image."""
+        """Return the classifier's outputs, ``[batch, num_classes]``, averaged over the image."""
         if not self.plan.num_classes:
             raise ValueError(f"this {self.plan.name} was made without num_classes, so it has no logits.")
         return self._run(LOGITS, images, training)
 
     def end_points(self, images: Any, training: bool = False) -> dict[str, tf.Tensor]:
-        """Every activation that slim names, such as ``resnet_v2_50/block1/unit_2/bottleneck_v2/conv3``, and ``features``."""
+        """Return all activations with slim's names, as ``resnet_v2_50/block1/unit_2/bottleneck_v2/conv3``, and ``features``."""
         return self._run("end_points", images, training)
 
     def compile(self, precision: str = AUTO, *, output: str = FEATURES) -> compiled.CompiledFunction:
-        """The network frozen for inference with the weights that it has now: the fastest way to run it on a processor.
+        """Freeze the network with its current weights for inference: the fastest way to run it on a CPU.
 
         Args:
             precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
-            output: "features", "pyramid" or "logits": what :meth:`__call__`, :meth:`features` or :meth:`logits` gives.
+            output: "features", "pyramid" or "logits": what :meth:`__call__`, :meth:`features` or :meth:`logits` returns.
 
         Returns:
-            A function of ``[batch, height, width, in_channels]``, preprocessed, for any size. It gives float32 arrays, which
+            A function of ``[batch, height, width, in_channels]``, preprocessed, for any size. It returns float32 arrays, which
             in float32 equal that method's up to 1e-4 of their spread (``tests/dense_resnet/inference/test_folding.py``).
 
         Raises:
-            InputError: there is no such precision or output, or the backbone has no classifier.
+            InputError: the precision or output is unknown, or the backbone has no classifier.
 
         >>> compiled = Backbone("resnet_v1_18", output_stride=16).compile("float32")
         >>> compiled(tf.zeros([2, 65, 65, 3])).shape
@@ -142,7 +142,7 @@ class Backbone(SlimModule):
     def runner(
         self, precision: str = AUTO, strides: Sequence[int] = (), *, side: int | None = None, portable: bool = False
     ) -> runner.ExactRunner | runner.CompiledRunner:
-        """The network for images as they are decoded, with the weights that it has now: what `extract` runs.
+        """Return a runner of decoded images with the network's current weights, as `extract` uses it.
 
         Args:
             precision: "float32", "bfloat16", "auto", or "exact" for the slim graph in float32.
@@ -151,7 +151,7 @@ class Backbone(SlimModule):
             portable: whether a compiled one's graph is to be written to a file.
 
         Raises:
-            InputError: there is no such precision, or the preprocessing is for another number of channels.
+            InputError: the precision is unknown, or the preprocessing is for another number of channels.
         """
         plan, weights = self.plan, self.weights
         sha256 = checkpoints.fingerprint(weights)
@@ -203,10 +203,10 @@ class Backbone(SlimModule):
     # -- weights ------------------------------------------------------------------------------------------------------
 
     def load(self, source: Any, *, strict: bool = True, first_convolution: str = load_report.ADAPT) -> load_report.LoadReport:
-        """Takes the weights of a file: of slim, DeepLab, Keras, PyTorch or safetensors, see :func:`checkpoints.open_source`.
+        """Load weights from slim, DeepLab, Keras, PyTorch or safetensors: see :func:`checkpoints.open_source`.
 
         A classifier in the file is left out, and named in the report, where this backbone has none or another class
-        count. Either everything that the report says is assigned, or nothing.
+        count. Assignment is all or nothing, and the report lists it.
 
         Args:
             source: a path, ``keras:ResNet152V2``, a Keras model, a PyTorch module or a state dictionary.
@@ -235,11 +235,11 @@ class Backbone(SlimModule):
         strict: bool = True,
         first_convolution: str = load_report.ADAPT,
     ) -> load_report.LoadReport:
-        """Takes weights under canonical names. Arguments, result and errors as :meth:`load`."""
+        """Assign weights by canonical name. Arguments, result and errors as :meth:`load`."""
         match = load_report.match(self.plan, weights, source, strict=strict, first_convolution=first_convolution)
         self._assign(match.weights)
         return match.report
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes all variables: to safetensors where `path` ends so, else to a slim checkpoint of the V2 format."""
+        """Write all variables: to safetensors if `path` has that suffix, otherwise to a slim checkpoint of the V2 format."""
         checkpoints.write(path, self.weights)

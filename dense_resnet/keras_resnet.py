@@ -5,8 +5,8 @@
     model.fit(...)
     model.save("model.keras")              # keras.saving.load_model reads it, also where this package is not installed
 
-The same plan as everywhere makes it, and it takes the same weights: a layer's name is its slim scope with ``.`` for ``/``,
-which Keras refuses in names, so a model that comes back from a file still knows its variables' canonical names. Features
+It has the same plan as the other faces, and takes the same weights: a layer's name is its slim scope with ``.`` for ``/``,
+which Keras refuses in names, so a model read from a file still has its variables' canonical names. Features
 equal those of the slim builder in inference and training; only the moving variances differ by N / (N - 1), since Keras
 averages the biased variance and slim the unbiased one (``tests/dense_resnet/test_keras_resnet.py`` proves each).
 """
@@ -38,7 +38,7 @@ else:
 layers = keras.layers
 
 UNIT = re.compile(r"(.+)/[^/]+/unit_\d+/")  # the scope, in the name of a unit's variable
-CHANNELS_LAST = {"data_format": "channels_last"}  # whatever the user's Keras is configured to
+CHANNELS_LAST = {"data_format": "channels_last"}  # for any configuration of the user's Keras
 
 
 def build(
@@ -53,7 +53,7 @@ def build(
     weights: Any = None,
     batch_norm_decay: float = BATCH_NORM_DECAY,
 ) -> keras.Model:
-    """Makes the Keras model of a network.
+    """Build the Keras model of a network.
 
     Args:
         plan: a variant's name, or a :class:`dense_resnet.planning.plan.Plan`.
@@ -65,7 +65,7 @@ def build(
         batch_norm_decay: of the moving averages in training.
 
     Returns:
-        A model named as the plan, of float32 variables whatever Keras' floatx; under a global policy of mixed precision it
+        A model named as the plan, of float32 variables for any floatx of Keras; under a global policy of mixed precision it
         computes in that. Its output is
 
         * the features, ``[batch, rows, columns, depth]``, with ``(rows, columns) == plan.feature_size((height, width))``;
@@ -128,7 +128,7 @@ def _model(plan: Plan, input_shape: tuple[int | None, int | None, int], pyramid:
 
 @contextlib.contextmanager
 def _float32_variables() -> Iterator[None]:
-    """Make layers with float32 variables, as the weights are, whatever Keras' floatx and policy; a mixed policy has them."""
+    """Make layers with float32 variables, as the weights are, for any floatx and policy of Keras; a mixed policy has them."""
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()  # the policy first: where none is set, it is floatx's
     keras.config.set_floatx("float32")
     other = policy.variable_dtype != "float32"
@@ -143,7 +143,7 @@ def _float32_variables() -> Iterator[None]:
 
 
 def _channels(input_shape: Any) -> int:
-    """The channels of an input shape."""
+    """Check an input shape and return its channels."""
     try:
         *sizes, channels = input_shape
         if len(sizes) == 2:
@@ -171,7 +171,7 @@ class _KerasOps:
 
     Args:
         decay: of the moving averages.
-        rectified: whether what the root block pools is nowhere negative.
+        rectified: whether the root block's pooling has non-negative input.
     """
 
     def __init__(self, decay: float, rectified: bool) -> None:
@@ -203,7 +203,7 @@ class _KerasOps:
         name = _layer_name(pool.scope)
         if pool.padding == geometry.SAME:
             return layers.MaxPooling2D(pool.kernel, pool.stride, "same", **CHANNELS_LAST, name=name)(net)
-        if pool.zeros or self._rectified:  # then a zero is no more than what is there
+        if pool.zeros or self._rectified:  # then a zero never exceeds the maximum of the window
             net = _pad(net, pool.kernel, name)
             return layers.MaxPooling2D(pool.kernel, pool.stride, "valid", **CHANNELS_LAST, name=name)(net)
         # No Keras layer pads with minus infinity, but "same" ignores what it pads with, and at stride 1 it pads both sides
@@ -239,23 +239,23 @@ def _pad(net: Any, kernel: int, name: str) -> Any:
 
 
 def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
-    """All values of a model's network, float32, under their canonical names: what ``checkpoints.write`` takes.
+    """Return all values of a model's network, float32, by canonical name, as ``checkpoints.write`` takes them.
 
     Args:
         model: from :func:`build`, or what ``keras.saving.load_model`` makes of its file, or a model of yours around it; layers
             of your own are left out.
 
     Raises:
-        InputError: there is no network of ours in the model, or more than one.
+        InputError: the model contains none of our networks, or more than one.
     """
     _check_eager("reading weights")
     return {name: variable.numpy().astype(np.float32) for name, variable in _variables(model).items()}
 
 
 def load(model: keras.Model, source: Any, *, strict: bool = True) -> load_report.LoadReport:
-    """Takes the weights of a file or another source, as :meth:`dense_resnet.Backbone.load` does.
+    """Load the weights of a file or another source, as :meth:`dense_resnet.Backbone.load` does.
 
-    Either everything that the report says is assigned, or nothing.
+    Assignment is all or nothing, and the report lists it.
 
     Args:
         model: as for :func:`weights_of`.
@@ -276,7 +276,7 @@ def load(model: keras.Model, source: Any, *, strict: bool = True) -> load_report
 def assign(
     model: keras.Model, weights: Mapping[str, np.ndarray], source: str = "weights", *, strict: bool = True
 ) -> load_report.LoadReport:
-    """Takes weights under canonical names. Arguments, result and errors as :func:`load`."""
+    """Assign weights by canonical name. Arguments, result and errors as :func:`load`."""
     _check_eager("loading weights")
     variables = _variables(model)
     wanted = tuple(Variable(name, tuple(variable.shape), variable.trainable) for name, variable in variables.items())
@@ -292,7 +292,7 @@ def _check_eager(what: str) -> None:
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """The network's variables under their canonical names, which the layers' names tell."""
+    """Return the network's variables by their canonical names, which follow from the layers' names."""
     found = dict(_name_variables(model))
     scope = _scope(found)
     return {name: variable for name, variable in found.items() if name.startswith(f"{scope}/")}
@@ -308,7 +308,7 @@ def _name_variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
 
 
 def _scope(names: Mapping[str, Any]) -> str:
-    """The scope of the only network among variables' names."""
+    """Return the scope of the only network among the variables' names."""
     scopes = sorted({unit[1] for name in names if (unit := UNIT.match(name))})
     if len(scopes) != 1:
         raise InputError(

@@ -1,7 +1,7 @@
 """Features of a folder of images, on disk: a job of :mod:`dense_resnet.jobs.resumable`.
 
     OUT/<relative path>.safetensors     see :mod:`dense_resnet.extraction.features`
-    OUT/<relative path>.alignment.png   where it is asked for: the features over the image, to look at
+    OUT/<relative path>.alignment.png   on request: the features over the image, to look at
     OUT/manifest.jsonl                  a line for each image
     OUT/extraction.json                 what the features depend on
 
@@ -56,7 +56,7 @@ class Extraction:
         runner: the network.
         out: the folder; features of ``a/b.jpg`` go to ``out/a/b.jpg.safetensors``. It must not hold the images.
         settings: see :class:`Settings`.
-        shard: (i, n) takes every n-th image from the i-th on, with a manifest of its own, which a run without shards takes
+        shard: (i, n) takes every n-th image from the i-th on, with its own manifest, which a run without shards takes
             over.
         max_pixels: larger images are refused.
         threads: batches that are computed at the same time.
@@ -84,7 +84,9 @@ class Extraction:
         self.layers = settings.strides(plan)
         self._names = {stride: FEATURES if stride == plan.output_stride else at_stride(stride) for stride in self.layers}
         if missing := [stride for stride, name in self._names.items() if name not in runner.names]:
-            raise InputError(f"this network gives nothing at stride {missing[0]}: it was made for {plan.output_stride} alone.")
+            raise InputError(
+                f"this network has no features at stride {missing[0]}: it was made for {plan.output_stride} alone."
+            )
         self.shard, self.max_pixels = shard, geometry.positive_integer("max_pixels", max_pixels)
         self._threads = geometry.positive_integer("threads", threads)
         self.protocol = {
@@ -112,14 +114,14 @@ class Extraction:
         stop: Callable[[], bool] = never,
         picture: bool = False,
     ) -> Outcome:
-        """Extracts the features of `found`, less what an earlier run of the same protocol has finished.
+        """Extract the features of `found`, except those that an earlier run of the same protocol has finished.
 
         Args:
             found: of :func:`dense_resnet.image_io.discovery.find_images`.
-            on_error: "fail" stops at a bad image, and checks every header before any compute; "skip" records it and goes on.
-            progress: called with (what is being done, images done, images in all), those of an earlier run included.
-            stop: asked before each image or batch; True finishes what has begun and returns.
-            picture: also writes the alignment picture of each image, beside its features.
+            on_error: "fail" stops at a bad image, and checks every header before any compute; "skip" records it and continues.
+            progress: called with (task, images done, images in total), those of an earlier run included.
+            stop: called before each image or batch; True finishes the work that has begun and returns.
+            picture: also writes the alignment picture of each image, next to its features.
 
         Raises:
             InputError: a bad image under "fail", an unusable folder, another protocol in it, or another run at work on it.
@@ -158,7 +160,7 @@ class Extraction:
         return run.outcome
 
     def path_of(self, image: Found) -> Path:
-        """Where the features of `image` go."""
+        """Return the path of the features of `image`."""
         return self._features_of(image.relative)
 
     def _features_of(self, name: str) -> Path:
@@ -172,7 +174,7 @@ class Extraction:
     # ------------------------------------------------------------------------------------------------------------------
 
     def _check(self, image: Found) -> None:
-        """Refuse an image that cannot be used, as far as its name and header say."""
+        """Refuse an image that cannot be used, judged by its name and header."""
         if not atomic_files.name_fits(self.path_of(image)):
             raise InputError(f"{image.path}: the name is too long for a file name with {safetensors.SUFFIX} behind it.")
         decoding.check_image(image.path, self.max_pixels)
@@ -193,7 +195,7 @@ class Extraction:
         return _Ready(image, canvas, place, atomic_files.sha256(data))
 
     def _compute(self, batch: Sequence[_Ready]) -> list[dict[int, np.ndarray]]:
-        """The maps of each image, by stride."""
+        """Return the feature maps of each image, by stride."""
         canvases, sizes = np.stack([ready.canvas for ready in batch]), [ready.place.size for ready in batch]
         found = self.runner(canvases, sizes, tuple(self._names.values()))
         return [{stride: found[name][number] for stride, name in self._names.items()} for number in range(len(batch))]
@@ -223,7 +225,7 @@ class Extraction:
         if picture:
             self._draw(image)
         elif self._is_ours(image.relative, manifest):
-            self._picture_of(image.relative).unlink(missing_ok=True)  # of what the image was before
+            self._picture_of(image.relative).unlink(missing_ok=True)  # of the image's earlier content
         manifest.add(
             {
                 **record,
@@ -234,7 +236,7 @@ class Extraction:
         )
 
     def _fail(self, image: Found, error: InputError, manifest: Journal) -> None:
-        """Records a bad image; features of what it was before do not stay, but where nobody can say what it is now."""
+        """Record a bad image and delete its earlier features; leave them alone if the file could not be read."""
         name = image.relative
         if self._is_ours(name, manifest):
             if isinstance(error, UnreadableError):
@@ -244,7 +246,7 @@ class Extraction:
         manifest.add({"path": name, "status": ERROR, "error": str(error)})
 
     def _is_ours(self, name: str, manifest: Journal) -> bool:
-        """Whether the manifest, or one of a shard, says that an image has features here."""
+        """Whether the manifest, or one of a shard, records that an image has features here."""
         line = manifest.find(name)
         return line is not None and line["status"] == OK
 

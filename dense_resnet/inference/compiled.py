@@ -1,6 +1,6 @@
 """Freeze a folded network into a graph, and run it in a session.
 
-The graph that runs here has one copy of the kernels beside it (:mod:`dense_resnet.inference.onednn`); the portable one, for
+The graph that runs here keeps its kernels outside, in one copy (:mod:`dense_resnet.inference.onednn`); the portable one, for
 files and other machines, has kernels as constants. (``tests/dense_resnet/inference/test_folding.py``)
 """
 
@@ -39,7 +39,7 @@ class CompiledFunction:
         preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
 
     Raises:
-        InputError: there is no such precision.
+        InputError: the precision is unknown.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class CompiledFunction:
         self._run = session.make_callable([f"{name}:0" for name in names], ["images:0"])
 
     def __call__(self, images: Any) -> Any:
-        """What the network computes: a float32 array, or a dictionary of them.
+        """Run the network and return a float32 array, or a dictionary of them.
 
         Args:
             images: ``[batch, height, width, channels]``, preprocessed. Nothing is padded or resized.
         """
         if tf.is_symbolic_tensor(images):  # no InputError, which tf.function would not hand on as it is
             raise ValueError(
-                "what compile gives takes arrays, no symbolic tensors: inside tf.function call the backbone itself."
+                "the compiled function takes arrays, not symbolic tensors: inside tf.function call the backbone itself."
             )
         expected = f"[batch, height, width, {self._in_channels}]"
         try:
@@ -93,11 +93,11 @@ def freeze(
 ) -> tuple[tf.Graph, Any, Sequence[str]]:
     """Return a graph, a session of TensorFlow 1's kind on it, and the names of its outputs.
 
-    Such a session can be told to rewrite a graph only as this one needs: with weights as constants every further pass copies
+    Such a session can be set to rewrite a graph only as this one needs: with weights as constants every further pass copies
     them, and the first call of a ``tf.function`` takes several times as long.
 
     Args:
-        build: makes the ops, from the layers; gives the names of the outputs.
+        build: makes the ops from the layers, and returns the names of the outputs.
         weights: under canonical names; not kept.
         precision: "float32" or "bfloat16".
         portable: whether the graph must be one that any TensorFlow can read and run, with kernels as constants: it takes
@@ -113,7 +113,7 @@ def freeze(
     config = session_options()
     try:
         graph, assignments = fuse_graph(graph, layers.kernels, outputs, config)
-    except (RuntimeError, ValueError) as error:  # such as a batch norm of 3 channels, where there is no root block
+    except (RuntimeError, ValueError) as error:  # such as a batch norm of 3 channels, without a root block
         _log_fallback(str(error))
         return freeze(build, weights, precision, portable=True, onednn=True)
     config.graph_options.rewrite_options.disable_meta_optimizer = True  # it has been done
@@ -123,7 +123,7 @@ def freeze(
 
 
 def _assign(running: Any, assignments: Sequence[Assignment], kernels: dict[str, np.ndarray]) -> None:
-    """Gives the variables of :func:`dense_resnet.inference.onednn.fuse_graph` their kernels, each of which is then let go."""
+    """Assign the kernels to the variables of :func:`dense_resnet.inference.onednn.fuse_graph`, and release each one."""
     for name, assign, value in assignments:
         running.run(assign, {value: kernels.pop(name)})
 
@@ -134,7 +134,7 @@ def session(graph: tf.Graph) -> Any:
 
 
 def session_options() -> Any:
-    """Of TensorFlow's rewritings the one that fuses, and none that copies constants; the graph never grows."""
+    """Return options with the one TensorFlow rewriter that fuses, and none that copies constants; the graph never grows."""
     options = v1.ConfigProto()
     options.graph_options.optimizer_options.opt_level = v1.OptimizerOptions.L0
     options.experimental.optimize_for_static_graph = True
@@ -170,7 +170,7 @@ def keeps_kernels_apart() -> bool:
 
 @functools.cache
 def _log_fallback(reason: str) -> None:
-    """Log once for each reason why kernels stay in the graph; at a level that nothing shows unless it is asked for."""
+    """Log once for each reason why kernels stay in the graph; at a level that is not shown by default."""
     logging.getLogger("dense_resnet").info("kernels are constants of the graph, which takes more memory to start: %s", reason)
 
 

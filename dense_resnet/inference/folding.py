@@ -1,14 +1,14 @@
-"""The inference builder: a plan and its weights as one graph of folded constants, as fast as the processor allows.
+"""The inference builder: a plan and its weights as one graph of folded constants, as fast as the CPU allows.
 
-What training needs and inference does not is gone. A batch norm behind a convolution is in its kernel and bias; padding is
-the convolution's own, dilation its attribute. What TensorFlow's oneDNN rewriter can fuse stands in the shapes that it looks
+Ops that only training needs are left out. A batch norm after a convolution is in its kernel and bias; padding is
+the convolution's own, dilation its attribute. What TensorFlow's oneDNN rewriter can fuse has the patterns that it looks
 for: convolution + bias, + ReLU, + residual sum (+ ReLU).
 
 A v2 unit begins with a batch norm and a ReLU that nothing precedes to fold into. oneDNN runs the two as one pass over the
 map. (To bound each channel by ``-shift / scale`` instead, with the scale folded into the 1x1 convolutions behind, computes
 less, and in TensorFlow's own ops takes longer in bfloat16.)
 
-Kernels never change, and oneDNN is told so: it keeps its packed copy. :mod:`dense_resnet.inference.compiled` makes the graph
+Kernels are marked as constant, so that oneDNN keeps its packed copy. :mod:`dense_resnet.inference.compiled` makes the graph
 that runs.
 (``tests/dense_resnet/inference/test_folding.py`` holds features against the slim builder's, and looks at what oneDNN executes.)
 """

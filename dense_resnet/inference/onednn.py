@@ -1,7 +1,7 @@
 """Keep large kernels out of graphs: one copy of the weights instead of seven while a session starts.
 
 A session copies the constants of its graph about seven times while it starts. :func:`fuse_graph` runs TensorFlow's
-rewriting by itself, on a graph whose kernels are stand-ins of no size, and hands the true ones to oneDNN's convolutions as
+rewriting by itself, on a graph whose kernels are placeholders of no size, and passes the true ones to oneDNN's convolutions as
 variables, which are marked as never changing, so that oneDNN keeps its packed copy as it does of constants. Memory while a
 session starts is 2.8 times the weights instead of 7 times (measured on TensorFlow 2.16 and 2.21). Where TensorFlow has no
 such convolutions, it fails. (``tests/dense_resnet/inference/test_folding.py``)
@@ -19,29 +19,29 @@ import tensorflow as tf
 
 FUSED, ONEDNN = "_FusedConv2D", "_MklNativeFusedConv2D"  # what TensorFlow's rewriting makes, and what runs it
 KERNEL_LABEL = b"MklNameChangeOp"  # of oneDNN's kernels
-CPU = "/device:CPU:0"  # where stand-ins' graphs must be placed, or nothing is fused
+CPU = "/device:CPU:0"  # where placeholders' graphs must be placed, or nothing is fused
 
-Assignment = tuple[str, tf.Tensor, tf.Tensor]  # (a stand-in's name, the op that sets its variable, what that op is fed)
+Assignment = tuple[str, tf.Tensor, tf.Tensor]  # (a placeholder's name, the op that sets its variable, what that op is fed)
 
 
 def placeholder_kernel(dtype: tf.DType, shape: Sequence[int]) -> tf.Tensor:
-    """A kernel of that type and shape that takes no room in a graph."""
+    """Return a kernel of that type and shape that takes no space in a graph."""
     return tf.constant(0, dtype, shape)
 
 
 def fuse_graph(
     graph: tf.Graph, kernels: Mapping[str, np.ndarray], outputs: Sequence[str], config: Any
 ) -> tuple[tf.Graph, list[Assignment]]:
-    """The graph that a session with `config` would make of `graph`, with a variable for each stand-in.
+    """Optimize `graph` as a session with `config` would, with a variable for each placeholder kernel.
 
     Args:
-        graph: on CPU, with stand-ins as the kernels of convolutions.
-        kernels: those that the stand-ins stand for, by their names; only types and shapes are looked at.
+        graph: on CPU, with placeholders as the kernels of convolutions.
+        kernels: the true kernels by the placeholders' names; only types and shapes are used.
         outputs: names of the ops whose values are wanted.
         config: a ConfigProto.
 
     Raises:
-        RuntimeError: a convolution has not become one of oneDNN's.
+        RuntimeError: a convolution was not replaced by one of oneDNN's.
     """
     from tensorflow.python.grappler import tf_optimizer
 
@@ -63,7 +63,7 @@ def fuse_graph(
         if node.op == FUSED and node.input[1] in kernels:
             convolved.add(node.input[1])
             kept.op = ONEDNN
-            for name in [name for name in kept.attr if name.startswith("_")]:  # notes for the pass that this comes instead of
+            for name in [name for name in kept.attr if name.startswith("_")]:  # notes for the pass that this loop replaces
                 del kept.attr[name]
             kept.attr["_kernel"].s = KERNEL_LABEL
             kept.attr["is_filter_const"].b = True

@@ -1,10 +1,10 @@
-"""Networks that take images as they are decoded: what the tools run, and what `export` writes.
+"""Inference on uint8 images: preprocessing, padding and network in one callable, as the tools and `export` use it.
 
     images  uint8 [batch, height, width, channels]: canvases of one size, each image in the top left corner of its own
     sizes   [batch, 2]: (height, width) of each image, at most its canvas's; left out, images fill their canvases
-      -> preprocessing -> 0, the mean colour, beyond each image -> padding to the next aligned size -> network
+      -> preprocessing -> 0, the mean color, beyond each image -> padding to the next aligned size -> network
 
-A :class:`Runner` says which network it runs and how; there is one kind for each way: :class:`ExactRunner` (the slim graph in
+A :class:`Runner` records which network it runs and how; there is one subclass per way: :class:`ExactRunner` (the slim graph in
 float32), :class:`CompiledRunner` (the folded graph), and those of exported files.
 (``tests/dense_resnet/inference/test_runner.py``)
 """
@@ -33,7 +33,7 @@ Outputs = dict[str, np.ndarray]
 
 
 def at_stride(stride: int) -> str:
-    """The name of the pyramid's activation at a finer stride than the network's own."""
+    """Return the name of the pyramid's activation at a finer stride than the network's own."""
     return f"stride_{stride}"
 
 
@@ -64,10 +64,10 @@ class Runner:
         self.weights_sha256, self.names, self.side = weights_sha256, tuple(names), side
 
     def __call__(self, images: np.ndarray, sizes: Any = None, names: Sequence[str] = (FEATURES,)) -> Outputs:
-        """Runs the network. Calls from several threads may run at once.
+        """Run the network. Several threads may call this at the same time.
 
         Args:
-            images: uint8 ``[batch, height, width, channels]``, RGB or grey, on canvases.
+            images: uint8 ``[batch, height, width, channels]``, RGB or gray, on canvases.
             sizes: ``[batch, 2]``, the (height, width) of each image; None where they fill their canvases.
             names: of what is wanted.
 
@@ -106,8 +106,8 @@ class ExactRunner(Runner):
     """The slim graph, eagerly, for any canvas. The other arguments are :class:`Runner`'s.
 
     Args:
-        function: from preprocessed canvases of an aligned size, the sizes of the images on them, and names, to what these
-            stand for.
+        function: from preprocessed canvases of an aligned size, the sizes of the images on them, and names, to the arrays of
+            these names.
     """
 
     def __init__(
@@ -176,9 +176,9 @@ class CompiledRunner(SessionRunner):
 
 
 def _within(sizes: tf.Tensor, canvas: tf.Tensor) -> tf.Tensor:
-    """`sizes`, looked up in a list of those that the canvas holds: one beyond it, such as a width for a height, is an error.
+    """Look `sizes` up in a list of those that fit the canvas: a larger one, such as a width for a height, is an error.
 
-    Runtimes that read exported files have no other way to refuse a number. 0 is the size of an empty place in a batch.
+    Runtimes of exported files have no other way to reject a number. 0 is the size of an empty place in a batch.
     """
     found = []
     for axis, side in enumerate(("height", "width")):
@@ -189,7 +189,7 @@ def _within(sizes: tf.Tensor, canvas: tf.Tensor) -> tf.Tensor:
 
 
 def _canvases(images: tf.Tensor, sizes: tf.Tensor, plan: Plan, preprocessing: str) -> tf.Tensor:
-    """Preprocessed, 0 beyond each image, and padded to the next aligned size where they have none."""
+    """Preprocess images, put 0 beyond each, and pad to the next aligned size if theirs is not aligned."""
     height, width = tf.unstack(tf.shape(images)[1:3])
     rows = tf.range(height)[:, None] < sizes[:, 0, None, None]
     columns = tf.range(width) < sizes[:, 1, None, None]

@@ -61,12 +61,12 @@ class Analysis:
         return sum(row.activation_bytes for row in self.rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for ``json.dumps``."""
+        """Return plain lists and numbers, ready for ``json.dumps``."""
         totals = {"parameters": self.parameters, "macs": self.macs, "activation_bytes": self.activation_bytes}
         return dataclasses.asdict(self) | totals
 
     def __str__(self) -> str:
-        """A table, one row a unit."""
+        """Return a table with one row per unit."""
         header = ("unit", "stride", "rate", "input", "output", "depth", "field", "parameters", "MMAC")
         cells = [header]
         for row in self.rows:
@@ -98,11 +98,11 @@ class Analysis:
 
 
 def analyze(plan: Plan, size: object) -> Analysis:
-    """Follows one image of `size` pixels, (height, width) or one number, through `plan`."""
+    """Follow one image of `size` pixels, (height, width) or one number, through `plan`."""
     image_size = geometry.image_size(size)
     rows: list[Row] = []
     seen: list[Window] = []
-    groups: list[tuple[str, Sequence[Conv | Pool], Sequence[Conv], Sequence[Norm]]] = []  # name, path, beside it, norms
+    groups: list[tuple[str, Sequence[Conv | Pool], Sequence[Conv], Sequence[Norm]]] = []  # name, path, side path, norms
     for layer in plan.root:
         groups.append((layer.scope.removeprefix(f"{plan.scope}/"), [layer], [], []))
     for unit in plan.units:

@@ -2,10 +2,10 @@
 
 Everything here is integer arithmetic along one spatial axis. Two facts carry the whole library:
 
-* A convolution of ``conv2d_same`` pads by half its effective kernel on both sides, so output cell ``i`` is centred on
-  input pixel ``i * stride``, whatever the size, and the output has ``ceil(size / stride)`` cells.
+* A convolution of ``conv2d_same`` pads by half its effective kernel on both sides, so output cell ``i`` is centered on
+  input pixel ``i * stride`` for any size, and the output has ``ceil(size / stride)`` cells.
 * TensorFlow's own ``"SAME"`` padding splits the padding that a *size* needs; for an even size and stride 2 the cells
-  are centred one pixel later. With 32n+1 pixels every map down to stride 32 has an odd size, both conventions agree, and
+  are centered one pixel later. With 32n+1 pixels every map down to stride 32 has an odd size, both conventions agree, and
   the corner cells sit exactly on the corner pixels.
 (``tests/dense_resnet/planning/test_geometry.py`` holds both facts against brute force.)
 
@@ -28,7 +28,7 @@ SAME = "SAME"  # TensorFlow's padding, which depends on the size
 
 
 def positive_integer(name: str, value: object) -> int:
-    """`value` as an ``int``, or an :class:`InputError` that names the argument."""
+    """Return `value` as an ``int``, or raise an :class:`InputError` that names the argument."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -39,7 +39,7 @@ def positive_integer(name: str, value: object) -> int:
 
 
 def check_seed(seed: object) -> int:
-    """`seed` as an ``int``, or an :class:`InputError`."""
+    """Return `seed` as an ``int``, or raise an :class:`InputError`."""
     try:
         number = operator.index(seed)  # type: ignore[arg-type]
     except TypeError:
@@ -50,7 +50,7 @@ def check_seed(seed: object) -> int:
 
 
 def image_size(size: object) -> tuple[int, int]:
-    """`size` as ``(height, width)`` in pixels; one number means a square."""
+    """Return `size` as ``(height, width)`` in pixels; one number means a square."""
     if isinstance(size, (tuple, list)):
         if len(size) != 2:
             raise InputError(f"size must be (height, width) or one number (not {size!r}).")
@@ -60,7 +60,7 @@ def image_size(size: object) -> tuple[int, int]:
 
 
 def effective_kernel(kernel: int, rate: int = 1) -> int:
-    """Pixels that a kernel spans when its taps are `rate` apart.
+    """Return the pixels that a kernel spans when its taps are `rate` apart.
 
     >>> effective_kernel(3, 2)
     5
@@ -69,7 +69,7 @@ def effective_kernel(kernel: int, rate: int = 1) -> int:
 
 
 def symmetric_padding(kernel: int, rate: int = 1) -> tuple[int, int]:
-    """Zeros that ``conv2d_same`` adds (before, after): a cell's window is then centred on its pixel.
+    """Return the zeros that ``conv2d_same`` adds (before, after), which center a cell's window on its pixel.
 
     >>> symmetric_padding(7), symmetric_padding(3, rate=4)
     ((3, 3), (4, 4))
@@ -79,7 +79,7 @@ def symmetric_padding(kernel: int, rate: int = 1) -> tuple[int, int]:
 
 
 def output_size(size: int, stride: int) -> int:
-    """Cells that a window with stride `stride` makes of `size` pixels, under either padding.
+    """Return the cells that a window with stride `stride` makes of `size` pixels, under either padding.
 
     >>> output_size(513, 2), output_size(512, 2)
     (257, 256)
@@ -88,7 +88,7 @@ def output_size(size: int, stride: int) -> int:
 
 
 def aligned_size(size: int, stride: int = NOMINAL_STRIDE) -> int:
-    """The smallest ``stride * n + 1`` that is at least `size` pixels.
+    """Return the smallest ``stride * n + 1`` that is at least `size` pixels.
 
     >>> aligned_size(500), aligned_size(513), aligned_size(514)
     (513, 513, 545)
@@ -97,7 +97,7 @@ def aligned_size(size: int, stride: int = NOMINAL_STRIDE) -> int:
 
 
 def check_aligned(name: str, side: object, stride: int = NOMINAL_STRIDE) -> None:
-    """Raises an :class:`InputError` for a side that is not ``stride * n + 1`` pixels; the message has the next one."""
+    """Raise an :class:`InputError` if a side is not ``stride * n + 1`` pixels; the message names the next valid one."""
     nearest = aligned_size(max(2, positive_integer(name, side)), stride)
     if side != nearest:
         raise InputError(f"{name} must be {stride}n+1 pixels (not {side}); next: {nearest}.")
@@ -113,7 +113,7 @@ class Window:
     padding: str = SYMMETRIC  # or SAME
 
     def pads(self, size: int) -> tuple[int, int]:
-        """Cells of padding (before, after) an input of `size`."""
+        """Return the cells of padding (before, after) an input of `size`."""
         if self.padding == SYMMETRIC:
             return symmetric_padding(self.kernel, self.rate)
         span = (output_size(size, self.stride) - 1) * self.stride + effective_kernel(self.kernel, self.rate)
@@ -121,20 +121,20 @@ class Window:
         return total // 2, total - total // 2
 
     def first_center(self, size: int) -> int:
-        """Input position on which output cell 0 is centred (odd kernels)."""
+        """Return the input position on which output cell 0 is centered (odd kernels)."""
         return effective_kernel(self.kernel, self.rate) // 2 - self.pads(size)[0]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A feature map along one axis: cell ``i`` is centred on pixel ``first + i * stride``."""
+    """A feature map along one axis: cell ``i`` is centered on pixel ``first + i * stride``."""
 
     size: int
     stride: int = 1
     first: int = 0
 
     def through(self, window: Window) -> Grid:
-        """The grid of the map that `window` makes of this one."""
+        """Return the grid of the map that `window` computes from this one."""
         return Grid(
             size=output_size(self.size, window.stride),
             stride=self.stride * window.stride,
@@ -143,12 +143,12 @@ class Grid:
 
     @property
     def centers(self) -> tuple[int, ...]:
-        """Pixel on which each cell is centred."""
+        """Pixel on which each cell is centered."""
         return tuple(self.first + i * self.stride for i in range(self.size))
 
 
 def receptive_field(windows: Iterable[Window]) -> int:
-    """Pixels along one axis that a cell behind `windows` can see.
+    """Return the pixels along one axis that a cell behind `windows` can see.
 
     >>> receptive_field([Window(7, stride=2), Window(3, stride=2), Window(3)])
     19

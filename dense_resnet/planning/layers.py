@@ -64,7 +64,7 @@ class Conv:
             yield Variable(f"{self.scope}/biases", (self.depth,), True)
 
     def macs(self, cells: int) -> int:
-        """Multiply-adds for `cells` output cells."""
+        """Return the multiply-adds for `cells` output cells."""
         return cells * self.kernel**2 * self.depth_in * self.depth
 
 
@@ -86,7 +86,7 @@ class Pool:
         return Window(self.kernel, self.stride, padding=self.padding)
 
     def macs(self, cells: int) -> int:
-        """A comparison is no multiply-add."""
+        """Return 0: a comparison is not a multiply-add."""
         return 0
 
 

@@ -101,19 +101,19 @@ class Plan:
         )
 
     def grids(self, size: object) -> tuple[Grid, Grid]:
-        """The feature map's rows and columns for an image of `size`: cells, and the pixels that they are centred on."""
+        """Return the feature map's rows and columns for an image of `size`: cells, and the pixels that they are centered on."""
         rows, columns = (Grid(side) for side in geometry.image_size(size))
         for window in self.windows:
             rows, columns = rows.through(window), columns.through(window)
         return rows, columns
 
     def feature_size(self, size: object) -> tuple[int, int]:
-        """(height, width) of the features of an image of `size`: (513, 513) gives (33, 33) at stride 16."""
+        """Return the (height, width) of the features of an image of `size`: (513, 513) gives (33, 33) at stride 16."""
         rows, columns = self.grids(size)
         return rows.size, columns.size
 
     def aligned_size(self, size: object) -> tuple[int, int]:
-        """The next size whose corner cells sit exactly on the corner pixels."""
+        """Return the next size whose corner cells are centered exactly on the corner pixels."""
         height, width = geometry.image_size(size)
         return geometry.aligned_size(height, self.nominal_stride), geometry.aligned_size(width, self.nominal_stride)
 
@@ -126,7 +126,7 @@ class Plan:
     def pyramid(self) -> dict[int, Unit | None]:
         """{stride: the unit whose output is the last activation at it}; None for the network's own output.
 
-        A block's last unit counts before its stride wherever nothing spatial stands behind the convolution that has it.
+        A block's last unit counts at the stride before its own if nothing spatial follows the convolution that has it.
         """
         last: dict[int, Unit | None] = {}
         for block in self.blocks:
@@ -144,15 +144,15 @@ class Plan:
     # -- analysis -----------------------------------------------------------------------------------------------------
 
     def macs(self, size: object) -> int:
-        """Multiply-adds of all convolutions for one image of `size`."""
+        """Return the multiply-adds of all convolutions for one image of `size`."""
         return analysis.analyze(self, size).macs
 
     def analyze(self, size: object) -> analysis.Analysis:
-        """Sizes, receptive field, parameters, multiply-adds and activation memory, layer group by layer group."""
+        """Return sizes, receptive field, parameters, multiply-adds and activation memory, layer group by layer group."""
         return analysis.analyze(self, size)
 
     def describe(self, size: object) -> str:
-        """The analysis as a table, one row a unit."""
+        """Return the analysis as a table with one row per unit."""
         return str(self.analyze(size))
 
 
@@ -172,7 +172,7 @@ def make_plan(
     num_classes: int | None = None,
     preprocessing: str,
 ) -> Plan:
-    """Validates everything, then lays out the whole network. See :func:`dense_resnet.plan` for the arguments."""
+    """Validate everything, then lay out the whole network. See :func:`dense_resnet.plan` for the arguments."""
     if kind not in UNIT_KINDS:
         raise InputError(f"kind must be one of {', '.join(UNIT_KINDS)} (not {kind!r}).")
     scope = scope or name

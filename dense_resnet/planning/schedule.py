@@ -1,7 +1,7 @@
 """Decide which unit runs at which stride and which atrous rate, before anything is built.
 
 A ResNet becomes *dense* by integer arithmetic alone. Units run with their own strides until the product of strides has
-reached the `output_stride` asked for; from there on every stride is suppressed to 1 and multiplies the atrous rate of
+reached the requested `output_stride`; from there on every stride is suppressed to 1 and multiplies the atrous rate of
 what follows it instead. :func:`schedule` is that arithmetic, for any list of unit strides; :func:`unit_convolutions` is
 its continuation inside a unit; :class:`~dense_resnet.planning.plan.Plan` is the whole network as immutable records.
 Builders loop over these and decide nothing.
@@ -45,15 +45,15 @@ class Step(NamedTuple):
 
 
 def schedule(strides: Sequence[int], output_stride: int | None = None, root_stride: int = 1) -> tuple[Step, ...]:
-    """Decides stride and rate of every unit, given the units' own strides.
+    """Decide stride and rate of every unit, given the units' own strides.
 
     Args:
         strides: one positive integer a unit.
         output_stride: the stride, counted from the image, at which subsampling stops; None keeps every stride.
-        root_stride: the stride of what stands before the first unit.
+        root_stride: the stride of the layers before the first unit.
 
     Raises:
-        InputError: `output_stride` is no product of `root_stride` and the first units' strides; the message names those.
+        InputError: `output_stride` is not a product of `root_stride` and the first units' strides; the message names those.
 
     >>> [(step.stride, step.input_rate) for step in schedule([2, 2, 2, 1], output_stride=16, root_stride=4)]
     [(2, 1), (2, 1), (1, 1), (1, 2)]
@@ -73,7 +73,7 @@ def schedule(strides: Sequence[int], output_stride: int | None = None, root_stri
 
 
 def reachable_strides(strides: Sequence[int], root_stride: int = 1) -> list[int]:
-    """The output strides that :func:`schedule` accepts, ascending."""
+    """Return the output strides that :func:`schedule` accepts, ascending."""
     return sorted({root_stride * math.prod(strides[:count]) for count in range(len(strides) + 1)})
 
 
@@ -133,7 +133,7 @@ def unit_convolutions(
 
 
 def unit_shortcut(kind: str, depth_in: int, depth: int, stride: int, prefix: str = "") -> Conv | None:
-    """The 1x1 projection where the depth changes; None where the shortcut is the input, subsampled."""
+    """Return the 1x1 projection if the depth changes; None if the shortcut is the input, subsampled."""
     if depth == depth_in:
         return None
     return Conv(f"{prefix}shortcut", 1, stride, 1, depth_in, depth, batch_norm=kind != BOTTLENECK_V2, relu=False)
@@ -149,13 +149,16 @@ ROOTS: Mapping[str, tuple[tuple[tuple[str, int, int, int], ...], str, bool]] = {
 
 
 def check_root(root: str) -> None:
-    """Raises an :class:`InputError` for what is none of ROOTS."""
+    """Raise an :class:`InputError` if `root` is not one of ROOTS."""
     if root not in ROOTS:
         raise InputError(f"root must be one of {', '.join(map(repr, ROOTS))} (not {root!r}).")
 
 
 def root_layers(root: str, in_channels: int, preactivation: bool, prefix: str = "") -> tuple[Conv | Pool, ...]:
-    """The root block's layers, of stride 4 in all. A v2 network normalizes in its first unit: its root only convolves."""
+    """Return the root block's layers, of stride 4 in total.
+
+    A v2 network normalizes in its first unit, so its root has neither batch norm nor ReLU.
+    """
     check_root(root)
     convolutions, padding, zeros = ROOTS[root]
     layers: list[Conv | Pool] = []
@@ -167,7 +170,7 @@ def root_layers(root: str, in_channels: int, preactivation: bool, prefix: str = 
 
 
 def unit_arguments(unit: object) -> dict[str, Any]:
-    """A unit as a slim dict, given as one or as the classic tuple ``(depth, depth_bottleneck, stride)``."""
+    """Return a unit as a slim dict, given as one or as the classic tuple ``(depth, depth_bottleneck, stride)``."""
     if isinstance(unit, Mapping):
         return dict(unit)
     if isinstance(unit, (tuple, list)) and len(unit) == 3:
@@ -179,7 +182,7 @@ def unit_arguments(unit: object) -> dict[str, Any]:
 
 
 def unit_stride(arguments: Mapping[str, Any]) -> int:
-    """The nominal stride in a unit's arguments."""
+    """Return the nominal stride in a unit's arguments."""
     return positive_integer("a unit's stride", arguments.get("stride", 1))
 
 
@@ -189,15 +192,15 @@ def stride_is_deferrable(stride_at: str) -> bool:
 
 
 class ListedBlock(NamedTuple):
-    """A block as it was given, its units as slim dicts: a unit function of the user's own may have arguments of its own."""
+    """A block as it was given, its units as slim dicts: a user's unit function may have its own arguments."""
 
     scope: str
-    kind: str | None  # of its unit function, where that is one of ours
+    kind: str | None  # of its unit function, if that is one of ours
     units: list[dict[str, Any]]
 
 
 def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = None) -> list[ListedBlock]:
-    """`blocks` with their units as slim dicts, the last block's units with their multi_grid factors.
+    """Return `blocks` with their units as slim dicts, the last block's units with their multi_grid factors.
 
     Args:
         blocks: ``(scope, units)`` pairs or slim ``Block`` tuples ``(scope, unit_fn, units)``.
@@ -219,7 +222,7 @@ def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = No
             )
         scope, kind = block[0], getattr(block[1], "kind", None)
         if not isinstance(scope, str) or scope in scopes:
-            raise InputError(f"each block must have a scope of its own, a string (not {scope!r}).")
+            raise InputError(f"each block must have its own scope, a string (not {scope!r}).")
         scopes.add(scope)
         listed.append(ListedBlock(scope, kind, [unit_arguments(unit) for unit in block[-1]]))
     if multi_grid is None:

@@ -1,7 +1,7 @@
-"""The named networks: one table of depths, and what tells the families apart.
+"""The named networks: one table of depths, and the differences between the families.
 
 ========================  ==============================  ========================  =============  =======
-name                      where a block's stride stands    root block                preprocessing  classes
+name                      where a block's stride is        root block                preprocessing  classes
 ========================  ==============================  ========================  =============  =======
 ``resnet_v2_N``           last unit, 3x3 (slim)           7x7, SAME pooling         inception      1001
 ``resnet_v1_N``           last unit, 3x3 (slim)           7x7, SAME pooling         vgg            1000
@@ -11,7 +11,7 @@ name                      where a block's stride stands    root block           
 ========================  ==============================  ========================  =============  =======
 
 The two poolings agree at 32n+1 pixels; at even sizes each family does what its weights were trained with.
-Depths 18 and 34 have basic units of two 3x3 convolutions; the stride stands in the second one, in ``resnet_v1_5_N`` in
+Depths 18 and 34 have basic units of two 3x3 convolutions; the stride is in the second one, in ``resnet_v1_5_N`` in
 the first unit's first one. Sources: K. He et al., https://arxiv.org/abs/1512.03385 (v1), https://arxiv.org/abs/1603.05027
 (v2); DeepLab's resnet_v1_beta.
 """
@@ -29,7 +29,7 @@ from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2,
 from dense_resnet.planning.plan import Plan, make_plan
 from dense_resnet.planning.schedule import block_arguments
 
-USUAL_STRIDE = 16  # output_stride of a variant, where neither the user nor the weights say one
+USUAL_STRIDE = 16  # output_stride of a variant, if neither the user nor the weights specify one
 UNITS = {  # units of each block
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -43,20 +43,20 @@ BASE_DEPTHS = (64, 128, 256, 512)  # of the 3x3 convolutions in each block
 EXPANSION = 4  # a bottleneck's depth over that of its 3x3
 STRIDES_IN_LAST_UNIT = (2, 2, 2, 1)
 STRIDES_IN_FIRST_UNIT = (1, 2, 2, 2)
-PLAIN_NAME = re.compile(r"resnet[-_ ]?(\d+)", re.IGNORECASE)  # which tells of no family
+PLAIN_NAME = re.compile(r"resnet[-_ ]?(\d+)", re.IGNORECASE)  # which does not name a family
 USUAL = {"resnet_v1_5_{}": " (torchvision, timm)", "resnet_v1_{}_original": " (Keras)", "resnet_v2_{}": ""}  # what may be meant
-DEFAULT_ROOT = "slim"  # of one's own blocks
+DEFAULT_ROOT = "slim"  # of custom blocks
 
 
 @dataclass(frozen=True)
 class Family:
-    """What the variants of one family share, whatever their depth."""
+    """What the variants of one family share at any depth."""
 
     name: str  # with {} for the depth
-    scope: str  # of the variables, likewise
+    scope: str  # of the variables, with {} too
     depths: tuple[int, ...]
     strides: tuple[int, ...]  # of the blocks
-    first_unit: bool  # whether the block's stride stands in its first unit; else in its last
+    first_unit: bool  # whether the block's stride is in its first unit; otherwise in its last
     stride_at: str  # the convolution that carries it in a bottleneck
     basic_stride_at: str  # and in a basic unit
     root: str
@@ -95,7 +95,7 @@ FAMILIES = (
 
 
 def stack_units(base_depth: int, count: int, stride: int, *, basic: bool = False, first: bool = False) -> list[dict[str, Any]]:
-    """`count` units as slim dicts, the last or the first one with `stride`; a bottleneck has ``4 * base_depth`` channels."""
+    """Return `count` units as slim dicts, `stride` in the last or first; a bottleneck has ``4 * base_depth`` channels."""
     depths = {"depth": base_depth} if basic else {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
     units: list[dict[str, Any]] = [dict(depths, stride=1) for _ in range(count)]
     units[0 if first else -1]["stride"] = stride
@@ -149,7 +149,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def variant(name: str) -> Variant:
-    """The variant of that name, or an :class:`InputError` that lists them and the closest ones."""
+    """Return the variant of that name, or raise an :class:`InputError` that lists all variants and the closest ones."""
     try:
         return VARIANTS[name]
     except (KeyError, TypeError):
@@ -173,7 +173,7 @@ def plan(
     kind: str | None = None,
     scope: str | None = None,
 ) -> Plan:
-    """Plans a network: every unit's stride, rate and depths, validated, without TensorFlow.
+    """Plan a network: every unit's stride, rate and depths, validated, without TensorFlow.
 
     Args:
         variant_or_blocks: a variant's name, or your own blocks: ``(scope, units)`` pairs or slim ``Block`` tuples, each
@@ -187,7 +187,7 @@ def plan(
         in_channels: channels of the input.
         num_classes: adds a 1x1 classifier; None or 0 for none.
         kind: unit kind of your own blocks: "bottleneck_v2", "bottleneck_v1" or "lite_bottleneck_v1". None takes it from the
-            unit functions of slim blocks, "bottleneck_v2" where there are none.
+            unit functions of slim blocks, "bottleneck_v2" if there are none.
         scope: of the variables; the variant's own by default, "resnet" for your own blocks.
 
     Raises:
@@ -230,7 +230,7 @@ def plan(
 
 
 def _kind_of(blocks: Sequence[Any], asked: str | None) -> str:
-    """The kind of own blocks: what was asked for, agreeing with their unit functions where these are ours."""
+    """Return the kind of custom blocks: the one asked for, which must agree with their unit functions if these are ours."""
     kinds = {kind for block in block_arguments(blocks) if (kind := block.kind)} | ({asked} if asked else set())
     if len(kinds) > 1:
         raise InputError(f"the blocks' unit functions and kind must agree (not {', '.join(sorted(kinds))}).")
@@ -238,10 +238,10 @@ def _kind_of(blocks: Sequence[Any], asked: str | None) -> str:
 
 
 def plan_config(planned: Plan) -> str | dict[str, Any]:
-    """`planned` as JSON: a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` with slim dicts.
+    """Return `planned` as JSON: a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` with slim dicts.
 
     Raises:
-        InputError: it has no root block, which a description does not say.
+        InputError: it has no root block, which a description cannot express.
     """
     if not planned.root:
         raise InputError("a plan without root block has no description.")
@@ -250,7 +250,7 @@ def plan_config(planned: Plan) -> str | dict[str, Any]:
     blocks = []
     for block in planned.blocks:
         units = [unit.arguments.slim for unit in block.units]
-        if planned.multi_grid and block is planned.blocks[-1]:  # it says their factors
+        if planned.multi_grid and block is planned.blocks[-1]:  # it has their factors
             for unit in units:
                 unit.pop("unit_rate", None)
         blocks.append([block.scope, units])
@@ -265,7 +265,7 @@ def plan_from_config(
     root: str | None = None,
     num_classes: int | None = None,
 ) -> Plan:
-    """The plan that :func:`plan_config` tells of, at an output_stride.
+    """Return the plan that :func:`plan_config` describes, at an output_stride.
 
     Raises:
         InputError: it is neither a variant's name nor blocks, or does not fit.
@@ -287,7 +287,7 @@ def plan_from_config(
 
 
 def at_output_stride(planned: Plan, output_stride: int | None) -> Plan:
-    """`planned` at another output_stride, its variables the same; None is the nominal one.
+    """Return `planned` at another output_stride, with the same variables; None is the nominal one.
 
     >>> at_output_stride(plan("resnet_v2_50", 8, multi_grid=(1, 2, 4)), 16).units[-1].rate
     8

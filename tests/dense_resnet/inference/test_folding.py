@@ -193,7 +193,7 @@ def test_images_of_another_shape():
 
 def test_symbolic_tensors():
     run = dr.Backbone(dr.plan([("block1", [(8, 4, 2)])]), seed=0).compile("float32")
-    with pytest.raises(ValueError, match=r"takes arrays, no symbolic tensors: inside tf\.function call the backbone itself"):
+    with pytest.raises(ValueError, match=r"takes arrays, not symbolic tensors: inside tf\.function call the backbone itself"):
         tf.function(run)(tf.zeros([1, 5, 5, 3]))
     with pytest.raises(InputError, match=r"images must be numbers of shape \[batch, height, width, 3\] \(not 'a.jpg'\)"):
         run("a.jpg")

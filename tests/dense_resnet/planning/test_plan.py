@@ -195,7 +195,7 @@ V2 = "resnet_v2_50"
         (lambda: dr.plan([("block1", [(8, 2, 0)])]), r"a unit's stride must be a positive integer \(not 0\)"),
         (lambda: dr.plan([("block1", [(8, 2, 1)])], kind="v3"), "kind must be one of"),
         (lambda: dr.plan(V2, kind="bottleneck_v1"), r"resnet_v2_50 has its own \(not 'bottleneck_v1'\)"),
-        (lambda: dr.plan([("b", [(8, 2, 1)]), ("b", [(8, 2, 1)])]), r"a scope of its own, a string \(not 'b'\)"),
+        (lambda: dr.plan([("b", [(8, 2, 1)]), ("b", [(8, 2, 1)])]), r"its own scope, a string \(not 'b'\)"),
         (lambda: dr.plan([("b", [{"depth": 8, "depth_bottleneck": 2, "stride_at": "conv3"}])]), "stride_at must be"),
         (lambda: dr.plan([("b", [(8, 2, 1)])], kind="lite_bottleneck_v1"), "a basic unit has no depth_bottleneck"),
     ],
