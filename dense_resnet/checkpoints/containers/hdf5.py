@@ -1,7 +1,7 @@
-"""The bytes of an HDF5 file in plain Python: who owns them, how many may be asked for, where the root group is.
+"""The bytes of an HDF5 file, read in plain Python: which object owns them, limits on reads, and the root group.
 
 The HDF5 library reads everything that the format can say: links into other files, plug-ins found by a number in the
-file, arrays declared larger than a disk; and on a damaged file it may loop for ever (a dozen of 10,000 mutated ones).
+file, arrays declared larger than a disk; and on a damaged file it may loop forever (a dozen of 10,000 mutated ones).
 Weights need little of that: what h5py writes by default, which is the format's first version. This file, ``hdf5_nodes``
 (groups and attributes) and ``hdf5_datasets`` (arrays) read that much, and refuse the rest by its name.
 
@@ -26,10 +26,10 @@ from typing import BinaryIO
 from dense_resnet.errors import InputError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-UNDEFINED = 2**64 - 1  # an address that stands for none
+UNDEFINED = 2**64 - 1  # the address that means none
 
 MOST_OBJECTS = 100_000  # groups and datasets opened, and strings in an attribute
-SMALL = 2**20  # bytes: below, a dataset may compress as it likes
+SMALL = 2**20  # bytes: up to this size, any compression ratio is accepted
 COMPRESSION = 4  # at most, above
 
 
@@ -112,7 +112,9 @@ class File:
         index = bisect.bisect_left(self._claims, (address,))
         for start, end, other in self._claims[max(index - 1, 0) : index + 1]:
             if start < address + count and address < end:
-                raise InputError(f"{self.source}: {what} overlaps {other}, or a group holds itself: damaged, or made to harm.")
+                raise InputError(
+                    f"{self.source}: {what} overlaps {other}, or a group contains itself: the file is corrupt or malicious."
+                )
         self._claims.insert(index, (address, address + count, what))
 
     def declare(self, count: int, what: str) -> None:
@@ -121,20 +123,22 @@ class File:
         if self._declared > COMPRESSION * self.size + SMALL:
             raise InputError(
                 f"{self.source}: with {what} the arrays are declared as {self._declared} bytes, too many for a file of "
-                f"{self.size}: damaged, or made to harm."
+                f"{self.size}: the file is corrupt or malicious."
             )
 
     def count_text(self, count: int, what: str) -> None:
         """Count the bytes of a string in a heap, to which others may point too."""
         self._texts += count
         if self._texts > COMPRESSION * self.size + SMALL:
-            raise InputError(f"{self.source}: {what} repeats the strings that are stored: made to harm.")
+            raise InputError(f"{self.source}: {what} repeats the strings that are stored: the file is malicious.")
 
     def count_object(self, what: str) -> None:
         """Count a group or dataset, and refuse too many."""
         self._objects += 1
         if self._objects > MOST_OBJECTS:
-            raise InputError(f"{self.source}: more than {MOST_OBJECTS} groups and datasets, {what} among them: made to harm.")
+            raise InputError(
+                f"{self.source}: more than {MOST_OBJECTS} groups and datasets, {what} among them: the file is malicious."
+            )
 
     def read_heap_object(self, address: int, index: int, what: str) -> bytes:
         """Read a string of variable length from one of the file's global heaps."""
@@ -160,7 +164,7 @@ class File:
         """Return the root group's address."""
         head = self.take_fields(0, min(self.size, 9), "the superblock")
         if head.rest < 9 or head.take(8) != SIGNATURE:
-            raise InputError(f"{self.source}: this is no HDF5 file: its first bytes are not that format's.")
+            raise InputError(f"{self.source}: this is not an HDF5 file: its first bytes are not that format's.")
         version = head.take_number(1)
         if version > 1:
             raise InputError(
@@ -180,6 +184,6 @@ class File:
             )
         if end != self.size:
             raise InputError(
-                f"{self.source}: the file has {self.size} bytes and says {end}: cut short or damaged. Fetch it again."
+                f"{self.source}: the file has {self.size} bytes and declares {end}: cut short or damaged. Fetch it again."
             )
         return root

@@ -139,7 +139,7 @@ def _compare(node: Node, shape: tuple[int, ...], declared: int, stored: int, all
     if declared > stored * allowed or (allowed == 1 and declared != stored):
         raise InputError(
             f"{node.source}: an array of {list(shape)} is declared, {declared} bytes, and {stored} bytes are stored: "
-            "damaged, or made to harm."
+            "the file is corrupt or malicious."
         )
 
 
@@ -159,7 +159,7 @@ def _read_filters(node: Node) -> tuple[int, ...]:
                 "plug-in is loaded."
             )
         if number in found:
-            raise InputError(f"{node.source}: it is packed by the filter {number} twice: made to harm.")
+            raise InputError(f"{node.source}: it is packed by the filter {number} twice: the file is malicious.")
         name_length = fields.take_number(2) if version == 1 else 0
         _, values = fields.take_numbers(2, 2)
         fields.take(name_length + 4 * values + (4 * (values % 2) if version == 1 else 0))

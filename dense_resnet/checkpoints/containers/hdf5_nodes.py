@@ -105,7 +105,7 @@ class Node:
         """Return the header's message of a kind, or None."""
         found = [message for number, message in self._messages if number == kind]
         if len(found) > 1 and kind not in (ATTRIBUTE, LINK):
-            raise InputError(f"{self.source}: message {kind} stands twice in its header: damaged.")
+            raise InputError(f"{self.source}: message {kind} occurs twice in its header: damaged.")
         return found[0] if found else None
 
     def require(self, kind: int) -> Fields:
@@ -120,11 +120,11 @@ class Node:
     def addresses(self) -> dict[str, int]:
         """The group's members, by name. A member that is not a hard link raises an InputError."""
         if not self.is_group:
-            raise InputError(f"{self.source}: a dataset stands where a group should.")
+            raise InputError(f"{self.source}: found a dataset where a group is expected.")
         members: dict[str, int] = {}
         for name, address in self._read_links():
             if name in members:
-                raise InputError(f"{self.source}: the name {name!r} stands twice in it: damaged.")
+                raise InputError(f"{self.source}: the name {name!r} occurs twice in it: damaged.")
             members[name] = address
         return members
 

@@ -2,11 +2,11 @@
 
 Three layouts, all HDF5. The legacy one lists its layers in an attribute ``layer_names`` and their arrays in
 ``weight_names``; a whole model has it under ``model_weights``. The later one (``.weights.h5``) has a group a layer, named
-by the layer's class and number (``layers/conv2d_3/vars/0``), and newer Keras puts the layer's own name beside it. A
+by the layer's class and number (``layers/conv2d_3/vars/0``), and newer Keras stores the layer's own name with it. A
 ``.keras`` file is a zip archive of such a file and of the model's configuration, which has the names where the file
 lacks them. Without either, a layer is called by its class and number, ``conv2d_3``.
 
-A model within the model comes before its layers' names: ``resnet50/conv1_conv/kernel``. No code or configuration of a
+The name of a nested model precedes its layers' names: ``resnet50/conv1_conv/kernel``. No code or configuration of a
 file is executed: ``hdf5`` and its companions read the bytes, and the configuration serves
 for names only.
 """
@@ -36,7 +36,7 @@ ARCHIVE, ZIP_START = ".keras", b"PK\x03\x04"
 SUFFIXES = (".h5", ".hdf5", ARCHIVE)
 
 LARGEST_CONFIGURATION = 2**22  # bytes; as JSON's objects they take thirty times as much
-CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # groups that are no layers; the second is TensorFlow 2.12's
+CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # groups that are not layers; the second is TensorFlow 2.12's
 NOT_LAYERS = ("optimizer", "metrics", "_metrics", "loss", "_loss")  # at the top
 
 VARIABLES = {  # of a layer, in the order in which Keras stores them
@@ -54,13 +54,13 @@ ARCHIVE_ERRORS = (  # of a damaged zip file, and of JSON (ValueError, RecursionE
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The floating-point arrays of a Keras weights file or saved model as float32, under ``"layer/variable"``.
+    """Read the floating-point arrays of a Keras weights file or saved model as float32, under ``"layer/variable"``.
 
     Optimizers, metrics and integers (such as a dropout's seeds) are left out. Variables of a layer whose class is not
     known are called by their number.
 
     Raises:
-        InputError: there is no such file, it is damaged, or has what is not read: links, virtual datasets, arrays in
+        InputError: the file is missing, damaged, or has unsupported content: links, virtual datasets, arrays in
             other files or declared larger than stored. The message names the file and the object.
     """
     atomic_files.check_there(path)
@@ -78,7 +78,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _arrays(file: File, configuration: Any = None) -> dict[str, np.ndarray]:
-    """All arrays of `file`, of either layout; the model's configuration names layers where the later one does not."""
+    """Read all arrays of `file`, of either layout; the model's configuration names layers where the later one does not."""
     root = open_root(file)
     if "model_weights" in root.addresses:
         root = root.open("model_weights")
@@ -94,17 +94,17 @@ def _arrays(file: File, configuration: Any = None) -> dict[str, np.ndarray]:
     described: dict[str, Array | None] = {}
     for name, node in found:
         if name in described:
-            raise InputError(f"{file.source}: {name} stands in it twice; rename the layers, and save again.")
+            raise InputError(f"{file.source}: {name} occurs twice; rename the layers, and save again.")
         described[name] = locate(node)  # integers stay unread
-    with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the values refuses infinite ones
+    with np.errstate(over="ignore", invalid="ignore"):  # the code that takes the values refuses infinite ones
         arrays = {name: array.read().astype(np.float32) for name, array in described.items() if array}
     if not arrays:
-        raise InputError(f"{file.source}: there are no weights in it.")
+        raise InputError(f"{file.source}: contains no weights.")
     return arrays
 
 
 def _legacy(root: Node) -> Iterator[tuple[str, Node]]:
-    """Arrays under the names that the attributes list."""
+    """Yield the arrays under the names that the attributes list."""
     for layer in root.read_strings("layer_names") or ():
         group = root.open(layer)
         names = group.read_strings("weight_names")
@@ -119,7 +119,7 @@ def _legacy(root: Node) -> Iterator[tuple[str, Node]]:
 
 
 def _later(node: Node, configuration: Any, outer: str = "", top: bool = True) -> Iterator[tuple[str, Node]]:
-    """Arrays of the layers in `node`, a model or a layer, found by walking; `outer` is its name with those around it."""
+    """Yield the arrays of the layers in `node`, a model or a layer; `outer` is its name after those that enclose it."""
     for name in sorted(node.addresses):
         if name in CONTAINERS:
             container, listed = node.open(name), _layers_by_group(configuration)
@@ -130,9 +130,9 @@ def _later(node: Node, configuration: Any, outer: str = "", top: bool = True) ->
 
 
 def _layer(node: Node, group: str, configuration: Any, outer: str) -> Iterator[tuple[str, Node]]:
-    """Arrays of one layer, and of those within it."""
+    """Yield the arrays of one layer, and of those within it."""
     if not node.is_group:
-        raise InputError(f"{node.file.source}: {node.what}: a dataset stands where a layer should.")
+        raise InputError(f"{node.file.source}: {node.what}: found a dataset where a layer is expected.")
     name = f"{outer}/{group}"
     if "vars" in node.addresses:
         variables = node.open("vars")
@@ -149,9 +149,9 @@ def _layer(node: Node, group: str, configuration: Any, outer: str) -> Iterator[t
 
 
 def _name_variables(group: str, stored: dict[str, Node]) -> Iterator[tuple[str, Node]]:
-    """A layer's variables by name, told by its group's name, which is its class and number, and by their count and shapes.
+    """Name a layer's variables by its group's name (its class and number) and by their count and shapes.
 
-    Where these do not fit, the file's own keys stay, which are numbers.
+    If these do not match, the variables keep the file's own keys, which are numbers.
     """
     known = VARIABLES.get(re.sub(r"_\d+$", "", group), ())
     if known[:1] == ("gamma",) and len(stored) == 2:  # neither center nor scale
@@ -183,7 +183,7 @@ def _of_archive(stream: BinaryIO, path: Path) -> dict[str, np.ndarray]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path, largest: int | None = None) -> bytes:
-    """The bytes of a member, unpacked once its size is within reason; the archive compares its CRC."""
+    """Return a member's bytes, unpacked after a check of its size; the archive verifies its CRC."""
     found = [info for info in archive.infolist() if info.filename == name]
     if len(found) != 1:
         count = "twice" if found else "not"
@@ -193,14 +193,14 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path, largest: int | None
         raise InputError(f"{path}: {name} is packed by the method {found[0].compress_type}; stored and deflated ones are read.")
     most = largest or max(SMALL, COMPRESSION * stored)
     if size > most or stored > path.stat().st_size:
-        raise InputError(f"{path}: {name}: {size} bytes are declared and {stored} stored: damaged, or made to harm.")
+        raise InputError(f"{path}: {name}: {size} bytes are declared and {stored} stored: the file is corrupt or malicious.")
     return archive.read(found[0])
 
 
 def _layers_by_group(model: Any) -> dict[str, Any]:
-    """The configurations of a model's layers by their groups' names in the file, which Keras makes so.
+    """Return the configurations of a model's layers by the names that Keras gives their groups in the file.
 
-    It is the layer's class in small letters, and a number from the second of a class on.
+    A name is the layer's class in snake case, followed by a number from the second layer of a class on.
     """
     found: dict[str, Any] = {}
     counts: Counter[str] = Counter()
@@ -219,5 +219,5 @@ def _configured_name(layer: Any) -> str | None:
 
 
 def _dictionary(value: Any) -> dict[str, Any]:
-    """A JSON object, empty for anything else: a configuration may say what it likes."""
+    """Return `value` if it is a JSON object, otherwise an empty one: a configuration may hold anything."""
     return value if isinstance(value, dict) else {}

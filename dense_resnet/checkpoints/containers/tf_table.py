@@ -38,16 +38,16 @@ class Handle(NamedTuple):
 
 
 def masked_checksum(data: bytes) -> int:
-    """CRC-32C as TensorFlow stores it."""
+    """Return the CRC-32C as TensorFlow stores it."""
     value = google_crc32c.value(data)
     return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of the table at `path`, in the order of the keys, with one block in memory at a time.
+    """Yield (key, value) of the table at `path`, in the order of the keys, with one block in memory at a time.
 
     Raises:
-        ValueError: it is no table, or a damaged one; possibly after some entries.
+        ValueError: it is not a table, or is damaged; possibly after some entries.
     """
     with open(path, "rb") as file:
         end = file.seek(0, 2) - FOOTER
@@ -76,7 +76,7 @@ def entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(file: BinaryIO, handle: Handle, end: int) -> bytes:
-    """A block's contents, its checksum compared; all blocks lie before `end`."""
+    """Read a block's contents and verify its checksum; all blocks lie before `end`."""
     if handle.end > end:
         raise ValueError(f"the block at byte {handle.offset} is cut")
     file.seek(handle.offset)
@@ -92,7 +92,7 @@ def _block(file: BinaryIO, handle: Handle, end: int) -> bytes:
 
 
 def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of a block's entries: each says how much of the key before it begins with, and what is appended."""
+    """Yield (key, value) of a block's entries; each stores its shared prefix with the key before it, and the rest."""
     restarts = int.from_bytes(block[-4:], "little")  # places from where a reader may begin, at the block's end
     end = len(block) - 4 * (restarts + 1)
     at, key = 0, b""
@@ -110,14 +110,14 @@ def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _handle(data: bytes, at: int) -> tuple[Handle, int]:
-    """The handle at `at`, and where it ends."""
+    """Return the handle at `at`, and the position after it."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
     return Handle(offset, size), at
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, seven bits a byte, and where it ends."""
+    """Return the number at `at`, stored seven bits per byte, and the position after it."""
     value = 0
     for shift in range(0, 64, 7):
         if at >= len(data):

@@ -30,7 +30,7 @@ from dense_resnet.errors import InputError
 from dense_resnet.image_io import file_types
 from dense_resnet.jobs import atomic_files
 
-SUFFIXES = (".pth", ".pt", ".bin", ".tar")  # the last as in model_best.pth.tar, which is no tar archive
+SUFFIXES = (".pth", ".pt", ".bin", ".tar")  # the last as in model_best.pth.tar, which is not a tar archive
 STARTS = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))  # of a pickle
 ZIP_START = b"PK\x03\x04"
 
@@ -49,14 +49,14 @@ def read(path: Path, note: Note = lambda sentence: None) -> dict[str, np.ndarray
     """Read the floating-point tensors of a PyTorch state dict as float32; integer ones, which count steps, are left out.
 
     The file holds the state dict itself, or a dictionary with it under one of :data:`WRAPPED_IN`, or averages under a name
-    that says so; whatever else stands there (an epoch, an optimizer's state) is ignored.
+    that says so; anything else in it (an epoch, an optimizer's state) is ignored.
 
     Args:
         path: a file of ``torch.save(model.state_dict(), path)``, of either container.
         note: called with a sentence where the file has averages: which of them and the weights is read.
 
     Raises:
-        InputError: the file is missing, damaged or of another kind, or has anything in it that is no tensor or plain value.
+        InputError: the file is missing, damaged or of another kind, or contains anything but tensors and plain values.
     """
     atomic_files.check_there(path)
     try:
@@ -135,7 +135,7 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zi
     for member in archive.infolist():
         name = member.orig_filename
         if name in members:
-            raise InputError(f"{path}: {name[:100]!r} stands in it twice.")
+            raise InputError(f"{path}: {name[:100]!r} occurs twice.")
         if name.startswith("/") or "\0" in name or "\\" in name or ".." in name.split("/"):
             raise InputError(f"{path}: the member {name[:100]!r} would lie outside of the archive. Nothing was read.")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:

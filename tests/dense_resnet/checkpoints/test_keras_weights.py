@@ -514,7 +514,7 @@ def long_names(file):
     ("fill", "message"),
     [
         (deep, "more than 16 deep"),
-        (cycle, "a group holds itself"),
+        (cycle, "a group contains itself"),
         (outside, "'more' is a soft link"),
         (long_paths, "or names are too long"),
         (long_names, "layers/conv2d/inner: its name has 1201 characters; 1024 are the most"),
@@ -629,7 +629,7 @@ def test_incomplete_hdf5_files_are_refused(damage, tmp_path):
     path.write_bytes(
         {"cut": data[:-100], "longer": data + b"\0", "text": b"hello", "empty": b"", "signature alone": data[:8]}[damage]
     )
-    with pytest.raises(InputError, match="x.h5: (the file has|this is no HDF5 file)"):
+    with pytest.raises(InputError, match="x.h5: (the file has|this is not an HDF5 file)"):
         keras_h5.read(path)
 
 
@@ -648,12 +648,12 @@ def test_other_files_are_refused(tmp_path):
         file.attrs["layer_names"] = ["a", "a"]
         file["a/count"] = np.int64(1)
         file["a"].attrs["weight_names"] = ["count"]
-    with pytest.raises(InputError, match="again.h5: a/count stands in it twice"):
+    with pytest.raises(InputError, match="again.h5: a/count occurs twice"):
         keras_h5.read(tmp_path / "again.h5")
     with h5py.File(tmp_path / "bare.h5", "w") as file:
         file.attrs["layer_names"] = ["a"]
         file.create_group("a").attrs["weight_names"] = np.zeros(0)
-    with pytest.raises(InputError, match="bare.h5: there are no weights"):
+    with pytest.raises(InputError, match="bare.h5: contains no weights"):
         keras_h5.read(tmp_path / "bare.h5")
 
 
@@ -689,7 +689,7 @@ def test_a_configuration_only_names_layers(archive):
         ({"config.json": b"[" * 10**5}, zipfile.ZIP_STORED, "cannot be read as a .keras archive"),
         ({"config.json": b"{"}, zipfile.ZIP_STORED, "cannot be read as a .keras archive"),
         ({"model.weights.h5": None}, zipfile.ZIP_STORED, "model.weights.h5 is not in the archive"),
-        ({"model.weights.h5": b"hello"}, zipfile.ZIP_STORED, "model.weights.h5: this is no HDF5 file"),
+        ({"model.weights.h5": b"hello"}, zipfile.ZIP_STORED, "model.weights.h5: this is not an HDF5 file"),
         ({}, zipfile.ZIP_LZMA, "config.json is packed by the method 14"),
     ],
 )
