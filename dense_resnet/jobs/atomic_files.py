@@ -1,8 +1,8 @@
-"""Writing files so that nothing good is lost: probe, write beside, fsync, read back, replace.
+"""Write files without losing good data: probe, write to a temporary file, fsync, read back, replace.
 
-A file appears under its name complete or not at all; what stood there before survives a full disk, a kill and a failed
-check. A second run that would write the same file at the same time is refused. What a kill leaves behind has a hidden name,
-and goes when the same file is written again. (``tests/dense_resnet/jobs/test_atomic_files.py``)
+A file appears under its name complete or not at all; the earlier file survives a full disk, a kill and a failed
+check. A second run that would write the same file at the same time is refused. After a kill, the unfinished file has a
+hidden name, and is deleted when the same file is written again. (``tests/dense_resnet/jobs/test_atomic_files.py``)
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pathlib import Path
 from dense_resnet.errors import InputError
 
 PARTIAL = (".", ".partial")  # around the name of a file that is being written
-LOCK, SCRATCH, PROBE = ".lock", ".scratch", ".probe"  # in the place of .partial: a lock, a folder for names that others choose
+LOCK, SCRATCH, PROBE = ".lock", ".scratch", ".probe"  # in place of .partial: a lock, a folder for names chosen by callers
 LONGEST_NAME = 255  # bytes, on the usual file systems
-ATTEMPTS = 100  # to lock a file, while other runs end and take their locks along
+ATTEMPTS = 100  # to lock a file, while other runs end and delete their locks
 UNLOCKED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from file systems that have no locks
-UNSYNCED = (errno.EINVAL, errno.EOPNOTSUPP)  # from those that bring names to the disk by themselves
+UNSYNCED = (errno.EINVAL, errno.EOPNOTSUPP)  # from those that sync names by themselves
 
 
 def temporary_of(path: Path) -> Path:
-    """What stands beside `path` while it is written, and after a kill until it is written again."""
+    """Return the path that holds unfinished data of `path` during a write, and after a kill until the next write."""
     return path.with_name(f"{PARTIAL[0]}{path.name}{PARTIAL[1]}")
 
 
@@ -41,28 +41,28 @@ def name_fits(path: Path) -> bool:
 
 @contextlib.contextmanager
 def replace_file(path: str | os.PathLike[str], check: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends without an error.
+    """Yield a temporary path next to `path`, which replaces it if the block ends without an error.
 
     Args:
         path: the file to make or to replace.
         check: called with the temporary file once it is on disk; what it raises keeps the old file.
 
     Raises:
-        InputError: the folder cannot be written to, the disk is full, another run is writing the file, or what stands there is
-            no file.
+        InputError: the folder cannot be written to, the disk is full, another run is writing the file, or `path` is not a
+            file.
     """
     path = Path(path)
     check_target(path)
     temporary = temporary_of(path)
     with _prepare_writing(path):
         try:
-            temporary.unlink(missing_ok=True)  # what a kill left behind, or a link to something else
+            temporary.unlink(missing_ok=True)  # left by a kill, or a link to something else
             mode = _mode_of_new_files(path)
             yield temporary
             sync(temporary)
             if check:
                 check(temporary)
-            temporary.chmod(mode)  # whatever made this one
+            temporary.chmod(mode)  # whichever program made this one
             os.replace(temporary, path)
             _sync_replaced(path)
         finally:
@@ -72,7 +72,10 @@ def replace_file(path: str | os.PathLike[str], check: Callable[[Path], None] | N
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, for whoever is :func:`replace_file` it and has to choose names; it goes with the block."""
+    """Create an empty temporary folder next to `path` for the duration of the block.
+
+    It is for callers of :func:`replace_file` that must choose the names of their files.
+    """
     folder = path.with_name(f"{PARTIAL[0]}{path.name}{SCRATCH}")
     _remove(folder)
     try:
@@ -83,7 +86,7 @@ def scratch(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a small file under the rules of :func:`replace_file`, and reads it back."""
+    """Write a small file under the rules of :func:`replace_file`, and read it back."""
 
     def check(written: Path) -> None:
         if written.read_bytes() != data:
@@ -94,7 +97,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_new(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a small file unless another process was first; either way it is there, complete, when this returns."""
+    """Write a small file unless another process was first; in both cases it is complete when this returns."""
     path = Path(path)
     twin = path.with_name(f"{PARTIAL[0]}{path.name}.{uuid.uuid4().hex}{PARTIAL[1]}")
     try:
@@ -116,12 +119,12 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
 
 @contextlib.contextmanager
 def replace_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
-    """A path beside `folder`, for a folder that takes its place when the block ends without an error.
+    """Yield a path next to `folder` for a new folder, which replaces it if the block ends without an error.
 
     Args:
         folder: the folder to make or to replace.
-        replaceable: whether what stands there may go; asked once it has been moved aside, when nobody can change it under
-            its name any more.
+        replaceable: whether the existing folder may be replaced; called after it has been moved aside, when no other
+            program can change it under its name.
 
     Raises:
         InputError: as :func:`replace_file`, or it may not be replaced.
@@ -130,7 +133,7 @@ def replace_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterato
     temporary, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
     with _prepare_writing(folder):
         try:
-            if old.exists() and not folder.exists():  # a kill fell between the two steps below
+            if old.exists() and not folder.exists():  # a kill came between the two steps below
                 os.rename(old, folder)
             for left_behind in (temporary, old):
                 _remove(left_behind)
@@ -140,7 +143,7 @@ def replace_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterato
             if folder.exists():
                 os.rename(folder, old)
                 if not replaceable(old):  # the block's end puts it back
-                    raise InputError(f"{folder}: something else has come to stand there meanwhile. Choose another name.")
+                    raise InputError(f"{folder}: was changed by another program during the write. Choose another name.")
             os.rename(temporary, folder)
             _sync_replaced(folder)
             _remove(old)
@@ -151,7 +154,7 @@ def replace_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterato
 
 
 def check_there(path: Path) -> None:
-    """Refuses what is not a file to read.
+    """Raise an :class:`InputError` if `path` is not a file.
 
     Raises:
         InputError: nothing is at `path`, or a folder.
@@ -161,7 +164,7 @@ def check_there(path: Path) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Refuses what no new file can take the place of.
+    """Raise an :class:`InputError` if a new file cannot replace what is at `path`.
 
     Raises:
         InputError: `path` is a folder, a link, a pipe or a device.
@@ -183,13 +186,13 @@ def _check_no_link(path: Path) -> None:
 
 
 def probe_file(path: str | os.PathLike[str]) -> None:
-    """Finds out, before any work, that a file can be written; errors as :func:`check_target` and :func:`probe_folder`."""
+    """Check, before any work, that a file can be written; errors as :func:`check_target` and :func:`probe_folder`."""
     check_target(Path(path))
     probe_folder(Path(path).parent)
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Refuses, and makes nothing, where no folder can be.
+    """Raise an :class:`InputError` if `folder` cannot be a folder; create nothing.
 
     Raises:
         InputError: `folder`, or one that it would be in, is a file, or may not be written to.
@@ -206,7 +209,7 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
-    """Makes `folder` and finds out, before any work, that it can be written to and has room.
+    """Create `folder` and check, before any work, that it is writable and has enough free space.
 
     Raises:
         InputError: it is a file, is read-only, or has less than `needed_bytes` free.
@@ -230,7 +233,7 @@ def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
 
 
 def lock(handle: int, path: Path, *, shared: bool = False) -> None:
-    """Locks an open file or folder until it is closed; where the file system has no locks, it does without.
+    """Lock an open file or folder until it is closed; do nothing if the file system has no locks.
 
     Raises:
         InputError: another run has locked `path`, which is what the message names.
@@ -245,7 +248,7 @@ def lock(handle: int, path: Path, *, shared: bool = False) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and those above it where they are missing, and brings their names to the disk."""
+    """Create `folder` and its missing parents, and sync their names to disk."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -253,7 +256,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Brings what is in a file to the disk."""
+    """Sync the content of a file to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -262,7 +265,7 @@ def sync(path: Path) -> None:
 
 
 def sync_names(folder: Path) -> None:
-    """Brings the names in a folder to the disk, where the file system can be asked to."""
+    """Sync the names in a folder to disk, if the file system supports it."""
     try:
         sync(folder)
     except OSError as error:
@@ -289,9 +292,9 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 
 def _mode_of_new_files(path: Path) -> int:
-    """Return the permissions of a file that is made beside `path`: to read its umask, a process would have to set it."""
+    """Return the permissions of a file created next to `path`: to read its umask, a process would have to set it."""
     probe = path.with_name(f"{PARTIAL[0]}{path.name}{PROBE}")
-    probe.unlink(missing_ok=True)  # what a kill left behind, or a link to something else
+    probe.unlink(missing_ok=True)  # left by a kill, or a link to something else
     probe.touch(exist_ok=False)
     try:
         return stat.S_IMODE(probe.stat().st_mode)
@@ -309,7 +312,7 @@ def _sync_replaced(path: Path) -> None:
 
 
 def _remove(left_behind: Path) -> None:
-    """Removes a folder, or the link in its place, as far as that can be."""
+    """Remove a folder, or the symbolic link in its place, and ignore what cannot be removed from the folder."""
     if left_behind.is_symlink():
         left_behind.unlink()
     else:
@@ -317,7 +320,7 @@ def _remove(left_behind: Path) -> None:
 
 
 def _open_locked(beside: Path, path: Path) -> int:
-    """The file `beside`, open and locked for writing `path`."""
+    """Open and lock the file `beside` for writing `path`."""
     for _ in range(ATTEMPTS):
         handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -333,7 +336,7 @@ def _open_locked(beside: Path, path: Path) -> int:
 
 @contextlib.contextmanager
 def _prepare_writing(path: Path) -> Iterator[None]:
-    """Makes the folder of `path`, keeps other runs from writing `path`, and turns the system's errors into messages."""
+    """Create the folder of `path`, lock `path` against other runs, and turn OSErrors into messages."""
     beside = path.with_name(f"{PARTIAL[0]}{path.name}{LOCK}")
     try:
         make_folder(path.parent)

@@ -1,7 +1,7 @@
-"""What a long run leaves behind so that it can go on: one protocol a folder, and an append-only log, a line an image.
+"""The files from which a long run resumes: one protocol per folder, and an append-only log with one line per image.
 
-A line is on disk before the run moves on; half a line that a kill left is cut off. Each ends with ``"crc32"``, a
-checksum of the line without that key, which the lines of older logs lack. Shards write logs of their own, which a run of
+A line is on disk before the run moves on; an incomplete line left by a kill is cut off. Each ends with ``"crc32"``, a
+checksum of the line without that key, which the lines of older logs lack. Shards write their own logs, which a run of
 the whole reads too. A folder whose protocol differs is refused, never mixed.
 (``tests/dense_resnet/extraction/test_extraction.py``)
 """
@@ -26,33 +26,33 @@ OK, ERROR = "ok", "error"  # a line's status
 CHECKSUM = "crc32"  # a line's last key
 LIKE_CHECKSUM = re.compile(rb'": "[0-9a-f]{8}"}\n$')
 FAIL, SKIP = "fail", "skip"  # what a bad image gets
-DEEPEST = 50  # keys within keys that are told apart
+DEEPEST = 50  # levels of nested keys that are compared one by one
 MOST_SHOWN = 100  # characters of a value in a message
 
 
 def check_on_error(on_error: str) -> None:
-    """Raises an :class:`InputError` for what is neither FAIL nor SKIP."""
+    """Raise an :class:`InputError` if `on_error` is neither FAIL nor SKIP."""
     if on_error not in (FAIL, SKIP):
         raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
 
 
 def log_name(stem: str, shard: tuple[int, int] = (0, 1)) -> str:
-    """The log's file name: of the whole, or of a shard (i, n)."""
+    """Return the file name of the log of a whole run, or of a shard (i, n)."""
     index, count = shard
     return f"{stem}{SUFFIX}" if count == 1 else f"{stem}.{index}-of-{count}{SUFFIX}"
 
 
 def check_protocol(path: Path, protocol: Mapping[str, Any], stem: str, targets: Iterable[Path]) -> None:
-    """Writes the protocol at `path`, so that what is written from now on is known to be of this run.
+    """Write the protocol to `path`, or compare it with the one there, so that later files are known to belong to it.
 
     Args:
-        path: where it stands, or will.
+        path: of the protocol.
         protocol: all that results depend on.
-        stem: of the logs that go with it.
-        targets: what the run may write, which must not be there before its protocol is.
+        stem: of the logs that belong to it.
+        targets: what the run may write, which must not exist before its protocol does.
 
     Raises:
-        InputError: another protocol is there, logs without any, or files that the run would write over.
+        InputError: another protocol is there, logs without any, or files that the run would overwrite.
     """
     text = json.dumps(protocol, indent=1) + "\n"
     if not path.exists():
@@ -61,7 +61,7 @@ def check_protocol(path: Path, protocol: Mapping[str, Any], stem: str, targets: 
                 f"{path.parent}: has {logs[0].name} but not the {path.name} that goes with it. Choose another --out."
             )
         if foreign := next((target for target in targets if os.path.lexists(target)), None):
-            raise InputError(f"{foreign}: is there already, and was not written by this command. Choose another --out.")
+            raise InputError(f"{foreign}: already exists, and was not written by this command. Choose another --out.")
         atomic_files.write_new(path, text.encode())
     try:
         there = strict_json.loads(path.read_bytes())
@@ -74,7 +74,7 @@ def check_protocol(path: Path, protocol: Mapping[str, Any], stem: str, targets: 
 
 
 def read_protocol(path: Path) -> dict[str, Any]:
-    """The protocol at `path`; empty where there is none that can be read, which :func:`check_protocol` will say."""
+    """Read the protocol at `path`; return an empty one if it cannot be read, which :func:`check_protocol` will report."""
     try:
         there = strict_json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -83,7 +83,7 @@ def read_protocol(path: Path) -> dict[str, Any]:
 
 
 def format_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Where two protocols differ, in words; empty where they do not.
+    """Describe in words where two protocols differ; empty if they do not.
 
     >>> format_differences({"size": 513}, {"size": 257})
     'size: 513 there, 257 now'
@@ -92,7 +92,7 @@ def format_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], depth: int = 0) -> list[tuple[str, Any, Any]]:
-    """Where two protocols differ: (key, the first's value, the second's), keys within keys joined by dots.
+    """Yield where two protocols differ: (key, the first's value, the second's), keys within keys joined by dots.
 
     >>> differences({"size": 513, "system": {"stride": 8}}, {"size": 513, "system": {"stride": 16}})
     [('system.stride', 8, 16)]
@@ -110,22 +110,22 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], depth: int 
 def _differ(one: Any, other: Any) -> bool:
     try:
         return bool(one != other)
-    except RecursionError:  # nested deeper than Python compares, which no protocol of ours is
+    except RecursionError:  # nested deeper than Python compares, unlike any protocol of ours
         return True
 
 
 def format_value(value: Any) -> str:
-    """A value for a message: short."""
+    """Format a value for a message, shortened if it is long."""
     try:
         text = repr(value)
     except RecursionError:
-        return "what is nested without end"
+        return "(nested too deeply to show)"
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, *, shared: bool) -> Iterator[None]:
-    """Keeps other runs out of `folder`; shards keep out only runs of the whole."""
+    """Lock `folder` against other runs; shards exclude only runs of the whole."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         atomic_files.lock(handle, folder, shared=shared)
@@ -135,13 +135,13 @@ def lock_folder(folder: Path, *, shared: bool) -> Iterator[None]:
 
 
 class Journal:
-    """The append-only log: a line an image. Open by one process at a time; a whole line or none survives a kill.
+    """The append-only log, one line per image. One process at a time opens it; a kill leaves a whole line or none.
 
-    In memory it keeps where each image's line is, and no line.
+    It keeps the position of each image's line in memory, but not the lines.
 
     Args:
         path: of the log; :func:`log_name` makes its name.
-        stem: of the logs beside it that are read too.
+        stem: of the other logs in the folder, which are read too.
     """
 
     def __init__(self, path: Path, stem: str) -> None:
@@ -162,14 +162,14 @@ class Journal:
         return self
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """The last line of an image, here or in a shard's log."""
+        """Return the record in an image's last line, in this log or a shard's; None if the image has no line."""
         for log in (self._own, *self._others):
             if line := log.line(name):
                 return _parse_line(line)
         return None
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Appends a line, on disk when this returns, unless the image has this very line.
+        """Append a line and sync it to disk, unless it equals the image's last line.
 
         Raises:
             InputError: the disk is full.
@@ -191,7 +191,7 @@ class Journal:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The last line of each image in a log that nobody writes.
+    """Read the last record of each image from a log that no run is writing.
 
     Raises:
         InputError: it cannot be read, or a line is damaged.
@@ -206,7 +206,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _own(path: str, flags: int) -> int:
-    """Opens a log, but no other file through a link in its place."""
+    """Open a log, but not through a symbolic link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
@@ -215,8 +215,8 @@ class _Log:
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.path, self._file = path, file
-        self.end = 0  # of the last whole line: a kill can leave half of one behind it
-        self.superseded = False  # whether there are lines that no longer count
+        self.end = 0  # of the last whole line: a kill can leave an incomplete one after it
+        self.superseded = False  # whether there are superseded lines
         self._places: dict[str, tuple[int, int]] = {}  # (offset, length in bytes)
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -229,7 +229,7 @@ class _Log:
         return self._places.keys()
 
     def line(self, name: str) -> bytes:
-        """An image's, with its end; empty where there is none."""
+        """Return an image's last line with its newline; empty if the image has none."""
         offset, length = self._places.get(name, (0, 0))
         return os.pread(self._file.fileno(), length, offset)
 
@@ -238,7 +238,7 @@ class _Log:
         return atomic_files.has_name(self._file.fileno(), self.path)
 
     def append(self, name: str, line: bytes) -> None:
-        """On disk when this returns."""
+        """Append a line and sync it to disk."""
         try:
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -247,7 +247,8 @@ class _Log:
             with contextlib.suppress(OSError):
                 self._file.truncate(self.end)
             raise InputError(
-                f"{self.path}: cannot be written: {error.strerror or error}. What is in it stays; the same command goes on."
+                f"{self.path}: cannot be written: {error.strerror or error}. "
+                "Its content is kept; run the same command again to resume."
             ) from error
         self._place(name, len(line))
 
@@ -258,24 +259,24 @@ class _Log:
 
 
 def _encode_record(record: Mapping[str, Any]) -> bytes:
-    """A line, with its end."""
+    """Encode a record as a line with its newline."""
     return _add_checksum(json.dumps(record).encode())
 
 
 def _add_checksum(text: bytes) -> bytes:
-    """A line: the JSON object `text` with its checksum, and an end."""
+    """Return the JSON object `text` with its checksum and a newline."""
     return text[:-1] + f', "{CHECKSUM}": "{zlib.crc32(text):08x}"}}\n'.encode()
 
 
 def _parse_line(line: bytes) -> dict[str, Any]:
-    """What was added."""
+    """Return the record of a line, without its checksum."""
     record = dict(json.loads(line))
     record.pop(CHECKSUM, None)
     return record
 
 
 def _name(line: bytes, where: str) -> str:
-    """The image that a line is of."""
+    """Return the name of a line's image, and verify the line."""
     try:
         record = strict_json.loads(line)
         if not (isinstance(record["path"], str) and record["status"] in (OK, ERROR)):
@@ -286,5 +287,5 @@ def _name(line: bytes, where: str) -> str:
         elif LIKE_CHECKSUM.search(line):
             raise ValueError("a checksum under another name")
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{where}: damaged. Delete that line; its image will be done again.") from None
+        raise InputError(f"{where}: damaged. Delete that line; its image will be processed again.") from None
     return str(record["path"])

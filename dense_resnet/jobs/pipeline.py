@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
-    """Each item with what `function` makes of it, `threads` of them at work, in the items' order.
+    """Yield each item with the result of `function`, in the items' order, with `threads` calls at a time.
 
-    Where `items` end in an error, what has begun comes first.
+    If `items` end in an error, the results of calls that have begun come first.
 
     >>> list(ordered_map(lambda n: n * n, [3, 1, 2], threads=2))
     [(3, 9), (1, 1), (2, 4)]
@@ -44,9 +44,9 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threa
 def prefetch(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Generator[Future[Result], None, None]:
-    """Yield the future of ``function(item)`` for each item, which `pool` is given `ahead` items before it is asked for.
+    """Yield the future of ``function(item)`` for each item, submitted to `pool` `ahead` items before it is needed.
 
-    Closing the iterator cancels what has not begun.
+    Closing the iterator cancels calls that have not begun.
 
     >>> with ThreadPoolExecutor() as pool:
     ...     [future.result() for future in prefetch(pool, abs, [-3, 1, -2], ahead=1)]
@@ -66,12 +66,12 @@ def prefetch(
 
 
 class SerialWorker:
-    """A thread that does work in the order in which it comes. Where some of it fails, what comes behind is not begun.
+    """A background thread that runs tasks in order; after a failure, later tasks are not begun.
 
-    The block ends when all is done, and raises what has failed; so may :meth:`add`.
+    The block ends when all tasks have ended, and raises the first error; so may :meth:`add`.
 
     Args:
-        ahead: works that may wait, or be at work; :meth:`add` waits for as long as there are more.
+        ahead: tasks that may be queued or running; :meth:`add` blocks while there are more.
     """
 
     def __init__(self, ahead: int) -> None:
@@ -83,14 +83,14 @@ class SerialWorker:
         return self
 
     def add(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Does ``function(*arguments)``, sooner or later."""
+        """Queue ``function(*arguments)``; block while the queue is full."""
         while len(self._begun) >= self._ahead:
             self._begun.popleft().result()
         before = self._begun[-1] if self._begun else None
         self._begun.append(self._pool.submit(_after, before, function, *arguments))
 
     def __exit__(self, kind: object, *_: object) -> None:
-        with self._pool:  # which ends what has come, whatever else has failed
+        with self._pool:  # which waits for all tasks, even after an error
             if kind is None:
                 for work in self._begun:
                     work.result()

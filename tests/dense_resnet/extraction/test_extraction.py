@@ -222,7 +222,7 @@ def test_existing_files_are_not_overwritten(backbone, folder_with_a_truncated_on
     for name in ("b.jpg.safetensors", "c.jpg.alignment.png"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_bytes(b"precious")
-        with pytest.raises(dr.InputError, match=f"{name}: is there already, and was not written by this command"):
+        with pytest.raises(dr.InputError, match=f"{name}: already exists, and was not written by this command"):
             extraction_of(backbone, tmp_path / name, SMALL).run(found, on_error="skip")
         assert contents(tmp_path / name) == {name: b"precious"}
 

@@ -141,7 +141,7 @@ def test_a_folder_that_must_not_be_replaced_is_restored(tmp_path):
     """Asked when it has been moved aside: what came into it before that is seen."""
     target = tmp_path / "folder"
     target.mkdir()
-    with pytest.raises(InputError, match="folder: something else has come to stand there meanwhile"):  # noqa: PT012
+    with pytest.raises(InputError, match="folder: was changed by another program during the write"):  # noqa: PT012
         with atomic_files.replace_folder(target, lambda there: not any(there.iterdir())) as temporary:
             temporary.mkdir()
             (target / "precious").write_bytes(b"kept")

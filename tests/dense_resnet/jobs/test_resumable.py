@@ -332,6 +332,6 @@ def test_another_protocol_is_refused(tmp_path):
 
 def test_what_was_there_before_stays(tmp_path):
     (tmp_path / "2.txt").write_text("precious")
-    with pytest.raises(InputError, match=r"2\.txt: is there already, and was not written by this command"):
+    with pytest.raises(InputError, match=r"2\.txt: already exists, and was not written by this command"):
         Squares(tmp_path).run([1, 2])
     assert contents(tmp_path) == {"2.txt": b"precious"}

@@ -485,7 +485,7 @@ def test_two_runs_on_one_folder(system, pairs, tmp_path):
 def test_existing_files_are_not_overwritten(name, system, pairs, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"precious")
-    with pytest.raises(InputError, match=f"{name.split('/')[0]}: is there already, and was not written by this command"):
+    with pytest.raises(InputError, match=f"{name.split('/')[0]}: already exists, and was not written by this command"):
         Evaluation(system, open_dataset(pairs), tmp_path).run()
     assert contents(tmp_path) == {name: b"precious"}
     with pytest.raises(InputError, match="contains the dataset itself"):
@@ -586,7 +586,9 @@ def test_a_flipped_bit_in_the_log(digit, system, pairs, whole, tmp_path):
     data = bytearray(log.read_bytes())
     data[digit] ^= 1
     log.write_bytes(data)
-    with pytest.raises(InputError, match=r"images.jsonl, line \d: damaged. Delete that line; its image will be done again"):
+    with pytest.raises(
+        InputError, match=r"images.jsonl, line \d: damaged. Delete that line; its image will be processed again"
+    ):
         Evaluation(system, open_dataset(pairs), tmp_path / "out").run()
 
 
@@ -613,7 +615,9 @@ def test_a_full_disk(system, pairs, whole, tmp_path, monkeypatch):
         return opened[0]
 
     monkeypatch.setattr(journal.os, "fsync", full)
-    with pytest.raises(InputError, match=r"images\.jsonl: cannot be written: No space left on device.*same command goes on"):
+    with pytest.raises(
+        InputError, match=r"images\.jsonl: cannot be written: No space left on device.*same command again to resume"
+    ):
         Evaluation(system, open_dataset(pairs), tmp_path).run(on_error="skip", report=False)
     assert len(lines_of(tmp_path)) == 3
     monkeypatch.undo()

@@ -189,7 +189,7 @@ def test_existing_files_are_not_overwritten(name, labelling, folder, tmp_path):
     (folder / "b.jpg").write_bytes(b"no image")
     (out / name).parent.mkdir(parents=True)
     (out / name).write_bytes(b"precious")
-    with pytest.raises(InputError, match=f"{name}: is there already, and was not written by this command"):
+    with pytest.raises(InputError, match=f"{name}: already exists, and was not written by this command"):
         labelling(out).run(found, on_error="skip")
     assert {path: data for path, data in contents(out).items() if data} == {name: b"precious"}
 
