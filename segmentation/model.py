@@ -1,7 +1,7 @@
-"""A segmentation model: a backbone, a head, and the way from an image of any size to logits on its pixels.
+"""A segmentation model: a backbone, a head, and the steps from an image of any size to logits on its pixels.
 
-Inputs are padded at the bottom and on the right with 0, which after preprocessing is the mean colour, to the next aligned
-size; there every cell sits exactly on a pixel, so the logits are enlarged with align_corners on that canvas, and the
+Inputs are padded at the bottom and on the right with 0, which after preprocessing is the mean color, to the next aligned
+size; there every cell is centered exactly on a pixel, so the logits are enlarged with align_corners on that canvas, and the
 padding is cropped off. The head never sees padding, so the canvas's size hardly matters.
 (``tests/segmentation/heads/test_heads.py``,
 ``tests/segmentation/test_canvases.py``)
@@ -78,7 +78,7 @@ class SegmentationModel(SlimModule):
         self._decay = batch_norm_decay
 
     def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
-        """Logits on the image's own pixels.
+        """Return logits on the image's own pixels.
 
         Args:
             images: ``[batch, height, width, channels]``, preprocessed, of any size.
@@ -90,22 +90,22 @@ class SegmentationModel(SlimModule):
         return self._run(LOGITS, images, training)
 
     def logits(self, images: Any, training: bool = False) -> tf.Tensor:
-        """Logits before they are enlarged, one a cell; nothing is padded or cropped."""
+        """Return logits before they are enlarged, one vector per cell; nothing is padded or cropped."""
         return self._run(COARSE_LOGITS, images, training)
 
     def compile(self, precision: str = AUTO, *, enlarge: bool = True) -> CompiledFunction:
-        """The model frozen for inference with the weights that it has now: the fastest way to run it on a processor.
+        """Freeze the model with its current weights for inference: the fastest way to run it on a CPU.
 
         Args:
             precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
             enlarge: whether to give logits on the image's pixels, as :meth:`__call__`, or those of cells, as :meth:`logits`.
 
         Returns:
-            A function of ``[batch, height, width, channels]``, preprocessed, for any size. It gives float32 logits, which in
+            A function of ``[batch, height, width, channels]``, preprocessed, for any size. It returns float32 logits, which in
             float32 equal this model's up to 1e-4 of their spread (``tests/dense_resnet/inference/test_folding.py``).
 
         Raises:
-            InputError: there is no such precision.
+            InputError: the precision is unknown.
         """
 
         def build(layers: Layers, images: tf.Tensor) -> tf.Tensor:
@@ -127,19 +127,19 @@ class SegmentationModel(SlimModule):
         portable: bool = False,
         onednn: bool = False,
     ) -> ExactRunner | CompiledRunner:
-        """The model for images as they are decoded, with the weights that it has now: what `evaluate` and `predict` run.
+        """Return a runner of decoded images with the model's current weights, as `evaluate` and `predict` use it.
 
         Args:
             precision: "float32", "bfloat16", "auto", or "exact" for the slim graph in float32, which follows later changes of
                 the weights, and gives cells only.
             preprocessing: a scheme of :func:`dense_resnet.preprocess`; None is the plan's.
-            weights_sha256: for the record, where it is known.
+            weights_sha256: for the record, if it is known.
             side: of the only canvas that a compiled one takes; None takes any.
             portable: whether a compiled one's graph is to be written to a file.
             onednn: whether such a file may need oneDNN: see :func:`dense_resnet.inference.compiled.freeze`.
 
         Raises:
-            InputError: there is no such precision.
+            InputError: the precision is unknown.
         """
         plan = self.backbone.plan
         scheme = preprocessing or plan.preprocessing
@@ -177,7 +177,7 @@ class SegmentationModel(SlimModule):
         *,
         freeze_image_pooling: bool = False,
     ) -> tf.Tensor:
-        """What a training step differentiates: :meth:`__call__` in training mode, for use inside a ``tf.function``.
+        """Run :meth:`__call__` in training mode, inside a ``tf.function``: a training step differentiates this.
 
         Args:
             images: as :meth:`__call__`.
@@ -206,7 +206,7 @@ class SegmentationModel(SlimModule):
         return frozenset(self._by_name)
 
     def assign(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> None:
-        """Takes the weights of a whole model under canonical names.
+        """Assign the weights of a whole model by canonical name.
 
         Raises:
             InputError: a variable is missing or has another shape; then none has changed.
@@ -224,14 +224,14 @@ class SegmentationModel(SlimModule):
         return _on_pixels(cells, canvas, images) if output == LOGITS else cells
 
     def _pad_to_canvas(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`images` on canvases of the next aligned size, and where they lie there: see :func:`canvas_ops.coverage_mask`."""
+        """Pad `images` to the next aligned size; return canvases and images' boxes: see :func:`canvas_ops.coverage_mask`."""
         height, width = (_size(images, axis) for axis in (1, 2))
         stride = self.backbone.plan.nominal_stride
         below, right = (aligned_size(side, stride) - side for side in (height, width))
         return tf.pad(images, [[0, 0], [0, below], [0, right], [0, 0]]), boxes_of(tf.stack([[height, width]]))
 
     def _cells_of_images(self, canvases: tf.Tensor, sizes: np.ndarray) -> tf.Tensor:
-        """Logits of cells by the slim graph, for images of those sizes in the top left corners of canvases.
+        """Compute logits of cells by the slim graph, for images of those sizes in the top left corners of canvases.
 
         Each image runs on the canvas that it needs; cells beyond are 0.
         """
@@ -248,7 +248,7 @@ class SegmentationModel(SlimModule):
     def _build_folded(
         self, layers: Layers, canvases: tf.Tensor, boxes: tf.Tensor | None, ends: ImageEnds | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """(features, cells) of the inference graph, float32."""
+        """Return (features, cells) of the inference graph, float32."""
         head = self.head
         skip = head.skip.convolutions[-1].scope if head.skip else None
         found = network(layers, self.backbone.plan, canvases, skip=skip, ends=ends)
@@ -280,7 +280,7 @@ class SegmentationModel(SlimModule):
 
 
 def check_weights(variables: Iterable[Variable], weights: Mapping[str, np.ndarray], source: str) -> None:
-    """Whether `weights` have all that a plan tells of: to be known before anything so large is made.
+    """Check that `weights` have all variables of a plan, before anything that large is allocated.
 
     Raises:
         InputError: a variable is missing or has another shape.
@@ -292,12 +292,12 @@ def check_weights(variables: Iterable[Variable], weights: Mapping[str, np.ndarra
 
 
 def _on_pixels(cells: tf.Tensor, canvas: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Logits of cells on the pixels of `images`, which lie on `canvas`: enlarged there, cropped back."""
+    """Enlarge logits of cells to `canvas`, and crop them to the pixels of `images`, which lie on it."""
     pixels = resize_align_corners(cells, [_size(canvas, axis) for axis in (1, 2)])
     return pixels[:, : _size(images, 1), : _size(images, 2)]
 
 
 def _size(images: tf.Tensor, axis: int) -> Any:
-    """A static size where there is one."""
+    """Return the static size of an axis if there is one, otherwise the dynamic size."""
     static = images.shape[axis]
     return tf.shape(images)[axis] if static is None else static

@@ -1,12 +1,12 @@
-"""Scoring a dataset, an image at a time, so that a run can be stopped, killed, split and checked.
+"""Score a dataset, one image at a time, so that a run can be stopped, killed, split and checked.
 
     OUT/evaluation.json          every figure, the confusion matrix, and the whole protocol
-    OUT/images.jsonl             one line an image: its confusion matrix, boundary, trimap and calibration counts
+    OUT/images.jsonl             one line per image: its confusion matrix, boundary, trimap and calibration counts
     OUT/protocol.json            what the lines depend on: another protocol is refused, never mixed in
     OUT/report/index.html        the page to look at
 
-A line is on disk soon after its image, so a run that was killed goes on and gives exactly the result of an uninterrupted
-one; shards write logs of their own, which a run of the whole takes over. The ground truth is never resized. A bad image or
+A line is on disk soon after its image, so a killed run resumes and gives exactly the result of an uninterrupted
+one; shards write their own logs, which a run of the whole takes over. The ground truth is never resized. A bad image or
 label may be skipped, and is then listed; a bad prediction never: a system does not choose what it is scored on.
 How the lines become figures: :mod:`segmentation.evaluation.results`. (``tests/segmentation/evaluation/test_evaluation.py``)
 """
@@ -55,7 +55,7 @@ class Outcome(resumable.Outcome):
 
 
 def check_classes(space: LabelSpace, dataset: Dataset) -> None:
-    """Raises an :class:`InputError` where a model's classes are not the dataset's."""
+    """Raise an :class:`InputError` if a model's classes are not the dataset's."""
     if space.names != dataset.space.names:
         raise InputError(
             f"the model has {_format_classes(space)}, {dataset.name} has {_format_classes(dataset.space)}: they must be the "
@@ -74,19 +74,19 @@ class _Pair:
 
 
 class Evaluation:
-    """A system, a dataset, and the folder that the result goes to.
+    """A system, a dataset, and the folder for the result.
 
     Args:
         system: a model, or a folder of predictions.
         dataset: with labels.
         out: the folder.
-        switches: what becomes of absent classes, and the rest of what evaluators disagree on.
+        switches: how absent classes are scored, and the other conventions on which evaluators differ.
         shard: (i, n) takes every n-th image from the i-th on; a run without shards joins them.
         max_pixels: larger images are refused.
         threads: batches that the system computes at the same time.
 
     Raises:
-        InputError: the system's classes are not the dataset's, or it does not do what the switches say.
+        InputError: the system's classes are not the dataset's, or it does not support the switches.
     """
 
     def __init__(
@@ -135,19 +135,19 @@ class Evaluation:
         note: Callable[[str], object] = lambda message: None,
         report: bool = True,
     ) -> Outcome:
-        """Scores what an earlier run of the same protocol has not, then writes the result.
+        """Score the images that an earlier run of the same protocol has not scored, then write the result.
 
         Args:
-            on_error: "fail" names all bad pairs before any compute, as far as labels and the images' headers show them, and
-                stops at one that turns up later; "skip" lists those that it meets and goes on.
-            merge: only joins shards: an image that is in none's log is an error.
-            progress: called with (what is being done, images done, images in all).
-            stop: asked before each image; True finishes what has begun and returns.
-            note: called with what looks wrong in the labels of the whole split.
+            on_error: "fail" names all bad pairs that labels and the images' headers show, before any compute, and
+                stops at one that is found later; "skip" lists those that it finds and continues.
+            merge: only joins shards: an image that is in no shard's log is an error.
+            progress: called with (task, images done, images in total).
+            stop: called before each image; True finishes the work that has begun and returns.
+            note: called with warnings about the labels of the whole split.
             report: also writes the page.
 
         Raises:
-            InputError: a bad pair under "fail", a split without a labelled pixel, a bad prediction, an unusable folder, another
+            InputError: a bad pair under "fail", a split without a labeled pixel, a bad prediction, an unusable folder, another
                 protocol in it, or another run at work on it.
         """
         run = Run[Sample]("scoring", on_error, progress, stop)
@@ -177,7 +177,7 @@ class Evaluation:
     # ------------------------------------------------------------------------------------------------------------------
 
     def _check(self, sample: Sample, labels: LabelCounts) -> None:
-        """Refuse a pair that cannot be used, as far as its label and the image's header say; count the others' labels."""
+        """Refuse a pair that cannot be used, judged by its label and the image's header; count the labels of the others."""
         own = LabelCounts(labels.space)
         self.system.check_size(sample, check_pair(sample, own, self.max_pixels))
         labels.add(own)
@@ -259,7 +259,7 @@ class Evaluation:
             raise InputError(f"{self.out}: {error}") from error
 
     def _examples(self, scored: Iterable[Mapping[str, Any]], progress: Progress) -> Iterator[Example]:
-        """The worst images, some of the middle and the best, predicted once more."""
+        """Predict the worst images, some of the middle and the best once more, and yield them."""
         order = sorted((line["mean_iou"], line["path"]) for line in scored if line["mean_iou"] is not None)
         middle = max(0, (len(order) - MIDDLE) // 2)
         chosen = dict.fromkeys([*order[:WORST], *order[middle : middle + MIDDLE], *order[-BEST:]])

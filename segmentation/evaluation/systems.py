@@ -32,10 +32,10 @@ MOST_WAYS = 3  # to name predictions, in one message
 
 @dataclass(frozen=True)
 class Answer:
-    """What a system says of one image."""
+    """A system's answer for one image."""
 
     labels: np.ndarray  # [height, width], on the sample's pixels, or on the canvas that they were padded to
-    confidence: np.ndarray | None = None  # [height, width] float32, where there are probabilities
+    confidence: np.ndarray | None = None  # [height, width] float32, if there are probabilities
     padded: int = 0  # pixels of the canvas beyond the image
     sha256: str | None = None  # of the file that it was read from
 
@@ -55,18 +55,18 @@ class System(Protocol):
         """Return what a line of the log depends on beyond image, label and protocol."""
 
     def check_size(self, sample: Sample, size: tuple[int, ...]) -> None:
-        """Raise an :class:`InputError` where it takes no image of that (height, width)."""
+        """Raise an :class:`InputError` if it does not take images of that (height, width)."""
 
     def __call__(self, samples: Sequence[Sample], pixels: Sequence[np.ndarray]) -> list[Answer]:
         """Answer for each sample, whose decoded image is at the same place in `pixels`."""
 
 
 class ModelPredictions:
-    """A model, asked anew for every image.
+    """A model, run on every image.
 
     Args:
-        saved: what it is: of :func:`segmentation.load_model`, or exported.
-        runner: how it is run: of ``saved.runner()``.
+        saved: the model: of :func:`segmentation.load_model`, or exported.
+        runner: the function that runs it: of ``saved.runner()``.
         inference: see :class:`segmentation.prediction.Inference`.
         batch: images that the network takes at a time.
     """
@@ -134,7 +134,7 @@ class SavedPredictions:
         self.space, self._max_pixels = space, max_pixels
         self.protocol: dict[str, Any] = {PREDICTIONS: str(root)}
         if any(sample.exif == "apply" for sample in samples):
-            self.protocol["pixels"] = "stored"  # a log of before, which scored them as if upright, is another protocol's
+            self.protocol["pixels"] = "stored"  # older logs, which scored them as upright, have another protocol
         self._paths = _find_predictions(root, samples)
 
     def fingerprint(self, sample: Sample) -> str | None:
@@ -169,7 +169,7 @@ class SavedPredictions:
 
 
 def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
-    """The prediction of each sample, by the sample's name: files below `root`, all named in the first of these ways that fits.
+    """Find the prediction of each sample below `root`, by the sample's name; all files are named in the first way that fits.
 
     1. ``<name>.png``
     2. as the image's file is named from a folder around all of the images on; the innermost folder first
@@ -198,7 +198,7 @@ def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
 
 
 def _image_files(samples: Sequence[Sample]) -> list[list[Path]]:
-    """What the samples' images are called as files, absolute; for those of records, what they may have been called."""
+    """Return the absolute paths of the samples' images; for images in records, the paths that they may have had."""
     if all(sample.image.length is None for sample in samples):
         return [[Path(os.path.abspath(sample.image.path)) for sample in samples]]
     return [[Path(f"/{sample.name}{ending}.png") for sample in samples] for ending in ("", IMAGE_ENDING)]

@@ -71,7 +71,7 @@ def wire_head(head: HeadPlan, ops: HeadOps, features: Any, skip: Any) -> Any:
 
 
 def _stack(ops: HeadOps, net: Any, layers: tuple[Layer, ...], stride: int | None = None) -> Any:
-    """Build layers in a row, what each 3x3 reads masked where `stride` says how far apart its cells lie."""
+    """Build layers in a row; mask the input of each 3x3 if `stride`, the distance of its cells, is given."""
     for layer in layers:
         if stride and layer.kernel > 1:
             net = ops.mask(net, stride)
@@ -96,7 +96,7 @@ def build_head(
         features, skip: as :func:`wire_head`.
         is_training: batch norm's mode.
         boxes: where the images lie on their canvases: see :func:`canvas_ops.coverage_mask`; None takes the whole canvas.
-        dropout: draws the numbers that say which activations training drops; None drops none.
+        dropout: draws the numbers that decide which activations training drops; None drops none.
         batch_norm_decay: of the moving averages.
         freeze_image_pooling: normalizes the pooled features by their moving averages, and leaves those alone.
 
@@ -128,7 +128,7 @@ def build_folded_head(
 
 
 class _TensorOps:
-    """What both sets of ops share: tensors of TensorFlow, masked where `boxes` say that their images end."""
+    """The shared part of both sets of ops: TensorFlow tensors, masked beyond the images' ends, which `boxes` give."""
 
     def __init__(self, boxes: tf.Tensor | None) -> None:
         self._ends = None if boxes is None else ImageEnds(boxes)

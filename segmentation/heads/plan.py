@@ -8,7 +8,7 @@ head        logits from
 `decoder`   DeepLabv3+: the same, enlarged to stride 4, joined with block1's activation there, two 3x3
 ==========  ===================================================================================================
 
-The atrous rates are not typed anywhere: a head reads 96, 192 and 288 pixels apart whatever the stride, which is 6, 12, 18
+The atrous rates are computed: a head reads 96, 192 and 288 pixels apart at any stride, which is 6, 12, 18
 cells at stride 16.
 
 A canvas is often larger than its image. Under ``canvas="image"`` a head never sees the difference: the cells that the image
@@ -108,7 +108,7 @@ class HeadPlan:
 
 
 def atrous_rates(output_stride: int) -> tuple[int, ...]:
-    """The rates of the three atrous branches.
+    """Return the rates of the three atrous branches.
 
     >>> atrous_rates(16), atrous_rates(8), atrous_rates(32)
     ((6, 12, 18), (12, 24, 36), (3, 6, 9))
@@ -127,7 +127,7 @@ def plan_head(
     image_pooling_crop: object | None = None,
     canvas: str | None = None,
 ) -> HeadPlan:
-    """Plans a head on the features of `plan`.
+    """Plan a head on the features of `plan`.
 
     Args:
         num_classes: of the labels.
@@ -182,7 +182,7 @@ def plan_head(
 
 
 class HeadOptions(NamedTuple):
-    """What :func:`plan_head` is asked for."""
+    """The options of :func:`plan_head`."""
 
     num_classes: int
     type: str
@@ -190,9 +190,9 @@ class HeadOptions(NamedTuple):
 
 
 def options_of(weights: Mapping[str, np.ndarray]) -> HeadOptions | None:
-    """The head whose variables are among `weights`, by their names; None where there are no logits.
+    """Infer the head from the names of its variables in `weights`; None if there are no logits.
 
-    What a head's variables do not tell is how DeepLab pooled the image: over crops of which size.
+    The variables do not show the size of the crops over which DeepLab pooled the image.
     """
     logits = weights.get("logits/semantic/weights")
     if logits is None:
@@ -203,10 +203,10 @@ def options_of(weights: Mapping[str, np.ndarray]) -> HeadOptions | None:
 
 
 def skip_unit(plan: Plan) -> Unit:
-    """The unit whose residual branch the decoder reads: the last but one of the first block, at stride 4."""
+    """Return the unit whose residual branch the decoder reads: the last but one of the first block, at stride 4."""
     units = plan.blocks[0].units
     if len(units) < 2 or units[-2].input_stride * units[-2].stride != SKIP_STRIDE:
-        raise InputError(f"the decoder reads the last but one unit of the first block at stride 4, which {plan.name} has not.")
+        raise InputError(f"the decoder reads the last but one unit of the first block at stride 4, which {plan.name} lacks.")
     return units[-2]
 
 

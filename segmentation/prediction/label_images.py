@@ -1,12 +1,12 @@
-"""Labelling a folder of images: an index PNG an image, and what else is asked for.
+"""Label a folder of images: one index PNG per image, and the other requested files.
 
     OUT/<relative path without extension>.png                         what `evaluate --predictions` reads
     OUT/<relative path without extension>.overlay.jpg                 the labels over the image, to look at
     OUT/<relative path without extension>.probabilities.safetensors   `probabilities`, float16 [height, width, classes]
-    OUT/predictions.jsonl, protocol.json                              what is done, and how: a run that was killed goes on
+    OUT/predictions.jsonl, protocol.json                              what is done, and how: a killed run resumes
 
-A photograph with an EXIF rotation is turned upright for the network, and its labels and probabilities are turned back, so
-that they lie on the pixels as they are stored; the overlay stays upright.
+A photograph with an EXIF rotation is rotated upright for the network, and its labels and probabilities are rotated back, so
+that they lie on the pixels as stored; the overlay stays upright.
 (``tests/segmentation/prediction/test_label_images.py``)
 """
 
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
 FORMAT = 1
 LOG, PROTOCOL = "predictions", "protocol.json"
 KINDS = LABELS, OVERLAY, PROBABILITIES = ".png", ".overlay.jpg", ".probabilities.safetensors"
-OPACITY = 0.55  # of the classes' colours over the image
+OPACITY = 0.55  # of the classes' colors over the image
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """An image to be labelled."""
+    """An image to be labeled."""
 
     image: Found
     pixels: np.ndarray  # [height, width, 3] uint8, upright
@@ -105,7 +105,7 @@ class Labeling:
         }
 
     def path_of(self, image: Found, kind: str = LABELS) -> Path:
-        """Where the labels of `image` go, or its OVERLAY or PROBABILITIES."""
+        """Return the path of the labels of `image`, or of its OVERLAY or PROBABILITIES."""
         return target_of(image, self.out, kind)
 
     def run(
@@ -116,11 +116,11 @@ class Labeling:
         progress: Progress = quiet,
         stop: Callable[[], bool] = never,
     ) -> Outcome:
-        """Labels what an earlier run has not.
+        """Label the images that an earlier run has not labeled.
 
         Args:
             found: of :func:`dense_resnet.image_io.discovery.find_images`.
-            on_error: "fail" stops at a bad image, and checks every header first; "skip" lists it and goes on.
+            on_error: "fail" stops at a bad image, and checks every header first; "skip" lists it and continues.
             progress, stop: as :meth:`segmentation.evaluation.Evaluation.run`.
 
         Raises:
@@ -152,7 +152,7 @@ class Labeling:
     # ------------------------------------------------------------------------------------------------------------------
 
     def _check(self, image: Found) -> None:
-        """Refuse an image that cannot be used, as far as its header says."""
+        """Refuse an image that cannot be used, judged by its header."""
         self._predictor.check_size(image.path, decoding.check_image(image.path, self.max_pixels).size)
 
     def _is_done(self, image: Found, line: dict[str, Any]) -> bool:
@@ -163,7 +163,7 @@ class Labeling:
         return all(kind in digests and self._holds(image, kind, digests[kind]) for kind in self._kinds)
 
     def _find_digests(self, image: Found, log: Journal) -> dict[str, str]:
-        """Digests of the files that an earlier run has made of `image`, by kind."""
+        """Return the digests of the files that an earlier run has made of `image`, by kind."""
         line = log.find(image.relative)
         return dict(line.get("files", {})) if line is not None else {}
 
@@ -187,7 +187,7 @@ class Labeling:
         return [_in_half_precision(prediction) for prediction in predictions]
 
     def _write(self, ready: _Ready, prediction: Prediction, log: Journal) -> None:
-        """Write what is asked for, and remove what else there is of what the image was before."""
+        """Write the requested files, and delete the others of the image's earlier content."""
         earlier = self._find_digests(ready.image, log)
         written = self._write_files(ready, prediction)
         for kind in earlier.keys() - written.keys():
@@ -195,7 +195,7 @@ class Labeling:
         log.add({"path": ready.image.relative, "status": OK, "sha256": ready.sha256, "files": written})
 
     def _write_files(self, ready: _Ready, prediction: Prediction) -> dict[str, str]:
-        """Write what is asked for; return the files' digests by kind."""
+        """Write the requested files; return their digests by kind."""
         image, pixels, orientation = ready.image, ready.pixels, ready.orientation
         if prediction.probabilities is not None:
             values = decoding.undo_orientation(prediction.probabilities, orientation)
@@ -211,7 +211,7 @@ class Labeling:
         return {kind: sha256(decoding.read_file(self.path_of(image, kind))) for kind in self._kinds}
 
     def _fail(self, image: Found, error: InputError, log: Journal) -> None:
-        """Records a bad image; labels of what it was before do not stay, but where nobody can say what it is now."""
+        """Record a bad image and delete its earlier labels; leave them alone if the file could not be read."""
         earlier = self._find_digests(image, log)
         if earlier and isinstance(error, UnreadableError):
             return
@@ -221,19 +221,19 @@ class Labeling:
 
 
 def _in_half_precision(prediction: Prediction) -> Prediction:
-    """Halve what probabilities take while they wait to be written, in which they are float16 anyway."""
+    """Convert probabilities to float16, as they are written, to halve their memory until then."""
     if prediction.probabilities is None:
         return prediction
     return dataclasses.replace(prediction, probabilities=prediction.probabilities.astype(np.float16))
 
 
 def target_of(image: Found, out: Path, kind: str = LABELS) -> Path:
-    """Where the labels of `image` go in the folder `out`, or its OVERLAY or PROBABILITIES."""
+    """Return the path of the labels of `image` in the folder `out`, or of its OVERLAY or PROBABILITIES."""
     return out / f"{without_suffix(image.relative)}{kind}"
 
 
 def check_targets(found: Sequence[Found], out: Path) -> None:
-    """Refuses, before any work and without TensorFlow, a folder that the labels of some images cannot go to.
+    """Refuse, before any work and without TensorFlow, a folder that cannot hold the labels of some images.
 
     Raises:
         InputError: it is not a folder or holds the images, two images would have labels of one name, or a name is too long.

@@ -79,7 +79,7 @@ def read_batches(
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """Return what a protocol says of a dataset."""
+    """Return the entries of a protocol about a dataset."""
     names = "\n".join(sample.name for sample in dataset.samples)
     return {
         "name": dataset.name,

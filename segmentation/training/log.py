@@ -1,4 +1,4 @@
-"""Write down how a training goes: figures as lines of JSON, curves and pictures for TensorBoard."""
+"""Log the progress of a training: figures as lines of JSON, curves and pictures for TensorBoard."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Log:
 
     @contextlib.contextmanager
     def open(self, folder: Path, start: int) -> Iterator[None]:
-        """Go on with the log of a folder after step `start`."""
+        """Continue the log of a folder after step `start`."""
         self._curves = tf.summary.create_file_writer(os.fspath(folder / CURVES))
         cut_log(folder / LOG, start)
         with contextlib.closing(self._curves), open(folder / LOG, "a", encoding="utf-8") as file:
@@ -54,7 +54,7 @@ class Log:
 
 
 def cut_log(log: Path, step: int) -> None:
-    """Leave out of a log what came after `step` and what a kill left half written: it will be written again."""
+    """Delete the lines of a log after `step`, and an incomplete one left by a kill: they will be written again."""
     if log.exists():
         lines = log.read_bytes().splitlines(keepends=True)
         atomic_files.write_bytes(log, b"".join(line for line in lines if _step_of(line) <= step))

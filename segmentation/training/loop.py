@@ -1,16 +1,16 @@
 """Train: from a dataset to a model directory, by SGD with momentum; a killed run resumes exactly.
 
     OUT/model.json, weights.safetensors      the best model so far (without validation images: the last)
-    OUT/last/                                the last one, likewise a model directory
+    OUT/last/                                the last one, also a model directory
     OUT/training/state.safetensors           what a resumed run starts from: see segmentation.training.state
     OUT/training/log.jsonl, tensorboard/     figures, and pictures of validation images
 
-A run that was killed and started again gives the weights of an uninterrupted one, bit for bit on one worker, where TensorFlow
+A killed and restarted run gives the weights of an uninterrupted one, bit for bit on one worker, where TensorFlow
 runs deterministic ops (the `train` verb sees to that).
 
 Batch norm over the image's mean, in heads that pool it, has one value an image: from few of them its variance is far from
 that of all images (0 from one), and inference divides by its root. So below :data:`SMALLEST_BATCH` images a device that
-one layer is normalized by its moving averages in training too, whatever the others are.
+one layer is normalized by its moving averages in training too, regardless of the others.
 
 Over several devices all workers share the out folder, and the first worker alone writes.
 (``tests/segmentation/training/test_training.py``)
@@ -53,7 +53,7 @@ BY_AVERAGES = "moving averages"  # of the batch norm over pooled features, where
 CURVE_EVERY = 10  # steps between points of the curves
 PICTURES = 4  # validation images that are shown
 
-Progress = Callable[[str, int, int, str], None]  # (what is being done, images done, images in all, a note)
+Progress = Callable[[str, int, int, str], None]  # (task, images done, images in total, a note)
 
 
 def quiet(what: str, done: int, total: int, note: str) -> None:
@@ -163,9 +163,9 @@ class Training:
         """Train from the last saved state to the end.
 
         Args:
-            progress: called with (what is being done, images done, images in all, a note).
-            stop: asked after each step; True from any worker saves and returns on all of them.
-            say: called with each line that a reader should see: figures of a validation, warnings.
+            progress: called with (task, images done, images in total, a note).
+            stop: called after each step; True from any worker saves and returns on all of them.
+            say: called with each line for the user: figures of a validation, warnings.
             checked: of :func:`segmentation.data.doctor.check_splits` with both datasets; None checks them first.
 
         Raises:
@@ -181,8 +181,8 @@ class Training:
             if self.cluster.workers == 1:
                 raise
             raise InputError(
-                f"another of the {self.cluster.workers} workers is lost; it may say why. The same commands on all of them go "
-                f"on from the last state in {self.out}."
+                f"another of the {self.cluster.workers} workers is lost; see its output. "
+                f"Run the same commands on all of them to resume from the last state in {self.out}."
             ) from error
 
     def _run(self, run: TrainingRun, stop: Callable[[], bool], checked: Checked) -> Outcome:
@@ -205,7 +205,7 @@ class Training:
                 stack.enter_context(run.log.open(folder, start))
             run.labeled_pixels += checked.labels[0].pixels
             for kind, warning in checked.warnings.items():
-                run.warn(kind, warning, start + 1)  # a run from this state on says it again, and cuts the log before it
+                run.warn(kind, warning, start + 1)  # a run from this state warns again, and cuts the log before it
             stack.enter_context(mixed_precision(self.recipe.precision))
             batches = read_batches(self.training_example, self.recipe, start, cluster.worker, cluster.workers)
             for step, batch in stack.enter_context(contextlib.closing(batches)):
@@ -232,7 +232,7 @@ class Training:
 
 
 class TrainingRun:
-    """One run of a training: what trains, validates and tells."""
+    """One run of a training: it trains, validates and reports."""
 
     def __init__(self, training: Training, progress: Progress, say: Callable[[str], None]) -> None:
         self.training, self.progress, self.say = training, progress, say
@@ -244,7 +244,7 @@ class TrainingRun:
         )  # fmt: skip
 
     def outcome(self, step: int, *, stopped: bool = False) -> Outcome:
-        """Return what the run has come to at `step`."""
+        """Return the run's outcome at `step`."""
         state = self.state
         return Outcome(step, state.best, state.best_step, state.score(step), stopped, tuple(state.warnings.values()))
 
@@ -301,7 +301,7 @@ class TrainingRun:
         return matrix.counts
 
     def _report(self, counts: np.ndarray, images: int, model: SegmentationModel, done: int) -> None:
-        """Tell the figures of a validation, on that many images, and what looks wrong in them; keep the best model."""
+        """Report the figures of a validation, on that many images, and warn about them; keep the best model."""
         training, state = self.training, self.state
         mean = metrics.mean_iou(counts)
         state.scored = done, _finite(mean)

@@ -27,7 +27,7 @@ def cross_entropy(
     Args:
         logits: ``[batch, height, width, classes]``.
         labels: ``[batch, height, width]`` integers, each a class or the ignore label.
-        ignore_label: pixels that count nowhere; None for none.
+        ignore_label: pixels that are ignored; None for none.
         class_weights: one factor a class on its pixels' losses.
         hardest: the share of each image's valid pixels, those with the largest losses, that count: 1.0 is all. Hard-example
             mining as in Wu et al., https://arxiv.org/abs/1604.04339.
@@ -54,7 +54,7 @@ def cross_entropy(
 
 
 def _top_k_mask(losses: tf.Tensor, valid: tf.Tensor, share: float) -> tf.Tensor:
-    """1 on each image's pixels with the largest losses: `share` of its valid ones, rounded up, and their equals; else 0."""
+    """Return 1 on each image's largest losses, `share` of its valid pixels, rounded up, with ties; otherwise 0."""
     losses = tf.where(valid, losses, -1.0)  # no loss is below 0
     flat = tf.reshape(losses, [tf.shape(losses)[0], -1])
     kept = tf.cast(tf.math.ceil(share * tf.reduce_sum(tf.cast(valid, tf.float32), [1, 2])), tf.int32)

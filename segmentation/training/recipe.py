@@ -1,4 +1,4 @@
-"""How a model is trained: what can be asked, checked without TensorFlow. :mod:`segmentation.training` does it."""
+"""How a model is trained: the options, checked without TensorFlow. :mod:`segmentation.training` trains it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dense_resnet.inference.precision import BFLOAT16, FLOAT32
 from dense_resnet.planning import geometry
 from segmentation.data.transforms import Augmentation
 
-SMALLEST_BATCH = 12  # images below which batch statistics do harm: DeepLab's advice
+SMALLEST_BATCH = 12  # images below which batch statistics are harmful: DeepLab's advice
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Recipe:
     save_every: int = 500
 
     def check(self, num_classes: int) -> None:
-        """Raises an :class:`InputError` for values that cannot be."""
+        """Raise an :class:`InputError` if a value is invalid."""
         for name in ("steps", "batch", "validate_every", "save_every"):
             geometry.positive_integer(name, getattr(self, name))
         for name in ("learning_rate", "head_rate", "power"):
@@ -65,7 +65,7 @@ class Recipe:
         self.augmentation.check()
 
     def rate(self, step: int) -> float:
-        """The backbone's learning rate at `step`.
+        """Return the backbone's learning rate at `step`.
 
         >>> Recipe(steps=100, warmup=10, learning_rate=1.0).rate(4), Recipe(steps=4, power=1.0, learning_rate=1.0).rate(3)
         (0.4..., 0.25)
@@ -75,7 +75,7 @@ class Recipe:
 
 
 def batch_norm_decay(usual: float, steps: int) -> float:
-    """A moving average's decay that has forgotten its start after `steps` steps.
+    """Return a decay with which a moving average has forgotten its start after `steps` steps.
 
     >>> batch_norm_decay(0.997, 200), batch_norm_decay(0.997, 30000)
     (0.95, 0.997)

@@ -1,4 +1,4 @@
-"""Keep what a training has come to: variables and figures, in memory and on disk.
+"""Keep the state of a training: variables and figures, in memory and on disk.
 
     OUT/training/state.safetensors           weights and momentum after `step` steps: what a resumed run starts from
     OUT/last/                                a model directory of the same step
@@ -56,7 +56,7 @@ class State:
         self.best: float | None = None  # mean IoU
         self.best_step: int | None = None
         self.scored: tuple[int, float | None] | None = None  # the step that was validated last, its mean IoU
-        self.warnings: dict[str, str] = {}  # by their kinds, each of which is said once
+        self.warnings: dict[str, str] = {}  # by kind, each reported once
         self.seen = ConfusionMatrix(self.model.head.num_classes, training.ignored)  # of training images since a validation
         self.legs = [{FROM: 0, STEPS: training.recipe.steps}]  # from which step on, under a schedule of how many
         self._saved_step = 0
@@ -69,7 +69,7 @@ class State:
 
     @property
     def saved_state_note(self) -> str:
-        """What a run that stops at an error has left, for its message."""
+        """What a run that stops at an error has saved, for its message."""
         if not self._saved_step:
             return "Nothing of this training has been saved yet"
         return f"The last good state, of step {self._saved_step}, is kept in {self.training.out}"
@@ -118,7 +118,7 @@ class State:
         return self._twin
 
     def write_model(self, folder: Path, model: SegmentationModel, step: int, mean: float | None) -> None:
-        """Write a model directory that says how its model was trained."""
+        """Write a model directory that records how its model was trained."""
         training = self.training
         about = {"step": step, "validation_mean_iou": mean, **self.protocol}
         save_model(folder, model, training.dataset.space, preprocessing=training.preprocessing, training=about)
@@ -140,7 +140,7 @@ class State:
     # -- restoring ----------------------------------------------------------------------------------------------------
 
     def restore(self) -> int:
-        """Take the state on disk, and return the step that it is at; where there is none, write the first, at step 0.
+        """Take the state on disk, and return the step that it is at; if there is none, write the first, at step 0.
 
         Raises:
             InputError: it is damaged or of another training, or the folder holds a model without one.
@@ -149,10 +149,10 @@ class State:
         if not self.path.exists():
             if there := next((name for name in (DESCRIPTION, WEIGHTS, LAST) if (out / name).exists()), None):
                 raise InputError(
-                    f"{out}: holds {there} but not the {FOLDER}/{STATE} that its training would go on from. "
+                    f"{out}: holds {there} but not the {FOLDER}/{STATE} that its training would resume from. "
                     "Choose another --out."
                 )
-            if self.training.chief:  # so that whatever is in the folder later is known to be of this training
+            if self.training.chief:  # so that later files in the folder are known to belong to this training
                 self._write(self.training.initial, 0)
             return 0
         arrays = safetensors.read(self.path)
@@ -168,7 +168,7 @@ class State:
         return step
 
     def _take_figures(self, about: Mapping[str, Any]) -> tuple[int, list[dict[str, int]]]:
-        """Take what a state says beside its arrays, and return its step and its legs."""
+        """Take a state's figures besides its arrays, and return its step and its legs."""
         try:
             protocol, step, best, warnings = about["protocol"], about["step"], about["best"], about["warnings"]
             best_step, scored = about.get("best_step"), about.get("scored")  # older states lack these
@@ -195,7 +195,7 @@ class State:
         return step, legs
 
     def _continue(self, legs: list[dict[str, int]], step: int, weights: Mapping[str, np.ndarray]) -> None:
-        """Take up the `legs` of a state; more steps than their last has make another one, which the state says at once."""
+        """Continue the `legs` of a state; more steps than the last one has start another, which is recorded at once."""
         out, steps = self.training.out, self.training.recipe.steps
         if steps < legs[-1][STEPS]:
             raise InputError(
@@ -227,7 +227,7 @@ class State:
             )
 
     def _describe_start(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-        """Say how a training of the `new` protocol starts from the model of the `old` one, where there is one that fits."""
+        """Describe how a training of the `new` protocol starts from the model of the `old` one, if there is one that fits."""
         last = self.training.out / LAST
         if old["plan"] != new["plan"] or not (last / DESCRIPTION).exists():
             return ""

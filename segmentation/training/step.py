@@ -39,7 +39,7 @@ class Cluster:
         self._sum = tf.function(lambda number: strategy.run(_all_reduce, [number]), autograph=False)
 
     def total(self, number: int) -> int:
-        """Sum a number over the workers, each of which must ask for it."""
+        """Sum a number over the workers, each of which must call this."""
         if self.workers == 1:
             return number
         local = self.strategy.experimental_local_results(self._sum(tf.constant(number)))
@@ -93,7 +93,7 @@ def make_step(
         freeze_image_pooling: normalizes pooled features by the moving averages.
 
     Returns:
-        A function of (step, batch, learning rate), which gives the loss of all images and the predicted labels of these.
+        A function of (step, batch, learning rate), which returns the loss of all images and the predicted labels of these.
     """
     variables, strategy = model.trainable, cluster.strategy
     # A list: a set would order the graph by chance, and TensorFlow optimizes graphs of another order to other bits.

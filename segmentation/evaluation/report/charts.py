@@ -32,7 +32,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Html:
 
 
 def _rect(left: float, low: float, right: float, high: float, class_: str, title: str) -> Html:
-    """A rectangle in shares of the axes; what it means shows on hovering."""
+    """Return a rectangle in fractions of the axes; its title is shown on hover."""
     size = {"x": _x(left), "y": _y(high), "width": _x(right) - _x(left), "height": _y(low) - _y(high)}
     return element("rect", element("title", title), class_=class_, **size)
 
@@ -49,10 +49,10 @@ def _chart(
     marks: Iterable[Html],
     extra: int = 0,
 ) -> Html:
-    """Axes and what is drawn on them.
+    """Draw axes and the given content on them.
 
     Args:
-        label: what the chart says, for those who do not see it.
+        label: the chart's content in words, for screen readers.
         x_label: below the axis.
         x_ticks: (share of the axis, text).
         y_ticks: the same, each with a line across.
@@ -68,7 +68,7 @@ def _chart(
 
 
 def draw_bar(iou: float | None, interval: Sequence[float | None] | None) -> Html:
-    """A class's IoU as a bar from 0 to 100 %, its interval as a whisker."""
+    """Draw a class's IoU as a bar from 0 to 100 %, and its interval as a whisker."""
     parts = [element("rect", class_="track", y=3, width="100%", height=10)]
     if iou is not None:
         parts.append(element("rect", class_="fill", y=3, width=format_percent(iou, "%"), height=10))

@@ -20,7 +20,7 @@ class Html(str):
 
 
 def element(name: str, /, *children: str | int, **attributes: str | float | None) -> Html:
-    """An element. Attributes that are None are left out; ``class_`` is class, ``aria_label`` is aria-label.
+    """Return an element. Attributes that are None are omitted; ``class_`` is class, ``aria_label`` is aria-label.
 
     >>> element("p", "1 < 2, ", element("b", "really"), class_="note")
     '<p class="note">1 &lt; 2, <b>really</b></p>'
@@ -36,7 +36,7 @@ def element(name: str, /, *children: str | int, **attributes: str | float | None
 
 
 def escape(value: object) -> str:
-    r"""Text as it stands between tags and in attributes; what no file can hold or no reader see, spelt out.
+    r"""Escape text for use between tags and in attributes; invisible characters are spelled out.
 
     >>> escape("<b>\0")
     '&lt;b&gt;\\x00'
@@ -59,14 +59,14 @@ def format_interval(interval: Sequence[float | None] | None) -> str:
 
 
 def make_scrollable(content: Html, label: str, *, tall: bool = False) -> Html:
-    """A box of its own for what may be wider than the page, which the keyboard can reach and scroll."""
+    """Wrap content that may be wider than the page in a box that the keyboard can focus and scroll."""
     return element("div", content, class_="scroll tall" if tall else "scroll", tabindex=0, role="region", aria_label=label)
 
 
 def make_table(
     head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: Iterable[int] = (), class_: str | None = None
 ) -> Html:
-    """A table whose first cells are the rows' headers; the columns `texts` are not numbers."""
+    """Return a table whose first cells are the rows' headers; the columns `texts` are not numbers."""
     texts = {0, *texts}
     kinds = [None if column in texts else "number" for column in range(len(head))]
     heads = [element("th", cell, scope="col", class_=kind) for cell, kind in zip(head, kinds, strict=True)]
@@ -82,7 +82,7 @@ def make_details(summary: str, content: Html) -> Html:
 
 
 def make_facts(value: Any) -> Html:
-    """JSON as nested definition lists."""
+    """Show JSON as nested definition lists."""
     if isinstance(value, Mapping) and value:
         items = [element("div", element("dt", key), element("dd", make_facts(inner))) for key, inner in value.items()]
         return element("dl", *items, class_="facts")
@@ -102,6 +102,6 @@ def format_color(color: Sequence[int]) -> str:
 
 
 def format_class(entry: Mapping[str, Any], mark: str = "") -> Html:
-    """A class: its colour and its name."""
+    """Return a class as its color and its name."""
     swatch = element("span", class_="swatch", style=f"background:{format_color(entry['color'])}", aria_hidden="true")
     return element("span", swatch, element("bdi", entry["name"]), mark, class_="class")

@@ -1,6 +1,6 @@
-"""The pictures of the page: an image, its ground truth, its prediction and where they differ, side by side; a heat map.
+"""Draw the pictures of the page: an image, its ground truth, its prediction and where they differ, side by side; a heat map.
 
-Labels become colours at full size and are then averaged down, so that thin errors of a large image fade instead of falling
+Labels become colors at full size and are then averaged down, so that thin errors of a large image fade instead of falling
 between the pixels that are shown.
 """
 
@@ -31,20 +31,20 @@ class Example:
 
     path: str  # as the result names it
     image: np.ndarray  # uint8 [height, width, 3], RGB
-    label: np.ndarray  # [height, width] integers; what is no class is ignored
+    label: np.ndarray  # [height, width] integers; values that are not classes are ignored
     prediction: np.ndarray  # [height, width] integers
     mean_iou: float | None  # of this image alone
 
 
 def panel_size(example: Example) -> tuple[int, int]:
-    """(width, height) of a panel in pixels: the example's proportions, LONG_SIDE at the longer side."""
+    """Return the (width, height) of a panel in pixels: the example's proportions, LONG_SIDE at the longer side."""
     height, width = example.label.shape
     longest = max(height, width)
     return max(1, round(width * LONG_SIDE / longest)), max(1, round(height * LONG_SIDE / longest))
 
 
 def example_panels(example: Example, colors: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """The panels of an example, in the order of PANELS.
+    """Draw the panels of an example, in the order of PANELS.
 
     Args:
         example: what is shown.
@@ -75,17 +75,17 @@ def example_panels(example: Example, colors: Sequence[Sequence[int]]) -> list[np
 
 
 def example_picture(example: Example, colors: Sequence[Sequence[int]]) -> bytes:
-    """The panels in a row, GAP apart, as a JPEG file. Arguments as :func:`example_panels`."""
+    """Return the panels in a row, GAP apart, as a JPEG file. Arguments as :func:`example_panels`."""
     panels = example_panels(example, colors)
     gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)
     row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
     file = io.BytesIO()
-    Image.fromarray(row).save(file, "JPEG", quality=QUALITY, subsampling=0)  # halved colours would smear the labels
+    Image.fromarray(row).save(file, "JPEG", quality=QUALITY, subsampling=0)  # chroma subsampling would smear the labels
     return file.getvalue()
 
 
 def heat_map(colors: np.ndarray) -> bytes:
-    """uint8 ``[height, width, 4]`` RGBA as a PNG file."""
+    """Encode uint8 ``[height, width, 4]`` RGBA as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(colors).save(file, "PNG")
     return file.getvalue()
@@ -98,18 +98,18 @@ def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _colorize(labels: np.ndarray, colors: Sequence[Sequence[int]], size: tuple[int, int]) -> np.ndarray:
-    """Labels in their classes' colours; what is no class is the hatching's light grey."""
+    """Color labels by class; values that are not classes get the hatching's light gray."""
     palette = np.array([*colors, (LIGHT,) * 3], np.uint8)
     known = (labels >= 0) & (labels < len(colors))
     return _resize(palette[np.where(known, labels, len(colors))], size)
 
 
 def _hatch(size: tuple[int, int]) -> np.ndarray:
-    """Diagonal stripes, ``[height, width, 1]``."""
+    """Draw diagonal stripes, ``[height, width, 1]``."""
     stripes = np.add.outer(np.arange(size[1]), np.arange(size[0])) // STRIPE % 2
     return np.where(stripes, LIGHT, DARK)[..., None]
 
 
 def _blend(below: np.ndarray, above: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """`above` laid over `below` where `share` ``[height, width]`` is 1, mixed where it is less."""
+    """Lay `above` over `below` where `share` ``[height, width]`` is 1, and mix them where it is less."""
     return np.rint(below + (above - below.astype(np.float32)) * share[..., None]).astype(np.uint8)

@@ -1,7 +1,7 @@
 """The page of an evaluation: what the figures are, where the model fails, and everything needed to check it.
 
-One HTML file without scripts or anything from elsewhere, and its example pictures beside it, so that it opens from a folder.
-Markup is made by :func:`element` alone, which escapes whatever is not markup: names and paths are other people's text.
+One HTML file without scripts or external resources, with its example pictures next to it, so that it opens from a folder.
+Markup is made by :func:`element` alone, which escapes everything that is not markup: names and paths are untrusted text.
 (``tests/segmentation/evaluation/test_report.py``)
 """
 
@@ -39,7 +39,7 @@ from segmentation.metrics.intervals import FEWEST_IMAGES
 from segmentation.metrics.presets import DESCRIPTIONS
 
 LARGEST_TABLE = 40  # classes: a confusion matrix of more is a picture
-CONFUSIONS = 10, 20  # listed beside a table, and beside a picture
+CONFUSIONS = 10, 20  # listed next to a table, and next to a picture
 LEGEND = 12  # classes named under an example
 WORST = 10  # images listed
 PICTURE = "example-{:02d}.jpg"
@@ -59,13 +59,13 @@ COUNTS = {
     "skipped": "images left out",
     "pixels": "of the ground truth",
     "scored": "pixels compared",
-    "ignored": "pixels with the ignore label, which count nowhere",
+    "ignored": "pixels with the ignore label, which are not scored",
     "padded": "pixels added around the images for the network, and cropped off before scoring",
 }
 
 
 def write_page(folder: Path, result: Mapping[str, Any], examples: Sequence[Example]) -> Path:
-    """Writes ``index.html`` and its pictures.
+    """Write ``index.html`` and its pictures.
 
     Args:
         folder: made if it is not there; an earlier page in it is replaced.
@@ -92,7 +92,7 @@ def write_page(folder: Path, result: Mapping[str, Any], examples: Sequence[Examp
 
 
 def page_html(result: Mapping[str, Any], examples: Mapping[str, Example]) -> str:
-    """The page's markup. Arguments as :func:`write_page`, the examples by their pictures' names."""
+    """Return the page's markup. Arguments as :func:`write_page`, the examples by their pictures' names."""
     sections = [
         ("classes", "Classes", _classes(result)),
         ("confusions", "Confusions", _confusions(result)),
@@ -124,7 +124,7 @@ def page_html(result: Mapping[str, Any], examples: Mapping[str, Example]) -> str
 
 
 def _subject(result: Mapping[str, Any], before: str) -> str:
-    """The dataset and its split, if the protocol has them."""
+    """Return the dataset and its split after `before`, if the protocol has them."""
     parts = [result["protocol"].get(key) for key in ("dataset", "split")]
     named = [part for part in parts if isinstance(part, str) and part]
     return before + " · ".join(named) if named else ""
@@ -210,7 +210,7 @@ def _confusions(result: Mapping[str, Any]) -> Html:
                 _key("found", RIGHT),
                 " on the diagonal, ",
                 _key("taken for another class", WRONG),
-                " beside it, whose shade grows with the square root so that rare confusions can be seen.",
+                " off it, whose shade grows with the square root so that rare confusions are visible.",
             ),
             matrix,
             element("h3", "Most frequent confusions"),
@@ -316,7 +316,7 @@ def _calibration(result: Mapping[str, Any]) -> Html:
     figures = make_table(("Confidence", "Mean confidence %", "Accuracy %", "Pixels"), rows)
     text = element(
         "p",
-        "How often the model is right when it says how sure it is. On the dashed line it would be as right as it is sure; ",
+        "The model's accuracy by its confidence. On the dashed line they are equal; ",
         "the expected calibration error is the mean distance from it, ",
         element("b", format_percent(calibration["expected_error"], " %")),
         ".",
@@ -345,7 +345,7 @@ def _examples(result: Mapping[str, Any], examples: Mapping[str, Example]) -> Htm
     if not examples:
         return Html()
     values = [entry["mean_iou"] for entry in result["images"] if entry["mean_iou"] is not None]
-    words = "Hatched pixels have the ignore label. Errors are red on a grey image. A click opens the whole row."
+    words = "Hatched pixels have the ignore label. Errors are red on a gray image. A click opens the whole row."
     return join(
         [
             element("p", words),
@@ -355,7 +355,7 @@ def _examples(result: Mapping[str, Any], examples: Mapping[str, Example]) -> Htm
 
 
 def _example(result: Mapping[str, Any], name: str, example: Example, values: Sequence[float]) -> Html:
-    """The picture holds the panels in a row; each figure shows its part, so that a phone can stack them."""
+    """Show each panel as a figure of its part of the picture, so that narrow screens can stack them."""
     width, height = panel_size(example)
     figures = []
     for number, panel in enumerate(PANELS):
@@ -380,7 +380,7 @@ def _example(result: Mapping[str, Any], name: str, example: Example, values: Seq
 
 
 def _describe_rank(value: float | None, values: Sequence[float]) -> str:
-    """Where an image's figure lies among all of them."""
+    """Show where an image's figure lies among all of them."""
     if value is None or len(values) < 2:
         return ""
     if value <= min(values):
@@ -391,7 +391,7 @@ def _describe_rank(value: float | None, values: Sequence[float]) -> str:
 
 
 def _legend(classes: Sequence[Mapping[str, Any]], example: Example) -> Html:
-    """The classes of an example, the largest first."""
+    """List the classes of an example, the largest first."""
     both = np.concatenate([example.label.ravel(), example.prediction.ravel()]).astype(np.int64)
     pixels = np.bincount(both[(both >= 0) & (both < len(classes))], minlength=len(classes))
     present = [index for index in np.argsort(-pixels, kind="stable") if pixels[index]]

@@ -21,10 +21,10 @@ from segmentation.model import SegmentationModel
 from segmentation.saving.export.exported import REQUIRED, Exported, least_canvas, plan_of
 from segmentation.saving.export.foreign_run import ONEDNN, ONNX, SAVED_MODEL, ForeignRunError, run_in_fresh_process
 
-LARGEST_CANVAS = 513  # pixels: of the comparison, where an export takes any size
+LARGEST_CANVAS = 513  # pixels: of the comparison, if an export takes any size
 
-SMALL_CANVAS = 129  # pixels: of that in fresh processes, which only has to see that the file runs the same there
-WHITE = 255  # lies beyond an image whose size is told, so that reading it would show
+SMALL_CANVAS = 129  # pixels: of that in fresh processes, which only checks that the file runs the same there
+WHITE = 255  # lies beyond an image whose size is given, so that reading it would be noticed
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Agreement:
 
 
 def compare(runner: Runner, network: Backbone | SegmentationModel, images: Sequence[np.ndarray]) -> Agreement:
-    """Runs both on each image: whole, cut to odd sizes, lying and upright, alone and two together, told its size or not.
+    """Run both on each image: whole, cropped to odd sizes, landscape and portrait, alone and in pairs, with and without sizes.
 
     Args:
-        runner: gives features, and labels where the network does.
+        runner: returns features, and labels if the network does.
         network: the exact one; other code than the runner's preprocesses, cuts and pads for it.
         images: uint8 RGB ``[height, width, 3]``. Canvases are the runner's own, else such as hold the image, at most 513.
     """
@@ -103,7 +103,7 @@ def _ends_with_image(network: Backbone | SegmentationModel) -> bool:
 
 
 def check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.ndarray, np.ndarray | None]) -> None:
-    """Whether the file gives the same without this package and its settings.
+    """Raise an :class:`InputError` if the file's outputs differ without this package and its settings.
 
     Args:
         written: the file.
@@ -112,7 +112,7 @@ def check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.
         case: canvases and sizes to run.
 
     Raises:
-        InputError: it does not run there, or gives something else.
+        InputError: it does not run there, or its outputs differ.
     """
     network, tolerance = opened.network, TOLERANCES[opened.network.precision]
     names = [FEATURES, LABELS][: 1 + (opened.head is not None)]
@@ -135,13 +135,13 @@ def check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.
             min(float(np.mean(a[LABELS] == b[LABELS])) for a, b in zip(found, expected, strict=True)) if opened.head else None,
         )
         if not agreement.within(tolerance):
-            raise InputError(f"{start} gives something else than here: {agreement}. {ADVICE[network.precision]}")
+            raise InputError(f"{start} gives other outputs than here: {agreement}. {ADVICE[network.precision]}")
 
 
 def comparison_cases(
     images: Sequence[np.ndarray], plan: Plan, side: int | None, least: int, largest: int = LARGEST_CANVAS
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """(canvases, sizes) as a runner takes them: of `side`, or of at most `largest`, but at least `least`."""
+    """Yield (canvases, sizes) as a runner takes them: of `side`, or of at most `largest`, but at least `least`."""
     for image in images:
         channels = np.arange(plan.in_channels) % image.shape[2]
         canvas = side or plan.aligned_size(max(least, min(max(image.shape[:2]), largest)))[0]

@@ -21,7 +21,7 @@ from segmentation.model import SegmentationModel
 from segmentation.saving.description import answers, head_options, plan_from, space_from, validation_size
 
 KEY = "dense_resnet"  # of ONNX's metadata
-DOCUMENTED = {  # inputs and outputs of ONNX, for whoever opens a file
+DOCUMENTED = {  # inputs and outputs of ONNX, for people who open a file
     IMAGES: "RGB pixels as they are decoded, 0 to 255: each image in the top left corner of its canvas.",
     SIZES: "(height, width) of each image in pixels, in this order: what of its canvas is image. At most the canvas's own.",
     FEATURES: "The backbone's features, one vector for each cell of output_stride pixels.",
@@ -40,8 +40,8 @@ class Exported:
     kind: str  # one of FORMATS
     plan: Plan
     head: HeadPlan | None  # of a segmentation model
-    space: LabelSpace | None  # likewise
-    description: Mapping[str, Any]  # as it stands in the file
+    space: LabelSpace | None  # of a segmentation model
+    description: Mapping[str, Any]  # as in the file
     network: Runner
 
     @property
@@ -66,12 +66,12 @@ class Exported:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """All that its answers depend on, for protocols."""
+        """All that its outputs depend on, for protocols."""
         return {**answers(self.description), "export": self.kind}
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Types and shapes by name, for people."""
+        """Types and shapes of the inputs by name, for people."""
         batch, height, width, channels = shapes_of(self.plan, self.head, self.network.side)[IMAGES]
         needed = "" if self.description.get("sizes") == REQUIRED else "; may be left out"
         return {
@@ -86,13 +86,13 @@ class Exported:
 
     @property
     def outputs(self) -> dict[str, str]:
-        """Likewise, of what it gives."""
+        """Types and shapes of the outputs by name, for people."""
         shapes = shapes_of(self.plan, self.head, self.network.side)
         types = {LABELS: np.dtype(self.head.label_dtype).name} if self.head else {}
         return {name: f"{types.get(name, 'float32')} [{', '.join(map(str, shapes[name]))}]" for name in self.network.names}
 
     def runner(self, precision: str = AUTO) -> Runner:
-        """The network. Its answers are those of the runner that it was written from.
+        """Return the network. Its outputs are those of the runner that it was written from.
 
         Raises:
             InputError: `precision` is neither "auto" nor the file's own.
@@ -110,7 +110,7 @@ class Exported:
 
 
 def make_exported(path: Path, kind: str, description: Mapping[str, Any], make: Any) -> Exported:
-    """`make` makes the runner from Runner's arguments."""
+    """Make an :class:`Exported` from a description; `make` makes the runner from :class:`Runner`'s arguments."""
     try:
         plan = plan_from(description)
         head = space = None
@@ -136,7 +136,7 @@ def plan_of(network: Backbone | SegmentationModel) -> Plan:
 
 
 def shapes_of(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tuple[int | str, ...]]:
-    """Of everything that goes in and comes out, by name; what is free has a name. Equal names are equal sizes."""
+    """Return the shapes of all inputs and outputs by name; free sizes are named, and equal names are equal sizes."""
     of_image, of_features, of_cells = ("height", "width"), ("rows", "columns"), ("cell_rows", "cell_columns")
     sizes: dict[tuple[str, str], tuple[int | str, int | str]] = {key: key for key in (of_image, of_features, of_cells)}
     if side:
@@ -156,6 +156,6 @@ def shapes_of(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, 
 
 
 def least_canvas(plan: Plan, head: HeadPlan | None) -> int:
-    """Side of the smallest canvas that a network takes: a head may pool over windows as large as its training crops."""
+    """Return the least side of a canvas that a network takes: a head may pool over windows as large as its training crops."""
     pooled = head.image_pooling if head else None
     return (max(pooled) - 1) * plan.output_stride + 1 if pooled else 1

@@ -1,8 +1,8 @@
-"""Networks as files for other programs: a TensorFlow SavedModel, or ONNX. The file is compared with the model before it stays.
+"""Networks as files for other programs: a TensorFlow SavedModel, or ONNX. Each is compared with the model before it is kept.
 
-What is written is the very graph that the tools run (:class:`runner.CompiledRunner`): uint8 images go in, and
-preprocessing, padding, enlarging and the choice of classes are inside. A description beside the graph says what it is, so
-that an export serves wherever a model directory does, without its weights being read again.
+The written graph is the one that the tools run (:class:`runner.CompiledRunner`): uint8 images go in, and
+preprocessing, padding, enlarging and the choice of classes are inside. A description next to the graph documents it, so
+that an export can be used in place of a model directory, without its weights being read again.
 
 ==============  ======================================================  =================================================
                 SavedModel                                              ONNX
@@ -16,8 +16,8 @@ description     assets.extra/model.json                                 metadata
 its sha256 is   of graph and description, in the description            of all bytes before it, in the last entry
 ==============  ======================================================  =================================================
 
-`sizes` says what of each canvas is image. No input of an ONNX file is an initializer, of which ONNX Runtime would warn and
-which OpenVINO would hide. ONNX has one other way to say that an input may be left out: its type is "optional". ONNX Runtime
+`sizes` is the part of a canvas that is image. No input of an ONNX file is an initializer, of which ONNX Runtime would warn and
+which OpenVINO would hide. ONNX has one other way to mark an input that may be omitted: its type is "optional". ONNX Runtime
 knows it, most others do not; for them there is `require_sizes`, and files of one canvas are always so.
 
 Nothing takes the target's place before it has been read back and has given the exact model's features and labels on
@@ -79,12 +79,12 @@ def export(
     origin: Origin | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> tuple[Exported, Agreement]:
-    """Writes a network with the weights that it has now, reads it back, and compares it with the exact one.
+    """Write a network with its current weights, read it back, and compare it with the exact one.
 
     Args:
-        network: its plan says the preprocessing.
+        network: its plan names the preprocessing.
         path: a folder for "savedmodel", a file named .onnx for "onnx". An older export there is replaced once the new one has
-            passed; after a kill between those two steps it lies beside, and the next export puts it back.
+            passed; after a kill between those steps it lies next to `path`, and the next export restores it.
         images: uint8 RGB ``[height, width, 3]``, photographs to compare on.
         to: "savedmodel" or "onnx".
         precision: "float32", "bfloat16", or "auto": what this processor is fast in; for "onnx" float32.
@@ -100,7 +100,7 @@ def export(
         The export as it was read back, and how it compares.
 
     Raises:
-        InputError: an argument does not fit, a package is missing, something else stands at `path`, the folder cannot be
+        InputError: an argument does not fit, a package is missing, something else is at `path`, the folder cannot be
             written to, or the export differs from the model by more than TOLERANCES, here or in a fresh process, or does not
             run there; then nothing has changed.
     """
@@ -160,14 +160,14 @@ def export(
 
 
 def open_exported(path: str | os.PathLike[str]) -> Exported:
-    """Reads an export of :func:`export`.
+    """Read an export of :func:`export`.
 
-    A SavedModel is a program, and TensorFlow runs whatever it says. So before anything runs, the digest must fit, which finds
+    A SavedModel is a program, and TensorFlow runs everything in it. So before anything runs, the digest must fit, which finds
     damage and the files of other programs, and the graph may consist of OPS only, none of which touches a file, the network
-    or other code. ONNX has no operators that do, but a made-up file may name further files to read weights from, below the
+    or other code. ONNX has no operators that do, but a forged file may name further files to read weights from, below the
     working directory.
 
-    The digest is no signature: whoever makes up an export can put any weights in it, and use up memory and time. Nor does
+    The digest is not a signature: a forged export can hold any weights, and use up memory and time. Nor does
     it protect from holes in TensorFlow's and ONNX Runtime's own readers and kernels. Open only what you trust that far.
 
     Raises:
@@ -181,6 +181,6 @@ def open_exported(path: str | os.PathLike[str]) -> Exported:
 
 
 def _versions(to: str) -> dict[str, str]:
-    """Of what writes the file."""
+    """Return the versions of the packages that write the file."""
     used = ("tensorflow", "tf2onnx", "onnx") if to == ONNX else ("tensorflow",)
     return {"dense_resnet": dense_resnet.__version__, **{name: importlib.metadata.version(name) for name in used}}

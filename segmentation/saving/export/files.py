@@ -1,4 +1,4 @@
-"""Exports as files: what can be asked for, what is one, and what a new one may replace, all without TensorFlow.
+"""Exports as files: check requests, recognize exports, and decide what a new one may replace, without TensorFlow.
 
 :mod:`segmentation.saving.export.exporter` writes and opens them.
 """
@@ -36,7 +36,7 @@ def check_request(
     onednn: bool = False,
     require_sizes: bool = False,
 ) -> str:
-    """What :func:`segmentation.saving.export.exporter.export` refuses before any work; gives the precision that it will have.
+    """Check the arguments of :func:`segmentation.saving.export.exporter.export` before any work; return the precision.
 
     Raises:
         InputError: as there.
@@ -63,7 +63,7 @@ def check_request(
 
 
 def check_replaceable(path: Path, to: str) -> None:
-    """Raises an :class:`InputError` where something else than an export of that format is at `path`."""
+    """Raise an :class:`InputError` if anything but an export of that format is at `path`."""
     if os.path.lexists(path) and not may_be_replaced(path, to):
         raise InputError(f"{path}: exists, and is not an export of the same format. Move it away, or choose another name.")
 
@@ -77,7 +77,7 @@ def is_exported(path: object) -> bool:
 
 
 def read_export_description(folder: Path) -> dict[str, Any]:
-    """What a SavedModel of ours says of itself; opening it compares that with its digest.
+    """Read the description of a SavedModel of ours; opening the export compares it with its digest.
 
     Raises:
         InputError: it was not written there, or is damaged.
@@ -92,7 +92,7 @@ def read_export_description(folder: Path) -> dict[str, Any]:
 
 
 def read_export_outline(path: str | os.PathLike[str]) -> Outline | None:
-    """What is known of an export before TensorFlow is imported; None of an ONNX file, whose description its runtime reads.
+    """Read an export's outline without TensorFlow; None for an ONNX file, whose description its runtime reads.
 
     Raises:
         InputError: as :func:`read_export_description`.
@@ -106,7 +106,7 @@ def read_export_outline(path: str | os.PathLike[str]) -> Outline | None:
 
 
 def may_be_replaced(path: Path, to: str) -> bool:
-    """Whether an export of that format stands there, and nothing else, or an empty folder."""
+    """Whether `path` is an export of that format with nothing else in it, or an empty folder."""
     if to == ONNX:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             file.seek(-min(SEAL_SIZE, os.fstat(file.fileno()).st_size), os.SEEK_END)
@@ -120,10 +120,10 @@ def may_be_replaced(path: Path, to: str) -> bool:
 
 
 def seal(data: bytes | memoryview) -> bytes:
-    """The digest of `data` as the last bytes of an ONNX file.
+    """Return the digest of `data` as the last bytes of an ONNX file.
 
-    Protocol buffers may be written one behind the other, and are then read as one: these bytes are a model that has
-    nothing but an entry of metadata (field 14, an entry's key and value its fields 1 and 2).
+    Concatenated protocol buffers are read as one: these bytes are a model that has
+    only an entry of metadata (field 14, an entry's key and value its fields 1 and 2).
     """
     entry = b"".join(
         bytes([tag, len(text)]) + text
@@ -136,6 +136,6 @@ SEAL_SIZE = len(seal(b""))
 
 
 def require(*modules: str) -> None:
-    """Raises an :class:`InputError` that names the missing ones of the packages that ONNX takes."""
+    """Raise an :class:`InputError` that names the packages that ONNX needs and that are missing."""
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
         raise InputError(f"for ONNX, {' and '.join(missing)} must be installed: pip install dense-resnet[onnx]")

@@ -2,8 +2,8 @@
 
     python foreign_run.py savedmodel exported/ features labels <arrays.npz >answers.npz
 
-Nothing of this project is imported there, and nothing of its settings is in the environment: what `export` has written is
-read back like this before it takes its place. Arrays travel through pipes, so that a kill leaves no files behind.
+Nothing of this project is imported there, and nothing of its settings is in the environment: an export is
+read back like this before it is moved to its path. Arrays travel through pipes, so that a kill leaves no files.
 (``tests/segmentation/saving/test_export.py``)
 """
 
@@ -35,14 +35,14 @@ class ForeignRunError(RuntimeError):
 def run_in_fresh_process(
     kind: str, path: str | os.PathLike[str], calls: Sequence[Arrays], names: Sequence[str], environment: Mapping[str, str]
 ) -> list[dict[str, np.ndarray]]:
-    """What the file answers.
+    """Run an export in a fresh process and return its outputs.
 
     Args:
         kind: "savedmodel" or "onnx".
         path: of the export.
         calls: the inputs by name, for one run after the other.
         names: of the outputs that are wanted.
-        environment: variables that the process gets beside ours, from which OWN_SETTINGS are taken out.
+        environment: variables for the process in addition to ours, from which OWN_SETTINGS are taken out.
 
     Raises:
         ForeignRunError: the process failed.
@@ -105,7 +105,7 @@ def _onnx(path: str) -> Call:
 
 
 def main(arguments: Sequence[str], given: IO[bytes], answers: IO[bytes]) -> None:
-    """What the fresh process does."""
+    """Run an export on the given arrays and write its outputs: the work of the fresh process."""
     kind, path, *names = arguments
     call = {SAVED_MODEL: _saved_model, ONNX: _onnx}[kind](path)
     answers.write(_pack_arrays([call(arrays, names) for arrays in _unpack_arrays(given.read())]))
@@ -115,5 +115,5 @@ if __name__ == "__main__":
     own = os.path.realpath(os.path.dirname(__file__))  # where files have names that installed packages may have too
     sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != own]
     with os.fdopen(os.dup(1), "wb") as results:
-        os.dup2(2, 1)  # what a framework prints goes to stderr, not into the answer
+        os.dup2(2, 1)  # frameworks' own output goes to stderr, not into the answer
         main(sys.argv[1:], sys.stdin.buffer, results)

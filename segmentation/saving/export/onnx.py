@@ -77,7 +77,7 @@ def write_onnx(
 
 
 def _require_sizes(graph: Any) -> Any:
-    """`graph` with `sizes` as an input that has no default, which would be an initializer in ONNX."""
+    """Return `graph` with `sizes` as an input without a default, which would be an initializer in ONNX."""
     (node,) = (node for node in graph.node if node.name == SIZES)
     node.op = "Placeholder"
     del node.input[:]
@@ -85,7 +85,7 @@ def _require_sizes(graph: Any) -> Any:
 
 
 def _let_sizes_be_left_out(graph: Any) -> None:
-    """Makes the type of an ONNX graph's `sizes` "optional"; images for which they are left out fill their canvases."""
+    """Make the type of an ONNX graph's `sizes` "optional"; images without them fill their canvases."""
     import onnx
     from onnx.helper import make_graph, make_node, make_optional_type_proto, make_value_info
 
@@ -113,7 +113,7 @@ def _let_sizes_be_left_out(graph: Any) -> None:
 
 
 def _extract_kernels(graph: Any) -> tuple[Any, dict[str, np.ndarray]]:
-    """`graph` with a placeholder for each kernel of a convolution, and the kernels by the names of these.
+    """Return `graph` with a placeholder for each kernel of a convolution, and the kernels by the placeholders' names.
 
     tf2onnx copies a graph at each of its many steps, so it is given one that weighs next to nothing.
     """
@@ -131,10 +131,10 @@ def _extract_kernels(graph: Any) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _put_back(kernels: dict[str, np.ndarray], graph: Any) -> None:
-    """Makes constants of the inputs of an ONNX graph that stand for `kernels`, each of which is then let go.
+    """Replace the inputs of an ONNX graph that represent `kernels` by constants, and release each kernel.
 
-    A kernel's axes are height, width, input, output in TensorFlow, and output, input, height, width in ONNX. What tf2onnx has
-    put between an input and its convolution brings the one into the other, and goes: it would have done so with a constant.
+    A kernel's axes are height, width, input, output in TensorFlow, and output, input, height, width in ONNX. The nodes
+    that tf2onnx puts between an input and its convolution convert between these, and are removed, as with a constant.
     """
     import onnx
 
@@ -155,7 +155,7 @@ def _put_back(kernels: dict[str, np.ndarray], graph: Any) -> None:
 
 
 def _pad_explicitly(node: Any) -> None:
-    """Says the padding of a convolution as numbers: ONNX Runtime cannot work it out for a dilated one."""
+    """Write the padding of a convolution as numbers: ONNX Runtime cannot compute it for a dilated one."""
     import onnx
 
     attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -172,7 +172,7 @@ def open_onnx(path: Path) -> Exported:
     data = path.read_bytes()
     if data[-SEAL_SIZE:] != seal(memoryview(data)[:-SEAL_SIZE]):
         raise InputError(
-            f"{path}: does not end in the sha256 of what is before it: it is damaged or truncated, or is no ONNX file of "
+            f"{path}: does not end in the sha256 of what is before it: it is damaged or truncated, or is not an ONNX file of "
             "`export`, and is not run."
         )
     require("onnxruntime")

@@ -60,7 +60,7 @@ def write_saved_model(folder: Path, compiled: CompiledRunner, description: Mappi
 
 
 def _digest(graph: bytes, description: Mapping[str, Any]) -> str:
-    """The sha256 of both: of the description all but the digest itself."""
+    """Return the SHA-256 of the graph and of the description without its digest."""
     rest = {key: value for key, value in description.items() if key != "sha256"}
     return hashlib.sha256(graph + json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

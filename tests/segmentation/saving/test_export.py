@@ -391,7 +391,7 @@ def test_exports_that_differ_in_a_fresh_process_are_not_written(elsewhere, to, m
         return [{"features": np.ones((1, 9, 9, 16), np.float32), "labels": np.zeros(shape, np.uint8)} for _ in calls]
 
     monkeypatch.setattr(agreement, "run_in_fresh_process", other)
-    with pytest.raises(InputError, match="not written, because .* gives something else than here: features differ by"):
+    with pytest.raises(InputError, match="not written, because .* gives other outputs than here: features differ by"):
         exporter.export(model, tmp_path / TARGET[to], [photograph], to=to, space=SPACE, precision="float32")
     assert names(tmp_path) == []
 
@@ -756,7 +756,7 @@ def test_foreign_onnx_files_are_refused(good_onnx, tmp_path):
     del model.metadata_props[:]
     data = model.SerializeToString()
     path.write_bytes(data)
-    with pytest.raises(InputError, match="or is no ONNX file of `export`"):
+    with pytest.raises(InputError, match="or is not an ONNX file of `export`"):
         open_exported(path)
     path.write_bytes(data + files.seal(data))
     with pytest.raises(InputError, match="cannot be run by ONNX Runtime"):

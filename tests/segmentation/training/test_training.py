@@ -1012,7 +1012,7 @@ def test_a_lost_worker_is_reported(data, tmp_path, monkeypatch):
     with pytest.raises(tf.errors.UnavailableError):
         one.run()
     one.cluster.workers = 2
-    with pytest.raises(InputError, match="another of the 2 workers is lost; .* go on from the last state"):
+    with pytest.raises(InputError, match="another of the 2 workers is lost; .* resume from the last state"):
         one.run()
 
 
