@@ -3,7 +3,6 @@
 import os
 import sys
 import warnings
-from pathlib import Path
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -14,11 +13,6 @@ sys.modules.setdefault("triton", None)  # see dense_resnet.verification.parity._
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-sys.path.insert(0, str(HERE / "golden"))
-
 
 if not os.environ.get("CI"):  # there hypothesis asks for no more than this by itself
     settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -82,7 +82,7 @@ def measured(tmp_path_factory):
     files = ["--json", folder / "b.json", *(["--chart", folder / "b.png"] if has("matplotlib") else [])]
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(competitors, "COMPETITORS", lacking)
+        patch.setattr(contest, "COMPETITORS", lacking)
         assert cli.main([str(word) for word in ("benchmark", *options, *versus, *files)]) == 0
     return json.loads((folder / "b.json").read_text()), folder / "b.png", printed.getvalue()
 
@@ -266,7 +266,7 @@ def test_networks_missing_from_timm_are_refused(name, options):
 
 def contest_of(fakes, monkeypatch, *makers):
     entering = tuple(Competitor(OWN if maker == "same" else maker, FLOAT32, getattr(fakes, maker), ()) for maker in makers)
-    monkeypatch.setattr(competitors, "COMPETITORS", entering)
+    monkeypatch.setattr(contest, "COMPETITORS", entering)
     return contest.contest(dr.plan("resnet_v1_18"), 33, 1, makers)
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from dense_resnet.errors import InputError
 from dense_resnet.image_io import decoding
+from segmentation.data import label_files
 from segmentation.data.label_files import decode_label, encode_label
 from segmentation.data.label_space import VOID_COLOR, LabelClass, LabelSpace, voc_palette
 from segmentation.data.label_tables import ADE20K, CITYSCAPES, VOC
@@ -208,7 +209,7 @@ def test_transparent_grays_of_few_bits_are_refused(depth, stretched, monkeypatch
         image.info["transparency"] = clear * (step if stretched else 1)
         return image
 
-    monkeypatch.setattr(decoding, "open_image", with_its_own_value)
+    monkeypatch.setattr(label_files, "open_image", with_its_own_value)
     for clear in values.tolist():
         data = pngs.png_of(values[None, :, None], 0, depth, others=[(b"tRNS", struct.pack(">H", clear))])
         with pytest.raises(InputError, match="transparent pixels"):
