@@ -119,7 +119,7 @@ class Tensor:
 
 
 class _Beside:
-    """A value that is no weight."""
+    """A value that is not a weight."""
 
 
 IGNORED = _Beside()
@@ -194,7 +194,7 @@ class Machine:
                         raise ValueError("something is left on the stack")
                     return self._stack[0]
                 if name not in self._handlers:
-                    raise _RefusalError(f"the instruction {name} is none that saved tensors need")
+                    raise _RefusalError(f"the instruction {name} is not one that saved tensors need")
                 self._instructions += 1
                 if self._instructions > INSTRUCTIONS_LIMIT:
                     raise _RefusalError(f"more than {INSTRUCTIONS_LIMIT} instructions")
@@ -243,7 +243,7 @@ class Machine:
     def _push_name(self, module: Any, name: Any) -> None:
         dotted = f"{_expect(str, module)}.{_expect(str, name)}"
         if dotted not in NAMES:
-            raise _RefusalError(f"the file asks for {ascii(dotted[:100])[1:-1]}, which is no tensor")
+            raise _RefusalError(f"the file asks for {ascii(dotted[:100])[1:-1]}, which is not an allowed tensor type")
         self._push(_Named(dotted))
 
     def _reduce(self, _: Any) -> None:
@@ -258,7 +258,7 @@ class Machine:
         value = self._stack[-1]
         flags = isinstance(value, Tensor) and isinstance(state, tuple) and len(state) == 3  # others would change its numbers
         if not (flags or isinstance(value, dict | _Beside)):
-            raise _RefusalError("the file sets the state of what is no state dict")
+            raise _RefusalError("the file sets the state of an object that is not a state dict")
 
     def _push_storage(self, _: Any) -> None:
         (reference,) = self._pop(1)
@@ -269,7 +269,7 @@ class Machine:
             raise _RefusalError("the file has storages that are views of others, as PyTorch wrote them before 2018")
         name = _expect(_Named, kind).name
         if name not in STORAGE_TYPES:
-            raise _RefusalError(f"{name} is no storage of tensors")
+            raise _RefusalError(f"{name} is not a storage of tensors")
         storage = Storage(_expect(str, key), STORAGE_TYPES[name], _check_number(count))
         if self.storages.setdefault(storage.key, storage) != storage:
             raise _RefusalError(f"the storage {storage.key[:40]!r} has two types or sizes", FETCH)
@@ -333,7 +333,7 @@ def _record_call(name: str, arguments: tuple[Any, ...]) -> Any:
 def _read_element_type(value: Any) -> str:
     name = _expect(_Named, value).name
     if name not in ELEMENT_TYPES:
-        raise _RefusalError(f"{name} is no type of numbers")
+        raise _RefusalError(f"{name} is not a type of numbers")
     return ELEMENT_TYPES[name]
 
 

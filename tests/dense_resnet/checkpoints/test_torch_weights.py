@@ -449,7 +449,7 @@ def test_no_code_is_run(attack, form, tmp_path):
         (number(1) + number(2) + b"\x93", "damaged"),
         (tuple_of(text("module"), b"N", b"N", b"N", number(1)) + b"Q", "more than storages"),
         (text("0") + b"Q", "damaged"),
-        (storage("0", 8, ("torch", "Size")), "torch.Size is no storage"),
+        (storage("0", 8, ("torch", "Size")), "torch.Size is not a storage"),
         (storage("0", 8, ("torch", "FloatStorage"), tuple_of(text("1"), number(0), number(1))), "views of others"),
         (storage() + storage("0", 4), "has two types or sizes"),
         (b"}" + tuple_of() + b"Ns", "keys that are no names or numbers"),
