@@ -78,7 +78,7 @@ def test_features_are_read_and_sampled():
     values = np.load(OLD / "values.npz")
     samples = dr.sample(wide, values["points"], 8)
     assert relative_error(samples, values["samples"]) <= 1e-6
-    rows, columns = wide.cell_centres(8)
+    rows, columns = wide.cell_centers(8)
     assert (rows[1], columns[1]) == pytest.approx((8.5 / 0.65 - 0.5,) * 2)
 
 

@@ -58,7 +58,7 @@ def arrays(which: int, more: int = 0) -> Arrays:
 class Reader:
     """A reader, what it reads, and how that is damaged."""
 
-    module: str  # of dense_resnet.checkpoints
+    module: str  # of dense_resnet.checkpoints.containers
     make: Callable[[Path, int], Path]  # (a new folder, GOOD or OTHER): writes a file or files there; what to read
     checksums: bool = True  # whether every array is under one
     blocks: bool = False  # whether they are of parts of the file, so that two good files' parts may make a third one
@@ -180,17 +180,17 @@ def entries_of(data: bytes) -> list[tuple[bytes, bytes]]:
 
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
 READERS = {
-    "slim_v1": Reader("slim", slim_v1, aware=table_of),
-    "slim_v1_of_blocks": Reader("slim", slim_v1_of_blocks, blocks=True),
-    "slim_v2": Reader("slim", slim_v2, damaged={INDEX: 2, DATA: 1}, aware=table_of, aware_of=INDEX),
-    "slim_folder": Reader("slim", slim_folder, damaged={"checkpoint": 1}),
+    "slim_v1": Reader("tf_checkpoint", slim_v1, aware=table_of),
+    "slim_v1_of_blocks": Reader("tf_checkpoint", slim_v1_of_blocks, blocks=True),
+    "slim_v2": Reader("tf_checkpoint", slim_v2, damaged={INDEX: 2, DATA: 1}, aware=table_of, aware_of=INDEX),
+    "slim_folder": Reader("tf_checkpoint", slim_folder, damaged={"checkpoint": 1}),
     "safetensors": Reader("safetensors", ours, aware=mutations.falsify_header, fits=False),
     "safetensors_foreign": Reader("safetensors", foreign, checksums=False, aware=mutations.falsify_header),
-    "keras_legacy": Reader("hdf5", keras_legacy, checksums=False),
-    "keras_weights": Reader("hdf5", keras_weights, checksums=False),
-    "keras_archive": Reader("hdf5", keras_archive, aware=mutations.damage_member),
-    "torch_archive": Reader("pickled", torch_archive, aware=mutations.damage_member),
-    "torch_legacy": Reader("pickled", torch_legacy, checksums=False),
+    "keras_legacy": Reader("keras_h5", keras_legacy, checksums=False),
+    "keras_weights": Reader("keras_h5", keras_weights, checksums=False),
+    "keras_archive": Reader("keras_h5", keras_archive, aware=mutations.damage_member),
+    "torch_archive": Reader("torch_pickle", torch_archive, aware=mutations.damage_member),
+    "torch_legacy": Reader("torch_pickle", torch_legacy, checksums=False),
 }
 
 
@@ -284,7 +284,7 @@ def test_damaged_files(name, campaign, worker, tmp_path):
         folder = tmp_path / ("good", "other")[which]
         folder.mkdir()
         paths.append(reader.make(folder, which))
-    module = f"dense_resnet.checkpoints.{reader.module}"
+    module = f"dense_resnet.checkpoints.containers.{reader.module}"
     good, other = (importlib.import_module(module).read(path) for path in paths)
     assert worker.warm(compare_with_good, paths[GOOD], module, paths[GOOD]) is None
     originals = {file.name: file.read_bytes() for file in (tmp_path / "good").iterdir()}
