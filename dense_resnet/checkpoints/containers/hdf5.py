@@ -1,19 +1,12 @@
-"""The bytes of an HDF5 file, read in plain Python: which object owns them, limits on reads, and the root group.
+"""The bytes of an HDF5 file, read in plain Python: what h5py writes by default, the rest refused by name.
 
-The HDF5 library reads everything that the format can say: links into other files, plug-ins found by a number in the
-file, arrays declared larger than a disk; and on a damaged file it may loop forever (a dozen of 10,000 mutated ones).
-Weights need little of that: what h5py writes by default, which is the format's first version. This file, ``hdf5_nodes``
-(groups and attributes) and ``hdf5_datasets`` (arrays) read that much, and refuse the rest by its name.
+The HDF5 library follows links into other files, loads plug-ins, and loops forever on a dozen of 10,000 damaged files. Here
+every byte belongs to one object (a second claim is an overlap or a cycle), and declared sizes are compared with stored ones
+before anything is allocated. ``hdf5_nodes`` reads groups and attributes, ``hdf5_datasets`` arrays.
 
-Three rules bound what a file can do. Every byte belongs to one thing: what is read is claimed, a second claim is an
-overlap or a cycle, so work and memory stay in proportion to the file. Nothing is allocated before its declared size was
-compared with what is stored. And what is not known is refused, not skipped.
-
-pyfive 1.3.0, in plain Python too, was tried in place of these files. Behind a guard of links, sizes, overlaps, depth and time,
-7 of 40,000 damaged files ended in a MemoryError, arrays came from other bytes three times as often as here (21 against 7), and
-small files made by hand took 2 GiB or ran without end; a guard that passes has 220 lines, reads headers and attributes a second
-time, and holds on to a dozen private names. It can take over once pyfive itself bounds what it allocates and follows, and once
-setup.py's lowest TensorFlow allows NumPy 2, which pyfive needs and TensorFlow 2.16 and 2.17 refuse.
+pyfive 1.3.0 could replace these files once it bounds what it allocates and follows, and once the lowest TensorFlow of setup.py
+allows NumPy 2 (2.16 and 2.17 do not). Behind a guard, 7 of 40,000 damaged files ended in a MemoryError, 21 arrays (here 7) came
+from other bytes, and small malicious files took 2 GiB or ran without end; a guard that passes has 220 lines.
 
 Source: The HDF Group, "HDF5 File Format Specification Version 3.0", https://support.hdfgroup.org/documentation/.
 """
@@ -28,7 +21,7 @@ from dense_resnet.errors import InputError
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = 2**64 - 1  # the address that means none
 
-MOST_OBJECTS = 100_000  # groups and datasets opened, and strings in an attribute
+MOST_OBJECTS = 100_000  # groups and datasets opened
 SMALL = 2**20  # bytes: up to this size, any compression ratio is accepted
 COMPRESSION = 4  # at most, above
 
@@ -62,19 +55,7 @@ class Fields:
 
 
 class File:
-    """An HDF5 file open for reading.
-
-    Args:
-        stream: seekable.
-        size: of it, in bytes.
-        source: its name, for messages.
-
-    Attributes:
-        root: the address of its root group.
-
-    Raises:
-        InputError: it is not an HDF5 file, or is cut, or of a version that is not read.
-    """
+    """An HDF5 file open for reading; `root` is the address of its root group."""
 
     def __init__(self, stream: BinaryIO, size: int, source: str) -> None:
         self.source, self.size = source, size
@@ -84,8 +65,10 @@ class File:
         self._declared = self._objects = self._texts = 0
         self.root = self._read_superblock()
 
+    def _error(self, reason: str) -> InputError:
+        return InputError(f"{self.source}: {reason}")
+
     def take_fields(self, address: int, count: int, what: str) -> Fields:
-        """Claim and read `count` bytes at `address`."""
         return Fields(self.take(address, count, what), f"{self.source}: {what}")
 
     def take(self, address: int, count: int, what: str) -> bytes:
@@ -98,31 +81,27 @@ class File:
         self._stream.seek(address)
         data = self._stream.read(count)
         if len(data) != count:
-            raise InputError(f"{self.source}: the file became shorter while it was read.")
+            raise self._error("the file became shorter while it was read.")
         return data
 
     def claim(self, address: int, count: int, what: str) -> None:
         """Make bytes `what`'s own, and refuse bytes that are another's or not in the file."""
         if address + count > self.size:
-            raise InputError(
-                f"{self.source}: {what} lies at bytes {address} to {address + count} of a file of {self.size}: damaged."
-            )
+            raise self._error(f"{what} lies at bytes {address} to {address + count} of a file of {self.size}: damaged.")
         if not count:
             return
         index = bisect.bisect_left(self._claims, (address,))
         for start, end, other in self._claims[max(index - 1, 0) : index + 1]:
             if start < address + count and address < end:
-                raise InputError(
-                    f"{self.source}: {what} overlaps {other}, or a group contains itself: the file is corrupt or malicious."
-                )
+                raise self._error(f"{what} overlaps {other}, or a group contains itself: the file is corrupt or malicious.")
         self._claims.insert(index, (address, address + count, what))
 
     def declare(self, count: int, what: str) -> None:
         """Count the bytes that an array will take, and refuse more than the file can hold."""
         self._declared += count
         if self._declared > COMPRESSION * self.size + SMALL:
-            raise InputError(
-                f"{self.source}: with {what} the arrays are declared as {self._declared} bytes, too many for a file of "
+            raise self._error(
+                f"with {what} the arrays are declared as {self._declared} bytes, too many for a file of "
                 f"{self.size}: the file is corrupt or malicious."
             )
 
@@ -130,15 +109,13 @@ class File:
         """Count the bytes of a string in a heap, to which others may point too."""
         self._texts += count
         if self._texts > COMPRESSION * self.size + SMALL:
-            raise InputError(f"{self.source}: {what} repeats the strings that are stored: the file is malicious.")
+            raise self._error(f"{what} repeats the strings that are stored: the file is malicious.")
 
     def count_object(self, what: str) -> None:
         """Count a group or dataset, and refuse too many."""
         self._objects += 1
         if self._objects > MOST_OBJECTS:
-            raise InputError(
-                f"{self.source}: more than {MOST_OBJECTS} groups and datasets, {what} among them: the file is malicious."
-            )
+            raise self._error(f"more than {MOST_OBJECTS} groups and datasets, {what} among them: the file is malicious.")
 
     def read_heap_object(self, address: int, index: int, what: str) -> bytes:
         """Read a string of variable length from one of the file's global heaps."""
@@ -157,18 +134,18 @@ class File:
                 body.take(min(-size % 8, body.rest))
             self._heaps[address] = objects
         if index not in self._heaps[address]:
-            raise InputError(f"{self.source}: {what} points to nothing in the global heap at {address}: damaged.")
+            raise self._error(f"{what} points to nothing in the global heap at {address}: damaged.")
         return self._heaps[address][index]
 
     def _read_superblock(self) -> int:
         """Return the root group's address."""
         head = self.take_fields(0, min(self.size, 9), "the superblock")
         if head.rest < 9 or head.take(8) != SIGNATURE:
-            raise InputError(f"{self.source}: this is not an HDF5 file: its first bytes are not that format's.")
+            raise self._error("this is not an HDF5 file: its first bytes are not that format's.")
         version = head.take_number(1)
         if version > 1:
-            raise InputError(
-                f"{self.source}: an HDF5 file of the format's version {version}, which h5py writes with libver='latest'. "
+            raise self._error(
+                f"an HDF5 file of the format's version {version}, which h5py writes with libver='latest'. "
                 "What is read is the default version, as Keras writes it: copy the file's content with h5py into a new one, "
                 "or save the weights again."
             )
@@ -179,11 +156,7 @@ class File:
         base, _, end, _ = block.take_numbers(8, 8, 8, 8)
         _, root, _, _, _ = block.take_numbers(8, 8, 4, 4, 16)
         if sizes != b"\x08\x08" or base:
-            raise InputError(
-                f"{self.source}: addresses of {sizes[0]} bytes from byte {base} on are not read, those of 8 from 0 are."
-            )
+            raise self._error(f"addresses of {sizes[0]} bytes from byte {base} on are not read, those of 8 from 0 are.")
         if end != self.size:
-            raise InputError(
-                f"{self.source}: the file has {self.size} bytes and declares {end}: cut short or damaged. Fetch it again."
-            )
+            raise self._error(f"the file has {self.size} bytes and declares {end}: cut short or damaged. Fetch it again.")
         return root

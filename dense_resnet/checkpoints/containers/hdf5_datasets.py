@@ -1,8 +1,7 @@
-"""The arrays of an HDF5 file: where they are stored, and their values.
+"""The arrays of an HDF5 file: where they are stored, and their values; source of the format: see ``hdf5``.
 
-An array is stored in its object's header, in one piece, or in chunks that a B-tree lists and filters may have packed. What can
-be checked is checked before a value is read: the type, the declared size against the stored one, the chunks' places.
-:mod:`dense_resnet.checkpoints.containers.hdf5` guards the bytes and says where the format is described.
+An array is stored in its object's header, in one piece, or in chunks that a B-tree lists and filters may have packed. Its type,
+its size and the places of its chunks are checked before a value is read.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dense_resnet.checkpoints.containers.hdf5 import COMPRESSION, SMALL, UNDEFINED, Fields
-from dense_resnet.checkpoints.containers.hdf5_nodes import CHUNKS, DATASPACE, DATATYPE, FILTERS, FLOAT, LAYOUT, Node, class_name
+from dense_resnet.checkpoints.containers.hdf5_nodes import CHUNKS, DATATYPE, FILTERS, FLOAT, LAYOUT, Node, class_name
 from dense_resnet.errors import InputError
 
 MOST_CELLS = 2**40  # of an array, empty sides counted as 1
@@ -24,9 +23,8 @@ COMPACT, CONTIGUOUS, CHUNKED, VIRTUAL = range(4)  # how an array is stored
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 
 INTEGER = 0
-FLOATS: dict[
-    bytes, np.dtype
-] = {  # a datatype message without its version: class, bits, size; offset, precision, exponent, mantissa, bias
+# A datatype message behind class and version: bits, size; offset, precision, exponent, mantissa, bias.
+FLOATS: dict[bytes, np.dtype] = {
     bytes.fromhex("200f00 02000000 0000 1000 0a 05 00 0a 0f000000"): np.dtype("<f2"),
     bytes.fromhex("201f00 04000000 0000 2000 17 08 00 17 7f000000"): np.dtype("<f4"),
     bytes.fromhex("203f00 08000000 0000 4000 34 0b 00 34 ff030000"): np.dtype("<f8"),
@@ -35,28 +33,19 @@ FLOATS: dict[
 
 @dataclass(frozen=True)
 class Array:
-    """A dataset's values, checked and not yet read; one of the three ways that they are stored."""
+    """A dataset's values, checked and not yet read; what is stored in one piece is one chunk."""
 
     node: Node
     shape: tuple[int, ...]
     dtype: np.dtype
-    compact: bytes | None = None
-    address: int | None = None
-    chunks: dict[tuple[int, ...], tuple[int, int]] | None = None  # address and size, by corner
-    chunk: tuple[int, ...] = ()
+    chunk: tuple[int, ...]  # the shape of one
+    chunks: dict[tuple[int, ...], tuple[int, int] | bytes]  # address and size, or the data, by corner
     filters: tuple[int, ...] = ()
 
     def read(self) -> np.ndarray:
-        """Read the values."""
-        if self.chunks is None:
-            data = self.compact
-            if data is None:
-                size = math.prod(self.shape) * self.dtype.itemsize
-                data = self.node.file.read(self.address, size) if self.address is not None and size else b""
-            return np.frombuffer(data, self.dtype).reshape(self.shape)
         values = np.empty(self.shape, self.dtype)
-        for corner, (address, size) in self.chunks.items():
-            unpacked = self._unpack(self.node.file.read(address, size), corner)
+        for corner, place in self.chunks.items():
+            unpacked = self._unpack(place if isinstance(place, bytes) else self.node.file.read(*place), corner)
             sides = zip(corner, self.chunk, self.shape, strict=True)
             part = tuple(slice(at, min(at + side, whole)) for at, side, whole in sides)
             values[part] = unpacked[tuple(slice(0, one.stop - one.start) for one in part)]
@@ -83,20 +72,14 @@ class Array:
         return np.frombuffer(data, self.dtype).reshape(self.chunk)
 
 
-def read_shape(node: Node) -> tuple[int, ...]:
-    """Return a dataset's shape."""
-    return node.read_dimensions(node.require(DATASPACE))
-
-
-def read_dtype(node: Node) -> np.dtype | None:
+def _read_dtype(node: Node) -> np.dtype | None:
     """Return float16, float32 or float64; None for integers. Every other type raises an InputError."""
     message = node.require(DATATYPE).data
     kind, size = node.read_type(message)
     if kind == INTEGER:
         return None
-    for floats, dtype in FLOATS.items():
-        if kind == FLOAT and message[1 : 1 + len(floats)] == floats and message[0] >> 4 in (1, 2, 3):
-            return dtype
+    if kind == FLOAT and message[0] >> 4 in (1, 2, 3) and message[1:20] in FLOATS:
+        return FLOATS[message[1:20]]
     raise InputError(
         f"{node.source}: its values are of the type {class_name(kind)} of {size} bytes; float16, float32 and "
         "float64 (little-endian) are read."
@@ -105,7 +88,7 @@ def read_dtype(node: Node) -> np.dtype | None:
 
 def locate(node: Node) -> Array | None:
     """Return where a dataset's values are stored, once they are checked; None for integers."""
-    dtype = read_dtype(node)
+    dtype = _read_dtype(node)
     if dtype is None:
         return None
     layout = node.require(LAYOUT)
@@ -114,7 +97,7 @@ def locate(node: Node) -> Array | None:
         node.refuse("a virtual dataset (its values stand elsewhere)")
     if version != 3 or kind > CHUNKED:
         node.refuse(f"a storage layout of version {version}, kind {kind}")
-    shape = read_shape(node)
+    shape = node.shape
     declared = math.prod(shape) * dtype.itemsize
     node.file.declare(declared, node.what)
     if math.prod(max(side, 1) for side in shape) > MOST_CELLS:  # an empty array may say anything of its other sides
@@ -124,14 +107,15 @@ def locate(node: Node) -> Array | None:
         return _locate_chunks(node, layout, shape, dtype, filters)
     if filters:
         raise InputError(f"{node.source}: filters go with chunks: damaged.")
+    corner = (0,) * len(shape)
     if kind == COMPACT:
         data = layout.take(layout.take_number(2))
         _compare(node, shape, declared, len(data), 1)
-        return Array(node, shape, dtype, compact=data)
+        return Array(node, shape, dtype, shape, {corner: data})
     address, size = layout.take_numbers(8, 8)
     _compare(node, shape, declared, 0 if address == UNDEFINED else size, 1)
     node.file.claim(address if size else 0, size, node.what)
-    return Array(node, shape, dtype, address=address)
+    return Array(node, shape, dtype, shape, {corner: (address, size)} if size else {})
 
 
 def _compare(node: Node, shape: tuple[int, ...], declared: int, stored: int, allowed: int) -> None:
@@ -176,7 +160,8 @@ def _locate_chunks(node: Node, layout: Fields, shape: tuple[int, ...], dtype: np
     if not fits or not all(0 < side <= whole for side, whole in zip(chunk, shape, strict=True)):
         raise InputError(f"{node.source}: its chunks of {chunk} do not fit its shape {list(shape)}: damaged.")
     wanted = math.prod(-(-whole // side) for side, whole in zip(chunk, shape, strict=True))
-    chunks: dict[tuple[int, ...], tuple[int, int]] = {}
+    chunks: dict[tuple[int, ...], tuple[int, int] | bytes] = {}
+    stored = 0
     a_chunk = f"{node.what}: a chunk"  # one string for all claims
     for key, child in node.read_tree(address, CHUNKS, 8 * (rank + 1)):
         size, mask, *corner = Fields(key, node.source).take_numbers(4, 4, *[8] * rank)
@@ -186,12 +171,13 @@ def _locate_chunks(node: Node, layout: Fields, shape: tuple[int, ...], dtype: np
             raise InputError(f"{node.source}: its chunk at {list(where)} has no place in it: damaged.")
         node.file.claim(child, size, a_chunk)
         chunks[where] = (child, size)
+        stored += size
     if len(chunks) != wanted:
         raise InputError(f"{node.source}: {len(chunks)} of its {wanted} chunks are stored: not all was written.")
     declared = math.prod(shape) * dtype.itemsize
     if declared > SMALL:
-        _compare(node, shape, declared, sum(size for _, size in chunks.values()), COMPRESSION)
-    return Array(node, shape, dtype, chunks=chunks, chunk=tuple(chunk), filters=filters)
+        _compare(node, shape, declared, stored, COMPRESSION)
+    return Array(node, shape, dtype, tuple(chunk), chunks, filters)
 
 
 def fletcher32(data: bytes) -> bytes:

@@ -1,7 +1,6 @@
-"""Groups, object headers and string attributes of an HDF5 file.
+"""Groups, object headers and string attributes of an HDF5 file; source of the format: see ``hdf5``.
 
-A group lists its members in a B-tree (:data:`SYMBOL_TABLE`) or in link messages; an object's header says in messages what the
-object is. :mod:`dense_resnet.checkpoints.containers.hdf5` guards the bytes and says where the format is described.
+An object's header says in messages what the object is. A group lists its members in a B-tree or in link messages.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
 
-from dense_resnet.checkpoints.containers.hdf5 import MOST_OBJECTS, UNDEFINED, Fields, File
+from dense_resnet.checkpoints.containers.hdf5 import UNDEFINED, Fields, File
 from dense_resnet.errors import InputError
 
 LONGEST_NAME = 1024  # bytes of a link, an attribute or a string in one
@@ -43,13 +42,7 @@ class Attribute:
 
 
 class Node:
-    """A group or a dataset of a :class:`File`.
-
-    Attributes:
-        path: of the groups that lead to it, joined by ``/``.
-        what: its name in messages.
-        source: its file's name and its own, for messages.
-    """
+    """A group or a dataset of a :class:`File`; messages name it as `what`, and with its file as `source`."""
 
     def __init__(self, file: File, path: str, address: int, depth: int) -> None:
         self.file, self.path, self._depth = file, path, depth
@@ -65,11 +58,8 @@ class Node:
                 self.refuse(name)
 
     @property
-    def is_group(self) -> bool:
-        """Whether it can have members."""
-        return self.find(LAYOUT) is None
-
-    # -- headers ------------------------------------------------------------------------------------------------------
+    def shape(self) -> tuple[int, ...]:
+        return self.read_dimensions(self.require(DATASPACE))
 
     def _read_header(self, address: int) -> Iterator[tuple[int, bytes]]:
         """Yield the object's messages: their kind and bytes."""
@@ -114,12 +104,10 @@ class Node:
             raise InputError(f"{self.source}: message {kind} is missing in its header: damaged.")
         return Fields(message, self.source)
 
-    # -- groups -------------------------------------------------------------------------------------------------------
-
     @cached_property
     def addresses(self) -> dict[str, int]:
         """The group's members, by name. A member that is not a hard link raises an InputError."""
-        if not self.is_group:
+        if self.find(LAYOUT) is not None:
             raise InputError(f"{self.source}: found a dataset where a group is expected.")
         members: dict[str, int] = {}
         for name, address in self._read_links():
@@ -197,10 +185,8 @@ class Node:
         link.take((8 if flags & 4 else 0) + (1 if flags & 16 else 0))
         name = self._decode(link.take(link.take_number(1 << (flags & 3))))
         if kind:
-            raise InputError(
-                f"{self.source}: {name!r} is {'a soft' if kind == 1 else 'an external'} link; only arrays of the file "
-                "itself are read."
-            )
+            found = "a soft" if kind == 1 else "an external"
+            raise InputError(f"{self.source}: {name!r} is {found} link; only arrays of the file itself are read.")
         return name, link.take_number(8)
 
     def _decode(self, data: bytes, what: str = "a member's name") -> str:
@@ -215,8 +201,6 @@ class Node:
             raise InputError(f"{self.source}: {what} must be a name without control characters and '..' (not {text[:80]!r}).")
         return text
 
-    # -- attributes ---------------------------------------------------------------------------------------------------
-
     @cached_property
     def _attributes(self) -> dict[str, Attribute]:
         found: dict[str, Attribute] = {}
@@ -228,8 +212,7 @@ class Node:
             if version not in (1, 2, 3) or (version > 1 and flags):
                 self.refuse(f"an attribute of version {version} with flags {flags}")
             fields.take(1 if version == 3 else 0)
-            padded = (fields.take(size + (-size % 8 if version == 1 else 0))[:size] for size in sizes)
-            written, datatype, dataspace = padded
+            written, datatype, dataspace = (fields.take(size + (-size % 8 if version == 1 else 0))[:size] for size in sizes)
             name = self._decode(written.rstrip(b"\0"), "an attribute's name")
             found[name] = Attribute(datatype, dataspace, fields.take(fields.rest))
         return found
@@ -250,13 +233,11 @@ class Node:
         if kind == FLOAT and count == 0:  # how h5py writes an empty list
             return []
         if kind == STRING:
-            if not 0 < size <= LONGEST_NAME or count > MOST_OBJECTS:
+            if not 0 < size <= LONGEST_NAME:
                 raise InputError(f"{self.source}: {what} declares {count} strings of {size} bytes: damaged.")
             return [self._decode(data.take(size).split(b"\0")[0], what) for _ in range(count)]
         if kind != VARIABLE_LENGTH or attribute.datatype[1] & 15 != 1:
             raise InputError(f"{self.source}: {what} must be strings (not {class_name(kind)} values).")
-        if count * 16 > data.rest:
-            raise InputError(f"{self.source}: {what} declares {count} strings and is too short: damaged.")
         texts = []
         for _ in range(count):
             length, address, index = data.take_numbers(4, 8, 4)
@@ -281,11 +262,5 @@ class Node:
         return space.take_numbers(*[8] * rank)
 
 
-def open_root(file: File) -> Node:
-    """Return the root group."""
-    return Node(file, "", file.root, 0)
-
-
 def class_name(number: int) -> str:
-    """Return the name of a datatype's class."""
     return CLASSES[number] if number < len(CLASSES) else f"class {number}"

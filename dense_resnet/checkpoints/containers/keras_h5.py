@@ -1,14 +1,9 @@
 """Keras' weight files: ``.h5``, ``.weights.h5`` and ``.keras``, to ``{"layer/variable": float32 array}``.
 
-Three layouts, all HDF5. The legacy one lists its layers in an attribute ``layer_names`` and their arrays in
-``weight_names``; a whole model has it under ``model_weights``. The later one (``.weights.h5``) has a group a layer, named
-by the layer's class and number (``layers/conv2d_3/vars/0``), and newer Keras stores the layer's own name with it. A
-``.keras`` file is a zip archive of such a file and of the model's configuration, which has the names where the file
-lacks them. Without either, a layer is called by its class and number, ``conv2d_3``.
-
-The name of a nested model precedes its layers' names: ``resnet50/conv1_conv/kernel``. No code or configuration of a
-file is executed: ``hdf5`` and its companions read the bytes, and the configuration serves
-for names only.
+The legacy layout lists its layers in an attribute ``layer_names`` and their arrays in ``weight_names``; a whole model has it
+under ``model_weights``. The later one (``.weights.h5``) has a group for each layer, named by the layer's class and number
+(``layers/conv2d_3/vars/0``); newer Keras stores the layer's own name with it, and the configuration in a ``.keras`` archive has
+it too, which serves for names only. A nested model's name precedes its layers': ``resnet50/conv1_conv/kernel``.
 """
 
 from __future__ import annotations
@@ -16,9 +11,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,13 +19,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dense_resnet.checkpoints.containers import ARCHIVE_ERRORS, ZIP_START, refuse_damaged
 from dense_resnet.checkpoints.containers.hdf5 import COMPRESSION, SMALL, File
-from dense_resnet.checkpoints.containers.hdf5_datasets import Array, locate, read_shape
-from dense_resnet.checkpoints.containers.hdf5_nodes import LONGEST_NAME, Node, open_root
+from dense_resnet.checkpoints.containers.hdf5_datasets import Array, locate
+from dense_resnet.checkpoints.containers.hdf5_nodes import LONGEST_NAME, Node
 from dense_resnet.errors import InputError
 from dense_resnet.jobs import atomic_files
 
-ARCHIVE, ZIP_START = ".keras", b"PK\x03\x04"
+ARCHIVE = ".keras"
 SUFFIXES = (".h5", ".hdf5", ARCHIVE)
 
 LARGEST_CONFIGURATION = 2**22  # bytes; as JSON's objects they take thirty times as much
@@ -48,38 +42,25 @@ VARIABLES = {  # of a layer, in the order in which Keras stores them
 }
 RANKS = {"kernel": (2, 4), "depthwise_kernel": (4,), "pointwise_kernel": (4,)}  # of the others 1
 
-ARCHIVE_ERRORS = (  # of a damaged zip file, and of JSON (ValueError, RecursionError)
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, RuntimeError, ValueError,
-)  # fmt: skip
-
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """Read the floating-point arrays of a Keras weights file or saved model as float32, under ``"layer/variable"``.
 
-    Optimizers, metrics and integers (such as a dropout's seeds) are left out. Variables of a layer whose class is not
-    known are called by their number.
-
-    Raises:
-        InputError: the file is missing, damaged, or has unsupported content: links, virtual datasets, arrays in
-            other files or declared larger than stored. The message names the file and the object.
+    Optimizers, metrics and integers (a dropout's seeds) are left out; variables of unknown layers are called by their number.
     """
     atomic_files.check_there(path)
     try:
         with path.open("rb") as stream:
             if path.suffix == ARCHIVE or stream.read(len(ZIP_START)) == ZIP_START:
-                return _of_archive(stream, path)
-            return _arrays(File(stream, path.stat().st_size, str(path)))
+                return _read_archive(stream, path)
+            return _read_arrays(File(stream, path.stat().st_size, str(path)))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}.") from error
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# The two layouts
-
-
-def _arrays(file: File, configuration: Any = None) -> dict[str, np.ndarray]:
+def _read_arrays(file: File, configuration: Any = None) -> dict[str, np.ndarray]:
     """Read all arrays of `file`, of either layout; the model's configuration names layers where the later one does not."""
-    root = open_root(file)
+    root = Node(file, "", file.root, 0)
     if "model_weights" in root.addresses:
         root = root.open("model_weights")
     if root.read_strings("layer_names") is not None:
@@ -104,12 +85,11 @@ def _arrays(file: File, configuration: Any = None) -> dict[str, np.ndarray]:
 
 
 def _legacy(root: Node) -> Iterator[tuple[str, Node]]:
-    """Yield the arrays under the names that the attributes list."""
     for layer in root.read_strings("layer_names") or ():
         group = root.open(layer)
         names = group.read_strings("weight_names")
         if names is None:
-            raise InputError(f"{root.file.source}: {group.what}: its attribute 'weight_names' is missing: damaged.")
+            raise InputError(f"{group.source}: its attribute 'weight_names' is missing: damaged.")
         owners = {name.rpartition("/")[0] for name in names}
         nested = len(owners) > 1  # a model or a compound layer; else the group's name is the layer's
         for name in names:
@@ -130,9 +110,6 @@ def _later(node: Node, configuration: Any, outer: str = "", top: bool = True) ->
 
 
 def _layer(node: Node, group: str, configuration: Any, outer: str) -> Iterator[tuple[str, Node]]:
-    """Yield the arrays of one layer, and of those within it."""
-    if not node.is_group:
-        raise InputError(f"{node.file.source}: {node.what}: found a dataset where a layer is expected.")
     name = f"{outer}/{group}"
     if "vars" in node.addresses:
         variables = node.open("vars")
@@ -140,46 +117,31 @@ def _layer(node: Node, group: str, configuration: Any, outer: str) -> Iterator[t
         name = f"{outer}/{own[0]}"
         stored = {key: variables.open(key) for key in sorted(variables.addresses, key=lambda key: (len(key), key))}
         if len(name) > LONGEST_NAME:
-            raise InputError(
-                f"{node.file.source}: {node.what}: its name has {len(name)} characters; {LONGEST_NAME} are the most."
-            )
+            raise InputError(f"{node.source}: its name has {len(name)} characters; {LONGEST_NAME} are the most.")
         for variable, array in _name_variables(group, stored):
             yield f"{name}/{variable}".lstrip("/"), array
     yield from _later(node, configuration, name.lstrip("/"), top=False)
 
 
 def _name_variables(group: str, stored: dict[str, Node]) -> Iterator[tuple[str, Node]]:
-    """Name a layer's variables by its group's name (its class and number) and by their count and shapes.
-
-    If these do not match, the variables keep the file's own keys, which are numbers.
-    """
+    """Name a layer's variables by its class, which `group` begins with; they keep their numbers if count or ranks differ."""
     known = VARIABLES.get(re.sub(r"_\d+$", "", group), ())
     if known[:1] == ("gamma",) and len(stored) == 2:  # neither center nor scale
         known = known[2:]
     least = len(known) - (known[-1:] == ("bias",))
     fits = least <= len(stored) <= len(known) and all(
-        key == str(number) and len(read_shape(array)) in RANKS.get(known[number], (1,))
+        key == str(number) and len(array.shape) in RANKS.get(known[number], (1,))
         for number, (key, array) in enumerate(stored.items())
     )
     return zip(known if fits else stored, stored.values(), strict=False)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Archives
-
-
-def _of_archive(stream: BinaryIO, path: Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(stream) as archive:
-            configuration = json.loads(_member(archive, "config.json", path, LARGEST_CONFIGURATION))
-            data = _member(archive, "model.weights.h5", path)
-    except ARCHIVE_ERRORS as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path}: cannot be read as a {ARCHIVE} archive: {error}. Fetch it again, or save it again."
-        ) from error
-    return _arrays(File(io.BytesIO(data), len(data), f"{path}: model.weights.h5"), configuration)
+def _read_archive(stream: BinaryIO, path: Path) -> dict[str, np.ndarray]:
+    damaged = refuse_damaged(path, f"a {ARCHIVE} archive", "Fetch it again, or save it again.", ARCHIVE_ERRORS)
+    with damaged, zipfile.ZipFile(stream) as archive:
+        configuration = json.loads(_member(archive, "config.json", path, LARGEST_CONFIGURATION))
+        data = _member(archive, "model.weights.h5", path)
+    return _read_arrays(File(io.BytesIO(data), len(data), f"{path}: model.weights.h5"), configuration)
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path, largest: int | None = None) -> bytes:
@@ -198,10 +160,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path, largest: int | None
 
 
 def _layers_by_group(model: Any) -> dict[str, Any]:
-    """Return the configurations of a model's layers by the names that Keras gives their groups in the file.
-
-    A name is the layer's class in snake case, followed by a number from the second layer of a class on.
-    """
+    """Return the configurations of layers by their groups' names: the class in snake case, numbered from the second one on."""
     found: dict[str, Any] = {}
     counts: Counter[str] = Counter()
     layers = _dictionary(_dictionary(model).get("config")).get("layers")
