@@ -1,11 +1,8 @@
 """A pickle machine for tensors: it follows the program that a ``.pth`` file is, and runs nothing of it.
 
-The program says which functions to call, and Python's ``pickle`` calls them. This machine has ``pickletools``, which only
-parses, tell it the instructions. It knows those that saved tensors need and the few names in :data:`NAMES`, and a name stands
-for itself: nothing is imported, no foreign object is made, no method of one is called. A tensor becomes a record of where its
-numbers lie in the file (:class:`Tensor`), checked to lie within its storage. Everything else is refused by name.
-
-:mod:`pickled` reads the files. (``tests/test_torch_weights.py``)
+``pickletools``, which only parses, gives the instructions. The machine knows those that saved tensors need and the few names in
+:data:`NAMES`, each of which means only itself: nothing is imported, no foreign object is made, no method of one is called. A
+tensor becomes a record of where its numbers are in its storage (:class:`Tensor`). Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -29,10 +26,8 @@ HINT = "Save the state dict alone: torch.save(model.state_dict(), 'weights.pth')
 FETCH = "The file is damaged or cut off. Fetch it again."
 
 FLOATS = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}  # the last is the upper half of a float32
-INTEGERS = {
-    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
-}  # fmt: skip
-BYTES = {name: np.dtype(code).itemsize for name, code in FLOATS.items()} | INTEGERS  # of an element
+INTEGERS = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
+BYTES = {name: np.dtype(FLOATS.get(name, name)).itemsize for name in (*FLOATS, *INTEGERS)}  # of an element
 
 STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
@@ -53,22 +48,12 @@ REBUILD_PARAMETERS = ("torch._utils._rebuild_parameter", PARAMETER)  # the secon
 TENSOR_TYPES = ("torch.Tensor", "torch._tensor.Tensor", PARAMETER)
 
 BESIDE = (  # what training leaves in a file beside the weights; never looked at
-    "argparse.Namespace",
-    "collections.Counter",
-    "builtins.set",
-    "__builtin__.set",
-    "_codecs.encode",
-    "torch.device",
-    "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-)
+    "argparse.Namespace", "collections.Counter", "builtins.set", "__builtin__.set", "_codecs.encode", "torch.device",
+    "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+)  # fmt: skip
 
-NAMES = frozenset(
-    {ORDERED_DICT, SIZE, REBUILD_V1, REBUILD_V2, REBUILD_V3, REBUILD_TYPED}.union(
-        REBUILD_PARAMETERS, TENSOR_TYPES, STORAGE_TYPES, ELEMENT_TYPES, BESIDE
-    )
-)
+CALLED = (ORDERED_DICT, SIZE, REBUILD_V1, REBUILD_V2, REBUILD_V3, REBUILD_TYPED, *REBUILD_PARAMETERS)
+NAMES = frozenset((*CALLED, *TENSOR_TYPES, *STORAGE_TYPES, *ELEMENT_TYPES, *BESIDE))
 
 LITERALS = (
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING",
@@ -83,13 +68,13 @@ def _read_two_lines(stream: io.BytesIO) -> tuple[str, str]:
     return module.removesuffix(b"\n").decode("ascii"), name.removesuffix(b"\n").decode("ascii")
 
 
-# What stands behind an instruction is parsed by these, and only when the instruction is one that the machine knows.
+# These parse the argument of an instruction, after the machine has found that it knows the instruction.
 READERS = {opcode.name: opcode.arg.reader for opcode in pickletools.opcodes if opcode.arg} | {"GLOBAL": _read_two_lines}
 
 
 @dataclass(frozen=True, eq=False)
 class _Named:
-    """A name of :data:`NAMES`, which stands for itself only."""
+    """A name of :data:`NAMES`, which means only itself."""
 
     name: str
 
@@ -118,16 +103,8 @@ class Tensor:
     stride: tuple[int, ...]
 
 
-class _Beside:
-    """A value that is not a weight."""
-
-
-IGNORED = _Beside()
+IGNORED = object()  # a value that is not a weight
 Key = str | int | None  # of dictionaries; others, and large numbers, could be made to cost any time to hash or compare
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# The machine
 
 
 class _RefusalError(Exception):
@@ -161,15 +138,12 @@ class Machine:
             "APPENDS": lambda _: self._extend(self._pop_to_mark()),
             "SETITEM": lambda _: self._update(self._pop(2)),
             "SETITEMS": lambda _: self._update(self._pop_to_mark()),
-            "BINPUT": self._memoize,
-            "LONG_BINPUT": self._memoize,
+            **dict.fromkeys(("BINPUT", "LONG_BINPUT"), self._memoize),
             "MEMOIZE": lambda _: self._memoize(len(self._memo)),
-            "BINGET": lambda index: self._push(self._memo[index]),
-            "LONG_BINGET": lambda index: self._push(self._memo[index]),
+            **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda index: self._push(self._memo[index])),
             "GLOBAL": lambda names: self._push_name(*names),
             "STACK_GLOBAL": lambda _: self._push_name(*self._pop(2)),
-            "REDUCE": self._reduce,
-            "NEWOBJ": self._reduce,
+            **dict.fromkeys(("REDUCE", "NEWOBJ"), self._reduce),
             "BUILD": self._build,
             "BINPERSID": self._push_storage,
         }
@@ -203,8 +177,6 @@ class Machine:
                 raise InputError(f"{self._where}: byte {at}: {reason}") from None
             except (ValueError, LookupError, TypeError, OverflowError) as error:
                 raise InputError(f"{self._where}: byte {at}: no tensor was saved like this. {FETCH}") from error
-
-    # -- instructions: what each does to the stack ----------------------------------------------------------------------
 
     def _check_protocol(self, number: int) -> None:
         if not 2 <= number <= 5:
@@ -257,7 +229,7 @@ class Machine:
         (state,) = self._pop(1)
         value = self._stack[-1]
         flags = isinstance(value, Tensor) and isinstance(state, tuple) and len(state) == 3  # others would change its numbers
-        if not (flags or isinstance(value, dict | _Beside)):
+        if not (flags or isinstance(value, dict) or value is IGNORED):
             raise _RefusalError("the file sets the state of an object that is not a state dict")
 
     def _push_storage(self, _: Any) -> None:
@@ -277,14 +249,13 @@ class Machine:
 
 
 def _expect(kind: type, value: Any) -> Any:
-    """Return `value`, which must be a `kind`; a TypeError becomes a refusal."""
+    """Return `value`, which must be a `kind`; :meth:`Machine.follow` turns the TypeError into a refusal."""
     if not isinstance(value, kind):
         raise TypeError
     return value
 
 
 def _check_number(value: Any) -> int:
-    """Return `value`, which must be a count of elements."""
     if type(value) is not int or not 0 <= value <= CELLS_LIMIT:
         raise _RefusalError("a size, stride or offset is negative, too large or no number", FETCH)
     return value
@@ -320,21 +291,17 @@ def _record_call(name: str, arguments: tuple[Any, ...]) -> Any:
     if name in (REBUILD_V1, REBUILD_V2):
         return _make_tensor(_expect(Storage, arguments[0]).kind, *arguments[:4], *arguments[6:])
     if name == REBUILD_V3:
-        return _make_tensor(_read_element_type(arguments[6]), *arguments[:4], *arguments[7:])
+        kind = _expect(_Named, arguments[6]).name
+        if kind not in ELEMENT_TYPES:
+            raise _RefusalError(f"{kind} is not a type of numbers")
+        return _make_tensor(ELEMENT_TYPES[kind], *arguments[:4], *arguments[7:])
     if name in REBUILD_PARAMETERS:
         return _expect(Tensor, arguments[0])
     if name == REBUILD_TYPED:
-        function, kind, inner, _state = arguments
-        if _expect(_Named, function).name in (REBUILD_V2, REBUILD_V3) and _expect(_Named, kind).name in TENSOR_TYPES:
+        function, tensor_type, inner, _state = arguments
+        if _expect(_Named, function).name in (REBUILD_V2, REBUILD_V3) and _expect(_Named, tensor_type).name in TENSOR_TYPES:
             return _record_call(function.name, _expect(tuple, inner))
     raise _RefusalError(f"the file calls {name}, which makes no tensor")
-
-
-def _read_element_type(value: Any) -> str:
-    name = _expect(_Named, value).name
-    if name not in ELEMENT_TYPES:
-        raise _RefusalError(f"{name} is not a type of numbers")
-    return ELEMENT_TYPES[name]
 
 
 def _make_tensor(kind: str, storage: Any, offset: Any, size: Any, stride: Any, metadata: Any = None) -> Tensor:
@@ -352,9 +319,6 @@ def _make_tensor(kind: str, storage: Any, offset: Any, size: Any, stride: Any, m
             raise _RefusalError("a tensor repeats its own elements (an expanded one: save it with .contiguous())")
         reach += (side - 1) * step
     if (tensor.offset + reach + 1) * BYTES[kind] > tensor.storage.nbytes:
-        raise _RefusalError(
-            f"a tensor of size {list(tensor.size)}, stride {list(tensor.stride)} and offset {tensor.offset} reaches "
-            f"outside its storage of {tensor.storage.count} elements",
-            FETCH,
-        )
+        described = f"a tensor of size {list(tensor.size)}, stride {list(tensor.stride)} and offset {tensor.offset}"
+        raise _RefusalError(f"{described} reaches outside its storage of {tensor.storage.count} elements", FETCH)
     return tensor

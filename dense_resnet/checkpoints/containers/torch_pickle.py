@@ -1,13 +1,10 @@
 """PyTorch's ``.pth`` files, read without PyTorch and without running anything in them.
 
-Such a file is a program that makes tensors, and the numbers of these tensors. ``pickle_machine``
-follows the program and gives records of tensors; here the state dict is chosen among what the program makes, and the numbers
-are read, once every record is known to lie within its storage.
+``pickle_machine`` follows the program that such a file has; here the state dict is chosen among what it makes, and the numbers
+are read. PyTorch 1.6 and later write a zip archive (``NAME/data.pkl``, and ``NAME/data/KEY`` for each storage, with CRC32s),
+earlier versions five pickles and then the storages in a row, without any checksum.
 
-Two containers are read: the zip archive of PyTorch 1.6 and later (``NAME/data.pkl`` and a member ``NAME/data/KEY`` for each
-storage, all with a CRC32, which is compared), and the one before (five pickles, then the storages in a row, without any
-checksum). Source of both: https://github.com/pytorch/pytorch/blob/main/torch/serialization.py. The limits below hold before
-anything is allocated. (``tests/test_torch_weights.py``)
+Source: https://github.com/pytorch/pytorch/blob/main/torch/serialization.py.
 """
 
 from __future__ import annotations
@@ -15,15 +12,14 @@ from __future__ import annotations
 import io
 import math
 import os
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dense_resnet.checkpoints.containers import ARCHIVE_ERRORS, ZIP_START, refuse_damaged
 from dense_resnet.checkpoints.containers.pickle_machine import BYTES, FLOATS, HINT, Key, Machine, Tensor
 from dense_resnet.checkpoints.names.averages import COUNTED, COUNTER, beside_entry, is_average
 from dense_resnet.errors import InputError
@@ -32,7 +28,6 @@ from dense_resnet.jobs import atomic_files
 
 SUFFIXES = (".pth", ".pt", ".bin", ".tar")  # the last as in model_best.pth.tar, which is not a tar archive
 STARTS = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))  # of a pickle
-ZIP_START = b"PK\x03\x04"
 
 WRAPPED_IN = ("state_dict", "model", "model_state_dict")  # the first that holds tensors is read, then averages
 
@@ -48,15 +43,8 @@ Note = Callable[[str], object]
 def read(path: Path, note: Note = lambda sentence: None) -> dict[str, np.ndarray]:
     """Read the floating-point tensors of a PyTorch state dict as float32; integer ones, which count steps, are left out.
 
-    The file holds the state dict itself, or a dictionary with it under one of :data:`WRAPPED_IN`, or averages under a name
-    that says so; anything else in it (an epoch, an optimizer's state) is ignored.
-
-    Args:
-        path: a file of ``torch.save(model.state_dict(), path)``, of either container.
-        note: called with a sentence where the file has averages: which of them and the weights is read.
-
-    Raises:
-        InputError: the file is missing, damaged or of another kind, or contains anything but tensors and plain values.
+    The state dict is the whole file, or under one of :data:`WRAPPED_IN`, or averages under a name that says so; anything
+    else (an epoch, an optimizer's state) is ignored. If there are averages, `note` is called with a sentence on what is read.
     """
     atomic_files.check_there(path)
     try:
@@ -73,7 +61,6 @@ def read(path: Path, note: Note = lambda sentence: None) -> dict[str, np.ndarray
 
 
 def _describe_start(start: bytes, size: int) -> str:
-    """Say what a file is, by its first bytes."""
     if start.startswith(b"\x89HDF"):
         return "an HDF5 file, which Keras' names end in .h5"
     if start[257:262] == b"ustar":
@@ -85,7 +72,7 @@ def _describe_start(start: bytes, size: int) -> str:
     return file_types.describe(start) or "something else"
 
 
-class _Sparing(io.FileIO):
+class _LimitedFile(io.FileIO):
     """A file of which only a little is read at once: zipfile would take in a directory of any size."""
 
     def read(self, size: int | None = -1) -> bytes:
@@ -95,38 +82,29 @@ class _Sparing(io.FileIO):
 
 
 def _read_archive(path: Path, note: Note) -> dict[str, np.ndarray]:
-    try:
-        with _Sparing(path) as file, zipfile.ZipFile(file) as archive:
-            members = _check_members(path, archive)
-            top = _find_top_folder(path, set(members))
-            if (order := members.get(f"{top}byteorder")) and _read_member(archive, order) != b"little":
-                raise InputError(f"{path}: it was saved on a big-endian machine, which is not read. Save it again elsewhere.")
-            program = members[f"{top}data.pkl"]
-            if program.file_size > PICKLE_LIMIT:
-                raise InputError(f"{path}: its data.pkl has {program.file_size} bytes; at most {PICKLE_LIMIT} are read.")
-            machine = Machine(_read_member(archive, program), f"{path}: data.pkl")
-            wanted = _Wanted(path, machine.follow(), note)
-            for storage in machine.storages.values():
-                member = members.get(f"{top}data/{storage.key}")
-                if member is None or member.file_size != storage.nbytes:
-                    found = f"has {member.file_size}" if member else "is not there"
-                    raise InputError(
-                        f"{path}: data/{storage.key[:40]} must have {storage.nbytes} bytes and {found}: the file is damaged."
-                    )
-            keys = {f"{top}data/{key}": key for key in machine.storages}
-            for name, member in members.items():  # all of them: reading compares the checksum
-                content = _read_member(archive, member)
-                if name in keys:
-                    wanted.fill(keys[name], content)
-            return wanted.arrays
-    except InputError:
-        raise
-    except (
-        zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError,
-    ) as error:  # fmt: skip
-        raise InputError(
-            f"{path}: cannot be read as a zip archive: {error}. It is damaged or cut off; fetch it again."
-        ) from error
+    damaged = refuse_damaged(path, "a zip archive", "It is damaged or cut off; fetch it again.", ARCHIVE_ERRORS)
+    with damaged, _LimitedFile(path) as file, zipfile.ZipFile(file) as archive:
+        members = _check_members(path, archive)
+        top = _find_top_folder(path, set(members))
+        if (order := members.get(f"{top}byteorder")) and _read_member(archive, order) != b"little":
+            raise InputError(f"{path}: it was saved on a big-endian machine, which is not read. Save it again elsewhere.")
+        program = members[f"{top}data.pkl"]
+        if program.file_size > PICKLE_LIMIT:
+            raise InputError(f"{path}: its data.pkl has {program.file_size} bytes; at most {PICKLE_LIMIT} are read.")
+        machine = Machine(_read_member(archive, program), f"{path}: data.pkl")
+        wanted = _Wanted(path, machine.follow(), note)
+        for storage in machine.storages.values():
+            member = members.get(f"{top}data/{storage.key}")
+            if member is None or member.file_size != storage.nbytes:
+                found = f"has {member.file_size}" if member else "is not there"
+                wanted_bytes = f"data/{storage.key[:40]} must have {storage.nbytes} bytes"
+                raise InputError(f"{path}: {wanted_bytes} and {found}: the file is damaged.")
+        keys = {f"{top}data/{key}": key for key in machine.storages}
+        for name, member in members.items():  # all of them: reading compares the checksum
+            content = _read_member(archive, member)
+            if name in keys:
+                wanted.fill(keys[name], content)
+        return wanted.arrays
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -150,14 +128,13 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zi
 def _find_top_folder(path: Path, names: set[str]) -> str:
     """Return the folder of data.pkl, with its slash."""
     tops = sorted(name.removesuffix("data.pkl") for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
-    top = tops[0] if tops else ""
-    if tops and any(name.startswith((f"{top}code/", f"{top}constants.pkl")) for name in names):
+    if tops and any(name.startswith((f"{tops[0]}code/", f"{tops[0]}constants.pkl")) for name in names):
         raise InputError(
             f"{path}: this is a TorchScript archive, a program with weights. Save the weights alone: "
             "torch.save(torch.jit.load(path).state_dict(), 'weights.pth')."
         )
     if len(tops) == 1:
-        return top
+        return tops[0]
     kind = "a zip archive without PyTorch's data.pkl"
     if tops:
         kind = f"an archive of {len(tops)} PyTorch files"
@@ -180,20 +157,17 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 def _read_legacy(path: Path, note: Note) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         machine = Machine(file.read(PICKLE_LIMIT), str(path))
-        if not _equals(MAGIC_NUMBER, machine.follow()):
+        if machine.follow() != MAGIC_NUMBER:
             raise InputError(f"{path}: this is a pickle that torch.save did not write. {HINT}")
-        if not _equals(PROTOCOL_VERSION, machine.follow()):
+        if machine.follow() != PROTOCOL_VERSION:
             raise InputError(f"{path}: its protocol is not {PROTOCOL_VERSION}, the one that is read: the file is damaged.")
         system = machine.follow()
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise InputError(f"{path}: it was saved on a big-endian machine, or is damaged. Save it again elsewhere.")
         wanted = _Wanted(path, machine.follow(), note)
         keys = machine.follow()
-        if (
-            not isinstance(keys, list)
-            or not all(isinstance(key, str) for key in keys)
-            or sorted(keys) != sorted(machine.storages)
-        ):
+        all_text = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        if not all_text or sorted(keys) != sorted(machine.storages):
             raise InputError(f"{path}: its list of storages is not that of its tensors: the file is damaged.")
         file.seek(machine.position)
         left = path.stat().st_size - machine.position
@@ -210,10 +184,6 @@ def _read_legacy(path: Path, note: Note) -> dict[str, np.ndarray]:
         if left:
             raise InputError(f"{path}: {left} bytes follow the last storage: the file is damaged. Fetch it again.")
     return wanted.arrays
-
-
-def _equals(number: int, value: Any) -> bool:
-    return type(value) is int and value == number
 
 
 class _Wanted:
@@ -242,12 +212,12 @@ class _Wanted:
                 values = np.ndarray(tensor.size, FLOATS[tensor.kind], content, tensor.offset * width, strides)
             if tensor.kind == "bfloat16":
                 values = np.asarray(np.left_shift(values, 16, dtype=np.uint32)).view(np.float32)
-            with np.errstate(all="ignore"):  # float64 values beyond float32 become infinite, which whoever takes them refuses
+            with np.errstate(all="ignore"):  # float64 values beyond float32 become infinite, which loading refuses
                 self.arrays[name] = values.astype(np.float32, order="C")
 
 
 def _choose_state_dict(path: Path, value: Any, note: Note) -> Iterator[tuple[str, Tensor]]:
-    """Choose a state dict in what the file makes, and yield the names and tensors of its floating-point numbers."""
+    """Choose a state dict in what the file makes, and yield its names and tensors of floating-point numbers."""
     if not isinstance(value, dict):
         raise InputError(f"{path}: it holds no state dict. {HINT}")
     wrapped = {f"[{name!r}]": value[name] for name in WRAPPED_IN if _count_tensors(value.get(name))}
