@@ -40,7 +40,7 @@ def name_fits(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def replace_file(path: str | os.PathLike[str], check: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def replace_file(path: str | os.PathLike[str], check: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """Yield a temporary path next to `path`, which replaces it if the block ends without an error.
 
     Args:

@@ -1,9 +1,9 @@
 """Weights in safetensors files, with a checksum for every array and one for the metadata.
 
-Source of the format: https://huggingface.co/docs/safetensors. The header's metadata has one entry, ``dense_resnet``, a JSON
-object (one, because the library writes several in any order, and equal arrays must give equal files). Its ``sha256`` maps
-array names to digests of their bytes; its ``header`` is a digest of the arrays' types and shapes and of the object's other
-entries, which older files lack. A file of another program has no such entry, and nothing is compared.
+Source of the format: https://huggingface.co/docs/safetensors. The metadata has one entry, ``dense_resnet``, a JSON object: the
+library writes several entries in any order, and equal arrays must give equal files. Its ``sha256`` maps names to digests of
+arrays; its ``header``, which older files lack, is a digest of types, shapes and the other entries. Files of other programs
+have no such entry, and nothing is compared.
 """
 
 from __future__ import annotations
@@ -18,41 +18,35 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dense_resnet.checkpoints.containers import refuse_damaged
 from dense_resnet.errors import InputError
 from dense_resnet.jobs import atomic_files, strict_json
 
 SUFFIX = ".safetensors"
 ENTRY = "dense_resnet"
 CHECKSUMS, HEADER = "sha256", "header"
+ERRORS = (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, OSError)  # of a damaged file
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """Read the floating-point arrays of `path` as float32, and verify their checksums if the file has them."""
     atomic_files.check_there(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            about = _read_description(file)
-            names = sorted(file.keys())
-            if about and about.get(CHECKSUMS, {}).keys() != set(names):
-                raise ValueError("its arrays are not those of its checksums")
-            weights, layout = {}, {}
-            for name in names:
-                value = file.get_tensor(name)
-                if about and digest(value) != about[CHECKSUMS][name]:
-                    raise InputError(
-                        f"{path}: {name} does not match its checksum: the file is damaged. Download or copy it again."
-                    )
-                layout[name] = _layout(value)
-                if np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16":
-                    weights[name] = value.astype(np.float32)
-            if HEADER in about and about.pop(HEADER) != _header_digest(about, layout):
-                raise InputError(f"{path}: damaged: its metadata does not match its checksum. Download or copy it again.")
-    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path}: cannot be read as safetensors: {error}. The file is damaged or of another format."
-        ) from error
+    weights, layout = {}, {}
+    damaged = refuse_damaged(path, "safetensors", "The file is damaged or of another format.", ERRORS)
+    with damaged, safe_open(path, framework="numpy") as file:
+        about = _read_description(file)
+        names = sorted(file.keys())
+        if about and about.get(CHECKSUMS, {}).keys() != set(names):
+            raise ValueError("its arrays are not those of its checksums")
+        for name in names:
+            value = file.get_tensor(name)
+            if about and digest(value) != about[CHECKSUMS][name]:
+                raise InputError(f"{path}: {name} does not match its checksum: the file is damaged. Download or copy it again.")
+            layout[name] = _layout(value)
+            if np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16":
+                weights[name] = value.astype(np.float32)
+        if HEADER in about and about.pop(HEADER) != _header_digest(about, layout):
+            raise InputError(f"{path}: damaged: its metadata does not match its checksum. Download or copy it again.")
     return weights
 
 
@@ -68,7 +62,7 @@ def write(path: Path, weights: Mapping[str, np.ndarray], described: Mapping[str,
     about = {**(described or {}), CHECKSUMS: {name: digest(value) for name, value in arrays.items()}}
     about = json.loads(json.dumps(about))  # as it will be read: without tuples and numeric keys
     about[HEADER] = _header_digest(about, {name: _layout(value) for name, value in arrays.items()})
-    with atomic_files.replace_file(path, check=read) as temporary:  # type: ignore[arg-type]  # it also returns what it read
+    with atomic_files.replace_file(path, check=read) as temporary:
         try:
             save_file(arrays, temporary, metadata={ENTRY: json.dumps(about)})
         except SafetensorError as error:  # how it reports a full disk

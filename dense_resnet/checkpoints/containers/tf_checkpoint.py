@@ -1,10 +1,8 @@
 """Slim checkpoints: name-based TensorFlow checkpoints of the V1 and V2 formats.
 
-V1 is a single file (``resnet_v2_152.ckpt``); V2 is a prefix with an ``.index`` and ``.data-?????-of-?????`` files. Both
-carry checksums, which are compared. They are read here and not by TensorFlow, which aborts the whole program at
-inconsistent messages, and follows a footer that leads elsewhere (:mod:`dense_resnet.checkpoints.containers.tf_table`).
-
-Sources of the formats: ``tensorflow/core/protobuf/tensor_bundle.proto`` and ``tensorflow/core/util/saved_tensor_slice.proto``.
+V1 is a single file (``resnet_v2_152.ckpt``); V2 is a prefix with an ``.index`` and ``.data-?????-of-?????`` files. TensorFlow
+aborts the whole program at inconsistent messages, so it does not read them here. Sources of the formats:
+``tensorflow/core/protobuf/tensor_bundle.proto`` and ``tensorflow/core/util/saved_tensor_slice.proto``.
 """
 
 from __future__ import annotations
@@ -14,19 +12,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from dense_resnet.checkpoints.containers import refuse_damaged
 from dense_resnet.checkpoints.containers.tf_table import entries, masked_checksum
 from dense_resnet.errors import InputError
 from dense_resnet.jobs import atomic_files
 
-if TYPE_CHECKING:
-    from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
-
-READABLE = "slim checkpoints (V1 and V2) and .safetensors"
+ADVICE = "It is damaged or of another type; supported: slim checkpoints (V1 and V2) and .safetensors."
 INDEX, DATA = ".index", ".data-00000-of-00001"
 STATE = "checkpoint"  # the file that lists a folder's checkpoints
 SLICE = b"\0"  # first byte of the keys of slices; their variable has an ordinary key
@@ -37,18 +33,11 @@ PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """Read the floating-point variables of the checkpoint at `path`, as float32."""
-    try:
+    with refuse_damaged(path, "a TensorFlow checkpoint", ADVICE, (ValueError, TypeError, DecodeError, OSError)):
         prefix = _prefix(path)
         index = prefix.with_name(prefix.name + INDEX)
         with np.errstate(over="ignore", invalid="ignore"):  # loading refuses infinite values
             return dict(sorted(_variables(prefix, index) if index.is_file() else _variables_v1(prefix)))
-    except (ValueError, TypeError, DecodeError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path}: cannot be read as a TensorFlow checkpoint: {error}. It is damaged or of another type; "
-            f"supported: {READABLE}."
-        ) from error
 
 
 def _variables(prefix: Path, index: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -115,16 +104,14 @@ def _variables_v1(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             only = TensorProto()
             getattr(only, field).MergeFrom(getattr(tensor, field))
             size = np.dtype(code).itemsize * len(getattr(tensor, field))
-            packed = (
-                only.SerializeToString()
-            )  # its last bytes are the numbers as in memory; converting a list would take seconds
+            packed = only.SerializeToString()  # ends with the numbers as in memory; converting a list would take seconds
             yield name, np.frombuffer(packed[len(packed) - size :], code).reshape(shape).astype(np.float32)
     if expected:
         raise ValueError(f"{len(expected)} of its variables are missing, such as {min(expected)}")
 
 
-def _shape(name: str, shape: TensorShapeProto, slices: int) -> tuple[int, ...]:
-    """Return the shape as a tuple; refuse a variable in several slices."""
+def _shape(name: str, shape: Any, slices: int) -> tuple[int, ...]:
+    """Return a TensorShapeProto as a tuple; refuse a variable in several slices."""
     sizes = tuple(dimension.size for dimension in shape.dim)
     if shape.unknown_rank or min(sizes, default=0) < 0:
         raise ValueError(f"{name} has an invalid shape")
@@ -134,10 +121,7 @@ def _shape(name: str, shape: TensorShapeProto, slices: int) -> tuple[int, ...]:
 
 
 def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
-    """Write a V2 checkpoint under the prefix `path`, which must be new.
-
-    The format is a pair of files that cannot be replaced in one step, so an existing one is never touched.
-    """
+    """Write a V2 checkpoint under the prefix `path`, which must be new: its two files cannot be replaced in one step."""
     import tensorflow as tf
 
     index, data = path.with_name(path.name + INDEX), path.with_name(path.name + DATA)
@@ -154,12 +138,10 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
             claimed = True  # the data file is absent, or a remnant of a kill
             with atomic_files.replace_file(data) as new_data, atomic_files.scratch(path) as folder:
                 prefix = folder / "checkpoint"
+                tensors = [tf.constant(weights[name]) for name in names]
                 try:
                     tf.raw_ops.SaveV2(
-                        prefix=str(prefix),
-                        tensor_names=names,
-                        shape_and_slices=[""] * len(names),
-                        tensors=[tf.constant(weights[name]) for name in names],
+                        prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
                     )
                 except tf.errors.OpError as error:
                     raise OSError(error.message) from error
@@ -175,11 +157,7 @@ def write(path: Path, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def check_there(path: Path) -> None:
-    """Check without TensorFlow, by names, that `path` is a checkpoint.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raise an :class:`InputError` if `path` is not a checkpoint, by names and without TensorFlow."""
     if not (path / STATE).is_file():  # TensorFlow reads it
         _prefix(path)
 

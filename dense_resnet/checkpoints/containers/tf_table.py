@@ -1,14 +1,10 @@
 """TensorFlow's tables: a checkpoint of the V1 format is one, and so is the index of a V2 one.
 
-A table is a run of blocks, each followed by how it is compressed and by a checksum of both: data blocks with sorted keys,
-a block that is empty here, an index block with where each data block lies, and a footer with where the last two lie.
-Here the blocks must fill the file without a gap, so that every byte but the footer's is under a checksum, and the footer
-has no choice. TensorFlow's own reader follows the footer where it leads, and takes the end of a list for granted.
+A table is data blocks with sorted keys, an empty block, an index of the data blocks and a footer with the places of the last
+two; each block is followed by its compression and a checksum. Unlike TensorFlow's reader, this one wants blocks that fill the
+file without a gap, so that every byte but the footer's is under a checksum and the footer cannot lead elsewhere.
 
-The format lets a block be compressed. TensorFlow since 1.2 compresses no block of a checkpoint, so a compressed one is refused.
-
-Source of the format: https://github.com/google/leveldb/blob/main/doc/table_format.md. What does not fit raises a ``ValueError``
-that gives the reason without the file's name. (``tests/campaign/test_fuzz_weights.py``)
+Source: https://github.com/google/leveldb/blob/main/doc/table_format.md. Errors are ``ValueError``s without the file's name.
 """
 
 from __future__ import annotations
@@ -26,15 +22,10 @@ LONGEST_KEY = 4096  # bytes; keys share their beginnings, so that a small block 
 
 
 class Handle(NamedTuple):
-    """Where a block lies."""
+    """Where a block is, its trailer included."""
 
-    offset: int
-    size: int
-
-    @property
-    def end(self) -> int:
-        """Where the next one begins."""
-        return self.offset + self.size + TRAILER
+    begin: int
+    end: int
 
 
 def masked_checksum(data: bytes) -> int:
@@ -44,11 +35,7 @@ def masked_checksum(data: bytes) -> int:
 
 
 def entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, value) of the table at `path`, in the order of the keys, with one block in memory at a time.
-
-    Raises:
-        ValueError: it is not a table, or is damaged; possibly after some entries.
-    """
+    """Yield (key, value) of the table at `path`, one block in memory at a time; damage may show after some entries."""
     with open(path, "rb") as file:
         end = file.seek(0, 2) - FOOTER
         file.seek(max(0, end))
@@ -60,7 +47,7 @@ def entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
         begin, previous, left = 0, None, EXPANSION * end + ALLOWANCE
         for _, value in _pairs(_block(file, index, end)):
             handle, _ = _handle(value, 0)
-            if handle.offset != begin:
+            if handle.begin != begin:
                 raise ValueError(f"no block begins at byte {begin}")
             for key, content in _pairs(_block(file, handle, end)):
                 if previous is not None and key <= previous:
@@ -71,21 +58,21 @@ def entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
                     raise ValueError(f"its keys are of more than {EXPANSION} times its bytes")
                 yield key, content
             begin = handle.end
-        if (begin, empty.end, index.end) != (empty.offset, index.offset, end):
+        if (begin, empty.end, index.end) != (empty.begin, index.begin, end):
             raise ValueError("its blocks do not fill it")
 
 
 def _block(file: BinaryIO, handle: Handle, end: int) -> bytes:
     """Read a block's contents and verify its checksum; all blocks lie before `end`."""
     if handle.end > end:
-        raise ValueError(f"the block at byte {handle.offset} is cut")
-    file.seek(handle.offset)
-    stored = file.read(handle.size + 1)
+        raise ValueError(f"the block at byte {handle.begin} is cut")
+    file.seek(handle.begin)
+    stored = file.read(handle.end - handle.begin - 4)
     if masked_checksum(stored) != int.from_bytes(file.read(4), "little"):
-        raise ValueError(f"the block at byte {handle.offset} does not match its checksum")
+        raise ValueError(f"the block at byte {handle.begin} does not match its checksum")
     if stored[-1]:
         raise ValueError(
-            f"the block at byte {handle.offset} is compressed (method {stored[-1]}), and TensorFlow since 1.2 compresses no "
+            f"the block at byte {handle.begin} is compressed (method {stored[-1]}), and TensorFlow since 1.2 compresses no "
             "checkpoint: restore it with TensorFlow, and save it again"
         )
     return stored[:-1]
@@ -113,7 +100,7 @@ def _handle(data: bytes, at: int) -> tuple[Handle, int]:
     """Return the handle at `at`, and the position after it."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
-    return Handle(offset, size), at
+    return Handle(offset, offset + size + TRAILER), at
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
