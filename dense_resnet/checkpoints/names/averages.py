@@ -1,13 +1,8 @@
-"""Averages of weights, which training may store next to the weights in the same file: identified by their names.
+"""Averages of weights, which training may store next to the weights: identified by their names.
 
-==========================================  ==================================================================
-``NAME/ExponentialMovingAverage``           ``tf.train.ExponentialMovingAverage``, in slim's checkpoints
-``ema_model.NAME``, ``ema.module.NAME``, …  a copy of the network in one of PyTorch's or Keras' models
-``model_ema``, ``state_dict_ema``, …        a dictionary next to that of the weights, in PyTorch's files
-==========================================  ==================================================================
-
-Plain weights are read if both are present, averages if there is nothing else; a note reports which.
-(``tests/dense_resnet/checkpoints/test_sources.py``)
+In slim's checkpoints they are ``NAME/ExponentialMovingAverage``, in models of PyTorch and Keras a copy of the network
+(``ema_model.NAME``), in PyTorch's files a second dictionary (``model_ema``, ``state_dict_ema``). Plain weights are read if both
+are present, averages if there is nothing else; a note reports which.
 """
 
 from __future__ import annotations
@@ -43,7 +38,7 @@ def without_averages(names: Iterable[str]) -> list[str]:
 
 
 def without_suffix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Return `arrays`, with averages under their variables' names if these are absent, and notes."""
+    """Return `arrays` and notes; averages get their variables' names if these are absent."""
     variables = {name: name.rpartition("/")[0] for name in arrays if "/" in name and is_average(name.rpartition("/")[2])}
     if not variables:
         return arrays, ()
@@ -76,11 +71,7 @@ def beside_prefix(names: Iterable[str], prefix: str | None) -> tuple[str, ...]:
 
 
 def beside_entry(read: str, others: Iterable[str]) -> tuple[str, ...]:
-    """Return notes on a PyTorch file of which the entry `read` is read, "" for all of it; `others` are averages.
-
-    >>> beside_entry("['model_ema']", ["['model_ema']"])
-    ("The weights are averages, by their name in the file: ['model_ema'].",)
-    """
+    """Return notes on a PyTorch file of which the entry `read` is read, "" for all of it; `others` are averages."""
     if is_average(read):
         return (f"The weights are averages, by their name in the file: {read}.",)
     return tuple(

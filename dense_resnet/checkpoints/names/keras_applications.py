@@ -1,13 +1,9 @@
-"""Weights of Keras models under canonical names.
+"""Weights of Keras models under canonical names: Keras Applications' ResNets, and the models of ``dense_resnet.keras_resnet``.
 
-Two kinds of model are known. Keras Applications' ResNets (50, 101, 152; their V2) have layers such as
-``conv2_block1_1_conv``: the plan's units give every name, the depth follows from their number. Their v1 has biases before
-batch norm, which are added to its moving means, and an epsilon of 1.001e-5, whose excess is added to the moving variances; the
-stride is in a block's first 1x1, so they are ``resnet_v1_N_original``. Their V2 is ``resnet_v2_N``, with no bias in
-the two convolutions that a batch norm follows; its root pools zeros in, which ``root="keras"`` reproduces. Models of
-:mod:`dense_resnet.keras_resnet` have slim's scopes for names, with ``.`` for ``/``, and their values pass unchanged.
-
-``tests/dense_resnet/checkpoints/test_keras_weights.py`` compares features with Keras' own.
+Keras Applications' v1 is ``resnet_v1_N_original`` (the stride is in a block's first 1x1), except for biases before batch norm,
+which are subtracted from the moving means, and an epsilon of 1.001e-5, whose excess is added to the moving variances. Its V2 is
+``resnet_v2_N`` with ``root="keras"``: the pooling is padded with zeros. The models of ``keras_resnet`` have slim's scopes for
+names, with ``.`` for ``/``.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ import numpy as np
 from dense_resnet.checkpoints.names.averages import without_averages
 from dense_resnet.errors import InputError
 from dense_resnet.planning import variants
-from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm, Unit
+from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm
 from dense_resnet.planning.plan import Plan
 
 EPSILON = 1.001e-5  # of Keras Applications
@@ -31,7 +27,8 @@ APPLICATIONS = ("ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2
 READABLE = f"Keras Applications' {', '.join(APPLICATIONS)} and models of dense_resnet.keras_resnet"
 DEPTHS = {units: depth for depth, units in variants.UNITS.items() if depth not in variants.BASIC_DEPTHS}
 
-FIRST, NORM_OF_FIRST, NORM_OF_LAST, CLASSIFIER = "conv1_conv", "conv1_bn", "post_bn", "predictions"
+FIRST, NORM_OF_LAST, CLASSIFIER = "conv1_conv", "post_bn", "predictions"
+CONV, NORM, DENSE = "conv2d", "batch_normalization", "dense"  # classes of layers
 BEFORE_2_2_5 = "res2a_branch2a"
 UNIT = re.compile(r"conv([2-5])_block(\d+)_1_conv")
 SCOPED = re.compile(r"(.+)\.[^.]+\.unit_\d+\.")  # the scope, in a layer's name of the Keras face
@@ -48,15 +45,7 @@ def recognizes(arrays: Arrays) -> bool:
 
 
 def canonical(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
-    """Return the arrays under canonical names; those of other layers, such as a user's own classifier, keep their names.
-
-    Args:
-        arrays: what :func:`dense_resnet.checkpoints.containers.keras_h5.read` or :func:`arrays_of` gives.
-        source: of the arrays, for messages.
-
-    Raises:
-        InputError: the arrays are of another model, or a layer is missing or has another shape.
-    """
+    """Return the arrays under canonical names; those of other layers, such as a user's own classifier, keep their names."""
     layers = {_layer(name) for name in arrays}
     if BEFORE_2_2_5 in layers:
         raise InputError(
@@ -65,32 +54,16 @@ def canonical(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
         )
     if any(map(SCOPED.match, layers)):
         return _of_the_keras_face(arrays, source)
-    if FIRST not in layers:
-        named = _name_by_order(arrays)
-        if named is None:
-            first = list(dict.fromkeys(name.rpartition("/")[0] for name in arrays))[:4]
-            unnamed = (
-                " The file does not name its layers: save the weights with a newer Keras."
-                if _has_unnamed_layers(arrays)
-                else ""
-            )
-            raise InputError(
-                f"{source}: this is not a supported network; its first layers are {', '.join(first) or 'none'}.{unnamed} "
-                f"Supported: {READABLE}."
-            )
-        arrays = named
-    return _of_applications(arrays, source)
+    named = arrays if FIRST in layers else _name_by_order(arrays)
+    if named is None:
+        first = list(dict.fromkeys(name.rpartition("/")[0] for name in arrays))[:4]
+        hint = " The file does not name its layers: save the weights with a newer Keras." if _has_unnamed_layers(arrays) else ""
+        raise _refusal(source, f"this is not a supported network; its first layers are {', '.join(first) or 'none'}.{hint}")
+    return _of_applications(named, source)
 
 
 def arrays_of(model: Any) -> dict[str, np.ndarray]:
-    """Return the floating-point variables of a model in memory as float32, under the names in its file.
-
-    Args:
-        model: a model of Keras 3 or tf_keras, other models within it.
-
-    Raises:
-        InputError: it is not a Keras model, or two of its layers have the same name.
-    """
+    """Return the floating-point variables of a model of Keras 3 or tf_keras as float32, under the names in its file."""
     if not hasattr(model, "layers") or not hasattr(model, "get_weights"):
         raise InputError(f"a Keras model is needed (not {type(model).__name__}).")
     arrays: dict[str, np.ndarray] = {}
@@ -121,13 +94,7 @@ def check_application(name: str) -> None:
 
 
 def fetch(name: str) -> dict[str, np.ndarray]:
-    """Fetch the ImageNet weights of ``keras.applications``, classifier included, as :func:`arrays_of` returns them.
-
-    Keras downloads them if its cache has none, and verifies their checksum.
-
-    Raises:
-        InputError: the name is not one of :data:`APPLICATIONS`, or Keras could not get the weights.
-    """
+    """Return the ImageNet weights of ``keras.applications``, classifier included; Keras downloads and verifies them."""
     check_application(name)
     keras = import_keras()
     if (kind := keras.config.dtype_policy().variable_dtype) != "float32":
@@ -156,10 +123,6 @@ def import_keras() -> ModuleType:
         ) from None
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# The Keras face
-
-
 def _of_the_keras_face(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
     scopes = {match[1] for name in arrays if (match := SCOPED.match(_layer(name)))}
     weights: dict[str, np.ndarray] = {}
@@ -173,15 +136,10 @@ def _of_the_keras_face(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
     return weights
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Keras Applications
-
-
 def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
-    firsts = _firsts(arrays)
-    if len(firsts) > 1:
-        raise InputError(f"{source}: it contains two networks ({firsts[0]} and {firsts[1]}); save only one.")
-    around = firsts[0].removesuffix(FIRST)  # the models that contain the network
+    around, *others = _prefixes(arrays)
+    if others:
+        raise InputError(f"{source}: it contains two networks ({around}{FIRST} and {others[0]}{FIRST}); save only one.")
     plan = _plan(arrays, around, source)
     rest = dict(arrays)
     weights: dict[str, np.ndarray] = {}
@@ -189,75 +147,81 @@ def _of_applications(arrays: Arrays, source: str) -> dict[str, np.ndarray]:
     def take(layer: str, variable: str, shape: tuple[int, ...]) -> np.ndarray:
         name = f"{around}{layer}/{variable}"
         if name not in rest:
-            raise InputError(
-                f"{source}: {name} is missing, so this is not a {plan.name} of Keras Applications. Supported: {READABLE}."
-            )
+            raise _refusal(source, f"{name} is missing, so this is not a {plan.name} of Keras Applications.")
         value = rest.pop(name)
         if value.shape != shape:
-            raise InputError(
-                f"{source}: {name} has the shape {list(value.shape)}, where Keras Applications' {plan.name} has {list(shape)}: "
-                f"another network under the same names, such as a ResNeXt. Supported: {READABLE}."
-            )
+            shapes = f"{name} has the shape {list(value.shape)}, where Keras Applications' {plan.name} has {list(shape)}"
+            raise _refusal(source, f"{shapes}: another network under the same names, such as a ResNeXt.")
         return value
 
-    def take_norm(layer: str, norm: Norm, bias: np.ndarray | float = 0.0) -> None:
-        for variable in norm.variables:
-            leaf = variable.name.rpartition("/")[2]
-            value = take(layer, leaf, variable.shape)
-            with np.errstate(over="ignore", invalid="ignore"):  # loading refuses infinite values
-                if leaf == "moving_mean":
-                    value = (value.astype(np.float64) - bias).astype(np.float32)
-                elif leaf == "moving_variance":
-                    value = (value.astype(np.float64) + (EPSILON - BATCH_NORM_EPSILON)).astype(np.float32)
-            weights[variable.name] = value
+    bias: np.ndarray | float = 0.0  # of the convolution before a batch norm
+    for kind, layer, record in _layers(plan):
+        if isinstance(record, Norm):
+            for variable in record.variables:
+                leaf = variable.name.rpartition("/")[2]
+                value = take(layer, leaf, variable.shape)
+                with np.errstate(over="ignore", invalid="ignore"):  # loading refuses infinite values
+                    if leaf == "moving_mean":
+                        value = (value.astype(np.float64) - bias).astype(np.float32)
+                    elif leaf == "moving_variance":
+                        value = (value.astype(np.float64) + (EPSILON - BATCH_NORM_EPSILON)).astype(np.float32)
+                weights[variable.name] = value
+            bias = 0.0
+            continue
+        kernel, *biases = record.variables
+        shape = kernel.shape[2:] if kind == DENSE else kernel.shape
+        weights[kernel.name] = take(layer, "kernel", shape).reshape(kernel.shape)
+        if not record.norm:
+            weights[biases[0].name] = take(layer, "bias", (record.depth,))
+        elif f"{around}{layer}/bias" in rest:
+            bias = take(layer, "bias", (record.depth,)).astype(np.float64)
+    return weights | rest
 
-    def take_convolution(layer: str, norm_layer: str, conv: Conv) -> None:
-        kernel, *others = conv.variables
-        weights[kernel.name] = take(layer, "kernel", kernel.shape)
-        has_bias = not conv.norm or f"{around}{layer}/bias" in rest
-        bias = take(layer, "bias", (conv.depth,)).astype(np.float64) if has_bias else 0.0
+
+def _layers(plan: Plan) -> Iterator[tuple[str, str, Conv | Norm]]:
+    """Yield class, name and record of the layers with weights in Keras' model, in its order: a unit's shortcut is third."""
+
+    def convolution(name: str, conv: Conv) -> Iterator[tuple[str, str, Conv | Norm]]:
+        yield CONV, f"{name}_conv", conv
         if conv.norm:
-            take_norm(norm_layer, conv.norm, bias)
-        else:
-            weights[others[0].name] = np.asarray(bias, np.float32)
+            yield NORM, f"{name}_bn", conv.norm
 
     first = plan.root[0]
     assert isinstance(first, Conv)  # only the root's second layer pools
-    take_convolution(FIRST, NORM_OF_FIRST, first)
-    for unit, layer in _units(plan):
-        if unit.preact:
-            take_norm(f"{layer}_preact_bn", unit.preact)
-        for number, conv in _convolutions(unit):
-            take_convolution(f"{layer}_{number}_conv", f"{layer}_{number}_bn", conv)
+    yield from convolution("conv1", first)
+    for stage, block in enumerate(plan.blocks, 2):
+        for number, unit in enumerate(block.units, 1):
+            layer = f"conv{stage}_block{number}"
+            if unit.preact:
+                yield NORM, f"{layer}_preact_bn", unit.preact
+            one, two, three = unit.convolutions
+            for index, conv in ((1, one), (2, two), (0, unit.shortcut), (3, three)):
+                if conv:
+                    yield from convolution(f"{layer}_{index}", conv)
     if plan.postnorm:
-        take_norm(NORM_OF_LAST, plan.postnorm)
+        yield NORM, NORM_OF_LAST, plan.postnorm
     if plan.logits:
-        kernel, biases = plan.logits.variables
-        weights[kernel.name] = take(CLASSIFIER, "kernel", kernel.shape[2:]).reshape(kernel.shape)
-        weights[biases.name] = take(CLASSIFIER, "bias", biases.shape)
-    return weights | rest
+        yield DENSE, CLASSIFIER, plan.logits
 
 
 def network_prefix(arrays: Arrays) -> str | None:
     """Return the names of the models that contain Keras Applications' network; None if there is none."""
-    firsts = _firsts(arrays)
-    return firsts[0].removesuffix(FIRST) if firsts else None
+    return next(iter(_prefixes(arrays)), None)
 
 
-def _firsts(arrays: Arrays) -> list[str]:
-    """Return the first layers of the networks, without averages if the weights themselves are present."""
-    return without_averages(sorted({name.rpartition("/")[0] for name in arrays if _layer(name) == FIRST}))
+def _prefixes(arrays: Arrays) -> list[str]:
+    """Return the names of the models around each network, without averages if the weights themselves are present."""
+    firsts = without_averages(sorted({name.rpartition("/")[0] for name in arrays if _layer(name) == FIRST}))
+    return [first.removesuffix(FIRST) for first in firsts]
 
 
 def _plan(arrays: Arrays, around: str, source: str) -> Plan:
-    """Return the plan of the network of these layers, by its units, its last batch norm and the classifier's size."""
+    """Return the plan of the network whose layers' names begin with `around`."""
     layers = {name.rpartition("/")[0].removeprefix(around) for name in arrays if name.startswith(around)}
     numbers = [match[1] for layer in layers if (match := UNIT.fullmatch(layer))]
     units = tuple(numbers.count(block) for block in "2345")
     if units not in DEPTHS:
-        raise InputError(
-            f"{source}: its blocks have {units} units, unlike any ResNet of Keras Applications. Supported: {READABLE}."
-        )
+        raise _refusal(source, f"its blocks have {units} units, unlike any ResNet of Keras Applications.")
     depth = DEPTHS[units]
     kernel, classifier = (arrays.get(f"{around}{layer}/kernel") for layer in (FIRST, CLASSIFIER))
     return variants.plan(
@@ -265,26 +229,6 @@ def _plan(arrays: Arrays, around: str, source: str) -> Plan:
         in_channels=kernel.shape[2] if kernel is not None and kernel.ndim == 4 and kernel.size else 3,
         num_classes=classifier.shape[1] if classifier is not None and classifier.ndim == 2 else None,
     )
-
-
-def _units(plan: Plan) -> Iterator[tuple[Unit, str]]:
-    """Yield each unit, and the prefix of its layers' names in Keras."""
-    for stage, block in enumerate(plan.blocks, 2):
-        for number, unit in enumerate(block.units, 1):
-            yield unit, f"conv{stage}_block{number}"
-
-
-def _convolutions(unit: Unit) -> Iterator[tuple[int, Conv]]:
-    """Yield the unit's convolutions with their numbers in Keras, in the order of its model: the shortcut is third."""
-    first, second, third = unit.convolutions
-    yield from ((1, first), (2, second))
-    if unit.shortcut:
-        yield 0, unit.shortcut
-    yield 3, third
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Files that do not name their layers
 
 
 def _has_unnamed_layers(arrays: Arrays) -> bool:
@@ -295,43 +239,31 @@ def _has_unnamed_layers(arrays: Arrays) -> bool:
 def _name_by_order(arrays: Arrays) -> dict[str, np.ndarray] | None:
     """Return the arrays under Keras Applications' names if they have as many layers as one of its ResNets, else None.
 
-    Layers of a class are numbered in the order of the model. Biases identify V1: the same network without them may be
-    any other variant.
+    Biases identify V1: the same network without them may be any other variant.
     """
     layers = {_layer(name) for name in arrays}
     for depth in DEPTHS.values():
         for variant in (f"resnet_v1_{depth}_original", f"resnet_v2_{depth}"):
-            plan = variants.plan(variant)
-            order = _order(plan)
+            plan = variants.plan(variant, num_classes=1)
+            order = {kind: [name for own, name, _ in _layers(plan) if own == kind] for kind in (CONV, NORM, DENSE)}
             counts = {kind: sum(bool(re.fullmatch(rf"{kind}(_\d+)?", layer)) for layer in layers) for kind in order}
-            fits = all(counts[kind] == len(order[kind]) for kind in ("conv2d", "batch_normalization"))
-            if not fits or (not plan.preactivation and not any(name.endswith("conv2d_1/bias") for name in arrays)):
+            found = [kind for kind in order if counts[kind] == len(order[kind])]
+            if found[:2] != [CONV, NORM] or not (plan.preactivation or any(name.endswith("conv2d_1/bias") for name in arrays)):
                 continue
-            names = {
-                f"{kind}_{number}" if number else kind: layer
-                for kind in order
-                for number, layer in enumerate(order[kind] if counts[kind] == len(order[kind]) else ())
-            }
+            numbered = ((kind, number, layer) for kind in found for number, layer in enumerate(order[kind]))
+            names = {f"{kind}_{number}" if number else kind: layer for kind, number, layer in numbered}
             return {_rename_layer(name, names): value for name, value in arrays.items()}
     return None
-
-
-def _order(plan: Plan) -> dict[str, list[str]]:
-    """Return the names of a network's layers by class, in their order."""
-    convolutions, norms = [FIRST], [] if plan.preactivation else [NORM_OF_FIRST]
-    for unit, layer in _units(plan):
-        norms += [f"{layer}_preact_bn"] if unit.preact else []
-        for number, conv in _convolutions(unit):
-            convolutions.append(f"{layer}_{number}_conv")
-            norms += [f"{layer}_{number}_bn"] if conv.norm else []
-    norms += [NORM_OF_LAST] if plan.preactivation else []
-    return {"conv2d": convolutions, "batch_normalization": norms, "dense": [CLASSIFIER]}
 
 
 def _rename_layer(name: str, names: Mapping[str, str]) -> str:
     path, _, variable = name.rpartition("/")
     outer, _, layer = path.rpartition("/")
     return "/".join(part for part in (outer, names.get(layer, layer), variable) if part)
+
+
+def _refusal(source: str, reason: str) -> InputError:
+    return InputError(f"{source}: {reason} Supported: {READABLE}.")
 
 
 def _layer(name: str) -> str:

@@ -1,24 +1,14 @@
 """State dictionaries of torchvision's and timm's ResNets, which share one set of names, as canonical weights.
 
-Their ResNet 18-200 are ``resnet_v1_5_N`` here: a block's stride in its first unit's first 3x3, pooling padded with minus
-infinity, batch norm with epsilon 1e-5 and no bias before it. So a map of names and a transposition are sufficient:
-
-==============================================  ====================================================
-``layer2.0.conv3.weight`` [out, in, k, k]       ``block2/unit_1/bottleneck_v1/conv3/weights`` [k, k, in, out]
-``layer2.0.bn3.running_var``                    ``block2/unit_1/bottleneck_v1/conv3/BatchNorm/moving_variance``
-``layer2.0.downsample.0.weight``                ``block2/unit_1/bottleneck_v1/shortcut/weights``
-``fc.weight`` [classes, in]                     ``logits/weights`` [1, 1, in, classes]
-==============================================  ====================================================
-
-Networks that share these names but are not a plain ResNet (ResNeXt, wide, squeeze-and-excitation, deep stems) are refused
-with the reason. One is indistinguishable: timm's resnetblur50, whose blurring has no weights, looks like a resnet50. Features
-equal timm's own, and files of all three kinds give the same arrays: ``tests/dense_resnet/checkpoints/test_torch_weights.py``.
+Their ResNet 18-200 are ``resnet_v1_5_N`` here, which differ only in the layout of kernels: ``[out, in, k, k]`` in PyTorch.
+Other networks with these names (ResNeXt, wide, squeeze-and-excitation, deep stems) are refused with the reason, except timm's
+resnetblur50: its blurring has no weights, so it looks like a resnet50.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -31,6 +21,7 @@ from dense_resnet.planning.variants import BASE_DEPTHS, VARIANTS
 
 FAMILY = "resnet_v1_5_{}"
 FIRST = "layer1.0.conv1.weight"  # its prefix belongs to a wrapper, such as DataParallel's "module."
+UNIT = re.compile(r"layer([1-4])\.(\d{1,4})\.conv1\.weight$")
 FIRST_OF_V2 = "stages.0.blocks.0.conv1.weight"  # the first layer of timm's resnetv2
 STEPS = "num_batches_tracked"  # not a weight
 NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -43,23 +34,20 @@ def names(plan: Plan) -> dict[str, str]:
     >>> names(variants.plan("resnet_v1_5_18"))["resnet_v1_5_18/block1/unit_1/lite_bottleneck_v1/conv2/BatchNorm/beta"]
     'layer1.0.bn2.bias'
     """
-    table = dict(_pair_names(plan.root[0], "conv1", "bn1"))
+    layers: list[tuple[Conv | Pool, str, str]] = [(plan.root[0], "conv1", "bn1")]
     for number, block in enumerate(plan.blocks, 1):
         for index, unit in enumerate(block.units):
             prefix = f"layer{number}.{index}."
-            for place, conv in enumerate(unit.convolutions, 1):
-                table.update(_pair_names(conv, f"{prefix}conv{place}", f"{prefix}bn{place}"))
+            layers += [(conv, f"{prefix}conv{place}", f"{prefix}bn{place}") for place, conv in enumerate(unit.convolutions, 1)]
             if unit.shortcut:
-                table.update(_pair_names(unit.shortcut, f"{prefix}downsample.0", f"{prefix}downsample.1"))
+                layers.append((unit.shortcut, f"{prefix}downsample.0", f"{prefix}downsample.1"))
+    table = {}
+    for conv, kernel, norm in layers:
+        table[f"{conv.scope}/weights"] = f"{kernel}.weight"
+        table |= {f"{conv.scope}/BatchNorm/{ours}": f"{norm}.{theirs}" for ours, theirs in NORM.items()}
     if plan.logits:
         table |= {f"{plan.logits.scope}/weights": "fc.weight", f"{plan.logits.scope}/biases": "fc.bias"}
     return table
-
-
-def _pair_names(conv: Conv | Pool, convolution: str, norm: str) -> Iterator[tuple[str, str]]:
-    yield f"{conv.scope}/weights", f"{convolution}.weight"
-    for ours, theirs in NORM.items():
-        yield f"{conv.scope}/BatchNorm/{ours}", f"{norm}.{theirs}"
 
 
 def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -68,15 +56,7 @@ def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
-    """Return `arrays` under canonical names of their ``resnet_v1_5_N``; other names do not change.
-
-    Args:
-        arrays: a state dict, whose names may all have one prefix such as ``module.`` or ``backbone.``.
-        source: of the arrays, for messages.
-
-    Raises:
-        InputError: this is not a plain ResNet, or there are several.
-    """
+    """Return a state dict under canonical names; its own may have a prefix (``module.``), and those of other layers stay."""
     prefix = network_prefix(arrays, source)
     own = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
     plan = _plan_of(own, source)
@@ -93,7 +73,11 @@ def canonical(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.nda
             weights[name] = value
             continue
         ours = table[theirs]
-        weights[ours] = _convert_layout(value, len(shapes[ours]))
+        if value.ndim == 2 and len(shapes[ours]) == 4:  # a classifier
+            value = value[:, :, None, None]
+        if value.ndim == 4:
+            value = value.transpose(2, 3, 1, 0)
+        weights[ours] = np.ascontiguousarray(value, np.float32)
         if weights[ours].shape != shapes[ours]:
             expected, found = list(shapes[ours]), list(weights[ours].shape)
             raise _refusal(source, f"has {name} as {found} where {plan.name} has {expected}, in TensorFlow's order")
@@ -101,19 +85,13 @@ def canonical(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.nda
 
 
 def network_prefix(arrays: Mapping[str, np.ndarray], source: str) -> str:
-    """Return the prefix of the network's names; averages are ignored if the weights themselves are present.
-
-    Raises:
-        InputError: as :func:`canonical`.
-    """
+    """Return the prefix of the network's names; averages are ignored if the weights themselves are present."""
     prefixes = without_averages(_prefixes(arrays, FIRST))
     if not prefixes:
         raise InputError(f"{source}: this is a pre-activation ResNet of timm (resnetv2, BiT), which is not supported. {READ}")
     if len(prefixes) > 1:
-        raise InputError(
-            f"{source}: it contains {len(prefixes)} networks, under {', '.join(map(repr, prefixes[:8]))}. "
-            "Save only one of them."
-        )
+        found = ", ".join(map(repr, prefixes[:8]))
+        raise InputError(f"{source}: it contains {len(prefixes)} networks, under {found}. Save only one of them.")
     return prefixes[0]
 
 
@@ -121,33 +99,15 @@ def _prefixes(arrays: Mapping[str, np.ndarray], first: str) -> list[str]:
     return sorted(name.removesuffix(first) for name in arrays if name == first or name.endswith(f".{first}"))
 
 
-def _convert_layout(value: np.ndarray, rank: int) -> np.ndarray:
-    """Return a kernel as float32 with height and width first, then inputs, then outputs; other arrays keep their layout."""
-    if value.ndim == 2 and rank == 4:
-        value = value[:, :, None, None]
-    if value.ndim == 4:
-        value = value.transpose(2, 3, 1, 0)
-    return np.ascontiguousarray(value, np.float32)
-
-
 def _plan_of(own: Mapping[str, np.ndarray], source: str) -> Plan:
     """Return the plan of the network with `own` names, without prefix."""
     if reason := _no_plain_resnet(own):
         raise _refusal(source, reason)
-    counts = tuple(
-        1
-        + max(
-            (int(found[1]) for name in own if (found := re.match(rf"layer{block}\.(\d{{1,4}})\.conv1\.weight$", name))),
-            default=-1,
-        )
-        for block in range(1, len(BASE_DEPTHS) + 1)
-    )
+    indices = [match.groups() for name in own if (match := UNIT.match(name))]
+    counts = tuple(1 + max((int(index) for at, index in indices if at == block), default=-1) for block in "1234")
     basic = "layer1.0.conv3.weight" not in own
-    fitting = [
-        variant.name
-        for variant in VARIANTS.values()
-        if variant.family.name == FAMILY and (variant.units, variant.basic) == (counts, basic)
-    ]
+    family = [variant for variant in VARIANTS.values() if variant.family.name == FAMILY]
+    fitting = [variant.name for variant in family if (variant.units, variant.basic) == (counts, basic)]
     if not fitting:
         raise _refusal(source, f"has {', '.join(map(str, counts))} {'basic' if basic else 'bottleneck'} units in its layers")
     classifier, first = own.get("fc.weight"), own["conv1.weight"]
