@@ -14,9 +14,12 @@ from dense_resnet.errors import InputError
 from dense_resnet.planning.layers import Variable
 from dense_resnet.planning.plan import Plan
 
+Arrays = Mapping[str, np.ndarray]  # by canonical name
+
 ADAPT, LEAVE_OUT = "adapt", "leave_out"
 SHOWN = 8  # names listed under each heading
 FEW = 2  # if nothing was loaded
+INITIAL = "left at their initial values"
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,9 @@ class LoadReport:
     def format_refusal(self) -> str:
         """Format the table if nothing was loaded: what does not fit, with a few names."""
         shapes = [f"{name} (network {list(own)}, file {list(other)})" for name, own, other in self.mismatched]
-        lines = [self.source]
-        for heading, names in (
-            ("fitting", [*self.matched, *self.adapted]),
-            ("missing", self.missing),
-            ("shape mismatch", shapes),
-            ("unexpected", self.unexpected),
-        ):
-            more = ", …" * (len(names) > FEW)
-            listed = f"  {', '.join(names[:FEW])}{more}" if names and heading != "fitting" else ""
+        lines = [self.source, f"  {'fitting':<15}{len(self.matched) + len(self.adapted):>5}"]
+        for heading, names in (("missing", self.missing), ("shape mismatch", shapes), ("unexpected", self.unexpected)):
+            listed = f"  {', '.join(names[:FEW])}{', …' if len(names) > FEW else ''}" if names else ""
             lines.append(f"  {heading:<15}{len(names):>5}{listed}")
         if self.fitting:
             lines.append(f"  These weights fit: {', '.join(self.fitting)}")
@@ -62,26 +59,18 @@ class LoadReport:
 
     def __str__(self) -> str:
         shapes = [f"{name}: network {list(own)}, file {list(other)}" for name, own, other in self.mismatched]
-        rows = [
-            ("matched", self.matched, False),
-            ("adapted", self.adapted, True),
-            ("missing", self.missing, True),
-            ("shape mismatch", shapes, True),
-            ("left out", self.left_out, True),
-            ("unexpected", self.unexpected, True),
-        ]
-        lines = [f"{self.source}"]
-        for heading, names, listed in rows:
-            notes = {
-                "missing": "left at their initial values",
-                "shape mismatch": "left at their initial values",
-                "left out": "left at their initial values, or not in the network",
-                "unexpected": "not used",
-                "adapted": "input channels adapted",
-            }
-            note = f"  ({notes[heading]})" if names and heading in notes else ""
-            lines.append(f"  {heading:<15}{len(names):>5}{note}")
-            if listed:
+        rows = (
+            ("matched", self.matched, ""),
+            ("adapted", self.adapted, "input channels adapted"),
+            ("missing", self.missing, INITIAL),
+            ("shape mismatch", shapes, INITIAL),
+            ("left out", self.left_out, f"{INITIAL}, or not in the network"),
+            ("unexpected", self.unexpected, "not used"),
+        )
+        lines = [self.source]
+        for heading, names, note in rows:
+            lines.append(f"  {heading:<15}{len(names):>5}{f'  ({note})' if names and note else ''}")
+            if heading != "matched":
                 lines += [f"      {name}" for name in names[:SHOWN]]
                 lines += [f"      ... and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
         if self.fitting:
@@ -107,18 +96,11 @@ class Network(NamedTuple):
 
 
 def match(
-    network: Plan | Network,
-    weights: Mapping[str, np.ndarray],
-    source: str,
-    *,
-    strict: bool = True,
-    first_convolution: str = ADAPT,
+    network: Plan | Network, weights: Arrays, source: str, *, strict: bool = True, first_convolution: str = ADAPT
 ) -> Match:
-    """Find the array of every variable of `network`.
+    """Find the array of every variable of `network` in `weights`; `source` is their name in messages.
 
     Args:
-        weights: under canonical names.
-        source: of the weights, for messages.
         strict: raise an error if a variable of the backbone is missing or has another shape.
         first_convolution: if the input channels differ from the file's. "adapt" repeats the file's input channels in turn,
             each divided by how often it is repeated (fewer channels than the file's share the sum of them all): the
@@ -133,25 +115,23 @@ def match(
     first = network.variables[0].name
     has_root_block = first.count("/") <= network.scope.count("/") + 2  # else it is a unit's variable
     logits = f"{network.scope}/logits/"
-    taken: dict[str, np.ndarray] = {}
-    matched, adapted, mismatched = [], [], []
+    taken, matched, adapted, mismatched = {}, [], [], []
     missing: list[str] = []
     left_out: list[str] = []
     for name, shape, _ in network.variables:
         value = weights.get(name)
         if value is None:
             (left_out if name.startswith(logits) else missing).append(name)
-        elif value.shape == shape:
+            continue
+        only_channels_differ = has_root_block and name == first and value.shape[:2] + value.shape[3:] == shape[:2] + shape[3:]
+        if value.shape == shape:
             matched.append(name)
             taken[name] = value
-        elif name.startswith(logits):
+        elif only_channels_differ and first_convolution == ADAPT:
+            adapted.append(f"{name}: {value.shape[2]} to {shape[2]} channels")
+            taken[name] = adapt_input_channels(value, shape[2])
+        elif only_channels_differ or name.startswith(logits):
             left_out.append(f"{name}: network {list(shape)}, file {list(value.shape)}")
-        elif has_root_block and name == first and value.shape[:2] + value.shape[3:] == shape[:2] + shape[3:]:
-            if first_convolution == ADAPT:
-                adapted.append(f"{name}: {value.shape[2]} to {shape[2]} channels")
-                taken[name] = adapt_input_channels(value, shape[2])
-            else:
-                left_out.append(f"{name}: network {list(shape)}, file {list(value.shape)}")
         else:
             mismatched.append((name, shape, value.shape))
     unexpected = sorted(set(weights) - {variable.name for variable in network.variables})
@@ -178,8 +158,8 @@ def match(
 def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     """Adapt ``[k, k, in, out]`` weights to another number of input channels, with the same response to a gray image."""
     have = kernel.shape[2]
-    index = np.arange(channels) % have
-    counts = np.bincount(index, minlength=have)
     if channels < have:
         return np.repeat(kernel.sum(axis=2, keepdims=True) / channels, channels, axis=2)
+    index = np.arange(channels) % have
+    counts = np.bincount(index)
     return kernel[:, :, index] / counts[index][None, None, :, None]

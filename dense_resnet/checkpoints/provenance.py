@@ -1,8 +1,6 @@
 """Where weights come from, and what follows from it: the preprocessing of images, and the classes.
 
-Arrays do not record it, and a network silently accepts wrongly scaled images. So it is bound to the source, shown in the load
-report, stored in the metadata that :func:`safetensors.write` writes, and in model directories.
-(``tests/dense_resnet/checkpoints/test_sources.py``)
+Arrays do not record it, and a network silently accepts wrongly scaled images: so safetensors files and load reports do.
 """
 
 from __future__ import annotations
@@ -52,10 +50,8 @@ class Origin:
         if self.preprocessing:
             notes.append(f"Weights of {self.framework}: they expect dr.preprocess(images, {self.preprocessing!r}).")
             if plan and self.preprocessing != plan.preprocessing:
-                notes.append(
-                    f"WARNING: this plan's own scheme is {plan.preprocessing!r}; "
-                    "these weights expect a different preprocessing scheme."
-                )
+                own = f"this plan's own scheme is {plan.preprocessing!r}"
+                notes.append(f"WARNING: {own}; these weights expect a different preprocessing scheme.")
         if self.root and plan and plan.root_name and self.root != plan.root_name:
             notes.append(f"They were trained with root={self.root!r}; with {plan.root_name!r} features near the border differ.")
         if self.class_count:
@@ -65,11 +61,7 @@ class Origin:
 
 
 def origin_of(framework: str, weights: Mapping[str, np.ndarray]) -> Origin:
-    """Identify the origin by names and shapes of canonical `weights`, given the framework that wrote them.
-
-    >>> origin_of(SLIM, {}).variant is None
-    True
-    """
+    """Identify the origin by names and shapes of canonical `weights`, given the framework that wrote them."""
     fitting = find_fitting_variants(weights)
     if not fitting:
         return Origin(framework)
@@ -98,11 +90,8 @@ def has_untouched_statistics(weights: Mapping[str, np.ndarray], known: Origin | 
     within = f"{variants.VARIANTS[known.variant].scope}/" if known and known.variant in variants.VARIANTS else ""
 
     def differs(leaf: str, initial: float) -> list[bool]:
-        return [
-            not np.all(np.abs(value - initial) <= UNTOUCHED)
-            for name, value in weights.items()
-            if name.startswith(within) and name.endswith(f"/{leaf}")
-        ]
+        found = (value for name, value in weights.items() if name.startswith(within) and name.endswith(f"/{leaf}"))
+        return [not np.all(np.abs(value - initial) <= UNTOUCHED) for value in found]
 
     statistics = differs("moving_mean", 0), differs("moving_variance", 1)
     return all(found and not any(found) for found in statistics) and any(differs("beta", 0))
@@ -118,9 +107,8 @@ def caffe_variant(known: Origin) -> str | None:
     if known.variant not in variants.VARIANTS:
         return None
     own = variables(known.variant)
-    return next(
-        (name for name, other in variants.VARIANTS.items() if other.family.name == ORIGINAL and variables(name) == own), None
-    )
+    originals = (name for name, variant in variants.VARIANTS.items() if variant.family.name == ORIGINAL)
+    return next((name for name in originals if variables(name) == own), None)
 
 
 def doubts(weights: Mapping[str, np.ndarray], known: Origin) -> tuple[str, ...]:
@@ -130,16 +118,13 @@ def doubts(weights: Mapping[str, np.ndarray], known: Origin) -> tuple[str, ...]:
     original = caffe_variant(known)
     if known.framework == CAFFE and known.variant == original:
         return ()
-    strides = (
-        f" and a stride in each block's first 1x1 convolution, as in {original}, which also takes them" if original else ""
-    )
-    caffe = f"dr.preprocess(images, {CAFFE_SCHEME!r}) (BGR, 0..255 minus means){strides}"
+    strides = f" and a stride in each block's first 1x1 convolution, as in {original}, which also takes them"
+    caffe = f"dr.preprocess(images, {CAFFE_SCHEME!r}) (BGR, 0..255 minus means){strides if original else ''}"
+    found = "WARNING: all moving means are 0 and all variances 1"
     if known.framework == CAFFE:
-        return (
-            f"WARNING: all moving means are 0 and all variances 1, as in weights of Caffe and Detectron: they need {caffe}.",
-        )
+        return (f"{found}, as in weights of Caffe and Detectron: they need {caffe}.",)
     return (
-        f"WARNING: all moving means are 0 and all variances 1. Either the weights are of Caffe or Detectron and need {caffe}; "
+        f"{found}. Either the weights are of Caffe or Detectron and need {caffe}; "
         "or training did not run the updates of the moving averages (UPDATE_OPS), and features in inference are wrong.",
     )
 
@@ -158,8 +143,5 @@ def from_json(value: object) -> Origin | None:
 def find_fitting_variants(weights: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """Find the variants whose every variable, except the classifier's, is in `weights` with its name and shape."""
     shapes = {name: value.shape for name, value in weights.items()}
-    return tuple(
-        name
-        for name in variants.VARIANTS
-        if all(shapes.get(variable.name) == variable.shape for variable in variants.plan(name).variables)
-    )
+    plans = ((name, variants.plan(name)) for name in variants.VARIANTS)
+    return tuple(name for name, plan in plans if all(shapes.get(own.name) == own.shape for own in plan.variables))

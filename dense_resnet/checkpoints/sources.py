@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dense_resnet.checkpoints import provenance
-from dense_resnet.checkpoints.containers import keras_h5, safetensors, tf_checkpoint, torch_pickle
+from dense_resnet.checkpoints.containers import ZIP_START, keras_h5, safetensors, tf_checkpoint, torch_pickle
 from dense_resnet.checkpoints.containers.hdf5 import SIGNATURE
 from dense_resnet.checkpoints.names import averages, keras_applications, torch_resnet
 from dense_resnet.checkpoints.provenance import Origin
@@ -27,7 +28,12 @@ Weights = dict[str, np.ndarray]
 MODEL_WEIGHTS = "weights.safetensors"  # of a model directory
 APPLICATION = "keras:"  # before the name of a network that Keras Applications fetches
 OTHERS = (".npz", ".npy", ".pb", ".onnx", ".tflite", ".msgpack", ".gguf", ".mat", ".caffemodel", ".params")
-SUFFIXES = (safetensors.SUFFIX, *keras_h5.SUFFIXES, *torch_pickle.SUFFIXES)  # of weights, except slim checkpoints
+READERS: dict[str, Any] = {
+    safetensors.SUFFIX: safetensors,
+    **dict.fromkeys(keras_h5.SUFFIXES, keras_h5),
+    **dict.fromkeys(torch_pickle.SUFFIXES, torch_pickle),
+}  # by suffix; what has none of these may be a slim checkpoint
+SUFFIXES = tuple(READERS)
 READABLE = "slim checkpoints (V1 and V2), .safetensors, Keras' .h5 and .keras, PyTorch's .pth"
 
 
@@ -52,10 +58,8 @@ class Source:
             return self
         if not provenance.has_untouched_statistics(self.weights, self.origin):
             return self
-        old = variants.VARIANTS[own].scope
-        weights = {
-            scope + key.removeprefix(old) if key.startswith(f"{old}/") else key: value for key, value in self.weights.items()
-        }
+        old = f"{variants.VARIANTS[own].scope}/"
+        weights = {re.sub(f"^{old}", f"{scope}/", key): value for key, value in self.weights.items()}
         origin = dataclasses.replace(
             self.origin, framework=provenance.CAFFE, variant=name, preprocessing=provenance.CAFFE_SCHEME, root=None
         )
@@ -84,30 +88,22 @@ def open_source(source: Any) -> Source:
     arrays, packed, described = _arrays(source, notes.append)
     arrays, found = averages.without_suffix(arrays)
     notes += found
-    name = source if isinstance(source, str | os.PathLike) else f"a {type(source).__name__} in memory"
+    name = str(source) if isinstance(source, str | os.PathLike) else f"a {type(source).__name__} in memory"
     if packed in (keras_h5, keras_applications) or keras_applications.recognizes(arrays):
-        framework, weights = provenance.KERAS, keras_applications.canonical(arrays, str(name))
+        framework = provenance.OWN if any("." in array for array in arrays) else provenance.KERAS  # ours have slim's scopes
+        weights = keras_applications.canonical(arrays, name)
         notes += averages.beside_prefix(arrays, keras_applications.network_prefix(arrays))
-        if any("." in array for array in arrays):  # our own Keras face, whose layers have slim's scopes
-            framework = provenance.OWN
     elif torch_resnet.recognizes(arrays):
-        framework, weights = provenance.TORCH, torch_resnet.canonical(arrays, str(name))
-        notes += averages.beside_prefix(arrays, torch_resnet.network_prefix(arrays, str(name)))
+        framework, weights = provenance.TORCH, torch_resnet.canonical(arrays, name)
+        notes += averages.beside_prefix(arrays, torch_resnet.network_prefix(arrays, name))
     else:
         framework, weights = (provenance.SLIM if packed is tf_checkpoint else provenance.OWN), arrays
     known = provenance.from_json(described.get(provenance.ENTRY)) or provenance.origin_of(framework, weights)
-    return Source(str(name), weights, known, tuple(notes))
+    return Source(name, weights, known, tuple(notes))
 
 
 def check_source(source: str) -> None:
-    """Check without TensorFlow that there are weights to read, by names and first bytes.
-
-    Args:
-        source: a path or ``keras:NAME``, as :func:`open_source` takes them.
-
-    Raises:
-        InputError: the file does not exist, or is of another type.
-    """
+    """Raise an :class:`InputError` if a path or ``keras:NAME`` has no weights, by names and first bytes, without TensorFlow."""
     if source.startswith(APPLICATION):
         keras_applications.check_application(source.removeprefix(APPLICATION))
         return
@@ -125,9 +121,9 @@ def _arrays(source: Any, note: Callable[[str], object] = lambda sentence: None) 
     """Read arrays under their own names, with their container and the file's metadata."""
     if isinstance(source, Mapping):
         arrays = {name: _array(value) for name, value in source.items()}
-        floating = {name: value for name, value in arrays.items() if np.issubdtype(value.dtype, np.floating)}
         if averages.COUNTER in arrays:
             note(averages.COUNTED)
+        floating = {name: value for name, value in arrays.items() if np.issubdtype(value.dtype, np.floating)}
         return {name: value.astype(np.float32, copy=False) for name, value in floating.items()}, None, {}
     if hasattr(source, "state_dict"):
         return _arrays(source.state_dict(), note)
@@ -137,9 +133,8 @@ def _arrays(source: Any, note: Callable[[str], object] = lambda sentence: None) 
         return keras_applications.fetch(source.removeprefix(APPLICATION)), keras_applications, {}
     if not isinstance(source, str | os.PathLike):
         hint = " Pass its .weights." if isinstance(getattr(source, "weights", None), Mapping) else ""
-        raise InputError(
-            f"weights must be a path, a Keras model, a PyTorch module or a dictionary of arrays (not {source!r:.80}).{hint}"
-        )
+        wanted = "a path, a Keras model, a PyTorch module or a dictionary of arrays"
+        raise InputError(f"weights must be {wanted} (not {source!r:.80}).{hint}")
     path = _file_of(source)
     packed = _choose_reader(path)
     arrays = torch_pickle.read(path, note) if packed is torch_pickle else packed.read(path)
@@ -171,28 +166,21 @@ def _choose_reader(path: Path) -> Any:
             raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
         if start.startswith(SIGNATURE):
             return keras_h5
-        if start.startswith(keras_h5.ZIP_START) and suffix not in OTHERS:
+        if start.startswith(ZIP_START) and suffix not in OTHERS:
             return keras_h5 if suffix == keras_h5.ARCHIVE else torch_pickle
         if start[:2] in torch_pickle.STARTS:
             return torch_pickle
         if suffix not in (*torch_pickle.SUFFIXES, *OTHERS) and (kind := file_types.describe(start)):
             raise InputError(f"{path}: this is {kind}, not a file of weights. Supported: {READABLE}.")
-    if suffix == safetensors.SUFFIX:
-        return safetensors
-    if suffix in keras_h5.SUFFIXES:
-        return keras_h5
-    if suffix in torch_pickle.SUFFIXES:
-        return torch_pickle
     if suffix in OTHERS:
         raise InputError(f"{path}: {suffix} files are not supported. Supported: {READABLE}.")
-    return tf_checkpoint
+    return READERS.get(suffix, tf_checkpoint)
 
 
 def write(path: str | os.PathLike[str], weights: Mapping[str, np.ndarray], known: Origin | None = None) -> None:
     """Write `weights` to a ``.safetensors`` file, or to a slim checkpoint of the V2 format if ".ckpt" is in the name.
 
-    Args:
-        known: what is known of where they come from; a slim checkpoint cannot record it.
+    `known` is where they come from, which a slim checkpoint cannot record.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path must be that of a file (not {path!r:.80}).")
