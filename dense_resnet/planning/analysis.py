@@ -1,23 +1,22 @@
 """What a plan costs at an image size: sizes, receptive field, parameters, multiply-adds, activation memory.
 
 Multiply-adds count every tap of every convolution, padding included, biases and batch norms not, as the papers do: the
-features of ResNet-v2-152 cost 10.9 G at 224x224. Activation memory is what one image's convolution and pooling outputs
-take in float32, all kept, as a training step keeps them. (``tests/dense_resnet/planning/test_analysis.py``)
+features of ResNet-v2-152 cost 10.9 G at 224x224. (``tests/dense_resnet/planning/test_analysis.py``)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dense_resnet.planning import geometry
 from dense_resnet.planning.geometry import Window
+from dense_resnet.planning.layers import Conv, Pool, Variable, count_parameters
 
 if TYPE_CHECKING:
-    from dense_resnet.planning.layers import Conv, Norm, Pool
     from dense_resnet.planning.plan import Plan
 
 FLOAT32_BYTES = 4
@@ -36,7 +35,7 @@ class Row:
     receptive_field: int  # pixels of the image that an output cell sees, along one axis
     parameters: int  # trainable
     macs: int  # multiply-adds for one image
-    activation_bytes: int  # outputs of its convolutions and poolings, float32, one image
+    activation_bytes: int  # outputs of its convolutions and poolings, float32, one image: all kept, as in training
 
 
 @dataclass(frozen=True)
@@ -47,47 +46,26 @@ class Analysis:
     image_size: tuple[int, int]
     output_stride: int
     rows: tuple[Row, ...]
-
-    @property
-    def parameters(self) -> int:
-        return sum(row.parameters for row in self.rows)
-
-    @property
-    def macs(self) -> int:
-        return sum(row.macs for row in self.rows)
-
-    @property
-    def activation_bytes(self) -> int:
-        return sum(row.activation_bytes for row in self.rows)
+    parameters: int
+    macs: int
+    activation_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, ready for ``json.dumps``."""
-        totals = {"parameters": self.parameters, "macs": self.macs, "activation_bytes": self.activation_bytes}
-        return dataclasses.asdict(self) | totals
+        return dataclasses.asdict(self)
 
     def __str__(self) -> str:
         """Return a table with one row per unit."""
-        header = ("unit", "stride", "rate", "input", "output", "depth", "field", "parameters", "MMAC")
-        cells = [header]
+        cells = [["unit", "stride", "rate", "input", "output", "depth", "field", "parameters", "MMAC"]]
         for row in self.rows:
-            cells.append(
-                (
-                    row.name,
-                    str(row.stride),
-                    str(row.rate),
-                    "{}x{}".format(*row.input_size),
-                    "{}x{}".format(*row.output_size),
-                    str(row.depth),
-                    str(row.receptive_field),
-                    f"{row.parameters:,}",
-                    f"{row.macs / 1e6:,.1f}",
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) if index == 0 else cell.rjust(width) for index, (cell, width) in enumerate(pairs))
-            for pairs in (list(zip(line, widths, strict=True)) for line in cells)
-        ]
+            sizes = ["{}x{}".format(*size) for size in (row.input_size, row.output_size)]
+            figures = [str(row.depth), str(row.receptive_field), f"{row.parameters:,}", f"{row.macs / 1e6:,.1f}"]
+            cells.append([row.name, str(row.stride), str(row.rate), *sizes, *figures])
+        columns: list[list[str]] = []
+        for column in zip(*cells, strict=True):
+            width = max(map(len, column))
+            columns.append([cell.rjust(width) if columns else cell.ljust(width) for cell in column])
+        lines = ["  ".join(line) for line in zip(*columns, strict=True)]
         lines.insert(1, "-" * len(lines[0]))
         title = "{} at {}x{}, output_stride {}".format(self.name, *self.image_size, self.output_stride)
         total = (
@@ -102,32 +80,27 @@ def analyze(plan: Plan, size: object) -> Analysis:
     image_size = geometry.image_size(size)
     rows: list[Row] = []
     seen: list[Window] = []
-    groups: list[tuple[str, Sequence[Conv | Pool], Sequence[Conv], Sequence[Norm]]] = []  # name, path, side path, norms
-    for layer in plan.root:
-        groups.append((layer.scope.removeprefix(f"{plan.scope}/"), [layer], [], []))
-    for unit in plan.units:
-        beside = [unit.shortcut] if unit.shortcut else []
-        groups.append((unit.name, unit.convolutions, beside, [unit.preact] if unit.preact else []))
+    groups: list[tuple[str, Sequence[Conv | Pool], Conv | None, Iterable[Variable]]]  # name, path, shortcut, variables
+    groups = [(layer.scope.removeprefix(f"{plan.scope}/"), [layer], None, layer.variables) for layer in plan.root]
+    groups += [(unit.name, unit.convolutions, unit.shortcut, unit.variables) for unit in plan.units]
     if plan.postnorm:
-        groups.append(("postnorm", [], [], [plan.postnorm]))
+        groups.append(("postnorm", [], None, plan.postnorm.variables))
     if plan.logits:
-        groups.append(("logits", [plan.logits], [], []))
+        groups.append(("logits", [plan.logits], None, plan.logits.variables))
 
     input_size, depth = image_size, plan.in_channels
-    for name, path, shortcuts, norms in groups:
+    for name, path, shortcut, variables in groups:
         macs = activations = 0
-        input_size = (1, 1) if path == [plan.logits] else input_size  # the classifier sees the map's mean
-        height, width = input_size
+        height, width = input_size = (1, 1) if path == [plan.logits] else input_size  # the classifier sees the map's mean
         for layer in path:
             height, width = (geometry.output_size(side, layer.stride) for side in (height, width))
             macs += layer.macs(height * width)
             activations += height * width * layer.depth
             depth = layer.depth
-        for conv in shortcuts:
-            macs += conv.macs(height * width)
-            activations += height * width * conv.depth
+        if shortcut:
+            macs += shortcut.macs(height * width)
+            activations += height * width * shortcut.depth
         seen += [layer.window for layer in path]
-        variables = [variable for layer in (*path, *shortcuts, *norms) for variable in layer.variables]
         rows.append(
             Row(
                 name=name,
@@ -137,10 +110,11 @@ def analyze(plan: Plan, size: object) -> Analysis:
                 output_size=(height, width),
                 depth=depth,
                 receptive_field=geometry.receptive_field(seen),
-                parameters=sum(math.prod(variable.shape) for variable in variables if variable.trainable),
+                parameters=count_parameters(variables),
                 macs=macs,
                 activation_bytes=activations * FLOAT32_BYTES,
             )
         )
         input_size = height, width
-    return Analysis(plan.name, image_size, plan.output_stride, tuple(rows))
+    totals = {name: sum(getattr(row, name) for row in rows) for name in ("parameters", "macs", "activation_bytes")}
+    return Analysis(plan.name, image_size, plan.output_stride, tuple(rows), **totals)

@@ -1,15 +1,10 @@
-"""Where the cells of a feature map sit: kernels, paddings, output sizes, aligned sizes.
+"""Where the cells of a feature map are centered, in integers along one axis. Two facts carry the whole library:
 
-Everything here is integer arithmetic along one spatial axis. Two facts carry the whole library:
+* ``conv2d_same`` pads by half the effective kernel on both sides: cell ``i`` is centered on pixel ``i * stride`` for any size.
+* TensorFlow's ``"SAME"`` splits the padding that a *size* needs: for an even size and stride 2, cells are centered one pixel
+  later. With 32n+1 pixels every map has an odd size, both agree, and corner cells are exactly on the corner pixels.
 
-* A convolution of ``conv2d_same`` pads by half its effective kernel on both sides, so output cell ``i`` is centered on
-  input pixel ``i * stride`` for any size, and the output has ``ceil(size / stride)`` cells.
-* TensorFlow's own ``"SAME"`` padding splits the padding that a *size* needs; for an even size and stride 2 the cells
-  are centered one pixel later. With 32n+1 pixels every map down to stride 32 has an odd size, both conventions agree, and
-  the corner cells sit exactly on the corner pixels.
-(``tests/dense_resnet/planning/test_geometry.py`` holds both facts against brute force.)
-
-Source of the alignment formula: L.-C. Chen et al., "DeepLab", https://arxiv.org/abs/1606.00915.
+Source: L.-C. Chen et al., "DeepLab", https://arxiv.org/abs/1606.00915. (``tests/dense_resnet/planning/test_geometry.py``)
 """
 
 from __future__ import annotations
@@ -29,10 +24,7 @@ SAME = "SAME"  # TensorFlow's padding, which depends on the size
 
 def positive_integer(name: str, value: object) -> int:
     """Return `value` as an ``int``, or raise an :class:`InputError` that names the argument."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = 0
+    number = _integer(value)
     if number < 1 or isinstance(value, bool):
         raise InputError(f"{name} must be a positive integer (not {value!r}).")
     return number
@@ -40,13 +32,18 @@ def positive_integer(name: str, value: object) -> int:
 
 def check_seed(seed: object) -> int:
     """Return `seed` as an ``int``, or raise an :class:`InputError`."""
-    try:
-        number = operator.index(seed)  # type: ignore[arg-type]
-    except TypeError:
-        number = -1
+    number = _integer(seed)
     if not 0 <= number < LARGEST_SEED:
         raise InputError(f"seed must be at least 0 and below {LARGEST_SEED} (not {seed!r:.80}).")
     return number
+
+
+def _integer(value: object) -> int:
+    """Return `value` as an ``int``, or -1 if it is not an integer."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return -1
 
 
 def image_size(size: object) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from dense_resnet.planning.geometry import Window
 
 BOTTLENECK_V1, BASIC_V1, BOTTLENECK_V2 = "bottleneck_v1", "lite_bottleneck_v1", "bottleneck_v2"
 UNIT_KINDS = (BOTTLENECK_V1, BASIC_V1, BOTTLENECK_V2)
+LAST_3X3 = "conv2"  # of either kind of unit: where slim puts the stride
 BATCH_NORM_EPSILON = 1e-5  # that canonical weights mean
 
 
@@ -19,6 +21,11 @@ class Variable(NamedTuple):
     name: str
     shape: tuple[int, ...]
     trainable: bool
+
+
+def count_parameters(variables: Iterable[Variable]) -> int:
+    """Return the number of trainable values."""
+    return sum(math.prod(variable.shape) for variable in variables if variable.trainable)
 
 
 @dataclass(frozen=True)
@@ -88,9 +95,6 @@ class Pool:
     def macs(self, cells: int) -> int:
         """Return 0: a comparison is not a multiply-add."""
         return 0
-
-
-LAST_3X3 = "conv2"  # of either kind of unit: where slim puts the stride
 
 
 @dataclass(frozen=True)

@@ -7,36 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from dense_resnet.errors import InputError
-from dense_resnet.planning import analysis, geometry
+from dense_resnet.planning import analysis, geometry, schedule
 from dense_resnet.planning.geometry import Grid, Window, positive_integer
-from dense_resnet.planning.layers import (
-    BASIC_V1,
-    BOTTLENECK_V2,
-    LAST_3X3,
-    UNIT_KINDS,
-    Block,
-    Conv,
-    Norm,
-    Pool,
-    Unit,
-    UnitArguments,
-    Variable,
-)
-from dense_resnet.planning.schedule import (
-    ROOT_STRIDE,
-    Step,
-    block_arguments,
-    root_layers,
-    schedule,
-    stride_is_deferrable,
-    unit_convolutions,
-    unit_shortcut,
-    unit_stride,
-)
+from dense_resnet.planning.layers import BOTTLENECK_V2, UNIT_KINDS, Block, Conv, Norm, Pool, Unit, Variable, count_parameters
 
 
 @dataclass(frozen=True)
@@ -78,8 +55,6 @@ class Plan:
     def num_classes(self) -> int | None:
         return self.logits.depth if self.logits else None
 
-    # -- variables ----------------------------------------------------------------------------------------------------
-
     @property
     def variables(self) -> tuple[Variable, ...]:
         """Every variable: canonical name, shape, whether it is trained."""
@@ -89,16 +64,13 @@ class Plan:
     @property
     def parameter_count(self) -> int:
         """Trainable parameters."""
-        return sum(math.prod(variable.shape) for variable in self.variables if variable.trainable)
-
-    # -- geometry -----------------------------------------------------------------------------------------------------
+        return count_parameters(self.variables)
 
     @property
     def windows(self) -> tuple[Window, ...]:
         """Every spatial window on the longest path."""
-        return tuple(layer.window for layer in self.root) + tuple(
-            conv.window for unit in self.units for conv in unit.convolutions
-        )
+        path = [*self.root, *(conv for unit in self.units for conv in unit.convolutions)]
+        return tuple(layer.window for layer in path)
 
     def grids(self, size: object) -> tuple[Grid, Grid]:
         """Return the feature map's rows and columns for an image of `size`: cells, and the pixels that they are centered on."""
@@ -131,7 +103,7 @@ class Plan:
         last: dict[int, Unit | None] = {}
         for block in self.blocks:
             for unit in block.units:
-                deferred = unit is block.units[-1] and stride_is_deferrable(unit.stride_at)
+                deferred = unit is block.units[-1] and schedule.stride_is_deferrable(unit.stride_at)
                 last[unit.input_stride * (1 if deferred else unit.stride)] = unit
         return last | {self.output_stride: None}
 
@@ -140,8 +112,6 @@ class Plan:
         """{scope of a unit: what its output is subsampled by} for those units that a pyramid needs at their input's stride."""
         factors = {unit.scope: unit.input_stride * unit.stride // stride for stride, unit in self.pyramid.items() if unit}
         return {scope: factor for scope, factor in factors.items() if factor > 1}
-
-    # -- analysis -----------------------------------------------------------------------------------------------------
 
     def macs(self, size: object) -> int:
         """Return the multiply-adds of all convolutions for one image of `size`."""
@@ -154,9 +124,6 @@ class Plan:
     def describe(self, size: object) -> str:
         """Return the analysis as a table with one row per unit."""
         return str(self.analyze(size))
-
-
-KNOWN_ARGUMENTS = {field.name for field in fields(UnitArguments)}
 
 
 def make_plan(
@@ -178,10 +145,10 @@ def make_plan(
     scope = scope or name
     preactivation = kind == BOTTLENECK_V2
     in_channels = positive_integer("in_channels", in_channels)
-    listed = block_arguments(blocks, multi_grid)
-    strides = [unit_stride(unit) for block in listed for unit in block.units]
-    layers = root_layers(root, in_channels, preactivation, f"{scope}/") if root else ()
-    steps = schedule(strides, output_stride, ROOT_STRIDE if root else 1)
+    listed = schedule.block_arguments(blocks, multi_grid)
+    strides = [schedule.unit_stride(unit) for block in listed for unit in block.units]
+    layers = schedule.root_layers(root, in_channels, preactivation, f"{scope}/") if root else ()
+    steps = schedule.schedule(strides, output_stride, schedule.ROOT_STRIDE if root else 1)
 
     remaining = iter(steps)
     depth_in = layers[-1].depth if layers else in_channels
@@ -193,6 +160,10 @@ def make_plan(
             block_units.append(unit)
             depth_in = unit.depth
         planned.append(Block(block.scope, tuple(block_units)))
+    logits = None
+    if num_classes:
+        classes = positive_integer("num_classes", num_classes)
+        logits = Conv(f"{scope}/logits", 1, 1, 1, depth_in, classes, batch_norm=False, relu=False)
 
     return Plan(
         name=name,
@@ -201,9 +172,7 @@ def make_plan(
         root=layers,
         blocks=tuple(planned),
         postnorm=Norm(f"{scope}/postnorm", depth_in) if preactivation else None,
-        logits=Conv(f"{scope}/logits", 1, 1, 1, depth_in, positive_integer("num_classes", num_classes), False, False)
-        if num_classes
-        else None,
+        logits=logits,
         output_stride=steps[-1].input_stride * steps[-1].stride,
         nominal_stride=steps[0].input_stride * math.prod(strides),
         multi_grid=tuple(multi_grid) if multi_grid is not None else None,
@@ -212,25 +181,11 @@ def make_plan(
     )
 
 
-def _check_arguments(kind: str, unit: Mapping[str, Any], stride: int) -> UnitArguments:
-    """Return a slim dict's arguments, checked, with another stride."""
-    if unknown := set(unit) - KNOWN_ARGUMENTS:
-        raise InputError(f"unknown argument {sorted(unknown)[0]!r}; known: {', '.join(sorted(KNOWN_ARGUMENTS))}.")
-    depth = positive_integer("depth", unit.get("depth"))
-    depth_bottleneck = unit.get("depth_bottleneck")
-    if kind != BASIC_V1:
-        depth_bottleneck = positive_integer("depth_bottleneck", depth_bottleneck)
-    elif depth_bottleneck is not None:
-        raise InputError(f"a basic unit has no depth_bottleneck (not {depth_bottleneck!r}).")
-    unit_rate = positive_integer("unit_rate", unit.get("unit_rate", 1))
-    return UnitArguments(depth, depth_bottleneck, stride, unit.get("stride_at", LAST_3X3), unit_rate)
-
-
-def _plan_unit(name: str, scope: str, kind: str, depth_in: int, given: Mapping[str, Any], step: Step) -> Unit:
+def _plan_unit(name: str, scope: str, kind: str, depth_in: int, given: Mapping[str, Any], step: schedule.Step) -> Unit:
     prefix = f"{scope}/{name}/{kind}"
     try:
-        unit = _check_arguments(kind, given, step.stride)
-        convolutions = unit_convolutions(kind, depth_in, unit, step.input_rate, step.suppressed, f"{prefix}/")
+        unit = schedule.check_arguments(kind, given, step.stride)
+        convolutions = schedule.unit_convolutions(kind, depth_in, unit, step.input_rate, step.suppressed, f"{prefix}/")
     except InputError as error:
         raise InputError(f"{scope}/{name}: {error}") from None
     return Unit(
@@ -240,13 +195,10 @@ def _plan_unit(name: str, scope: str, kind: str, depth_in: int, given: Mapping[s
         depth_in=depth_in,
         depth=unit.depth,
         depth_bottleneck=unit.depth_bottleneck,
-        input_stride=step.input_stride,
-        input_rate=step.input_rate,
-        stride=step.stride,
-        suppressed=step.suppressed,
+        **step._asdict(),
         stride_at=unit.stride_at,
         unit_rate=unit.unit_rate,
         preact=Norm(f"{prefix}/preact", depth_in) if kind == BOTTLENECK_V2 else None,
-        shortcut=unit_shortcut(kind, depth_in, unit.depth, step.stride, f"{prefix}/"),
+        shortcut=schedule.unit_shortcut(kind, depth_in, unit.depth, step.stride, f"{prefix}/"),
         convolutions=convolutions,
     )

@@ -1,18 +1,9 @@
 """Decide which unit runs at which stride and which atrous rate, before anything is built.
 
-A ResNet becomes *dense* by integer arithmetic alone. Units run with their own strides until the product of strides has
-reached the requested `output_stride`; from there on every stride is suppressed to 1 and multiplies the atrous rate of
-what follows it instead. :func:`schedule` is that arithmetic, for any list of unit strides; :func:`unit_convolutions` is
-its continuation inside a unit; :class:`~dense_resnet.planning.plan.Plan` is the whole network as immutable records.
-Builders loop over these and decide nothing.
-
-The laws, each with the test that proves it
-(``tests/dense_resnet/planning/test_plan.py``, ``tests/dense_resnet/verification/test_laws.py``):
-
-1. at every unit's input, ``input_stride * input_rate`` equals the stride that the nominal network has there;
-2. dense features, subsampled, equal the nominal network's features;
-3. the new rate starts *after the convolution* whose stride was suppressed: a 3x3 that carries the stride keeps the old
-   rate itself, a 3x3 behind a 1x1 that carries it takes the new one.
+Units keep their strides until the product of strides has reached `output_stride`; from there on each stride is suppressed to 1
+and multiplies the atrous rate of what follows instead: of what follows *the convolution* that had it, so a 3x3 that carries the
+stride keeps the old rate, and a 3x3 behind a 1x1 that carries it takes the new one.
+(``tests/dense_resnet/planning/test_plan.py``, ``tests/dense_resnet/verification/test_laws.py``)
 
 Source: L.-C. Chen et al., "DeepLab", https://arxiv.org/abs/1606.00915; `multi_grid` from "Rethinking Atrous Convolution",
 https://arxiv.org/abs/1706.05587.
@@ -22,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from dense_resnet.errors import InputError, pluralize
@@ -31,7 +23,7 @@ from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V2, LAST_3X3, Conv
 
 UNREACHABLE = "The target output_stride cannot be reached."  # these two sentences are tf_slim's, then come ours
 NOT_A_MULTIPLE = "The output_stride needs to be a multiple of 4."
-
+KNOWN_ARGUMENTS = {field.name for field in fields(UnitArguments)}
 ROOT_STRIDE = 4
 
 
@@ -59,7 +51,11 @@ def schedule(strides: Sequence[int], output_stride: int | None = None, root_stri
     [(2, 1), (2, 1), (1, 1), (1, 2)]
     """
     if output_stride is not None:
-        output_stride = _reachable(output_stride, strides, root_stride)
+        output_stride = positive_integer("output_stride", output_stride)
+        reachable = reachable_strides(strides, root_stride)
+        if output_stride not in reachable:
+            sentence = NOT_A_MULTIPLE if root_stride == ROOT_STRIDE and output_stride % root_stride else UNREACHABLE
+            raise InputError(f"{sentence} Got output_stride={output_stride}; valid: {', '.join(map(str, reachable))} or None.")
     steps = []
     stride, rate = root_stride, 1
     for unit_stride in strides:
@@ -77,15 +73,6 @@ def reachable_strides(strides: Sequence[int], root_stride: int = 1) -> list[int]
     return sorted({root_stride * math.prod(strides[:count]) for count in range(len(strides) + 1)})
 
 
-def _reachable(output_stride: object, strides: Sequence[int], root_stride: int) -> int:
-    stride = positive_integer("output_stride", output_stride)
-    reachable = reachable_strides(strides, root_stride)
-    if stride not in reachable:
-        sentence = NOT_A_MULTIPLE if root_stride == ROOT_STRIDE and stride % root_stride else UNREACHABLE
-        raise InputError(f"{sentence} Got output_stride={stride}; valid: {', '.join(map(str, reachable))} or None.")
-    return stride
-
-
 def unit_convolutions(
     kind: str, depth_in: int, unit: UnitArguments, rate: int = 1, suppressed: int = 1, prefix: str = ""
 ) -> tuple[Conv, ...]:
@@ -94,17 +81,16 @@ def unit_convolutions(
     Args:
         kind: one of UNIT_KINDS.
         unit: with the stride that it runs with.
-        rate: that it runs with, from its :class:`Step`.
-        suppressed: the stride that became rate, which is that of the convolutions behind `unit.stride_at`.
+        rate: that it starts with.
+        suppressed: factor on the rate of the convolutions behind `unit.stride_at`.
         prefix: of the scopes.
 
     Raises:
         InputError: a convolution would have both a stride and a rate above 1.
     """
     inner = unit.depth_bottleneck or unit.depth
-    shape = [("conv1", 1, inner), ("conv2", 3, inner), ("conv3", 1, unit.depth)]
-    if kind == BASIC_V1:
-        shape = [("conv1", 3, unit.depth), ("conv2", 3, unit.depth)]
+    basic = [("conv1", 3, inner), ("conv2", 3, inner)]
+    shape = basic if kind == BASIC_V1 else [("conv1", 1, inner), ("conv2", 3, inner), ("conv3", 1, unit.depth)]
     if unit.stride_at not in ("conv1", "conv2"):
         raise InputError(f"stride_at must be 'conv1' or 'conv2' (not {unit.stride_at!r}).")
     convolutions = []
@@ -155,16 +141,14 @@ def check_root(root: str) -> None:
 
 
 def root_layers(root: str, in_channels: int, preactivation: bool, prefix: str = "") -> tuple[Conv | Pool, ...]:
-    """Return the root block's layers, of stride 4 in total.
-
-    A v2 network normalizes in its first unit, so its root has neither batch norm nor ReLU.
-    """
+    """Return the root block's layers, of stride 4 in total."""
     check_root(root)
     convolutions, padding, zeros = ROOTS[root]
     layers: list[Conv | Pool] = []
     depth_in = in_channels
+    normalized = not preactivation  # a v2 network normalizes in its first unit
     for scope, kernel, stride, depth in convolutions:
-        layers.append(Conv(prefix + scope, kernel, stride, 1, depth_in, depth, not preactivation, not preactivation))
+        layers.append(Conv(prefix + scope, kernel, stride, 1, depth_in, depth, batch_norm=normalized, relu=normalized))
         depth_in = depth
     return *layers, Pool(f"{prefix}pool1", 3, 2, depth_in, padding, zeros)
 
@@ -184,6 +168,20 @@ def unit_arguments(unit: object) -> dict[str, Any]:
 def unit_stride(arguments: Mapping[str, Any]) -> int:
     """Return the nominal stride in a unit's arguments."""
     return positive_integer("a unit's stride", arguments.get("stride", 1))
+
+
+def check_arguments(kind: str, unit: Mapping[str, Any], stride: int) -> UnitArguments:
+    """Return a unit's arguments from a slim dict, checked, with another stride."""
+    if unknown := set(unit) - KNOWN_ARGUMENTS:
+        raise InputError(f"unknown argument {sorted(unknown)[0]!r}; known: {', '.join(sorted(KNOWN_ARGUMENTS))}.")
+    depth = positive_integer("depth", unit.get("depth"))
+    depth_bottleneck = unit.get("depth_bottleneck")
+    if kind != BASIC_V1:
+        depth_bottleneck = positive_integer("depth_bottleneck", depth_bottleneck)
+    elif depth_bottleneck is not None:
+        raise InputError(f"a basic unit has no depth_bottleneck (not {depth_bottleneck!r}).")
+    unit_rate = positive_integer("unit_rate", unit.get("unit_rate", 1))
+    return UnitArguments(depth, depth_bottleneck, stride, unit.get("stride_at", LAST_3X3), unit_rate)
 
 
 def stride_is_deferrable(stride_at: str) -> bool:
@@ -206,17 +204,12 @@ def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = No
         blocks: ``(scope, units)`` pairs or slim ``Block`` tuples ``(scope, unit_fn, units)``.
         multi_grid: one factor for each unit of the last block.
     """
-    if not isinstance(blocks, (tuple, list)) or not blocks:
+    if not _is_filled_list(blocks):
         raise InputError(f"blocks must be a variant's name or a list of blocks (not {blocks!r}).")
     listed: list[ListedBlock] = []
     scopes: set[str] = set()
     for block in blocks:
-        if (
-            not isinstance(block, (tuple, list))
-            or len(block) not in (2, 3)
-            or not isinstance(block[-1], (tuple, list))
-            or not block[-1]
-        ):
+        if not (_is_filled_list(block) and len(block) in (2, 3) and _is_filled_list(block[-1])):
             raise InputError(
                 f"a block must be (scope, units) or (scope, unit_fn, units), with a unit at least (not {block!r})."
             )
@@ -238,3 +231,7 @@ def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = No
             raise InputError("give the last block's factors as multi_grid or as its units' unit_rate, not both.")
         unit["unit_rate"] = positive_integer("a multi_grid factor", factor)
     return listed
+
+
+def _is_filled_list(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) > 0

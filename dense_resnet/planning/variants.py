@@ -41,11 +41,8 @@ UNITS = {  # units of each block
 BASIC_DEPTHS = (18, 34)
 BASE_DEPTHS = (64, 128, 256, 512)  # of the 3x3 convolutions in each block
 EXPANSION = 4  # a bottleneck's depth over that of its 3x3
-STRIDES_IN_LAST_UNIT = (2, 2, 2, 1)
-STRIDES_IN_FIRST_UNIT = (1, 2, 2, 2)
 PLAIN_NAME = re.compile(r"resnet[-_ ]?(\d+)", re.IGNORECASE)  # which does not name a family
 USUAL = {"resnet_v1_5_{}": " (torchvision, timm)", "resnet_v1_{}_original": " (Keras)", "resnet_v2_{}": ""}  # what may be meant
-DEFAULT_ROOT = "slim"  # of custom blocks
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,11 @@ class Family:
     name: str  # with {} for the depth
     scope: str  # of the variables, with {} too
     depths: tuple[int, ...]
-    strides: tuple[int, ...]  # of the blocks
-    first_unit: bool  # whether the block's stride is in its first unit; otherwise in its last
+    first_unit: bool  # whether a block's stride is in its first unit; otherwise in its last
     stride_at: str  # the convolution that carries it in a bottleneck
     basic_stride_at: str  # and in a basic unit
     root: str
     preprocessing: str
-    class_count: int  # of the published ImageNet weights
     bottleneck: str = BOTTLENECK_V1
 
     @property
@@ -69,36 +64,31 @@ class Family:
         """Whether these are v2 networks."""
         return self.bottleneck == BOTTLENECK_V2
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the blocks: the root block has the first 4 of the nominal 32."""
+        return (1, 2, 2, 2) if self.first_unit else (2, 2, 2, 1)
+
 
 FAMILIES = (
-    Family(
-        "resnet_v2_{}", "resnet_v2_{}", (50, 101, 152, 200),
-        STRIDES_IN_LAST_UNIT, False, "conv2", "conv2", "slim", "inception", 1001, BOTTLENECK_V2,
-    ),
-    Family(
-        "resnet_v1_{}", "resnet_v1_{}", (18, 34, 50, 101, 152, 200),
-        STRIDES_IN_LAST_UNIT, False, "conv2", "conv2", "slim", "vgg", 1000,
-    ),
-    Family(
-        "resnet_v1_5_{}", "resnet_v1_5_{}", (18, 34, 50, 101, 152, 200),
-        STRIDES_IN_FIRST_UNIT, True, "conv2", "conv1", "symmetric", "torch", 1000,
-    ),
-    Family(
-        "resnet_v1_{}_original", "resnet_v1_{}_original", (50, 101, 152, 200),
-        STRIDES_IN_FIRST_UNIT, True, "conv1", "conv1", "symmetric", "caffe", 1000,
-    ),
-    Family(
-        "resnet_v1_{}_beta", "resnet_v1_{}", (18, 50, 101),
-        STRIDES_IN_LAST_UNIT, False, "conv2", "conv2", "beta", "inception", 1001,
-    ),
-)  # fmt: skip
+    Family("resnet_v2_{}", "resnet_v2_{}", (50, 101, 152, 200), False, "conv2", "conv2", "slim", "inception", BOTTLENECK_V2),
+    Family("resnet_v1_{}", "resnet_v1_{}", (18, 34, 50, 101, 152, 200), False, "conv2", "conv2", "slim", "vgg"),
+    Family("resnet_v1_5_{}", "resnet_v1_5_{}", (18, 34, 50, 101, 152, 200), True, "conv2", "conv1", "symmetric", "torch"),
+    Family("resnet_v1_{}_original", "resnet_v1_{}_original", (50, 101, 152, 200), True, "conv1", "conv1", "symmetric", "caffe"),
+    Family("resnet_v1_{}_beta", "resnet_v1_{}", (18, 50, 101), False, "conv2", "conv2", "beta", "inception"),
+)
 
 
-def stack_units(base_depth: int, count: int, stride: int, *, basic: bool = False, first: bool = False) -> list[dict[str, Any]]:
+def stack_units(
+    base_depth: int, count: int, stride: int, *, basic: bool = False, first: bool = False, stride_at: str = LAST_3X3
+) -> list[dict[str, Any]]:
     """Return `count` units as slim dicts, `stride` in the last or first; a bottleneck has ``4 * base_depth`` channels."""
     depths = {"depth": base_depth} if basic else {"depth": base_depth * EXPANSION, "depth_bottleneck": base_depth}
     units: list[dict[str, Any]] = [dict(depths, stride=1) for _ in range(count)]
-    units[0 if first else -1]["stride"] = stride
+    strided = units[0 if first else -1]
+    strided["stride"] = stride
+    if stride > 1 and stride_at != LAST_3X3:
+        strided["stride_at"] = stride_at
     return units
 
 
@@ -119,32 +109,17 @@ class Variant:
     @property
     def blocks(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """(scope, units as slim dicts) of each block, at the nominal stride."""
-        return [
-            (f"block{number}", self._block(base_depth, count, stride))
-            for number, (base_depth, count, stride) in enumerate(
-                zip(BASE_DEPTHS, self.units, self.family.strides, strict=True), 1
-            )
-        ]
-
-    def _block(self, base_depth: int, count: int, stride: int) -> list[dict[str, Any]]:
-        units = stack_units(base_depth, count, stride, basic=self.basic, first=self.family.first_unit)
         stride_at = self.family.basic_stride_at if self.basic else self.family.stride_at
-        for unit in units:
-            if unit["stride"] > 1 and stride_at != LAST_3X3:
-                unit["stride_at"] = stride_at
-        return units
+        place: dict[str, Any] = {"basic": self.basic, "first": self.family.first_unit, "stride_at": stride_at}
+        blocks = zip(BASE_DEPTHS, self.units, self.family.strides, strict=True)
+        return [(f"block{number}", stack_units(*block, **place)) for number, block in enumerate(blocks, 1)]
 
 
 VARIANTS: dict[str, Variant] = {
-    family.name.format(depth): Variant(
-        name=family.name.format(depth),
-        scope=family.scope.format(depth),
-        family=family,
-        units=UNITS[depth],
-        basic=depth in BASIC_DEPTHS,
-    )
+    name: Variant(name, family.scope.format(depth), family, UNITS[depth], basic=depth in BASIC_DEPTHS)
     for family in FAMILIES
     for depth in family.depths
+    for name in [family.name.format(depth)]
 }
 
 
@@ -200,38 +175,33 @@ def plan(
     """
     if root is not None and not include_root_block:
         raise InputError(f"root goes with a root block; without one it must be None (not {root!r}).")
+    blocks: Sequence[Any] = variant_or_blocks
     if isinstance(variant_or_blocks, str):
         known = variant(variant_or_blocks)
         if kind is not None:
             raise InputError(f"kind goes with your own blocks; {known.name} has its own (not {kind!r}).")
-        return make_plan(
-            known.name,
-            known.blocks,
-            known.kind,
-            scope=scope or known.scope,
-            root=(root or known.family.root) if include_root_block else None,
-            output_stride=output_stride,
-            multi_grid=multi_grid,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            preprocessing=known.family.preprocessing,
-        )
+        name, blocks, kind, scope = known.name, known.blocks, known.kind, scope or known.scope
+        root, preprocessing = root or known.family.root, known.family.preprocessing
+    else:
+        name, kind = scope or "resnet", _kind_of(blocks, kind)
+        root, preprocessing = root or "slim", "inception"
     return make_plan(
-        scope or "resnet",
-        variant_or_blocks,
-        _kind_of(variant_or_blocks, kind),
-        root=(root or DEFAULT_ROOT) if include_root_block else None,
+        name,
+        blocks,
+        kind,
+        scope=scope,
+        root=root if include_root_block else None,
         output_stride=output_stride,
         multi_grid=multi_grid,
         in_channels=in_channels,
         num_classes=num_classes,
-        preprocessing="inception",
+        preprocessing=preprocessing,
     )
 
 
 def _kind_of(blocks: Sequence[Any], asked: str | None) -> str:
     """Return the kind of custom blocks: the one asked for, which must agree with their unit functions if these are ours."""
-    kinds = {kind for block in block_arguments(blocks) if (kind := block.kind)} | ({asked} if asked else set())
+    kinds = {kind for kind in (asked, *(block.kind for block in block_arguments(blocks))) if kind}
     if len(kinds) > 1:
         raise InputError(f"the blocks' unit functions and kind must agree (not {', '.join(sorted(kinds))}).")
     return kinds.pop() if kinds else BOTTLENECK_V2
@@ -273,9 +243,7 @@ def plan_from_config(
     >>> plan_from_config(plan_config(plan("resnet_v1_18")), output_stride=8).name
     'resnet_v1_18'
     """
-    others: dict[str, Any] = {
-        "multi_grid": multi_grid, "in_channels": in_channels, "root": root, "num_classes": num_classes,
-    }  # fmt: skip
+    others: dict[str, Any] = {"multi_grid": multi_grid, "in_channels": in_channels, "root": root, "num_classes": num_classes}
     if isinstance(description, str):
         return plan(description, output_stride, **others)
     if not isinstance(description, dict) or set(description) - {"scope", "kind"} != {"blocks"}:
@@ -293,11 +261,6 @@ def at_output_stride(planned: Plan, output_stride: int | None) -> Plan:
     8
     """
     other = plan_from_config(
-        plan_config(planned),
-        output_stride,
-        planned.multi_grid,
-        planned.in_channels,
-        root=planned.root_name,
-        num_classes=planned.num_classes,
+        plan_config(planned), output_stride, planned.multi_grid, planned.in_channels, planned.root_name, planned.num_classes
     )
     return replace(other, preprocessing=planned.preprocessing)

@@ -73,8 +73,8 @@ def assert_law_1(plan, nominal):
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("name", ["resnet_v2_50", "resnet_v1_5_50", "resnet_v1_5_18", "resnet_v1_50_original"])
 def test_the_stride_law_detects_wrong_schedules(mistake, name, monkeypatch):
-    right = plan_module.schedule
-    monkeypatch.setattr(plan_module, "schedule", lambda *arguments: mistake(right(*arguments)))
+    right = plan_module.schedule.schedule
+    monkeypatch.setattr(plan_module.schedule, "schedule", lambda *arguments: mistake(right(*arguments)))
     with pytest.raises(AssertionError):
         assert_law_1(dr.plan(name, output_stride=8), dr.plan(name))
 
