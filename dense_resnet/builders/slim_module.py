@@ -1,13 +1,13 @@
 """A ``tf.Module`` whose variables slim functions find by name: the base of every TensorFlow 2 face.
 
-The variables are created once, from a plan, under their slim names, and given to the slim functions whenever these ask
-for one. So a single definition of a network serves eager calls, ``tf.function``, ``GradientTape``, distribution strategies
-(create the module under ``strategy.scope()``) and SavedModel.
+The variables are created once, from a plan, and given to the slim functions whenever these ask for one. So a single definition
+of a network serves eager calls, ``tf.function``, ``GradientTape``, distribution strategies and SavedModel.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,10 +25,7 @@ from dense_resnet.preprocessing import InputRangeCheck
 v1 = tf.compat.v1
 
 # Each replica has its own moving average; reading gives their mean.
-MOVING_AVERAGE = {
-    "synchronization": tf.VariableSynchronization.ON_READ,
-    "aggregation": tf.VariableAggregation.MEAN,
-}
+MOVING_AVERAGE = {"synchronization": tf.VariableSynchronization.ON_READ, "aggregation": tf.VariableAggregation.MEAN}
 TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal cut at 2
 BUILDING = threading.RLock()
 
@@ -41,9 +38,6 @@ class SlimModule(tf.Module):
         in_channels: of the images.
         preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
         seed: of the initial values; None draws one.
-
-    Raises:
-        InputError: the seed is invalid.
     """
 
     _output: str  # of :meth:`__call__`
@@ -61,10 +55,19 @@ class SlimModule(tf.Module):
         self._trace()
 
     def _trace(self) -> None:
-        self._traced = _Traced(self)
+        signature = tf.TensorSpec([None, None, None, self._in_channels], tf.float32, name="images")
+
+        @functools.cache  # not an attribute that TensorFlow tracks: a saved module only has `__call__`
+        def traced(output: str, training: bool) -> Any:
+            def run(images: tf.Tensor) -> Any:
+                return self._ops(output, images, training)
+
+            return tf.function(run, input_signature=[signature], autograph=False)
+
+        self._traced = traced
         # tf.saved_model.save finds this function with a signature, so that the loaded object can be called. It is not set as
         # an ordinary attribute, which would be tracked like a variable, and copied.
-        self.__dict__["__call__"] = self._traced.function(self._output, training=False)
+        self.__dict__["__call__"] = traced(self._output, False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy: all but the traced functions, which use this module's variables."""
@@ -96,10 +99,9 @@ class SlimModule(tf.Module):
         raise NotImplementedError
 
     def _run(self, output: str, images: Any, training: bool) -> Any:
-        """Build the ops inside a graph; run a function traced once for all sizes eagerly.
+        """Build the ops inside a graph; eagerly, check the images' range, and run a function traced once for all sizes.
 
-        The range of eager images is checked. Errors are plain ``ValueError``, the only kind that ``tf.function``
-        re-raises unchanged.
+        Errors are plain ``ValueError``, the only kind that ``tf.function`` re-raises unchanged.
         """
         if not isinstance(training, bool):
             raise ValueError(f"training must be True or False (not {training!r}).")
@@ -114,7 +116,7 @@ class SlimModule(tf.Module):
             raise ValueError(f"images must have shape {expected} (not {images.shape.as_list()}).")
         if tf.executing_eagerly():
             self._look(images, stacklevel=4)  # at the caller of the public method
-            return self._traced.function(output, training)(images)
+            return self._traced(output, training)(images)
         return self._ops(output, images, training)
 
     @tf.autograph.experimental.do_not_convert  # else all of slim is converted: a first call would take ten times as long
@@ -139,35 +141,8 @@ class SlimModule(tf.Module):
             yield prefix
 
 
-class _Traced:
-    """The functions that a module's eager calls run, each traced at its first use, for any image size.
-
-    Not trackable, so that saving the module only saves those that are its attributes.
-    """
-
-    def __init__(self, module: SlimModule) -> None:
-        self._module = module
-        self._functions: dict[tuple[str, bool], Any] = {}
-
-    def function(self, output: str, training: bool) -> Any:
-        key = output, training
-        if key not in self._functions:
-            module = self._module
-
-            def run(images: tf.Tensor) -> Any:
-                return module._ops(output, images, training)
-
-            signature = tf.TensorSpec([None, None, None, module._in_channels], tf.float32, name="images")
-            self._functions[key] = tf.function(run, input_signature=[signature], autograph=False)
-        return self._functions[key]
-
-
 def check_eager(what: str) -> None:
-    """Raise an error where TensorFlow would only add an assignment to a graph and never run it.
-
-    Raises:
-        InputError: eager execution is off.
-    """
+    """Raise an :class:`InputError` where TensorFlow would only add an assignment to a graph and never run it."""
     if not tf.executing_eagerly():
         raise InputError(
             f"{what} needs eager execution, which is off here: inside a tf.Graph or a tf.function, or after "

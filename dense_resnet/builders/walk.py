@@ -1,13 +1,8 @@
 """Walk over a plan, once for every engine: which layer reads which tensor. What a layer does is an argument.
 
-To add an engine, write a class with the methods of :class:`Ops` in a file of its own, and give :func:`run` a plan, an object of
-that class, and the images, in whatever type the engine's tensors have. Examples are the Keras face
-(:mod:`dense_resnet.keras_resnet`) and the folded graph (:mod:`dense_resnet.inference.folding`), whose ``fold_batch_norm`` and
-``scale_and_shift`` have the constants that any engine for inference needs. Such an engine also gives `mask` if its canvases may
-be larger than their images, and for segmentation has the methods of :class:`segmentation.heads.build.HeadOps`.
+An engine is a class with the methods of :class:`Ops`, such as :class:`dense_resnet.inference.folding.Layers`; README.md of this
+package says how to add one. The slim face does not walk here: its units are functions that users may replace.
 (``tests/dense_resnet/builders/test_walk.py``)
-
-The slim face does not walk here: its units are functions that users may replace.
 """
 
 from __future__ import annotations
@@ -63,10 +58,10 @@ def run(
     """Build the whole network.
 
     Args:
-        images: preprocessed, as the engine has them.
+        images: preprocessed, as a tensor of the engine.
         pyramid: whether each stride's last activation is wanted, which costs a block's last unit four times as much.
         skip: scope of the last convolution of a unit, whose output is wanted.
-        mask: fills what lies beyond the images on their canvases, before each kernel that would read it. The images
+        mask: fills what is beyond the images on their canvases, before each kernel that would read it; the images
             themselves are 0 there. None: images fill their canvases.
     """
     fill = mask or (lambda net, stride, lowest: net)

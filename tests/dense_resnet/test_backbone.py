@@ -43,7 +43,7 @@ def test_eager_function_and_graph_agree(backbone):
 def test_backbone_is_traced_once_for_all_sizes(backbone):
     for size in (33, 65, (33, 97)):
         backbone(images_of(size))
-    assert backbone._traced.function("features", False).experimental_get_tracing_count() == 1
+    assert backbone._traced("features", False).experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda backbone: pickle.loads(pickle.dumps(backbone))])
