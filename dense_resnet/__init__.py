@@ -24,7 +24,7 @@ from dense_resnet.planning.variants import VARIANTS, plan
 if TYPE_CHECKING:
     from dense_resnet import checkpoints, keras_resnet, resnet_utils, resnet_v1, resnet_v2
     from dense_resnet.backbone import Backbone
-    from dense_resnet.extraction.features import read_features, sample
+    from dense_resnet.extraction import read_features, sample
     from dense_resnet.preprocessing import preprocess
 
 __version__ = "0.1.0"
@@ -48,13 +48,7 @@ __all__ = [
 
 
 def import_lazily(package: str, *modules: str, **names: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package that imports its names when they are first asked for.
-
-    Args:
-        package: its name.
-        modules: modules of the package that are available as attributes.
-        names: name=module of the package that has it.
-    """
+    """Return the ``__getattr__`` of `package` that imports its `modules`, and name=module, when they are first asked for."""
 
     def get(name: str) -> Any:
         if name in modules:
@@ -66,17 +60,9 @@ def import_lazily(package: str, *modules: str, **names: str) -> Callable[[str], 
     return get
 
 
+MODULES = ("checkpoints", "keras_resnet", "resnet_utils", "resnet_v1", "resnet_v2")
 __getattr__ = import_lazily(
-    __name__,
-    "checkpoints",
-    "keras_resnet",
-    "resnet_utils",
-    "resnet_v1",
-    "resnet_v2",
-    Backbone="backbone",
-    preprocess="preprocessing",
-    read_features="extraction.features",
-    sample="extraction.features",
+    __name__, *MODULES, Backbone="backbone", preprocess="preprocessing", read_features="extraction", sample="extraction"
 )
 
 

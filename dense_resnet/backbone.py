@@ -1,9 +1,7 @@
 """The TensorFlow 2 face: a ResNet as a ``tf.Module`` with its own variables.
 
 It works eagerly, in ``tf.function``, under ``GradientTape`` and distribution strategies (make the backbone under
-``strategy.scope()``), and as a SavedModel:
-``tests/dense_resnet/test_backbone.py`` and ``tests/dense_resnet/test_distribution.py`` prove each.
-:mod:`dense_resnet.builders.slim_module` describes how.
+``strategy.scope()``), and as a SavedModel. (``test_backbone.py``, ``test_distribution.py`` in ``tests/dense_resnet``)
 """
 
 from __future__ import annotations
@@ -23,16 +21,11 @@ from dense_resnet.errors import InputError
 from dense_resnet.inference import compiled, folding, runner
 from dense_resnet.inference.precision import AUTO
 from dense_resnet.planning import variants
-from dense_resnet.planning.layers import BASIC_V1, BOTTLENECK_V1, BOTTLENECK_V2
 from dense_resnet.planning.plan import Plan
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY, Block, resnet_arg_scope
 
 OUTPUTS = FEATURES, PYRAMID, LOGITS = "features", "pyramid", "logits"  # what a backbone computes
-UNIT_FUNCTIONS = {
-    BOTTLENECK_V2: resnet_v2.bottleneck,
-    BOTTLENECK_V1: resnet_v1.bottleneck,
-    BASIC_V1: resnet_v1.lite_bottleneck,
-}
+UNIT_FUNCTIONS = {unit.kind: unit for unit in (resnet_v2.bottleneck, resnet_v1.bottleneck, resnet_v1.lite_bottleneck)}
 
 
 class Backbone(SlimModule):
@@ -206,7 +199,7 @@ class Backbone(SlimModule):
         """Load weights from slim, DeepLab, Keras, PyTorch or safetensors: see :func:`checkpoints.open_source`.
 
         A classifier in the file is left out, and named in the report, where this backbone has none or another class
-        count. Assignment is all or nothing, and the report lists it.
+        count. Assignment is all or nothing.
 
         Args:
             source: a path, ``keras:ResNet152V2``, a Keras model, a PyTorch module or a state dictionary.

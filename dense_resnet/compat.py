@@ -1,8 +1,7 @@
 """Makes tf-slim run on today's TensorFlow; the only file that touches tf-keras' private modules.
 
-tf-slim 1.1.0 imports on TensorFlow 2.16 and later, but its ``batch_norm`` reaches, through TensorFlow, for
-``tf_keras.legacy_tf_layers``, which tf-keras carries only as ``tf_keras.src.legacy_tf_layers``. Registering the second
-under the first's name is all the surgery there is. Import tf-slim from here: ``from dense_resnet.compat import slim``.
+Its ``batch_norm`` imports, through TensorFlow, ``tf_keras.legacy_tf_layers``, which tf-keras has as
+``tf_keras.src.legacy_tf_layers``: the second is registered under the first's name, and nothing else is changed.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ def _find_version(distribution: str) -> str:
         return "not installed"
 
 
-# What TensorFlow says to tf-slim's authors at every layer, and no user can act on. The filters are the process's, and not
-# set in a `with warnings.catch_warnings()` where layers are built: users build layers too, with slim.conv2d and in arg scopes
-# of their own, and replicas are built in threads, which such a block is not safe for: it could leave a user's filters changed.
+# What TensorFlow says to tf-slim's authors at every layer. The filters are the process's, since users build layers too, and
+# `warnings.catch_warnings()` is not safe in the threads that build replicas: it could leave a user's filters changed.
 NOISE = ("`layer.apply` is deprecated", "`layer.updates` will be removed", "`layer.add_variable` is deprecated")
 for message in NOISE:
     warnings.filterwarnings("ignore", message=message, category=UserWarning)

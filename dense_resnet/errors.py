@@ -1,22 +1,20 @@
-"""The exception for user errors, as opposed to defects of this library, and the format of messages.
+"""The exception for user errors, and the format of messages: which argument or file, the value, the values allowed, the fix.
 
-Invalid input raises :class:`InputError`, whose message is complete: which argument or file, the value found, the values
-allowed, the nearest fix. The command line prints it without a traceback; any other exception is a defect of this library
-and keeps its traceback. It is a ``ValueError``, so code written for ``tf_slim.nets`` catches it.
+The command line prints an :class:`InputError` without a traceback; any other exception is a defect of this library.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable
 
 MOST_SHOWN = 20  # groups of messages in one message
 FEW = 3  # up to this number, similar messages are shown one by one; above, as one with this many names
 VARYING = re.compile(r"'[^']*'|\d+")  # names and numbers
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # but not the end of a line
 PLACE = re.compile(r".*?: line \d+|.*?(?=: )|.*", re.DOTALL)  # what a message begins with
 
 
 class InputError(ValueError):
-    """An argument, a file or a value that the caller has to change."""
+    """An argument, a file or a value that the caller has to change. Code for ``tf_slim.nets`` catches it as ``ValueError``."""
 
 
 class UnreadableError(InputError):
@@ -72,8 +70,4 @@ def escape_control(text: str) -> str:
     >>> escape_control("a\\x1b[31m.png")
     'a\\\\x1b[31m.png'
     """
-    return "".join(letter if letter == "\n" or _is_printed(letter) else ascii(letter)[1:-1] for letter in text)
-
-
-def _is_printed(letter: str) -> bool:
-    return unicodedata.category(letter) not in ("Cc", "Cs")
+    return CONTROL.sub(lambda letter: ascii(letter[0])[1:-1], text)

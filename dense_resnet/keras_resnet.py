@@ -5,10 +5,9 @@
     model.fit(...)
     model.save("model.keras")              # keras.saving.load_model reads it, also where this package is not installed
 
-It has the same plan as the other faces, and takes the same weights: a layer's name is its slim scope with ``.`` for ``/``,
-which Keras refuses in names, so a model read from a file still has its variables' canonical names. Features
-equal those of the slim builder in inference and training; only the moving variances differ by N / (N - 1), since Keras
-averages the biased variance and slim the unbiased one (``tests/dense_resnet/test_keras_resnet.py`` proves each).
+It takes the same weights as the other faces, and a model read from a file does too: a layer's name is its slim scope with ``.``
+for ``/``, which Keras refuses. Features equal those of the slim builder; in training, moving variances differ by N / (N - 1),
+since Keras averages the biased variance and slim the unbiased one. (``tests/dense_resnet/test_keras_resnet.py``)
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,16 +166,12 @@ def _layer_name(scope: str) -> str:
     return scope.replace("/", ".")
 
 
+@dataclass(frozen=True)
 class _KerasOps:
-    """The layers of a plan: the :class:`dense_resnet.builders.walk.Ops` of Keras.
+    """The layers of a plan: the :class:`dense_resnet.builders.walk.Ops` of Keras."""
 
-    Args:
-        decay: of the moving averages.
-        rectified: whether the root block's pooling has non-negative input.
-    """
-
-    def __init__(self, decay: float, rectified: bool) -> None:
-        self._decay, self._rectified = decay, rectified
+    decay: float  # of the moving averages
+    rectified: bool  # whether the root block's pooling has non-negative input
 
     def conv(self, net: Any, conv: Conv) -> Any:
         name, padding = _layer_name(conv.scope), "same"
@@ -203,11 +199,10 @@ class _KerasOps:
         name = _layer_name(pool.scope)
         if pool.padding == geometry.SAME:
             return layers.MaxPooling2D(pool.kernel, pool.stride, "same", **CHANNELS_LAST, name=name)(net)
-        if pool.zeros or self._rectified:  # then a zero never exceeds the maximum of the window
+        if pool.zeros or self.rectified:  # then a zero never exceeds the maximum of the window
             net = _pad(net, pool.kernel, name)
             return layers.MaxPooling2D(pool.kernel, pool.stride, "valid", **CHANNELS_LAST, name=name)(net)
-        # No Keras layer pads with minus infinity, but "same" ignores what it pads with, and at stride 1 it pads both sides
-        # alike.
+        # No Keras layer pads with minus infinity, but "same" ignores its padding, and at stride 1 pads both sides alike.
         net = layers.MaxPooling2D(pool.kernel, 1, "same", **CHANNELS_LAST, name=f"{name}.dense")(net)
         return self.subsample(net, pool.stride, pool.scope)
 
@@ -226,7 +221,7 @@ class _KerasOps:
         return layers.GlobalAveragePooling2D(keepdims=True, **CHANNELS_LAST, name=_layer_name(f"{scope}/global_pool"))(net)
 
     def _normalize(self, net: Any, norm: Norm) -> Any:
-        return layers.BatchNormalization(momentum=self._decay, epsilon=BATCH_NORM_EPSILON, name=_layer_name(norm.scope))(net)
+        return layers.BatchNormalization(momentum=self.decay, epsilon=BATCH_NORM_EPSILON, name=_layer_name(norm.scope))(net)
 
 
 def _pad(net: Any, kernel: int, name: str) -> Any:
@@ -253,21 +248,9 @@ def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def load(model: keras.Model, source: Any, *, strict: bool = True) -> load_report.LoadReport:
-    """Load the weights of a file or another source, as :meth:`dense_resnet.Backbone.load` does.
+    """Load the weights of a file or another source: arguments, result and errors as :meth:`dense_resnet.Backbone.load`.
 
-    Assignment is all or nothing, and the report lists it.
-
-    Args:
-        model: as for :func:`weights_of`.
-        source: what :func:`dense_resnet.checkpoints.open_source` opens.
-        strict: refuses where a variable of the network is missing or has another shape.
-
-    Returns:
-        The report: matched, missing, unexpected, mismatched, and what the weights expect of images. ``print(report)``
-        shows it as a table.
-
-    Raises:
-        InputError: (a ValueError) the file is missing, damaged, or does not fit; then the message is the report.
+    `model` is as for :func:`weights_of`. Assignment is all or nothing.
     """
     opened = checkpoints.open_source(source).under(_scope(_variables(model)))
     return assign(model, opened.weights, opened.name, strict=strict).with_provenance(opened.origin, notes=opened.notes)

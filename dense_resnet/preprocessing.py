@@ -27,8 +27,6 @@ from dense_resnet.errors import InputError
 VGG_MEAN = (123.68, 116.779, 103.939)  # RGB
 TORCH_MEAN = (0.485, 0.456, 0.406)
 TORCH_STD = (0.229, 0.224, 0.225)
-
-
 LOOKS = 20  # calls of a network whose inputs are checked
 SLACK = 16  # factor on a scheme's values that is allowed for augmentation, noise or another norm
 
@@ -40,11 +38,6 @@ class Scheme:
     mean: tuple[float, ...] | float
     std: tuple[float, ...] | float = 1.0
     reverse: bool = False  # RGB -> BGR
-
-    @property
-    def unit_scale(self) -> bool:
-        """Whether values are of the order of 1, not of 100."""
-        return self.std != 1.0
 
 
 SCHEMES = {
@@ -106,9 +99,8 @@ def preprocess(images: Any, scheme: str) -> Any:
 def range_mismatch(images: Any, scheme: str) -> str | None:
     """Say why `images`, a network's input, were not preprocessed by `scheme`; return None if they may have been.
 
-    The most common mistakes are raw RGB values and the scheme of other weights, which a network silently accepts. A scheme
-    of unit scale gives no values near 100; the others give none beyond 152, and exceed [-1, 1] except for an image of a
-    single color.
+    A network silently accepts raw RGB values and the scheme of other weights. Schemes with a `std` give no values near 100; the
+    others give none beyond 152, and exceed [-1, 1] except for an image of a single color.
 
     >>> range_mismatch(np.full((1, 1, 1, 3), 200.0), "inception")
     "images have values from 200 to 200, which dr.preprocess(images, 'inception') never gives: they look like raw RGB values."
@@ -117,7 +109,7 @@ def range_mismatch(images: Any, scheme: str) -> str | None:
         return None
     low, high = float(np.min(images)), float(np.max(images))
     like = None
-    if SCHEMES[scheme].unit_scale:
+    if SCHEMES[scheme].std != 1.0:  # values of the order of 1, not of 100
         if max(-low, high) > SLACK:
             like = "raw RGB values" if low >= 0 else "those of the scheme 'vgg' or 'caffe'"
     elif high > 255 - min(VGG_MEAN) + 1 and low >= 0:

@@ -1,9 +1,7 @@
 """The slim face: blocks, strided convolutions without misalignment, and the loop that builds a dense ResNet.
 
 A user of ``tf_slim.nets.resnet_utils`` changes the import line and nothing else: names, positional order, variable names
-and end points are the same. The stride arithmetic is in :mod:`dense_resnet.planning`; the functions here loop over
-it.
-``tests/dense_resnet/test_slim_face.py`` runs tf-slim's own test files against this module and compares features with tf-slim's.
+and end points are the same (``tests/dense_resnet/test_slim_face.py`` runs tf-slim's own tests, and compares features).
 
     from dense_resnet import resnet_v2
     with slim.arg_scope(resnet_v2.resnet_arg_scope()):
@@ -12,10 +10,9 @@ it.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -27,6 +24,7 @@ from dense_resnet.planning.plan import make_plan
 from dense_resnet.planning.schedule import (
     ROOT_STRIDE,
     block_arguments,
+    check_root,
     root_layers,
     schedule,
     stride_is_deferrable,
@@ -40,16 +38,12 @@ v1 = tf.compat.v1
 BATCH_NORM_DECAY = 0.997  # of the moving averages in training
 
 
-class Block(collections.namedtuple("Block", ["scope", "unit_fn", "args"])):
-    """A block of residual units.
+class Block(NamedTuple):
+    """A block of residual units."""
 
-    Fields:
-        scope: of its variables, such as ``"block1"``.
-        unit_fn: function of a tensor, a ``rate`` and a unit's arguments; returns the unit's output.
-        args: one dict of arguments per unit, or the classic tuple ``(depth, depth_bottleneck, stride)``.
-    """
-
-    __slots__ = ()
+    scope: str  # of its variables, such as "block1"
+    unit_fn: Callable[..., tf.Tensor]  # of a tensor, a `rate` and a unit's arguments; returns the unit's output
+    args: Sequence[Any]  # one dict of arguments per unit, or the classic tuple (depth, depth_bottleneck, stride)
 
 
 def subsample(inputs: tf.Tensor, factor: int, scope: str | None = None) -> tf.Tensor:
@@ -71,7 +65,7 @@ def conv2d_same(
         inputs: ``[batch, height, width, channels]``.
         num_outputs: channels of the output.
         kernel_size: an odd integer.
-        stride: of the output; above 1 only with rate 1.
+        stride: above 1 only with rate 1.
         rate: atrous rate: the distance of the kernel's taps in cells.
         scope: of the variables.
 
@@ -145,14 +139,11 @@ def stack_blocks_dense(
     for block, (_, _, units) in zip(blocks, listed, strict=True):
         with v1.variable_scope(block.scope, "block", [net]) as scope:
             factor = 1
+            deferrable = store_non_strided_activations and stride_is_deferrable(units[-1].get("stride_at", LAST_3X3))
             for number, unit in enumerate(units, 1):
                 step = next(steps)
                 arguments = dict(unit, stride=step.stride)
-                if (
-                    store_non_strided_activations
-                    and number == len(units)
-                    and stride_is_deferrable(unit.get("stride_at", LAST_3X3))
-                ):
+                if deferrable and number == len(units):
                     factor, arguments["stride"] = step.stride, 1
                 elif step.suppressed > 1 and "stride_at" in unit:
                     arguments["suppressed"] = step.suppressed
@@ -180,12 +171,8 @@ def resnet_arg_scope(
         batch_norm_scale: whether batch norm has a gamma.
         is_training: batch norm's mode if the network does not set it; None leaves slim's own default, True.
     """
-    norm = {
-        "decay": batch_norm_decay,
-        "epsilon": batch_norm_epsilon,
-        "scale": batch_norm_scale,
-        "updates_collections": v1.GraphKeys.UPDATE_OPS,
-    }
+    norm = {"decay": batch_norm_decay, "epsilon": batch_norm_epsilon, "scale": batch_norm_scale}
+    norm["updates_collections"] = v1.GraphKeys.UPDATE_OPS
     mode = {} if is_training is None else {"is_training": is_training}
     with slim.arg_scope(
         [slim.conv2d],
@@ -201,13 +188,7 @@ def resnet_arg_scope(
 
 
 def residual_unit(
-    kind: str,
-    inputs: tf.Tensor,
-    unit: UnitArguments,
-    rate: int,
-    suppressed: int,
-    outputs_collections: str | None,
-    scope: str | None,
+    kind: str, inputs: tf.Tensor, unit: UnitArguments, rate: int, suppressed: int, collections: str | None, scope: str | None
 ) -> tf.Tensor:
     """Build a unit of one of the plan's kinds, for v1 and v2; :func:`resnet_v2.bottleneck` documents the arguments."""
     with v1.variable_scope(scope, kind, [inputs]) as sc:
@@ -219,29 +200,22 @@ def residual_unit(
         for conv in unit_convolutions(kind, depth_in, unit, rate, suppressed):
             net = convolve(net, conv)
         output = shortcut + net if preactivation else tf.nn.relu(shortcut + net)
-        return slim.utils.collect_named_outputs(outputs_collections, sc.name, output)
+        return slim.utils.collect_named_outputs(collections, sc.name, output)
 
 
 def _refuse(
-    blocks: Sequence[Block],
-    inputs: tf.Tensor,
-    num_classes: int | None,
-    output_stride: int | None,
-    root: str | None,
-    preactivation: bool,
+    blocks: Sequence[Block], depth_in: int, num_classes: int | None, output_stride: int | None, root: str | None
 ) -> None:
     """Raise the plan's errors before any op is created; of custom units it only knows the strides."""
-    depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
     kinds = {getattr(block.unit_fn, "kind", None) for block in blocks}
     kind = kinds.pop() if len(kinds) == 1 else None
-    if kind is not None:
+    if kind is None:
+        schedule([unit_stride(unit) for block in blocks for unit in block.args], output_stride, ROOT_STRIDE if root else 1)
+        if root:
+            check_root(root)
+    else:
         named = {"output_stride": output_stride, "in_channels": depth_in, "num_classes": num_classes}
         make_plan("resnet", blocks, kind, root=root, preprocessing="", **named)
-        return
-    strides = [unit_stride(unit) for block in blocks for unit in block.args]
-    schedule(strides, output_stride, ROOT_STRIDE if root else 1)
-    if root:
-        root_layers(root, depth_in, preactivation)
 
 
 def build(
@@ -263,11 +237,11 @@ def build(
     root: str,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Build the network of :func:`resnet_v1.resnet_v1` and :func:`resnet_v2.resnet_v2`, which document the arguments."""
-    root_stride = ROOT_STRIDE if include_root_block else 1
     with _plain_errors():
         listed = block_arguments(blocks, multi_grid)
         blocks = [Block(block.scope, block.unit_fn, units) for block, (_, _, units) in zip(blocks, listed, strict=True)]
-        _refuse(blocks, inputs, num_classes, output_stride, root if include_root_block else None, preactivation)
+        depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
+        _refuse(blocks, depth_in, num_classes, output_stride, root if include_root_block else None)
     with v1.variable_scope(scope, "resnet_v2" if preactivation else "resnet_v1", [inputs], reuse=reuse) as sc:
         collection = sc.original_name_scope + "_end_points"
         mode = {} if is_training is None else {"is_training": is_training}
@@ -277,15 +251,10 @@ def build(
         ):
             net = inputs
             if include_root_block:
-                depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
+                output_stride = output_stride and output_stride // ROOT_STRIDE  # that is left to the blocks
                 for layer in root_layers(root, depth_in, preactivation):
                     net = pool(net, layer) if isinstance(layer, Pool) else convolve(net, layer)
-            net = stack_blocks_dense(
-                net,
-                blocks,
-                output_stride and output_stride // root_stride,
-                store_non_strided_activations=store_non_strided_activations,
-            )
+            net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations=store_non_strided_activations)
             if preactivation:  # a v2 unit ends in a bare sum
                 net = slim.batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
             named = {}
@@ -307,7 +276,7 @@ def build(
 
 
 def named_network(name: str, network: Callable[..., Any], unit_fn: Callable[..., tf.Tensor]) -> Callable[..., Any]:
-    """Return the function that builds one variant, with the arguments of ``tf_slim.nets``' functions of that kind."""
+    """Return the function that builds a variant, with the arguments of ``tf_slim.nets``."""
     variant = variants.variant(name)
     blocks = [Block(scope, unit_fn, units) for scope, units in variant.blocks]
 
