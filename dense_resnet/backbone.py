@@ -70,8 +70,6 @@ class Backbone(SlimModule):
         super().__init__("backbone", plan.variables, plan.in_channels, plan.preprocessing, seed)
         self.plan, self._decay = plan, batch_norm_decay
 
-    # -- running ------------------------------------------------------------------------------------------------------
-
     def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
         """Return the features at the plan's output_stride.
 
@@ -193,8 +191,6 @@ class Backbone(SlimModule):
             return net
         return {stride: end_points[prefix + unit.scope] if unit else net for stride, unit in plan.pyramid.items()}
 
-    # -- weights ------------------------------------------------------------------------------------------------------
-
     def load(self, source: Any, *, strict: bool = True, first_convolution: str = load_report.ADAPT) -> load_report.LoadReport:
         """Load weights from slim, DeepLab, Keras, PyTorch or safetensors: see :func:`checkpoints.open_source`.
 
@@ -212,8 +208,8 @@ class Backbone(SlimModule):
             shows it as a table.
 
         Raises:
-            InputError: (a ValueError) the file is missing, damaged, or does not fit, and then the message is the report; or
-                eager execution is off.
+            InputError: (a ValueError) the file is missing, damaged, or does not fit (the message is the report), or eager
+                execution is off.
         """
         check_eager("loading weights")
         opened = checkpoints.open_source(source).under(self.plan.scope)

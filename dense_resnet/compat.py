@@ -10,10 +10,8 @@ import importlib
 import sys
 import warnings
 from importlib import metadata
-from types import ModuleType
 
 TESTED = "TensorFlow 2.16 to 2.21, tf-keras of the same version as TensorFlow, tf-slim 1.1"
-
 LEGACY = "tf_keras.legacy_tf_layers"
 LEGACY_SOURCE = "tf_keras.src.legacy_tf_layers"
 LEGACY_MODULES = ("base", "convolutional", "core", "normalization", "pooling")
@@ -33,19 +31,15 @@ for message in NOISE:
     warnings.filterwarnings("ignore", message=message, category=UserWarning)
 
 
-def _import_slim() -> ModuleType:
-    try:
-        if LEGACY not in sys.modules:
-            sys.modules[LEGACY] = importlib.import_module(LEGACY_SOURCE)
-            for name in LEGACY_MODULES:
-                sys.modules[f"{LEGACY}.{name}"] = importlib.import_module(f"{LEGACY_SOURCE}.{name}")
-        return importlib.import_module("tf_slim")
-    except (ImportError, AttributeError) as error:
-        versions = ", ".join(f"{name} {_find_version(name)}" for name in ("tensorflow", "tf-keras", "tf-slim"))
-        raise ImportError(
-            f"tf-slim cannot run here ({versions}): {error}. Versions that work together: {TESTED}. "
-            "The likely fix: pip install tf-slim 'tf-keras~=' followed by TensorFlow's own version."
-        ) from error
-
-
-slim = _import_slim()
+try:
+    if LEGACY not in sys.modules:
+        sys.modules[LEGACY] = importlib.import_module(LEGACY_SOURCE)
+        for name in LEGACY_MODULES:
+            sys.modules[f"{LEGACY}.{name}"] = importlib.import_module(f"{LEGACY_SOURCE}.{name}")
+    slim = importlib.import_module("tf_slim")
+except (ImportError, AttributeError) as error:
+    versions = ", ".join(f"{name} {_find_version(name)}" for name in ("tensorflow", "tf-keras", "tf-slim"))
+    raise ImportError(
+        f"tf-slim cannot run here ({versions}): {error}. Versions that work together: {TESTED}. "
+        "The likely fix: pip install tf-slim 'tf-keras~=' followed by TensorFlow's own version."
+    ) from error

@@ -158,10 +158,6 @@ def _channels(input_shape: Any) -> int:
     )
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# The plan's records as layers
-
-
 def _layer_name(scope: str) -> str:
     return scope.replace("/", ".")
 
@@ -227,10 +223,6 @@ class _KerasOps:
 def _pad(net: Any, kernel: int, name: str) -> Any:
     pads = geometry.symmetric_padding(kernel)
     return layers.ZeroPadding2D((pads, pads), **CHANNELS_LAST, name=f"{name}.pad")(net)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Weights
 
 
 def weights_of(model: keras.Model) -> dict[str, np.ndarray]:

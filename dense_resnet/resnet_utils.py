@@ -2,10 +2,7 @@
 
 A user of ``tf_slim.nets.resnet_utils`` changes the import line and nothing else: names, positional order, variable names
 and end points are the same (``tests/dense_resnet/test_slim_face.py`` runs tf-slim's own tests, and compares features).
-
-    from dense_resnet import resnet_v2
-    with slim.arg_scope(resnet_v2.resnet_arg_scope()):
-        net, end_points = resnet_v2.resnet_v2_152(images, 21, is_training=False, global_pool=False, output_stride=16)
+:mod:`dense_resnet.resnet_v2` has an example.
 """
 
 from __future__ import annotations
@@ -20,17 +17,15 @@ from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.planning import geometry, variants
 from dense_resnet.planning.layers import BATCH_NORM_EPSILON, BOTTLENECK_V2, LAST_3X3, Conv, Pool, UnitArguments
-from dense_resnet.planning.plan import make_plan
+from dense_resnet.planning.plan import check_blocks
 from dense_resnet.planning.schedule import (
     ROOT_STRIDE,
     block_arguments,
-    check_root,
+    nominal_strides,
     root_layers,
     schedule,
-    stride_is_deferrable,
     unit_convolutions,
     unit_shortcut,
-    unit_stride,
 )
 
 v1 = tf.compat.v1
@@ -63,11 +58,9 @@ def conv2d_same(
 
     Args:
         inputs: ``[batch, height, width, channels]``.
-        num_outputs: channels of the output.
         kernel_size: an odd integer.
         stride: above 1 only with rate 1.
         rate: atrous rate: the distance of the kernel's taps in cells.
-        scope: of the variables.
 
     Returns:
         ``[batch, ceil(height / stride), ceil(width / stride), num_outputs]``.
@@ -81,11 +74,8 @@ def conv2d_same(
 
 def convolve(net: tf.Tensor, conv: Conv) -> tf.Tensor:
     """Apply one convolution of a plan, under the scope of its last name; settings of the arg scope apply."""
-    without: dict[str, Any] = {}
-    if not conv.batch_norm:
-        without["normalizer_fn"] = None
-    if not conv.relu:
-        without["activation_fn"] = None
+    without = {} if conv.batch_norm else {"normalizer_fn": None}
+    without |= {} if conv.relu else {"activation_fn": None}
     with slim.arg_scope([slim.conv2d], **without):
         if conv.kernel == 1:
             return slim.conv2d(net, conv.depth, [1, 1], stride=conv.stride, scope=conv.scope)
@@ -123,7 +113,6 @@ def stack_blocks_dense(
 
     Args:
         net: ``[batch, height, width, channels]``; strides are counted from here.
-        blocks: the network.
         output_stride: a product of the first units' strides, or None for all of them.
         outputs_collections: collection to add each block's output to.
         store_non_strided_activations: run each block's last unit without its stride and subsample afterwards, so that
@@ -135,15 +124,15 @@ def stack_blocks_dense(
     """
     with _plain_errors():
         listed = block_arguments(blocks)
-        steps = iter(schedule([unit_stride(unit) for block in listed for unit in block.units], output_stride))
+        steps = iter(schedule(nominal_strides(listed), output_stride))
     for block, (_, _, units) in zip(blocks, listed, strict=True):
         with v1.variable_scope(block.scope, "block", [net]) as scope:
             factor = 1
-            deferrable = store_non_strided_activations and stride_is_deferrable(units[-1].get("stride_at", LAST_3X3))
+            deferred = store_non_strided_activations and units[-1].get("stride_at", LAST_3X3) == LAST_3X3
             for number, unit in enumerate(units, 1):
                 step = next(steps)
                 arguments = dict(unit, stride=step.stride)
-                if deferrable and number == len(units):
+                if deferred and number == len(units):
                     factor, arguments["stride"] = step.stride, 1
                 elif step.suppressed > 1 and "stride_at" in unit:
                     arguments["suppressed"] = step.suppressed
@@ -166,8 +155,6 @@ def resnet_arg_scope(
 
     Args:
         weight_decay: L2 factor of the convolutions' weights.
-        batch_norm_decay: of the moving averages.
-        batch_norm_epsilon: added to the variance.
         batch_norm_scale: whether batch norm has a gamma.
         is_training: batch norm's mode if the network does not set it; None leaves slim's own default, True.
     """
@@ -203,21 +190,6 @@ def residual_unit(
         return slim.utils.collect_named_outputs(collections, sc.name, output)
 
 
-def _refuse(
-    blocks: Sequence[Block], depth_in: int, num_classes: int | None, output_stride: int | None, root: str | None
-) -> None:
-    """Raise the plan's errors before any op is created; of custom units it only knows the strides."""
-    kinds = {getattr(block.unit_fn, "kind", None) for block in blocks}
-    kind = kinds.pop() if len(kinds) == 1 else None
-    if kind is None:
-        schedule([unit_stride(unit) for block in blocks for unit in block.args], output_stride, ROOT_STRIDE if root else 1)
-        if root:
-            check_root(root)
-    else:
-        named = {"output_stride": output_stride, "in_channels": depth_in, "num_classes": num_classes}
-        make_plan("resnet", blocks, kind, root=root, preprocessing="", **named)
-
-
 def build(
     inputs: tf.Tensor,
     blocks: Sequence[Block],
@@ -241,7 +213,7 @@ def build(
         listed = block_arguments(blocks, multi_grid)
         blocks = [Block(block.scope, block.unit_fn, units) for block, (_, _, units) in zip(blocks, listed, strict=True)]
         depth_in = slim.utils.last_dimension(inputs.shape, min_rank=4)
-        _refuse(blocks, depth_in, num_classes, output_stride, root if include_root_block else None)
+        check_blocks(listed, depth_in, num_classes, output_stride, root if include_root_block else None)
     with v1.variable_scope(scope, "resnet_v2" if preactivation else "resnet_v1", [inputs], reuse=reuse) as sc:
         collection = sc.original_name_scope + "_end_points"
         mode = {} if is_training is None else {"is_training": is_training}
@@ -271,8 +243,7 @@ def build(
         end_points = slim.utils.convert_collection_to_dict(collection)
         if tf.executing_eagerly():  # the process-wide graph would keep every activation alive
             v1.get_default_graph().clear_collection(collection)
-        end_points.update(named)
-        return net, end_points
+        return net, end_points | named
 
 
 def named_network(name: str, network: Callable[..., Any], unit_fn: Callable[..., tf.Tensor]) -> Callable[..., Any]:

@@ -4,8 +4,7 @@
     with slim.arg_scope(resnet_v1.resnet_arg_scope()):
         net, end_points = resnet_v1.resnet_v1_101(images, 21, is_training=False, global_pool=False, output_stride=16)
 
-The variants differ in the place of a block's stride and in the root block: :mod:`dense_resnet.planning.variants` has the table.
-
+The variants differ in the place of a block's stride and in the root block: see ``FAMILIES`` in ``planning/variants.py``.
 Source: K. He et al., "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385.
 """
 

@@ -39,7 +39,7 @@ def bottleneck(
     unit_rate: int = 1,
     suppressed: int = 1,
 ) -> tf.Tensor:
-    """Build a preactivation bottleneck unit: batch norm and ReLU come before each convolution ([2] Fig. 1b).
+    """Build a preactivation bottleneck unit: batch norm and ReLU come before each convolution (Fig. 1b of the paper).
 
     Args:
         inputs: ``[batch, height, width, channels]``.
@@ -48,7 +48,6 @@ def bottleneck(
         stride: of the unit.
         rate: atrous rate of its input.
         outputs_collections: collection to add the unit's output to.
-        scope: of the variables.
         stride_at: the convolution that carries the stride, "conv1" or "conv2".
         unit_rate: multi_grid factor of the 3x3 convolution.
         suppressed: a stride of this unit that became atrous rate after `stride_at`.
@@ -92,7 +91,6 @@ def resnet_v2(
         include_root_block: the first 7x7 convolution and pooling (stride 4); without it, `inputs` should come from a
             convolution without activation.
         reuse: whether to reuse the variables of `scope`.
-        scope: of the variables.
         spatial_squeeze: drop height and width of a 1x1 result: ``[batch, num_classes]``; larger maps stay.
         store_non_strided_activations: see :func:`resnet_utils.stack_blocks_dense`.
         multi_grid: atrous factors for the last block's units.

@@ -31,13 +31,9 @@ BUILDING = threading.RLock()
 
 
 class SlimModule(tf.Module):
-    """The common part: variables by name, functions traced once for all image sizes.
+    """The common part: variables by name, functions traced once for all image sizes, a check of the images' range.
 
-    Args:
-        variables: what to create, in order.
-        in_channels: of the images.
-        preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
-        seed: of the initial values; None draws one.
+    `preprocessing` is the scheme that images are expected to have gone through; a `seed` of None draws one.
     """
 
     _output: str  # of :meth:`__call__`
@@ -105,14 +101,13 @@ class SlimModule(tf.Module):
         """
         if not isinstance(training, bool):
             raise ValueError(f"training must be True or False (not {training!r}).")
-        channels = self._in_channels
-        expected = f"[batch, height, width, {channels}]"
+        expected = f"[batch, height, width, {self._in_channels}]"
         try:
             images = tf.cast(images, tf.float32)
         except (TypeError, ValueError, tf.errors.OpError):
             keras = " For Keras tensors: dr.keras_resnet.build." if type(images).__name__ == "KerasTensor" else ""
             raise ValueError(f"images must be numbers of shape {expected} (not {images!r:.80}).{keras}") from None
-        if images.shape.rank not in (None, 4) or (images.shape.rank == 4 and images.shape[3] not in (None, channels)):
+        if not images.shape.is_compatible_with([None, None, None, self._in_channels]):
             raise ValueError(f"images must have shape {expected} (not {images.shape.as_list()}).")
         if tf.executing_eagerly():
             self._look(images, stacklevel=4)  # at the caller of the public method

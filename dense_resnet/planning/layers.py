@@ -11,7 +11,7 @@ from dense_resnet.planning.geometry import Window
 
 BOTTLENECK_V1, BASIC_V1, BOTTLENECK_V2 = "bottleneck_v1", "lite_bottleneck_v1", "bottleneck_v2"
 UNIT_KINDS = (BOTTLENECK_V1, BASIC_V1, BOTTLENECK_V2)
-LAST_3X3 = "conv2"  # of either kind of unit: where slim puts the stride
+LAST_3X3 = "conv2"  # where slim puts a unit's stride: nothing spatial follows, so subsampling the output is the same
 BATCH_NORM_EPSILON = 1e-5  # that canonical weights mean
 
 
@@ -146,12 +146,8 @@ class Unit:
 
     @property
     def variables(self) -> Iterator[Variable]:
-        if self.preact:
-            yield from self.preact.variables
-        if self.shortcut:
-            yield from self.shortcut.variables
-        for conv in self.convolutions:
-            yield from conv.variables
+        parts = (self.preact, self.shortcut, *self.convolutions)
+        return (variable for part in parts if part for variable in part.variables)
 
     @property
     def at_stride_1(self) -> Unit:

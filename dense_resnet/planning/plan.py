@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dense_resnet.errors import InputError
-from dense_resnet.planning import analysis, geometry, schedule
+from dense_resnet.planning import analysis, geometry, layers, schedule
 from dense_resnet.planning.geometry import Grid, Window, positive_integer
-from dense_resnet.planning.layers import BOTTLENECK_V2, UNIT_KINDS, Block, Conv, Norm, Pool, Unit, Variable, count_parameters
+from dense_resnet.planning.layers import BOTTLENECK_V2, LAST_3X3, UNIT_KINDS, Block, Conv, Norm, Pool, Unit, Variable
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Plan:
     @property
     def parameter_count(self) -> int:
         """Trainable parameters."""
-        return count_parameters(self.variables)
+        return layers.count_parameters(self.variables)
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -103,7 +103,7 @@ class Plan:
         last: dict[int, Unit | None] = {}
         for block in self.blocks:
             for unit in block.units:
-                deferred = unit is block.units[-1] and schedule.stride_is_deferrable(unit.stride_at)
+                deferred = unit is block.units[-1] and unit.stride_at == LAST_3X3
                 last[unit.input_stride * (1 if deferred else unit.stride)] = unit
         return last | {self.output_stride: None}
 
@@ -146,12 +146,12 @@ def make_plan(
     preactivation = kind == BOTTLENECK_V2
     in_channels = positive_integer("in_channels", in_channels)
     listed = schedule.block_arguments(blocks, multi_grid)
-    strides = [schedule.unit_stride(unit) for block in listed for unit in block.units]
-    layers = schedule.root_layers(root, in_channels, preactivation, f"{scope}/") if root else ()
+    strides = schedule.nominal_strides(listed)
+    root_layers = schedule.root_layers(root, in_channels, preactivation, f"{scope}/") if root else ()
     steps = schedule.schedule(strides, output_stride, schedule.ROOT_STRIDE if root else 1)
 
     remaining = iter(steps)
-    depth_in = layers[-1].depth if layers else in_channels
+    depth_in = root_layers[-1].depth if root_layers else in_channels
     planned = []
     for block in listed:
         block_units = []
@@ -169,7 +169,7 @@ def make_plan(
         name=name,
         scope=scope,
         root_name=root,
-        root=layers,
+        root=root_layers,
         blocks=tuple(planned),
         postnorm=Norm(f"{scope}/postnorm", depth_in) if preactivation else None,
         logits=logits,
@@ -179,6 +179,21 @@ def make_plan(
         in_channels=in_channels,
         preprocessing=preprocessing,
     )
+
+
+def check_blocks(
+    blocks: list[schedule.ListedBlock], in_channels: int, num_classes: int | None, output_stride: int | None, root: str | None
+) -> None:
+    """Raise the errors of :func:`make_plan`; for custom units, which have no kind, only those of strides and root block."""
+    kinds = {block.kind for block in blocks}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if kind is None:
+        schedule.schedule(schedule.nominal_strides(blocks), output_stride, schedule.ROOT_STRIDE if root else 1)
+        if root:
+            schedule.check_root(root)
+    else:
+        given: dict[str, Any] = {"output_stride": output_stride, "in_channels": in_channels, "num_classes": num_classes}
+        make_plan("resnet", blocks, kind, root=root, preprocessing="", **given)
 
 
 def _plan_unit(name: str, scope: str, kind: str, depth_in: int, given: Mapping[str, Any], step: schedule.Step) -> Unit:
@@ -193,11 +208,7 @@ def _plan_unit(name: str, scope: str, kind: str, depth_in: int, given: Mapping[s
         kind=kind,
         scope=prefix,
         depth_in=depth_in,
-        depth=unit.depth,
-        depth_bottleneck=unit.depth_bottleneck,
-        **step._asdict(),
-        stride_at=unit.stride_at,
-        unit_rate=unit.unit_rate,
+        **vars(unit) | step._asdict(),
         preact=Norm(f"{prefix}/preact", depth_in) if kind == BOTTLENECK_V2 else None,
         shortcut=schedule.unit_shortcut(kind, depth_in, unit.depth, step.stride, f"{prefix}/"),
         convolutions=convolutions,

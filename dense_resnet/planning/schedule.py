@@ -78,15 +78,8 @@ def unit_convolutions(
 ) -> tuple[Conv, ...]:
     """Return the convolutions of one residual branch, in order, with the stride and the rate that each runs with.
 
-    Args:
-        kind: one of UNIT_KINDS.
-        unit: with the stride that it runs with.
-        rate: that it starts with.
-        suppressed: factor on the rate of the convolutions behind `unit.stride_at`.
-        prefix: of the scopes.
-
-    Raises:
-        InputError: a convolution would have both a stride and a rate above 1.
+    The unit starts with `rate`; `suppressed` multiplies it behind `unit.stride_at`. A convolution that would have both a stride
+    and a rate above 1 raises an :class:`InputError`.
     """
     inner = unit.depth_bottleneck or unit.depth
     basic = [("conv1", 3, inner), ("conv2", 3, inner)]
@@ -165,11 +158,6 @@ def unit_arguments(unit: object) -> dict[str, Any]:
     )
 
 
-def unit_stride(arguments: Mapping[str, Any]) -> int:
-    """Return the nominal stride in a unit's arguments."""
-    return positive_integer("a unit's stride", arguments.get("stride", 1))
-
-
 def check_arguments(kind: str, unit: Mapping[str, Any], stride: int) -> UnitArguments:
     """Return a unit's arguments from a slim dict, checked, with another stride."""
     if unknown := set(unit) - KNOWN_ARGUMENTS:
@@ -184,11 +172,6 @@ def check_arguments(kind: str, unit: Mapping[str, Any], stride: int) -> UnitArgu
     return UnitArguments(depth, depth_bottleneck, stride, unit.get("stride_at", LAST_3X3), unit_rate)
 
 
-def stride_is_deferrable(stride_at: str) -> bool:
-    """Return whether subsampling after a unit equals its stride: nothing spatial is behind the convolution that has it."""
-    return stride_at == LAST_3X3
-
-
 class ListedBlock(NamedTuple):
     """A block as it was given, its units as slim dicts: a user's unit function may have its own arguments."""
 
@@ -197,26 +180,24 @@ class ListedBlock(NamedTuple):
     units: list[dict[str, Any]]
 
 
-def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = None) -> list[ListedBlock]:
-    """Return `blocks` with their units as slim dicts, the last block's units with their multi_grid factors.
+def nominal_strides(blocks: Sequence[ListedBlock]) -> list[int]:
+    """Return the stride of every unit in the nominal network."""
+    return [positive_integer("a unit's stride", unit.get("stride", 1)) for block in blocks for unit in block.units]
 
-    Args:
-        blocks: ``(scope, units)`` pairs or slim ``Block`` tuples ``(scope, unit_fn, units)``.
-        multi_grid: one factor for each unit of the last block.
-    """
+
+def block_arguments(blocks: Sequence[Any], multi_grid: Sequence[int] | None = None) -> list[ListedBlock]:
+    """Return `blocks`, given as ``(scope, units)`` or ``(scope, unit_fn, units)``, the last one with its multi_grid factors."""
     if not _is_filled_list(blocks):
         raise InputError(f"blocks must be a variant's name or a list of blocks (not {blocks!r}).")
     listed: list[ListedBlock] = []
-    scopes: set[str] = set()
     for block in blocks:
         if not (_is_filled_list(block) and len(block) in (2, 3) and _is_filled_list(block[-1])):
             raise InputError(
                 f"a block must be (scope, units) or (scope, unit_fn, units), with a unit at least (not {block!r})."
             )
         scope, kind = block[0], getattr(block[1], "kind", None)
-        if not isinstance(scope, str) or scope in scopes:
+        if not isinstance(scope, str) or scope in [other.scope for other in listed]:
             raise InputError(f"each block must have its own scope, a string (not {scope!r}).")
-        scopes.add(scope)
         listed.append(ListedBlock(scope, kind, [unit_arguments(unit) for unit in block[-1]]))
     if multi_grid is None:
         return listed

@@ -1,19 +1,10 @@
-"""The named networks: one table of depths, and the differences between the families.
+"""The named networks: depths, and what the variants of a family share.
 
-========================  ==============================  ========================  =============  =======
-name                      where a block's stride is        root block                preprocessing  classes
-========================  ==============================  ========================  =============  =======
-``resnet_v2_N``           last unit, 3x3 (slim)           7x7, SAME pooling         inception      1001
-``resnet_v1_N``           last unit, 3x3 (slim)           7x7, SAME pooling         vgg            1000
-``resnet_v1_5_N``         first unit, 3x3 (torchvision)   7x7, symmetric pooling    torch          1000
-``resnet_v1_N_original``  first unit, 1x1 (paper, Keras)  7x7, symmetric pooling    caffe          1000
-``resnet_v1_N_beta``      last unit, 3x3 (DeepLab)        three 3x3, SAME pooling   inception      1001
-========================  ==============================  ========================  =============  =======
+``resnet_v1_N`` and ``resnet_v2_N`` are slim's, ``resnet_v1_5_N`` torchvision's and timm's, ``resnet_v1_N_original`` the paper's
+and Keras', ``resnet_v1_N_beta`` DeepLab's. The poolings agree at 32n+1 pixels; at even sizes each does what its weights
+were trained with. The published ImageNet classifiers have 1001 classes in v2 and beta, 1000 in the others.
 
-The two poolings agree at 32n+1 pixels; at even sizes each family does what its weights were trained with.
-Depths 18 and 34 have basic units of two 3x3 convolutions; the stride is in the second one, in ``resnet_v1_5_N`` in
-the first unit's first one. Sources: K. He et al., https://arxiv.org/abs/1512.03385 (v1), https://arxiv.org/abs/1603.05027
-(v2); DeepLab's resnet_v1_beta.
+Sources: K. He et al., https://arxiv.org/abs/1512.03385 (v1), https://arxiv.org/abs/1603.05027 (v2); DeepLab's resnet_v1_beta.
 """
 
 from __future__ import annotations
@@ -208,11 +199,7 @@ def _kind_of(blocks: Sequence[Any], asked: str | None) -> str:
 
 
 def plan_config(planned: Plan) -> str | dict[str, Any]:
-    """Return `planned` as JSON: a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` with slim dicts.
-
-    Raises:
-        InputError: it has no root block, which a description cannot express.
-    """
+    """Return `planned` for JSON: a variant's name, or scope, kind and blocks, ``[[name, [unit as a slim dict, …]], …]``."""
     if not planned.root:
         raise InputError("a plan without root block has no description.")
     if planned.name in VARIANTS:
@@ -236,9 +223,6 @@ def plan_from_config(
     num_classes: int | None = None,
 ) -> Plan:
     """Return the plan that :func:`plan_config` describes, at an output_stride.
-
-    Raises:
-        InputError: it is neither a variant's name nor blocks, or does not fit.
 
     >>> plan_from_config(plan_config(plan("resnet_v1_18")), output_stride=8).name
     'resnet_v1_18'
