@@ -42,7 +42,7 @@ class SlimModule(tf.Module):
         self, name: str, variables: Sequence[Variable], in_channels: int, preprocessing: str, seed: int | None
     ) -> None:
         super().__init__(name=name)
-        self._in_channels, self._preprocessing = in_channels, preprocessing
+        self._in_channels = in_channels
         self._look = InputRangeCheck(preprocessing)
         self._by_name = {}
         for (path, _, trainable), value in _initial_values(variables, seed):
