@@ -1,8 +1,8 @@
 """Write files without losing good data: probe, write to a temporary file, fsync, read back, replace.
 
-A file appears under its name complete or not at all; the earlier file survives a full disk, a kill and a failed
-check. A second run that would write the same file at the same time is refused. After a kill, the unfinished file has a
-hidden name, and is deleted when the same file is written again. (``tests/dense_resnet/jobs/test_atomic_files.py``)
+A file appears under its name complete or not at all; the earlier file survives a full disk, a kill and a failed check. After
+a kill, the unfinished file has a hidden name, and is deleted when the same file is written again.
+(``tests/dense_resnet/jobs/test_atomic_files.py``)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from dense_resnet.errors import InputError
 
 PARTIAL = (".", ".partial")  # around the name of a file that is being written
-LOCK, SCRATCH, PROBE = ".lock", ".scratch", ".probe"  # in place of .partial: a lock, a folder for names chosen by callers
+LOCK, SCRATCH = ".lock", ".scratch"  # in place of .partial: a lock, a folder for names chosen by callers
 LONGEST_NAME = 255  # bytes, on the usual file systems
 ATTEMPTS = 100  # to lock a file, while other runs end and delete their locks
 UNLOCKED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from file systems that have no locks
@@ -43,13 +43,8 @@ def name_fits(path: Path) -> bool:
 def replace_file(path: str | os.PathLike[str], check: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """Yield a temporary path next to `path`, which replaces it if the block ends without an error.
 
-    Args:
-        path: the file to make or to replace.
-        check: called with the temporary file once it is on disk; what it raises keeps the old file.
-
-    Raises:
-        InputError: the folder cannot be written to, the disk is full, another run is writing the file, or `path` is not a
-            file.
+    `check` is called with the temporary file once it is on disk; what it raises keeps the old file. A read-only folder, a full
+    disk, another run that is writing the file, and a `path` that is not a file, are :class:`InputError`.
     """
     path = Path(path)
     check_target(path)
@@ -57,7 +52,9 @@ def replace_file(path: str | os.PathLike[str], check: Callable[[Path], object] |
     with _prepare_writing(path):
         try:
             temporary.unlink(missing_ok=True)  # left by a kill, or a link to something else
-            mode = _mode_of_new_files(path)
+            temporary.touch(exist_ok=False)
+            mode = stat.S_IMODE(temporary.stat().st_mode)  # of new files: to read its umask, a process would have to set it
+            temporary.unlink()
             yield temporary
             sync(temporary)
             if check:
@@ -72,10 +69,7 @@ def replace_file(path: str | os.PathLike[str], check: Callable[[Path], object] |
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Create an empty temporary folder next to `path` for the duration of the block.
-
-    It is for callers of :func:`replace_file` that must choose the names of their files.
-    """
+    """Create an empty folder next to `path` for the block: for writers that must choose the names of their files."""
     folder = path.with_name(f"{PARTIAL[0]}{path.name}{SCRATCH}")
     _remove(folder)
     try:
@@ -101,10 +95,8 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
     path = Path(path)
     twin = path.with_name(f"{PARTIAL[0]}{path.name}.{uuid.uuid4().hex}{PARTIAL[1]}")
     try:
-        with open(twin, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        twin.write_bytes(data)
+        sync(twin)
         try:
             os.link(twin, path)
         except FileExistsError:
@@ -121,13 +113,8 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
 def replace_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """Yield a path next to `folder` for a new folder, which replaces it if the block ends without an error.
 
-    Args:
-        folder: the folder to make or to replace.
-        replaceable: whether the existing folder may be replaced; called after it has been moved aside, when no other
-            program can change it under its name.
-
-    Raises:
-        InputError: as :func:`replace_file`, or it may not be replaced.
+    `replaceable` says whether the existing folder may be replaced. It is called after that has been moved aside, when no other
+    program can change it under its name. Errors as :func:`replace_file`.
     """
     _check_no_link(folder)
     temporary, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
@@ -135,8 +122,8 @@ def replace_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterato
         try:
             if old.exists() and not folder.exists():  # a kill came between the two steps below
                 os.rename(old, folder)
-            for left_behind in (temporary, old):
-                _remove(left_behind)
+            _remove(temporary)
+            _remove(old)
             yield temporary
             for written in (*temporary.rglob("*"), temporary):
                 sync(written)
@@ -154,21 +141,13 @@ def replace_folder(folder: Path, replaceable: Callable[[Path], bool]) -> Iterato
 
 
 def check_there(path: Path) -> None:
-    """Raise an :class:`InputError` if `path` is not a file.
-
-    Raises:
-        InputError: nothing is at `path`, or a folder.
-    """
+    """Raise an :class:`InputError` if nothing is at `path`, or a folder."""
     if not path.is_file():
         raise InputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}.")
 
 
 def check_target(path: Path) -> None:
-    """Raise an :class:`InputError` if a new file cannot replace what is at `path`.
-
-    Raises:
-        InputError: `path` is a folder, a link, a pipe or a device.
-    """
+    """Raise an :class:`InputError` if `path` is a folder, a link, a pipe or a device, which no file may replace."""
     try:
         mode = path.lstat().st_mode
     except OSError:
@@ -192,28 +171,17 @@ def probe_file(path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Raise an :class:`InputError` if `folder` cannot be a folder; create nothing.
-
-    Raises:
-        InputError: `folder`, or one that it would be in, is a file, or may not be written to.
-    """
+    """Raise an :class:`InputError` if `folder`, or one that it would be in, is a file or read-only; create nothing."""
     folder = Path(folder)
     there = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder)
     if not there.is_dir():
-        reason = "it is a file" if there == folder else f"{there} is a file"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        reason = os.strerror(errno.EACCES)
-    else:
-        return
-    raise InputError(f"{folder}: cannot be written to: {reason}. Choose a folder that you may write to.")
+        raise _unwritable(folder, "it is a file" if there == folder else f"{there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _unwritable(folder, os.strerror(errno.EACCES))
 
 
 def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
-    """Create `folder` and check, before any work, that it is writable and has enough free space.
-
-    Raises:
-        InputError: it is a file, is read-only, or has less than `needed_bytes` free.
-    """
+    """Create `folder` and check, before any work, that it is writable and has `needed_bytes` free."""
     folder = Path(folder)
     check_folder(folder)
     try:
@@ -222,9 +190,7 @@ def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
             file.write(b"probe")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written to: {error.strerror or error}. Choose a folder that you may write to."
-        ) from error
+        raise _unwritable(folder, error.strerror or str(error)) from error
     if free < needed_bytes:
         raise InputError(
             f"{folder}: {needed_bytes / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} MiB are free. "
@@ -232,12 +198,12 @@ def probe_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
         )
 
 
-def lock(handle: int, path: Path, *, shared: bool = False) -> None:
-    """Lock an open file or folder until it is closed; do nothing if the file system has no locks.
+def _unwritable(folder: Path, reason: str) -> InputError:
+    return InputError(f"{folder}: cannot be written to: {reason}. Choose a folder that you may write to.")
 
-    Raises:
-        InputError: another run has locked `path`, which is what the message names.
-    """
+
+def lock(handle: int, path: Path, *, shared: bool = False) -> None:
+    """Lock an open file or folder until it is closed, if the file system has locks; another run's is an :class:`InputError`."""
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -282,7 +248,6 @@ def has_name(handle: int, path: Path) -> bool:
 
 
 def sha256(data: bytes) -> str:
-    """Return the digest of bytes, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -291,28 +256,16 @@ def lies_in(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
-def _mode_of_new_files(path: Path) -> int:
-    """Return the permissions of a file created next to `path`: to read its umask, a process would have to set it."""
-    probe = path.with_name(f"{PARTIAL[0]}{path.name}{PROBE}")
-    probe.unlink(missing_ok=True)  # left by a kill, or a link to something else
-    probe.touch(exist_ok=False)
-    try:
-        return stat.S_IMODE(probe.stat().st_mode)
-    finally:
-        probe.unlink()
-
-
 def _sync_replaced(path: Path) -> None:
     try:
         sync_names(path.parent)
     except OSError as error:
-        raise InputError(
-            f"{path}: is written, but the disk does not confirm it: {error.strerror or error}. Run it again."
-        ) from error
+        reason = error.strerror or error
+        raise InputError(f"{path}: is written, but the disk does not confirm it: {reason}. Run it again.") from error
 
 
 def _remove(left_behind: Path) -> None:
-    """Remove a folder, or the symbolic link in its place, and ignore what cannot be removed from the folder."""
+    """Remove a folder as far as possible, or the symbolic link in its place."""
     if left_behind.is_symlink():
         left_behind.unlink()
     else:
@@ -323,14 +276,12 @@ def _open_locked(beside: Path, path: Path) -> int:
     """Open and lock the file `beside` for writing `path`."""
     for _ in range(ATTEMPTS):
         handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, handle)
             lock(handle, path)
-            if has_name(handle, beside):
+            if has_name(handle, beside):  # or another run has ended, and taken its lock along, since it was opened
+                stack.pop_all()
                 return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)  # another run has ended, and taken its lock along, since it was opened
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
 

@@ -1,9 +1,7 @@
 """The files from which a long run resumes: one protocol per folder, and an append-only log with one line per image.
 
-A line is on disk before the run moves on; an incomplete line left by a kill is cut off. Each ends with ``"crc32"``, a
-checksum of the line without that key, which the lines of older logs lack. Shards write their own logs, which a run of
-the whole reads too. A folder whose protocol differs is refused, never mixed.
-(``tests/dense_resnet/extraction/test_extraction.py``)
+A line is on disk before the run moves on; an incomplete line left by a kill is cut off. Each ends with ``"crc32"``, a checksum
+of the line without that key, which the lines of older logs lack. (``tests/dense_resnet/extraction/test_extraction.py``)
 """
 
 from __future__ import annotations
@@ -30,12 +28,6 @@ DEEPEST = 50  # levels of nested keys that are compared one by one
 MOST_SHOWN = 100  # characters of a value in a message
 
 
-def check_on_error(on_error: str) -> None:
-    """Raise an :class:`InputError` if `on_error` is neither FAIL nor SKIP."""
-    if on_error not in (FAIL, SKIP):
-        raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
-
-
 def log_name(stem: str, shard: tuple[int, int] = (0, 1)) -> str:
     """Return the file name of the log of a whole run, or of a shard (i, n)."""
     index, count = shard
@@ -45,14 +37,7 @@ def log_name(stem: str, shard: tuple[int, int] = (0, 1)) -> str:
 def check_protocol(path: Path, protocol: Mapping[str, Any], stem: str, targets: Iterable[Path]) -> None:
     """Write the protocol to `path`, or compare it with the one there, so that later files are known to belong to it.
 
-    Args:
-        path: of the protocol.
-        protocol: all that results depend on.
-        stem: of the logs that belong to it.
-        targets: what the run may write, which must not exist before its protocol does.
-
-    Raises:
-        InputError: another protocol is there, logs without any, or files that the run would overwrite.
+    Another protocol is an :class:`InputError`, and so are logs of that `stem`, or files among `targets`, without any.
     """
     text = json.dumps(protocol, indent=1) + "\n"
     if not path.exists():
@@ -83,7 +68,7 @@ def read_protocol(path: Path) -> dict[str, Any]:
 
 
 def format_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describe in words where two protocols differ; empty if they do not.
+    """Describe where two protocols differ; empty if they do not.
 
     >>> format_differences({"size": 513}, {"size": 257})
     'size: 513 there, 257 now'
@@ -92,7 +77,7 @@ def format_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], depth: int = 0) -> list[tuple[str, Any, Any]]:
-    """Yield where two protocols differ: (key, the first's value, the second's), keys within keys joined by dots.
+    """Return where two protocols differ: (key, the first's value, the second's), keys within keys joined by dots.
 
     >>> differences({"size": 513, "system": {"stride": 8}}, {"size": 513, "system": {"stride": 16}})
     [('system.stride', 8, 16)]
@@ -135,14 +120,7 @@ def lock_folder(folder: Path, *, shared: bool) -> Iterator[None]:
 
 
 class Journal:
-    """The append-only log, one line per image. One process at a time opens it; a kill leaves a whole line or none.
-
-    It keeps the position of each image's line in memory, but not the lines.
-
-    Args:
-        path: of the log; :func:`log_name` makes its name.
-        stem: of the other logs in the folder, which are read too.
-    """
+    """The append-only log, one line per image. One process at a time opens it; other logs of that `stem` are read too."""
 
     def __init__(self, path: Path, stem: str) -> None:
         self.path, self._stem = path, stem
@@ -154,7 +132,7 @@ class Journal:
             if not atomic_files.has_name(file.fileno(), self.path):  # another run has just replaced it
                 raise InputError(f"{self.path}: another run was writing here. Give the same command again.")
             atomic_files.sync_names(self.path.parent)
-            self._own = _Log(self.path, file)
+            self._file, self._own = file, _Log(self.path, file)
             file.truncate(self._own.end)
             others = [path for path in sorted(self.path.parent.glob(f"{self._stem}*{SUFFIX}")) if path != self.path]
             self._others = [_Log(path, stack.enter_context(open(path, "rb"))) for path in others]
@@ -169,37 +147,29 @@ class Journal:
         return None
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a line and sync it to disk, unless it equals the image's last line.
-
-        Raises:
-            InputError: the disk is full.
-        """
+        """Append a line and sync it to disk, unless it equals the image's last line; a full disk is an :class:`InputError`."""
         line = _encode_record(record)
         if line != self._own.line(record["path"]):
             self._own.append(record["path"], line)
 
     def __exit__(self, kind: object, *_: object) -> None:
         with self._files:
-            stands = self._own.stands()
+            stands = atomic_files.has_name(self._file.fileno(), self.path)
             if kind is None and not stands:
                 raise InputError(
                     f"{self.path}: was removed or replaced while this run wrote to it. Give the same command again."
                 )
             if stands and self._own.superseded:  # one line an image again
                 with atomic_files.replace_file(self.path) as temporary, open(temporary, "wb") as file:
-                    file.writelines(self._own.line(name) for name in self._own.names)
+                    file.writelines(map(self._own.line, self._own.places))
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the last record of each image from a log that no run is writing.
-
-    Raises:
-        InputError: it cannot be read, or a line is damaged.
-    """
+    """Yield the last record of each image from a log that no run is writing."""
     try:
         with open(path, "rb") as file:
             log = _Log(path, file)
-            for name in log.names:
+            for name in log.places:
                 yield _parse_line(log.line(name))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
@@ -211,34 +181,24 @@ def _own(path: str, flags: int) -> int:
 
 
 class _Log:
-    """Where each image's last line is in an open file."""
+    """Where each image's last line is in an open file: lines themselves are not kept in memory."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.path, self._file = path, file
         self.end = 0  # of the last whole line: a kill can leave an incomplete one after it
         self.superseded = False  # whether there are superseded lines
-        self._places: dict[str, tuple[int, int]] = {}  # (offset, length in bytes)
+        self.places: dict[str, tuple[int, int]] = {}  # (offset, length in bytes), in the order of images' first lines
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.endswith(b"\n"):
                     self._place(_name(line, f"{path}, line {number}"), len(line))
 
-    @property
-    def names(self) -> Iterable[str]:
-        """The images, in the order of their first lines."""
-        return self._places.keys()
-
     def line(self, name: str) -> bytes:
         """Return an image's last line with its newline; empty if the image has none."""
-        offset, length = self._places.get(name, (0, 0))
+        offset, length = self.places.get(name, (0, 0))
         return os.pread(self._file.fileno(), length, offset)
 
-    def stands(self) -> bool:
-        """Whether the file still has its name."""
-        return atomic_files.has_name(self._file.fileno(), self.path)
-
     def append(self, name: str, line: bytes) -> None:
-        """Append a line and sync it to disk."""
         try:
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -253,8 +213,8 @@ class _Log:
         self._place(name, len(line))
 
     def _place(self, name: str, length: int) -> None:
-        self.superseded |= name in self._places
-        self._places[name] = self.end, length
+        self.superseded |= name in self.places
+        self.places[name] = self.end, length
         self.end += length
 
 

@@ -19,24 +19,18 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threa
     >>> list(ordered_map(lambda n: n * n, [3, 1, 2], threads=2))
     [(3, 9), (1, 1), (2, 4)]
     """
-    running: deque[tuple[Item, Future[Result]]] = deque()
     failure: Exception | None = None
-    source = iter(items)
+
+    def items_before_failure() -> Iterator[Item]:
+        nonlocal failure
+        try:
+            yield from items
+        except Exception as error:
+            failure = error
+
     with ThreadPoolExecutor(threads) as pool:
-        while True:
-            while failure is None and len(running) < threads:
-                try:
-                    item = next(source)
-                except StopIteration:
-                    break
-                except Exception as error:
-                    failure = error
-                else:
-                    running.append((item, pool.submit(function, item)))
-            if not running:
-                break
-            item, future = running.popleft()
-            yield item, future.result()
+        for future in prefetch(pool, lambda item: (item, function(item)), items_before_failure(), ahead=threads - 1):
+            yield future.result()
     if failure is not None:
         raise failure
 
@@ -68,10 +62,8 @@ def prefetch(
 class SerialWorker:
     """A background thread that runs tasks in order; after a failure, later tasks are not begun.
 
-    The block ends when all tasks have ended, and raises the first error; so may :meth:`add`.
-
-    Args:
-        ahead: tasks that may be queued or running; :meth:`add` blocks while there are more.
+    The block ends when all tasks have ended, and raises the first error; so may :meth:`add`, which blocks while `ahead` tasks
+    are queued or running.
     """
 
     def __init__(self, ahead: int) -> None:
@@ -83,7 +75,6 @@ class SerialWorker:
         return self
 
     def add(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Queue ``function(*arguments)``; block while the queue is full."""
         while len(self._begun) >= self._ahead:
             self._begun.popleft().result()
         before = self._begun[-1] if self._begun else None

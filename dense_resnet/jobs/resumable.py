@@ -7,9 +7,8 @@
         run.work(batches, done, read=..., compute=..., write=..., fail=..., threads=...)
     return run.outcome
 
-While one batch is computed, threads read the next items and a thread writes the last ones. An item is done once its line is
-in the log, which is written last, so a job that was stopped or killed resumes with the same command. What an item is, and
-how it is checked, read, computed and written, is what a job adds. (``tests/dense_resnet/jobs/test_resumable.py``)
+An item is done once its line is in the log, which is written last, so a job that was stopped or killed resumes with the same
+command. (``tests/dense_resnet/jobs/test_resumable.py``)
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from dense_resnet.errors import InputError, format_list, pluralize
 from dense_resnet.jobs import atomic_files, journal
-from dense_resnet.jobs.journal import FAIL, OK, Journal
+from dense_resnet.jobs.journal import FAIL, OK, SKIP, Journal
 from dense_resnet.jobs.pipeline import SerialWorker, ordered_map, prefetch
 
 READERS = 2
@@ -59,19 +58,12 @@ class Outcome:
 def claim(
     folder: Path, protocol_name: str, protocol: Mapping[str, Any], stem: str, shard: tuple[int, int], targets: Iterable[Path]
 ) -> Iterator[Journal]:
-    """Keep other runs out of `folder`, and give the log of this one, which is to be opened.
+    """Keep other runs out of `folder`, which is made if it is missing, and yield the log of this one, still to be opened.
 
     Args:
-        folder: made where it is missing.
-        protocol_name: of the file that says how what is in the folder was made.
-        protocol: all that results depend on.
-        stem: of the names of logs.
+        protocol_name: of the file with the `protocol`, which is all that results depend on.
         shard: (i, n) has a log of its own, and keeps out only runs of the whole.
-        targets: what the run may write.
-
-    Raises:
-        InputError: the folder cannot be written to, has files that the run would write over, or results of another protocol;
-            or another run is at work in it.
+        targets: what the run may write: if any of it is there, but no protocol, it is an :class:`InputError`.
     """
     atomic_files.probe_folder(folder)
     with journal.lock_folder(folder, shared=shard[1] > 1):
@@ -94,12 +86,13 @@ class Run(Generic[Item]):
     Args:
         doing: what its progress says while it works.
         on_error: "fail" stops at an item that cannot be used; "skip" lists it and continues.
-        progress: called with (what is being done, items done, items in all), those of earlier runs included.
-        stop: asked before each item or batch; True finishes what has begun, and nothing more is begun.
+        progress: called with the task, and the items done, those of earlier runs included, and in all.
+        stop: asked before each item or batch; True finishes what has begun.
     """
 
     def __init__(self, doing: str, on_error: str, progress: Progress, stop: Callable[[], bool]) -> None:
-        journal.check_on_error(on_error)
+        if on_error not in (FAIL, SKIP):
+            raise InputError(f"on_error must be {FAIL!r} or {SKIP!r} (not {on_error!r}).")
         self._doing, self._on_error, self._progress, self._stop = doing, on_error, progress, stop
         self._items = self._done = self._written = 0  # in all, done by earlier runs, by this one
         self._failed: list[str] = []
@@ -107,15 +100,10 @@ class Run(Generic[Item]):
 
     @property
     def outcome(self) -> Outcome:
-        """What it has done so far."""
         return Outcome(self._written, self._done + self._written, tuple(self._failed), self.stopped)
 
     def check(self, items: Sequence[Item], check: Callable[[Item], object], thing: str) -> dict[Item, InputError]:
-        """Return what is wrong with which items, as far as `check` raises it; `thing` is what messages call an item.
-
-        Raises:
-            InputError: anything is wrong, under "fail"; all of it is named at once.
-        """
+        """Return what `check` raises, by item, or raise all of it at once under "fail"; messages call an item `thing`."""
         bad = {}
         for item in self._each("checking", items):
             try:
@@ -130,11 +118,7 @@ class Run(Generic[Item]):
         return bad
 
     def find_done(
-        self,
-        items: Sequence[Item],
-        log: Journal,
-        name: Callable[[Item], str],
-        is_done: Callable[[Item, dict[str, Any]], bool],
+        self, items: Sequence[Item], log: Journal, name: Callable[[Item], str], is_done: Callable[[Item, dict[str, Any]], bool]
     ) -> set[Item]:
         """Return the items whose line, in this log or a shard's, still fits by `is_done`; this log then has it too."""
         done = set()
@@ -167,19 +151,15 @@ class Run(Generic[Item]):
         fail: Callable[[Item, InputError], None],
         threads: int,
     ) -> None:
-        """Read, compute and write what the batches hold, in their order.
+        """Read, compute and write what the batches hold, in their order; at an error, what came before it is written.
 
         Args:
             batches: what is computed together, cut from the items that :meth:`find_done` was given.
-            done: items of the batches that are not written, since they are there.
-            read: gives what an item is computed from, in several threads.
-            compute: gives the result of each of a batch, in `threads` threads; what it raises ends the run.
+            done: items of the batches that are computed with them, but not written again.
+            read: gives what an item is computed from, in READERS threads.
+            compute: gives the result of each of a batch, in `threads` threads.
             write: brings a result to the disk, its line of the log last; always in the same thread, as `fail`.
             fail: takes note of an item that cannot be read, under "skip".
-            threads: batches that are computed at the same time.
-
-        Raises:
-            InputError: an item cannot be read, under "fail"; or of `compute` or `write`. What came before it is written.
         """
         ahead = BATCHES_AHEAD * max(map(len, batches), default=0)
         items = itertools.chain.from_iterable(batches)
@@ -206,10 +186,7 @@ class Run(Generic[Item]):
                     if ready:
                         yield ready
 
-            def compute_batch(batch: Sequence[tuple[Item, Ready]]) -> Sequence[Result]:
-                return compute([ready for _, ready in batch])
-
-            for batch, results in ordered_map(compute_batch, read_batches(), threads):
+            for batch, results in ordered_map(lambda pairs: compute([ready for _, ready in pairs]), read_batches(), threads):
                 for (item, ready), result in zip(batch, results, strict=True):
                     if item not in done:
                         writer.add(write, ready, result)

@@ -1,4 +1,4 @@
-"""Strict JSON: rejects duplicate keys, NaN, Infinity and overflow, which Python's reader accepts."""
+"""Strict JSON: rejects duplicate keys, NaN, Infinity and numbers beyond a float, which Python's reader accepts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from typing import Any, NoReturn
 
 
 def loads(text: str | bytes) -> Any:
-    """Parse `text`.
-
-    Raises:
-        ValueError: it is not JSON, has a duplicate key (Python keeps the last), ``NaN`` or ``Infinity``, a number
-            beyond the range of a float, or is nested too deeply.
-    """
+    """Parse `text`; what is not strict JSON, or nested too deeply, is a :class:`ValueError`."""
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
