@@ -52,13 +52,10 @@ def sample_evenly(items: Sequence[Any]) -> Sequence[Any]:
 
 
 def find_deep(pictures: Iterable[Encoded], max_pixels: int = MAX_PIXELS) -> DeepImages | None:
-    """Find the 16-bit PNGs among `pictures` by their headers, with the range of values in some of them; None without any.
-
-    Unreadable files are skipped here: decoding reports what is wrong with them.
-    """
+    """Find the 16-bit PNGs among `pictures` by their headers, with the range of values in some of them; None without any."""
     deep = []
     for picture in pictures:
-        with contextlib.suppress(InputError):
+        with contextlib.suppress(InputError):  # decoding reports what is wrong with it
             start = picture.read(PNG_DEPTH + 1)
             if start.startswith(PNG_START) and start[PNG_DEPTH:] == bytes([DEEP]):
                 deep.append(picture)

@@ -1,8 +1,7 @@
-"""Validate and decode PNG and JPEG images.
+"""Validate and decode PNG and JPEG images, identified by their first bytes and not by their names.
 
-Only PNG and JPEG are decoded, identified by their first bytes and not by their names. EXIF rotation is applied, so sizes and
-coordinates are those of the image as a viewer shows it. Pillow decodes, because it reports a truncated file, for which
-OpenCV returns gray rows.
+EXIF rotation is applied, so sizes and coordinates are those of the image as a viewer shows it. Pillow decodes, because it
+reports a truncated file, for which OpenCV returns gray rows.
 """
 
 from __future__ import annotations
@@ -34,18 +33,12 @@ PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # Pillow d
 
 @dataclass(frozen=True)
 class Header:
-    """The header of an image file."""
-
     format: str
     size: tuple[int, int]  # (height, width) as a viewer shows it
 
 
 def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read the header and the last bytes; decode only if the end mark is missing.
-
-    Raises:
-        InputError: not a PNG or JPEG, too large, of too many scans, or truncated.
-    """
+    """Read the header and the last bytes; decode only if the end mark is missing."""
     try:
         with open_file(path) as file:
             start = file.read(len(PNG_START))
@@ -59,11 +52,10 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
                 turned = (orientation_of(path, read_file(path), max_pixels) if start == PNG_START else orientation(image)) >= 5
     except OSError as error:
         raise UnreadableError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    width, height = (height, width) if turned else (width, height)
     kind = "PNG" if start == PNG_START else "JPEG"
     if not end.endswith(ENDINGS[kind]):
         decode_image(path, read_file(path), max_pixels=max_pixels)  # trailing bytes are harmless, a missing end mark is not
-    return Header(kind, (height, width))
+    return Header(kind, (width, height) if turned else (height, width))
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -85,19 +77,10 @@ def read_file(path: Path, most: int | None = None) -> bytes:
 
 
 def decode_image(path: Path, data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode the pixels of an image file.
+    """Decode the bytes of an image file to ``[height, width, channels]`` uint8: 3 channels of RGB, or 1 of gray.
 
-    Gray and palette images become RGB, alpha is dropped, EXIF rotation is applied. Of 16 bits, the high 8 are taken, which
-    darkens a picture that uses only a part of the range: see :func:`find_deep`.
-
-    Args:
-        path: for messages.
-        data: the file's bytes.
-        channels: 3 for RGB, 1 for gray.
-        max_pixels: larger images are refused before decoding.
-
-    Returns:
-        ``[height, width, channels]`` uint8.
+    Alpha is dropped, EXIF rotation is applied. Of 16 bits, the high 8 are taken, which darkens a picture that uses only a part
+    of the range: see :func:`find_deep`. `path` is for messages.
     """
     with open_image(path, io.BytesIO(data), max_pixels) as image:
         _check_scans(path, data)
@@ -124,7 +107,7 @@ class Encoded(Protocol):
         """The image's name in messages."""
 
     def read(self, most: int | None = None) -> bytes:
-        """Read its bytes, or the first `most` of them."""
+        """Read its bytes, or at most `most` of them."""
 
 
 def _check_scans(path: Path, data: bytes) -> None:
@@ -136,16 +119,15 @@ def _check_scans(path: Path, data: bytes) -> None:
 
 
 def open_image(path: Path, file: IO[bytes], max_pixels: int) -> Any:
-    """Open a Pillow image and validate its header; raise an :class:`InputError` if it is not admissible."""
+    """Open a Pillow image, whose header is valid and whose size is at most `max_pixels`."""
+    too_large = f"more than {pluralize(max_pixels, 'pixel')}. If that is intended, raise --max-pixels."
     Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for the whole process
     start = file.read(len(PNG_START))
     file.seek(0)
     try:
         image = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(
-            f"{path}: more than {pluralize(max_pixels, 'pixel')}. If that is intended, raise --max-pixels."
-        ) from None
+        raise InputError(f"{path}: {too_large}") from None
     except Exception as error:
         if start == PNG_START or start.startswith(JPEG_START):
             raise InputError(
@@ -157,9 +139,7 @@ def open_image(path: Path, file: IO[bytes], max_pixels: int) -> Any:
         raise InputError(f"{path}: not a PNG or JPEG image ({what}). Convert it, or leave it out of the folder.") from error
     width, height = image.size
     if width * height > max_pixels:
-        raise InputError(
-            f"{path}: {width}x{height} is more than {pluralize(max_pixels, 'pixel')}. If that is intended, raise --max-pixels."
-        )
+        raise InputError(f"{path}: {width}x{height} is {too_large}")
     return image
 
 

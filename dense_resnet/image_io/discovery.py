@@ -27,18 +27,14 @@ class Found:
 
     @property
     def place(self) -> Path:
-        """The image's name in messages."""
         return self.path
 
     def read(self, most: int | None = None) -> bytes:
-        """Read its bytes, or the first `most` of them."""
         return read_file(self.path, most)
 
 
 def find_images(
-    sources: Sequence[str],
-    without: str | os.PathLike[str] | None = None,
-    note: Callable[[str], object] = lambda message: None,
+    sources: Sequence[str], without: str | os.PathLike[str] | None = None, note: Callable[[str], object] = lambda message: None
 ) -> list[Found]:
     """Find the images of `sources`, sorted by relative path.
 
@@ -57,28 +53,7 @@ def find_images(
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            hidden: list[Path] = []
-            everything = list(_walk(path, hidden))
-            inside = [file for file in everything if file.suffix.lower() in SUFFIXES]
-            if without is not None and inside:
-                inside = [file for file in inside if not atomic_files.lies_in(file, Path(without))]
-                if not inside:
-                    raise InputError(f"{source}: all its images are in {without}, where results go. Choose another --out.")
-            if not inside:
-                others = sorted({file.suffix.lower() for file in everything} - {""})[:10]
-                held = (
-                    f" It contains files of other types ({', '.join(others)}): convert pictures to PNG or JPEG."
-                    if others
-                    else ""
-                )
-                held += f" {_hidden_note(hidden)}" if hidden else ""
-                raise InputError(f"{source}: the folder contains no image (searched for {', '.join(SUFFIXES)}).{held}")
-            if unread := Counter(file.suffix.lower() for file in everything if file.suffix.lower() in UNREAD):
-                held = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
-                note(f"{source}: other pictures are ignored ({held}): only PNG and JPEG are read, as {', '.join(SUFFIXES)}.")
-            if hidden:
-                note(f"{source}: {_hidden_note(hidden)}")
-            found += [Found(file, file.relative_to(path).as_posix()) for file in inside]
+            found += [Found(file, file.relative_to(path).as_posix()) for file in _search(source, without, note)]
         elif path.is_file() and path.suffix.lower() == ".txt":
             found += _read_list(path)
         elif path.is_file():
@@ -112,22 +87,38 @@ def check_apart(found: Sequence[Found], out: Path) -> None:
             raise InputError(f"{out}: contains the images themselves ({image.path}). Choose another folder for --out.")
 
 
+def _search(source: str, without: str | os.PathLike[str] | None, note: Callable[[str], object]) -> list[Path]:
+    """Return the images of a folder. Arguments as :func:`find_images`."""
+    hidden: list[Path] = []
+    everything = list(_walk(Path(source), hidden))
+    suffixes = Counter(file.suffix.lower() for file in everything)
+    ignored = ""
+    if hidden:
+        named = ", ".join(path.name for path in hidden[:MOST_NAMED]) + (", …" if len(hidden) > MOST_NAMED else "")
+        ignored = f" hidden files and folders are ignored ({len(hidden):,}: {named})."
+    inside = [file for file in everything if file.suffix.lower() in SUFFIXES]
+    if not inside:
+        others = ", ".join(sorted(suffixes.keys() - {""})[:10])
+        held = f" It contains files of other types ({others}): convert pictures to PNG or JPEG." if others else ""
+        raise InputError(f"{source}: the folder contains no image (searched for {', '.join(SUFFIXES)}).{held}{ignored}")
+    if without is not None:
+        inside = [file for file in inside if not atomic_files.lies_in(file, Path(without))]
+        if not inside:
+            raise InputError(f"{source}: all its images are in {without}, where results go. Choose another --out.")
+    if unread := ", ".join(f"{suffixes[suffix]} {suffix}" for suffix in sorted(suffixes.keys() & UNREAD)):
+        note(f"{source}: other pictures are ignored ({unread}): only PNG and JPEG are read, as {', '.join(SUFFIXES)}.")
+    if ignored:
+        note(f"{source}:{ignored}")
+    return inside
+
+
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder of that name belongs to a program: ``.ipynb_checkpoints``, or ``._a.jpg`` of macOS."""
     return name.startswith(".") or name in KEPT_ASIDE
 
 
-def _hidden_note(hidden: Sequence[Path]) -> str:
-    """Report the hidden files and folders that were ignored."""
-    named = ", ".join(path.name for path in hidden[:MOST_NAMED]) + (", …" if len(hidden) > MOST_NAMED else "")
-    return f"hidden files and folders are ignored ({len(hidden):,}: {named})."
-
-
 def _walk(folder: Path, hidden: list[Path], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """Yield every file below `folder`, following links except cyclic ones; an unreadable folder is an error, not an empty one.
-
-    Hidden folders and pictures are added to `hidden` instead.
-    """
+    """Yield every file below `folder`, following links except cyclic ones; append hidden folders and pictures to `hidden`."""
     try:
         found = os.stat(folder)
         with os.scandir(folder) as listed:
@@ -159,8 +150,8 @@ def _read_list(path: Path) -> list[Found]:
         else:
             found.append(Found(path.parent / name, str(pure)))
     if problems:
-        found_bad = f"{pluralize(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
-        raise InputError(f"{path}: {found_bad}. A line is one path, relative to the list's folder.")
+        bad = f"{pluralize(len(problems), 'bad line')}: {'; '.join(problems[:10])}"
+        raise InputError(f"{path}: {bad}. A line is one path, relative to the list's folder.")
     if not found:
         raise InputError(f"{path}: the list is empty.")
     return found
