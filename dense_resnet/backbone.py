@@ -155,7 +155,8 @@ class Backbone(SlimModule):
                 pyramid = self.features(canvases)
                 return {name: pyramid[finer.get(name, plan.output_stride)] for name in names}
 
-            return runner.ExactRunner(exact, plan, plan.preprocessing, sha256, (runner.FEATURES, *finer))
+            names = (runner.FEATURES, *finer)
+            return runner.ExactRunner(plan, plan.preprocessing, runner.EXACT, sha256, names, function=exact)
 
         def build(layers: folding.Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
             found = folding.network(layers, plan, canvases, pyramid=bool(finer))

@@ -148,7 +148,7 @@ class SegmentationModel(SlimModule):
             def exact(canvases: tf.Tensor, sizes: np.ndarray, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
                 return {COARSE_LOGITS: self._cells_of_images(canvases, sizes)}
 
-            return ExactRunner(exact, plan, scheme, weights_sha256, (COARSE_LOGITS,))
+            return ExactRunner(plan, scheme, EXACT, weights_sha256, (COARSE_LOGITS,), function=exact)
 
         def build(layers: Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
             ends = None

@@ -1,4 +1,4 @@
-"""Place images on canvases: shrink them if they are larger, and pad at the bottom and on the right."""
+"""Place images on canvases: shrink them if they are larger, then pad at the bottom and on the right."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from dense_resnet.image_io.decoding import opencv
 
 @dataclass(frozen=True)
 class Placement:
-    """The position of an image on a network's canvas: shrunk by `scale`, then padded at the bottom and on the right."""
-
     original_size: tuple[int, int]  # (height, width) in pixels
     size: tuple[int, int]  # after scaling
     padding: tuple[int, int]  # (bottom, right) in pixels of the canvas
@@ -24,13 +22,11 @@ class Placement:
 
     def to_canvas(self, xy: np.ndarray) -> np.ndarray:
         """Return canvas coordinates of original pixel coordinates, ``[points, 2]`` of (x, y), pixel centers at integers."""
-        factors = np.array(self.scale[::-1])
-        return np.asarray((np.asarray(xy, np.float64) + 0.5) * factors - 0.5)
+        return np.asarray((np.asarray(xy, np.float64) + 0.5) * self.scale[::-1] - 0.5)
 
     def to_original(self, xy: np.ndarray) -> np.ndarray:
         """Invert :meth:`to_canvas`."""
-        factors = np.array(self.scale[::-1])
-        return np.asarray((np.asarray(xy, np.float64) + 0.5) / factors - 0.5)
+        return np.asarray((np.asarray(xy, np.float64) + 0.5) / self.scale[::-1] - 0.5)
 
 
 def placement(original_size: tuple[int, int], side: int) -> Placement:

@@ -1,8 +1,7 @@
 """Canvases in TensorFlow: masks that let a network end where its image ends, aligned sizes, resizing corner on corner.
 
-A canvas is often larger than its image, and a batch may contain images of several sizes. Outside an image the pixels are 0,
-but after the first bias the activations there are not, and every kernel that crosses the edge reads them. If they are reset
-to 0 before each such kernel, cells compute what they would compute if the map ended there.
+Outside an image the pixels are 0, but after the first bias the activations there are not, and every kernel that crosses the
+edge reads them. If they are reset to 0 before each such kernel, cells compute what they would compute if the map ended there.
 (``tests/segmentation/test_canvases.py``)
 """
 
@@ -14,10 +13,7 @@ import tensorflow as tf
 
 
 def aligned_size(size: Any, stride: int) -> Any:
-    """Return :func:`dense_resnet.planning.geometry.aligned_size` of a number or a tensor.
-
-    Of numbers above 0 alone: converters of graphs do not agree on what is left of others.
-    """
+    """Return :func:`geometry.aligned_size` of a tensor; converters of graphs agree on ``//`` for numbers above 0 alone."""
     return (size + stride - 2) // stride * stride + 1
 
 
@@ -37,8 +33,7 @@ def coverage_mask(boxes: tf.Tensor | None, size: tf.Tensor, stride: int) -> tf.T
     Args:
         boxes: int32 ``[batch or 1, 4]``, (top, left, bottom, right) of each image on its canvas in pixels, the last two
             just beyond it; None if they take the whole canvas.
-        size: (rows, columns) of the map.
-        stride: pixels between two of its cells.
+        size: (rows, columns) of the map, whose cells are `stride` pixels apart.
 
     Returns:
         bool ``[batch or 1, rows, columns, 1]``, or None.
@@ -66,11 +61,7 @@ def apply_mask(values: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
 
 
 class ImageEnds:
-    """The ends of a batch's maps: one mask for each stride.
-
-    Args:
-        boxes: see :func:`coverage_mask`; aligned sizes end on a cell at every stride.
-    """
+    """The ends of a batch's maps, one mask for each stride, by :func:`coverage_mask`; aligned sizes end on a cell at each."""
 
     def __init__(self, boxes: tf.Tensor) -> None:
         self._boxes = boxes

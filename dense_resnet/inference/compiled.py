@@ -1,7 +1,7 @@
 """Freeze a folded network into a graph, and run it in a session.
 
 The graph that runs here keeps its kernels outside, in one copy (:mod:`dense_resnet.inference.onednn`); the portable one, for
-files and other machines, has kernels as constants. (``tests/dense_resnet/inference/test_folding.py``)
+files, has them as constants. (``tests/dense_resnet/inference/test_folding.py``)
 """
 
 from __future__ import annotations
@@ -31,24 +31,11 @@ NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
 class CompiledFunction:
     """A network frozen for inference, for any image size and batch. Calls from several threads may run at once.
 
-    Args:
-        build: makes the ops of what is to be computed, from the layers and images.
-        weights: under canonical names; not kept.
-        in_channels: of the images.
-        precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
-        preprocessing: the scheme of dense_resnet.preprocess that images are expected to have gone through.
-
-    Raises:
-        InputError: the precision is unknown.
+    `build` makes the ops from the layers and the images, which are expected to have gone through the scheme `preprocessing`.
     """
 
     def __init__(
-        self,
-        build: Callable[[Layers, tf.Tensor], Any],
-        weights: Weights,
-        in_channels: int,
-        precision: str,
-        preprocessing: str,
+        self, build: Callable[[Layers, tf.Tensor], Any], weights: Weights, in_channels: int, precision: str, preprocessing: str
     ) -> None:
         self.precision = choose_precision(precision)
         self._in_channels, self._look = in_channels, InputRangeCheck(preprocessing)
@@ -84,12 +71,7 @@ class CompiledFunction:
 
 
 def freeze(
-    build: Callable[[Layers], Sequence[str]],
-    weights: Weights,
-    precision: str,
-    *,
-    portable: bool = False,
-    onednn: bool = False,
+    build: Callable[[Layers], Sequence[str]], weights: Weights, precision: str, *, portable: bool = False, onednn: bool = False
 ) -> tuple[tf.Graph, Any, Sequence[str]]:
     """Return a graph, a session of TensorFlow 1's kind on it, and the names of its outputs.
 
@@ -98,10 +80,7 @@ def freeze(
 
     Args:
         build: makes the ops from the layers, and returns the names of the outputs.
-        weights: under canonical names; not kept.
-        precision: "float32" or "bfloat16".
-        portable: whether the graph must be one that any TensorFlow can read and run, with kernels as constants: it takes
-            seven times the memory of its weights, and longer, to start.
+        portable: whether any TensorFlow must be able to run the graph: with kernels as constants, it takes longer to start.
         onednn: whether a portable graph may have ops that TensorFlow runs with oneDNN alone.
     """
     external_kernels = not portable and keeps_kernels_apart()
@@ -123,7 +102,7 @@ def freeze(
 
 
 def _assign(running: Any, assignments: Sequence[Assignment], kernels: dict[str, np.ndarray]) -> None:
-    """Assign the kernels to the variables of :func:`dense_resnet.inference.onednn.fuse_graph`, and release each one."""
+    """Assign the kernels to the variables of :func:`onednn.fuse_graph`, and release each one."""
     for name, assign, value in assignments:
         running.run(assign, {value: kernels.pop(name)})
 
@@ -176,10 +155,7 @@ def _log_fallback(reason: str) -> None:
 
 @functools.cache
 def takes_rates(dtype: tf.DType) -> bool:
-    """Return whether one op is a depthwise convolution with a rate: oneDNN's is, TensorFlow's own needs several.
-
-    Which of them runs depends on the processor and on the environment, for each type apart.
-    """
+    """Return whether a depthwise convolution with a rate is one op here, as oneDNN's is; TensorFlow's own needs several."""
     values = np.ones((1, 3, 3, 1))
     with tf.Graph().as_default() as graph, session(graph) as running:
         net = tf.raw_ops.DepthwiseConv2dNative(

@@ -9,7 +9,6 @@ PROCESSOR, MEMORY = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

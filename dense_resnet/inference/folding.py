@@ -1,15 +1,9 @@
 """The inference builder: a plan and its weights as one graph of folded constants, as fast as the CPU allows.
 
-Ops that only training needs are left out. A batch norm after a convolution is in its kernel and bias; padding is
-the convolution's own, dilation its attribute. What TensorFlow's oneDNN rewriter can fuse has the patterns that it looks
-for: convolution + bias, + ReLU, + residual sum (+ ReLU).
-
-A v2 unit begins with a batch norm and a ReLU that nothing precedes to fold into. oneDNN runs the two as one pass over the
-map. (To bound each channel by ``-shift / scale`` instead, with the scale folded into the 1x1 convolutions behind, computes
+What TensorFlow's oneDNN rewriter can fuse has the patterns that it looks for: convolution + bias, + ReLU, + residual sum
+(+ ReLU). A v2 unit begins with a batch norm and a ReLU that nothing precedes to fold into; oneDNN runs the two as one pass over
+the map. (To bound each channel by ``-shift / scale`` instead, with the scale folded into the 1x1 convolutions behind, computes
 less, and in TensorFlow's own ops takes longer in bfloat16.)
-
-Kernels are marked as constant, so that oneDNN keeps its packed copy. :mod:`dense_resnet.inference.compiled` makes the graph
-that runs.
 (``tests/dense_resnet/inference/test_folding.py`` holds features against the slim builder's, and looks at what oneDNN executes.)
 """
 
@@ -38,8 +32,6 @@ class Layers:
     """A network's layers as ops on folded constants: the :class:`dense_resnet.builders.walk.Ops` of the inference graph.
 
     Args:
-        weights: under canonical names.
-        precision: "float32" or "bfloat16": of the constants and the activations.
         external_kernels: whether convolutions' kernels stay in ``kernels``, by the names of their placeholders in the graph.
         onednn: whether ops may be such as TensorFlow runs with oneDNN alone, where this process has it.
     """
@@ -123,11 +115,8 @@ class Layers:
             if lowest:
                 return tf.where(tf.cast(inside, tf.bool), net, tf.constant(BELOW_ALL, net.dtype))
             found = apply_mask(net, inside)
-            if not self._external_kernels:
-                return found
-            return tf.reshape(
-                found, tf.shape(net)
-            )  # the rewriter knows no sizes behind a broadcast, and would leave sums alone
+            # The rewriter knows no sizes behind a broadcast, and would leave sums alone.
+            return tf.reshape(found, tf.shape(net)) if self._external_kernels else found
 
         return fill
 
@@ -141,13 +130,7 @@ def network(
     skip: str | None = None,
     ends: ImageEnds | None = None,
 ) -> walk.Activations:
-    """Build the ops of a whole network.
-
-    Args:
-        images: ``[batch, height, width, channels]``, preprocessed.
-        pyramid, skip: as :func:`dense_resnet.builders.walk.run`.
-        ends: where each image's map is to end; None is where the canvas does. `images` are 0 beyond.
-    """
+    """Build the ops of a whole network, as :func:`walk.run`; maps end at `ends`, beyond which `images` are 0."""
     mask = layers.mask(ends) if ends else None
     found = walk.run(plan, layers, tf.cast(images, layers.dtype), pyramid=pyramid, skip=skip, mask=mask)
     if plan.logits:

@@ -1,12 +1,9 @@
-"""Keep large kernels out of graphs: one copy of the weights instead of seven while a session starts.
+"""Keep large kernels out of graphs, whose constants a session copies about seven times while it starts.
 
-A session copies the constants of its graph about seven times while it starts. :func:`fuse_graph` runs TensorFlow's
-rewriting by itself, on a graph whose kernels are placeholders of no size, and passes the true ones to oneDNN's convolutions as
-variables, which are marked as never changing, so that oneDNN keeps its packed copy as it does of constants. Memory while a
-session starts is 2.8 times the weights instead of 7 times (measured on TensorFlow 2.16 and 2.21). Where TensorFlow has no
-such convolutions, it fails. (``tests/dense_resnet/inference/test_folding.py``)
-
-This is the only file that touches ``tensorflow.python``.
+:func:`fuse_graph` runs TensorFlow's rewriting by itself, on a graph whose kernels are placeholders of no size, and passes the
+true ones to oneDNN's convolutions as variables, marked as never changing, so that oneDNN keeps its packed copy as it does of
+constants. Memory while a session starts is 2.8 times the weights instead of 7 times (measured on TensorFlow 2.16 and 2.21).
+This is the only file that touches ``tensorflow.python``. (``tests/dense_resnet/inference/test_folding.py``)
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ Assignment = tuple[str, tf.Tensor, tf.Tensor]  # (a placeholder's name, the op t
 
 
 def placeholder_kernel(dtype: tf.DType, shape: Sequence[int]) -> tf.Tensor:
-    """Return a kernel of that type and shape that takes no space in a graph."""
+    """Return a kernel that takes no space in a graph."""
     return tf.constant(0, dtype, shape)
 
 
@@ -38,10 +35,6 @@ def fuse_graph(
         graph: on CPU, with placeholders as the kernels of convolutions.
         kernels: the true kernels by the placeholders' names; only types and shapes are used.
         outputs: names of the ops whose values are wanted.
-        config: a ConfigProto.
-
-    Raises:
-        RuntimeError: a convolution was not replaced by one of oneDNN's.
     """
     from tensorflow.python.grappler import tf_optimizer
 

@@ -4,15 +4,15 @@
     sizes   [batch, 2]: (height, width) of each image, at most its canvas's; left out, images fill their canvases
       -> preprocessing -> 0, the mean color, beyond each image -> padding to the next aligned size -> network
 
-A :class:`Runner` records which network it runs and how; there is one subclass per way: :class:`ExactRunner` (the slim graph in
-float32), :class:`CompiledRunner` (the folded graph), and those of exported files.
-(``tests/dense_resnet/inference/test_runner.py``)
+There is one :class:`Runner` per way: :class:`ExactRunner` (the slim graph in float32), :class:`CompiledRunner` (the folded
+graph), and those of exported files. (``tests/dense_resnet/inference/test_runner.py``)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -37,31 +37,21 @@ def at_stride(stride: int) -> str:
     return f"stride_{stride}"
 
 
+@dataclass(eq=False)
 class Runner:
-    """A network, and what its answers depend on.
+    """A network, and what its answers depend on."""
 
-    Args:
-        plan: of the backbone.
-        preprocessing: a scheme of :func:`dense_resnet.preprocess`.
-        precision: EXACT, "float32" or "bfloat16".
-        weights_sha256: :func:`dense_resnet.checkpoints.fingerprint` of the weights.
-        names: of what it can give.
-        side: of the only canvas that it takes; None takes any.
-    """
+    export: ClassVar[str | None] = None  # the format, where it runs a file
 
-    export: str | None = None  # the format, where it runs a file
+    plan: Plan  # of the backbone
+    preprocessing: str  # a scheme of dense_resnet.preprocess
+    precision: str  # EXACT, "float32" or "bfloat16"
+    weights_sha256: str  # dense_resnet.checkpoints.fingerprint of the weights
+    names: Sequence[str]  # of what it can give
+    side: int | None = None  # of the only canvas that it takes; None takes any
 
-    def __init__(
-        self,
-        plan: Plan,
-        preprocessing: str,
-        precision: str,
-        weights_sha256: str,
-        names: Sequence[str],
-        side: int | None = None,
-    ) -> None:
-        self.plan, self.preprocessing, self.precision = plan, preprocessing, precision
-        self.weights_sha256, self.names, self.side = weights_sha256, tuple(names), side
+    def __post_init__(self) -> None:
+        self.names = tuple(self.names)  # a list in the description of an exported file
 
     def __call__(self, images: np.ndarray, sizes: Any = None, names: Sequence[str] = (FEATURES,)) -> Outputs:
         """Run the network. Several threads may call this at the same time.
@@ -69,7 +59,7 @@ class Runner:
         Args:
             images: uint8 ``[batch, height, width, channels]``, RGB or gray, on canvases.
             sizes: ``[batch, 2]``, the (height, width) of each image; None where they fill their canvases.
-            names: of what is wanted.
+            names: of the arrays that are wanted.
 
         Returns:
             ``{name: array}``: "features" ``[batch, rows, columns, depth]`` float32 and "stride_N" likewise; of a segmentation
@@ -102,28 +92,15 @@ class Runner:
         raise NotImplementedError
 
 
+@dataclass(eq=False)
 class ExactRunner(Runner):
-    """The slim graph, eagerly, for any canvas. The other arguments are :class:`Runner`'s.
+    """The slim graph, eagerly, for any canvas: `function` takes preprocessed canvases, their images' sizes, and names."""
 
-    Args:
-        function: from preprocessed canvases of an aligned size, the sizes of the images on them, and names, to the arrays of
-            these names.
-    """
-
-    def __init__(
-        self,
-        function: Callable[[tf.Tensor, np.ndarray, tuple[str, ...]], Mapping[str, tf.Tensor]],
-        plan: Plan,
-        preprocessing: str,
-        weights_sha256: str,
-        names: Sequence[str],
-    ) -> None:
-        super().__init__(plan, preprocessing, EXACT, weights_sha256, names)
-        self._function = function
+    function: Callable[[tf.Tensor, np.ndarray, tuple[str, ...]], Mapping[str, tf.Tensor]] = field(kw_only=True)
 
     def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
         canvases = _canvases(tf.constant(images), tf.constant(sizes), self.plan, self.preprocessing)
-        return {name: values.numpy() for name, values in self._function(canvases, sizes, names).items()}
+        return {name: values.numpy() for name, values in self.function(canvases, sizes, names).items()}
 
 
 class SessionRunner(Runner):
@@ -142,11 +119,7 @@ class CompiledRunner(SessionRunner):
     Args:
         build: from the layers, preprocessed canvases of an aligned size, (height, width) of the images array and
             ``[batch or 1, 2]``, those of each image, to the outputs by name.
-        weights: under canonical names; not kept.
-        plan, preprocessing, weights_sha256, side: as :class:`Runner`'s.
-        precision: "auto", "float32" or "bfloat16".
-        portable, onednn: whether the graph is to be written to a file, and whether that may need oneDNN: see
-            :func:`dense_resnet.inference.compiled.freeze`.
+        portable, onednn: as :func:`dense_resnet.inference.compiled.freeze`, where the graph is to be written to a file.
     """
 
     def __init__(

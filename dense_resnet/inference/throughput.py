@@ -1,9 +1,7 @@
 """Choose batch size and number of concurrent batches by measuring throughput.
 
-A network in TensorFlow uses all cores, but not all of the time: the small steps between its convolutions leave some idle,
-which a second batch can use. The optimum depends on machine, network and size, so it is measured for a few seconds if
-there are enough images to make up for them. Results do not depend on the number of concurrent batches; their last bits may
-depend on the batch size, so a resumed run keeps it.
+The small steps between a network's convolutions leave cores idle, which a second batch can use. Results do not depend on the
+number of concurrent batches; their last bits may depend on the batch size, so a resumed run keeps it.
 (``tests/dense_resnet/inference/test_throughput.py``)
 """
 
@@ -27,28 +25,20 @@ SHORTEST = 0.3  # least seconds for measuring a speed
 
 @dataclass(frozen=True)
 class Pace:
-    """Images per batch, concurrent batches, and the speed if it was measured."""
-
-    batch: int = 1
-    threads: int = 1
-    images_per_second: float | None = None
+    batch: int = 1  # images
+    threads: int = 1  # batches at the same time
+    images_per_second: float = 0.0  # 0 where it was not measured
 
 
 def choose(run: Callable[[int], Any], images: int, *, batch: int | None = None, threads: int | None = None) -> Pace:
-    """Choose the pace for a run over `images` images.
-
-    Args:
-        run: computes a batch of that many images.
-        images: their number; below WORTH nothing is measured.
-        batch, threads: fixed ones; None chooses.
-    """
+    """Choose the pace for `images` images, where it is not given; `run` computes a batch of as many as it is told."""
     if (batch and threads) or images < WORTH:
         return Pace(batch or 1, threads or min(2, cores()))
     return measure(run, batch=batch, threads=threads)
 
 
 def measure(run: Callable[[int], Any], *, batch: int | None = None, threads: int | None = None) -> Pace:
-    """Double first the threads, then the batch, as long as that is faster. Arguments as :func:`choose`."""
+    """Double first the threads, then the batch, as long as that is faster."""
     start = time.perf_counter()
     best = _time_run(run, Pace(batch or 1, threads or 1))
     steps = [] if threads else [("threads", cores())]
@@ -56,7 +46,7 @@ def measure(run: Callable[[int], Any], *, batch: int | None = None, threads: int
     for name, most in steps:
         while time.perf_counter() - start < LONGEST and (value := 2 * getattr(best, name)) <= most:
             other = _time_run(run, dataclasses.replace(best, **{name: value}))
-            if _speed(other) < GAIN * _speed(best):
+            if other.images_per_second < GAIN * best.images_per_second:
                 break
             best = other
     return best
@@ -68,7 +58,3 @@ def _time_run(run: Callable[[int], Any], pace: Pace) -> Pace:
     while batches == 0 or time.perf_counter() - start < SHORTEST:
         batches += len(list(ordered_map(run, [pace.batch] * 2 * pace.threads, pace.threads)))
     return dataclasses.replace(pace, images_per_second=batches * pace.batch / (time.perf_counter() - start))
-
-
-def _speed(pace: Pace) -> float:
-    return pace.images_per_second or 0.0
