@@ -50,19 +50,13 @@ class _Ready:
 
 
 class Extraction:
-    """A network, its settings, and the folder that features go to.
+    """A network, its settings, and the folder that features go to; a setting that does not fit is an :class:`InputError`.
 
     Args:
-        runner: the network.
         out: the folder; features of ``a/b.jpg`` go to ``out/a/b.jpg.safetensors``. It must not hold the images.
-        settings: see :class:`Settings`.
-        shard: (i, n) takes every n-th image from the i-th on, with its own manifest, which a run without shards takes
-            over.
+        shard: (i, n) takes every n-th image from the i-th on, with its own manifest, which a run without shards takes over.
         max_pixels: larger images are refused.
         threads: batches that are computed at the same time.
-
-    Raises:
-        InputError: a setting does not fit the network; the message names the valid values.
     """
 
     def __init__(
@@ -119,8 +113,7 @@ class Extraction:
         Args:
             found: of :func:`dense_resnet.image_io.discovery.find_images`.
             on_error: "fail" stops at a bad image, and checks every header before any compute; "skip" records it and continues.
-            progress: called with (task, images done, images in total), those of an earlier run included.
-            stop: called before each image or batch; True finishes the work that has begun and returns.
+            progress, stop: as :class:`dense_resnet.jobs.resumable.Run`.
             picture: also writes the alignment picture of each image, next to its features.
 
         Raises:
@@ -133,7 +126,7 @@ class Extraction:
         bad = run.check(found, self._check, "image")
         if run.stopped:
             return run.outcome
-        targets = (place(image.relative) for image in found for place in (self._features_of, self._picture_of))
+        targets = (place(image) for image in found for place in (self.path_of, self._picture_of))
         with resumable.claim(self.out, PROTOCOL, self.protocol, MANIFEST, self.shard, targets) as manifest, manifest:
             done = run.find_done(found, manifest, lambda image: image.relative, self._is_done)
             if run.stopped:
@@ -145,7 +138,7 @@ class Extraction:
             atomic_files.probe_folder(self.out, self._bytes_per_image() * (len(found) - len(bad) - len(done)))
             if picture:
                 for image in found:
-                    if image in done and not self._picture_of(image.relative).exists():
+                    if image in done and not self._picture_of(image).exists():
                         self._draw(image)
             batches = [[image for image in batch if image not in bad] for batch in cut(found, self.settings.batch)]
             run.work(
@@ -161,29 +154,24 @@ class Extraction:
 
     def path_of(self, image: Found) -> Path:
         """Return the path of the features of `image`."""
-        return self._features_of(image.relative)
+        if ".." in Path(image.relative).parts or Path(image.relative).is_absolute():
+            raise InputError(f"{image.relative!r} would lie outside {self.out}.")
+        return self.out / f"{image.relative}{safetensors.SUFFIX}"
 
-    def _features_of(self, name: str) -> Path:
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise InputError(f"{name!r} would lie outside {self.out}.")
-        return self.out / f"{name}{safetensors.SUFFIX}"
-
-    def _picture_of(self, name: str) -> Path:
-        return self.out / f"{name}{PICTURE}"
+    def _picture_of(self, image: Found) -> Path:
+        return self.out / f"{image.relative}{PICTURE}"
 
     # ------------------------------------------------------------------------------------------------------------------
 
     def _check(self, image: Found) -> None:
-        """Refuse an image that cannot be used, judged by its name and header."""
         if not atomic_files.name_fits(self.path_of(image)):
             raise InputError(f"{image.path}: the name is too long for a file name with {safetensors.SUFFIX} behind it.")
         decoding.check_image(image.path, self.max_pixels)
 
     def _is_done(self, image: Found, line: dict[str, Any]) -> bool:
         """Whether the line of the manifest is of this very image, and so are the features."""
-        if line.get("sha256") != features.image_sha256(self.path_of(image)):
-            return False
-        return bool(line["sha256"] == atomic_files.sha256(decoding.read_file(image.path)))
+        sha256 = features.image_sha256(self.path_of(image))
+        return line.get("sha256") == sha256 and sha256 == atomic_files.sha256(decoding.read_file(image.path))
 
     def _read(self, image: Found) -> _Ready:
         channels, side = self.runner.plan.in_channels, self.settings.size
@@ -201,62 +189,43 @@ class Extraction:
         return [{stride: found[name][number] for stride, name in self._names.items()} for number in range(len(batch))]
 
     def _write(self, ready: _Ready, maps: dict[int, np.ndarray], manifest: Journal, picture: bool) -> None:
-        image, place = ready.image, ready.place
-        dtype = tf.dtypes.as_dtype(self.settings.dtype).as_numpy_dtype
+        image, place, dtype = ready.image, ready.place, self.settings.dtype
         with np.errstate(over="ignore"):  # said below
-            own = {stride: values.astype(dtype) for stride, values in maps.items()}
+            own = {stride: values.astype(tf.as_dtype(dtype).as_numpy_dtype) for stride, values in maps.items()}
         for stride, values in own.items():
             if not np.isfinite(values.astype(np.float32)).all():
-                finite = np.isfinite(maps[stride]).all()
-                cause = (
-                    f"they are too large for {self.settings.dtype}; use --dtype bfloat16 or float32"
-                    if finite
-                    else ("the network made them: are these the weights of this variant, and is the file sound?")
-                )
+                cause = "the network made them: are these the weights of this variant, and is the file sound?"
+                if np.isfinite(maps[stride]).all():
+                    cause = f"they are too large for {dtype}; use --dtype bfloat16 or float32"
                 raise InputError(f"{image.path}: features at stride {stride} are not finite: {cause}.")
-        record = {
-            "path": image.relative,
-            "sha256": ready.sha256,
-            "scale": place.scale,
-            "stride": self.layers,
-            "dtype": self.settings.dtype,
-        }
+        record = {"path": image.relative, "sha256": ready.sha256, "scale": place.scale, "stride": self.layers, "dtype": dtype}
         features.write_features(self.path_of(image), own, place, record | {"protocol": self.protocol})
         if picture:
             self._draw(image)
-        elif self._is_ours(image.relative, manifest):
-            self._picture_of(image.relative).unlink(missing_ok=True)  # of the image's earlier content
-        manifest.add(
-            {
-                **record,
-                "status": OK,
-                "original_size": place.original_size,
-                "padding": place.padding,
-            }
-        )
+        elif self._is_ours(image, manifest):
+            self._picture_of(image).unlink(missing_ok=True)  # of the image's earlier content
+        manifest.add({**record, "status": OK, "original_size": place.original_size, "padding": place.padding})
 
     def _fail(self, image: Found, error: InputError, manifest: Journal) -> None:
         """Record a bad image and delete its earlier features; leave them alone if the file could not be read."""
-        name = image.relative
-        if self._is_ours(name, manifest):
+        if self._is_ours(image, manifest):
             if isinstance(error, UnreadableError):
                 return
-            for path in (self._features_of(name), self._picture_of(name)):
-                path.unlink(missing_ok=True)
-        manifest.add({"path": name, "status": ERROR, "error": str(error)})
+            self.path_of(image).unlink(missing_ok=True)
+            self._picture_of(image).unlink(missing_ok=True)
+        manifest.add({"path": image.relative, "status": ERROR, "error": str(error)})
 
-    def _is_ours(self, name: str, manifest: Journal) -> bool:
+    def _is_ours(self, image: Found, manifest: Journal) -> bool:
         """Whether the manifest, or one of a shard, records that an image has features here."""
-        line = manifest.find(name)
+        line = manifest.find(image.relative)
         return line is not None and line["status"] == OK
 
     def _draw(self, image: Found) -> None:
         own = features.read_features(self.path_of(image))
         pixels = decoding.decode_image(image.path, decoding.read_file(image.path), max_pixels=self.max_pixels)
-        write_picture(self._picture_of(image.relative), alignment_picture(pixels, own))
+        write_picture(self._picture_of(image), alignment_picture(pixels, own))
 
     def _bytes_per_image(self) -> int:
-        plan = self.runner.plan
-        cells = {stride: geometry.output_size(self.settings.size, stride) ** 2 for stride in self.layers}
-        depths = {stride: (plan.pyramid[stride] or plan).depth for stride in self.layers}
-        return sum(cells[stride] * depths[stride] for stride in self.layers) * tf.dtypes.as_dtype(self.settings.dtype).size
+        plan, size = self.runner.plan, self.settings.size
+        values = sum(geometry.output_size(size, stride) ** 2 * (plan.pyramid[stride] or plan).depth for stride in self.layers)
+        return values * tf.as_dtype(self.settings.dtype).size

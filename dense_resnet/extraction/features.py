@@ -8,6 +8,7 @@ the image, shrunk by ``scale`` and padded at the bottom and on the right, so on 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,24 +56,14 @@ def write_features(
     path: str | os.PathLike[str], maps: Mapping[int, np.ndarray], placement: Placement, record: Mapping[str, Any]
 ) -> None:
     """Write one image's maps without changing their type; the metadata has `record` and the placement."""
-    description = {
-        "format": FORMAT,
-        **record,
-        "original_size": placement.original_size,
-        "size": placement.size,
-        "padding": placement.padding,
-        "cells": "row i, column j sits on canvas pixel (i * stride, j * stride)",
-    }
+    cells = "row i, column j sits on canvas pixel (i * stride, j * stride)"
+    description = {"format": FORMAT, **record, **dataclasses.asdict(placement), "cells": cells}
     arrays = {f"{PREFIX}{stride}": values for stride, values in maps.items()}
     safetensors.write(Path(path), arrays, {"features": description})
 
 
 def read_features(path: str | os.PathLike[str]) -> Features:
-    """Read the features in a file that ``dense-resnet extract`` wrote.
-
-    Raises:
-        InputError: the file is missing, damaged, or not such a file.
-    """
+    """Read the features in a file that ``dense-resnet extract`` wrote; any other is an :class:`InputError`."""
     path = Path(path)
     arrays = safetensors.read(path)
     try:
@@ -131,10 +122,10 @@ def sample(features: Features, xy: Any, stride: int | None = None) -> np.ndarray
         raise InputError(f"point (x={x:g}, y={y:g}) is outside the image, which has {width} columns and {height} rows.")
     values = features.map(stride)
     stride = next(iter(features.maps)) if stride is None else stride
-    cells = features.placement.to_canvas(points)[:, ::-1] / stride
-    cells = np.clip(cells, 0, np.array(values.shape[:2]) - 1)
-    low = np.minimum(cells.astype(int), np.maximum(np.array(values.shape[:2]) - 2, 0))
-    high = np.minimum(low + 1, np.array(values.shape[:2]) - 1)
+    last = np.array(values.shape[:2]) - 1
+    cells = np.clip(features.placement.to_canvas(points)[:, ::-1] / stride, 0, last)
+    low = np.minimum(cells.astype(int), np.maximum(last - 1, 0))
+    high = np.minimum(low + 1, last)
     (fy, fx), (i, j), (k, m) = (cells - low).T[..., None], low.T, high.T
     top = values[i, j] * (1 - fx) + values[i, m] * fx
     bottom = values[k, j] * (1 - fx) + values[k, m] * fx

@@ -1,4 +1,4 @@
-"""Settings of an extraction, checked without TensorFlow. :mod:`dense_resnet.extraction` runs it."""
+"""Settings of an extraction, checked without TensorFlow."""
 
 from __future__ import annotations
 
@@ -40,6 +40,4 @@ class Settings:
         geometry.positive_integer("batch", self.batch)
         if plan.in_channels not in (1, 3):
             raise InputError(f"images have 1 or 3 channels, this network takes {plan.in_channels}.")
-        preprocess(
-            np.zeros((1, 1, plan.in_channels)), plan.preprocessing
-        )  # raises an error if the scheme is for other channels
+        preprocess(np.zeros((1, 1, plan.in_channels)), plan.preprocessing)  # an error if the scheme is for other channels

@@ -35,15 +35,7 @@ def principal_colors(values: np.ndarray) -> np.ndarray:
 
 
 def alignment_picture(pixels: np.ndarray, features: Features) -> np.ndarray:
-    """Draw the image with a dot on every cell's center, then each of its feature maps in false colors.
-
-    Args:
-        pixels: ``[height, width, 3]`` uint8 RGB, the original image.
-        features: its features; the dots are the cells of the coarsest map.
-
-    Returns:
-        ``[height, width, 3]`` uint8 RGB: panels in rows of two.
-    """
+    """Draw `pixels`, ``[height, width, 3]`` uint8 RGB, with a dot on each cell of the coarsest map, then all maps as colors."""
     cv2 = opencv()
     height, width = features.placement.size
     zoom = max(1, min(-(-LEAST_WIDTH // width), LONGEST_SIDE // max(height, width)))
@@ -61,11 +53,9 @@ def alignment_picture(pixels: np.ndarray, features: Features) -> np.ndarray:
         panels.append(_add_caption(colors, f"stride {stride}: {columns} x {rows} cells, {values.shape[2]} channels as colors"))
     if len(panels) % 2:
         panels.append(np.full_like(panels[0], 255))
-    return _add_border(
-        np.concatenate(
-            [_add_border(np.concatenate([_add_border(p) for p in panels[i : i + 2]], axis=1)) for i in range(0, len(panels), 2)]
-        )
-    )
+    panels = [_add_border(panel) for panel in panels]
+    rows_of_two = [_add_border(np.concatenate(panels[i : i + 2], axis=1)) for i in range(0, len(panels), 2)]
+    return _add_border(np.concatenate(rows_of_two))
 
 
 def _false_colors(values: np.ndarray, size: tuple[int, int], stride: int, zoom: int) -> np.ndarray:
