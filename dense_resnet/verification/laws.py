@@ -30,7 +30,6 @@ def relative_error(values: object, reference: object) -> float:
 
 
 def backbone_with(plan: Plan, weights: Mapping[str, np.ndarray]) -> Backbone:
-    """Build a backbone with `weights`."""
     backbone = Backbone(plan)
     backbone.assign(dict(weights))
     return backbone
@@ -38,8 +37,6 @@ def backbone_with(plan: Plan, weights: Mapping[str, np.ndarray]) -> Backbone:
 
 @dataclass(frozen=True)
 class Finding:
-    """One law's figure."""
-
     law: str
     error: float
     spread: float  # standard deviation of the reference features
@@ -47,17 +44,10 @@ class Finding:
 
 
 def dense_equals_nominal(dense: Backbone, nominal: Backbone, images: np.ndarray) -> Finding:
-    """Check law 2: the dense features, subsampled, are the nominal network's features.
-
-    Args:
-        dense, nominal: the same weights at two output strides.
-        images: ``[batch, height, width, channels]``, preprocessed.
-    """
+    """Check law 2 on preprocessed images: the dense features, subsampled, are those of the same weights at another stride."""
     reference = nominal(images).numpy()
     values = subsample(dense(images), nominal.plan.output_stride // dense.plan.output_stride)
-    error, spread = relative_error(values, reference), float(reference.std())
-    law = f"dense = nominal, stride {dense.plan.output_stride} at {_size(images)}"
-    return Finding(law, error, spread, error <= TOLERANCE and spread >= LEAST_SPREAD)
+    return _judge("dense = nominal", dense, images, values, reference)
 
 
 def mirror_kernels(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -66,20 +56,10 @@ def mirror_kernels(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def mirror(backbone: Backbone, turned: Backbone, images: np.ndarray, *, aligned: bool) -> Finding:
-    """Check law 3: mirroring the image and every kernel mirrors the features, at aligned sizes and only there.
-
-    Args:
-        backbone: any weights.
-        turned: the backbone with :func:`mirror_kernels` weights.
-        images: ``[batch, height, width, channels]``, preprocessed.
-        aligned: whether the images' size is aligned, so whether the law must hold.
-    """
+    """Check law 3: mirroring preprocessed images and every kernel (`turned`) mirrors the features, at `aligned` sizes only."""
     reference = backbone(images).numpy()
     values = turned(np.ascontiguousarray(images[:, ::-1, ::-1])).numpy()[:, ::-1, ::-1]
-    error, spread = relative_error(values, reference), float(reference.std())
-    law = f"mirror law, stride {backbone.plan.output_stride} at {_size(images)}"
-    agrees = error <= TOLERANCE if aligned else error >= BREAKS
-    return Finding(law if aligned else f"{law} (must not hold)", error, spread, agrees and spread >= LEAST_SPREAD)
+    return _judge("mirror law", backbone, images, values, reference, must_hold=aligned)
 
 
 def check(backbone: Backbone, nominal: Plan, size: int, seed: int = 0) -> Iterator[Finding]:
@@ -99,5 +79,11 @@ def check(backbone: Backbone, nominal: Plan, size: int, seed: int = 0) -> Iterat
     yield mirror(backbone, turned, even, aligned=False)
 
 
-def _size(images: np.ndarray) -> str:
-    return "{}x{}".format(*images.shape[1:3])
+def _judge(
+    law: str, backbone: Backbone, images: np.ndarray, values: np.ndarray, reference: np.ndarray, must_hold: bool = True
+) -> Finding:
+    error, spread = relative_error(values, reference), float(reference.std())
+    agrees = error <= TOLERANCE if must_hold else error >= BREAKS
+    height, width = images.shape[1:3]
+    name = f"{law}, stride {backbone.plan.output_stride} at {height}x{width}{'' if must_hold else ' (must not hold)'}"
+    return Finding(name, error, spread, agrees and spread >= LEAST_SPREAD)

@@ -1,13 +1,13 @@
-"""Compare features with those of the framework that the weights come from.
+"""Compare features with those of the framework that the weights come from, if it is installed.
 
-If that framework is installed, ``dense-resnet convert --check`` runs it on the arrays under its own names, so that a mistake
-in a reader, in a name map or in a builder shows as a difference. Nothing is compared with DeepLab, whose code is not a
-package: ``tests/test_golden.py`` has its outputs.
+It runs on the arrays under its own names, so that a mistake in a reader, in a name map or in a builder shows as a difference.
+Nothing is compared with DeepLab, whose code is not a package: ``tests/test_golden.py`` has its outputs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,7 +18,6 @@ import tensorflow as tf
 from dense_resnet import checkpoints
 from dense_resnet.checkpoints import provenance
 from dense_resnet.checkpoints.names import keras_applications, torch_resnet
-from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
 from dense_resnet.planning import variants
@@ -45,14 +44,7 @@ def slim_network(plan: Plan) -> Callable[..., Any]:
 
 
 def compare(source: Any) -> tuple[str, float]:
-    """Return the name of the other framework, and the largest error of our features against its, at the nominal stride.
-
-    Args:
-        source: as :func:`dense_resnet.checkpoints.open_source` takes it.
-
-    Raises:
-        NotComparableError: its framework is not installed, or has no such network.
-    """
+    """Return the framework of what :func:`checkpoints.open_source` takes, and the largest error of our features against its."""
     opened = checkpoints.open_source(source)
     known = opened.origin
     if known.variant is None:
@@ -65,7 +57,7 @@ def compare(source: Any) -> tuple[str, float]:
         raise NotComparableError(f"the arrays came from {known.framework}, but no longer have its names")
     plan = variants.plan(known.variant, root=known.root)
     ours = laws.backbone_with(plan, opened.weights)
-    network = theirs(known, arrays)
+    network = theirs(known.variant, arrays)
     errors = []
     for size in SIZES:
         images = np.random.default_rng(0).standard_normal((1, size, size, plan.in_channels)).astype(np.float32)
@@ -77,14 +69,16 @@ Arrays = Mapping[str, np.ndarray]  # under the framework's names
 Network = Callable[[np.ndarray], np.ndarray]  # images to features, [batch, height, width, channels] both
 
 
-def _slim(known: Origin, arrays: Arrays) -> Network:
-    plan = variants.plan(_variant(known))
+def _slim(variant: str, arrays: Arrays) -> Network:
+    from tf_slim.nets import resnet_utils
+
+    plan = variants.plan(variant)
     try:
         build = slim_network(plan)
     except InputError as error:
         raise NotComparableError(str(error)) from None
 
-    with tf.Graph().as_default() as graph, slim.arg_scope(_arg_scope()):
+    with tf.Graph().as_default() as graph, slim.arg_scope(resnet_utils.resnet_arg_scope()):
         images = v1.placeholder(tf.float32, [None, None, None, plan.in_channels])
         net, _ = build(images, None, is_training=False, global_pool=False)
         initial = {variable.initializer: arrays[variable.op.name] for variable in v1.global_variables()}
@@ -93,16 +87,10 @@ def _slim(known: Origin, arrays: Arrays) -> Network:
     return lambda values: np.asarray(session.run(net, {images: values}))
 
 
-def _arg_scope() -> Any:
-    from tf_slim.nets import resnet_utils
-
-    return resnet_utils.resnet_arg_scope()
-
-
-def _keras(known: Origin, arrays: Arrays) -> Network:
+def _keras(variant: str, arrays: Arrays) -> Network:
     from keras import Model, applications
 
-    _, version, depth, *_ = _variant(known).split("_")
+    _, version, depth, *_ = variant.split("_")
     whole = getattr(applications, f"ResNet{depth}{'V2' if version == 'v2' else ''}")(include_top=False, weights=None)
     for layer in whole.layers:
         if layer.weights:
@@ -117,8 +105,8 @@ def _leaf(variable: Any) -> str:
     return str(variable.path.rpartition("/")[2])
 
 
-def _torch(known: Origin, arrays: Arrays) -> Network:
-    depth = _variant(known).rpartition("_")[2]
+def _torch(variant: str, arrays: Arrays) -> Network:
+    depth = variant.rpartition("_")[2]
     try:
         import torch
     except ImportError:
@@ -130,15 +118,12 @@ def _torch(known: Origin, arrays: Arrays) -> Network:
         for name, value in network.state_dict().items()  # keeps the network's classifier and batch counts
     }
     network.load_state_dict(theirs)
-    network.eval()
+    layers = itertools.takewhile(lambda child: child[0] not in ("avgpool", "global_pool"), network.named_children())
+    features = torch.nn.Sequential(*(child for _, child in layers)).eval()
 
     def run(images: np.ndarray) -> np.ndarray:
-        values = torch.tensor(images).permute(0, 3, 1, 2)
         with torch.no_grad():
-            for name, child in network.named_children():
-                if name in ("avgpool", "global_pool"):
-                    break
-                values = child(values)
+            values = features(torch.tensor(images).permute(0, 3, 1, 2))
         return np.asarray(values.permute(0, 2, 3, 1).numpy())
 
     return run
@@ -146,10 +131,7 @@ def _torch(known: Origin, arrays: Arrays) -> Network:
 
 @contextlib.contextmanager
 def _without_triton() -> Iterator[None]:
-    """Hide Triton while torchvision or timm are imported.
-
-    PyTorch's compiler would import it, which kills a process that has loaded TensorFlow 2.21. Nothing here is compiled.
-    """
+    """Hide Triton, which PyTorch's compiler would import: that kills a process that has loaded TensorFlow 2.21."""
     if "triton" in sys.modules:
         yield
         return
@@ -162,27 +144,19 @@ def _without_triton() -> Iterator[None]:
 
 @_without_triton()
 def _torch_network(name: str) -> Any:
-    try:
+    with contextlib.suppress(ImportError, RuntimeError):  # a torchvision that does not match its PyTorch raises the second
         from torchvision import models
 
         return getattr(models, name)(weights=None)
-    except (ImportError, RuntimeError):  # a torchvision that does not match its PyTorch raises the second
-        pass
-    try:
+    with contextlib.suppress(ImportError, RuntimeError):
         from timm.models import resnet
 
         return getattr(resnet, name)(pretrained=False)
-    except (ImportError, RuntimeError):
-        raise NotComparableError("neither torchvision nor timm can be imported") from None
+    raise NotComparableError("neither torchvision nor timm can be imported")
 
 
-def _variant(known: Origin) -> str:
-    assert known.variant is not None
-    return known.variant
-
-
-FRAMEWORKS: dict[str, tuple[str, Callable[[Origin, Arrays], Network], Callable[[Arrays], bool]]] = {
-    # of an origin: its code, how to run it on arrays, and whether arrays have its names
+FRAMEWORKS: dict[str, tuple[str, Callable[[str, Arrays], Network], Callable[[Arrays], bool]]] = {
+    # of an origin: its code, how to run a variant on arrays, and whether arrays have its names
     provenance.SLIM: ("tf_slim.nets", _slim, lambda arrays: True),
     provenance.KERAS: ("keras.applications", _keras, keras_applications.recognizes),
     provenance.TORCH: ("PyTorch", _torch, torch_resnet.recognizes),

@@ -287,8 +287,8 @@ def test_features_that_are_not_finite_do_not_agree(monkeypatch):
     """Of any of the images that are compared."""
     for broken in parity.SIZES:
 
-        def theirs(known, arrays, broken=broken):
-            plan = dr.plan(known.variant)
+        def theirs(variant, arrays, broken=broken):
+            plan = dr.plan(variant)
             own = laws.backbone_with(plan, WEIGHTS)
             return lambda images: own(images).numpy() * (np.nan if images.shape[1] == broken else 1)
 
