@@ -16,15 +16,14 @@ from dense_resnet.image_io.bit_depth import sample_evenly
 from dense_resnet.image_io.decoding import read_file
 from dense_resnet.image_io.discovery import find_images
 from dense_resnet.jobs import strict_json
+from segmentation.data import label_tables
 from segmentation.data.label_files import decode_indices
 from segmentation.data.label_space import LabelSpace, mapping_from_json, reduce_zero_label
-from segmentation.data.label_tables import ADE20K, CITYSCAPES, VOC
 from segmentation.data.samples import LABEL_MAPS
 from segmentation.data.source import without_suffix
 from segmentation.metrics.confusion import IGNORE_LABEL
 
 DESCRIPTION = "dataset.json"
-MOST_SHOWN = 100  # problems in one message
 LABELMAP = "labelmap.txt"  # where CVAT names the classes of a VOC layout
 
 
@@ -34,9 +33,11 @@ class Described:
 
     name: str
     space: LabelSpace
+    notes: tuple[str, ...] = ()  # that the classes were assumed
 
 
-def _load_description(folder: Path, classes: str | Path | None) -> Described | None:
+def load(folder: Path, classes: str | Path | None) -> Described | None:
+    """Read the file `classes`, or the dataset.json in `folder` if there is one."""
     path = folder / DESCRIPTION if classes is None else Path(classes)
     if classes is None and not path.exists():
         return None
@@ -44,11 +45,7 @@ def _load_description(folder: Path, classes: str | Path | None) -> Described | N
 
 
 def read_dataset_description(path: Path, name: str = "") -> Described:
-    """Read the classes that a ``dataset.json`` describes; `name` is the dataset's if the file has none.
-
-    Raises:
-        InputError: the file cannot be read, or describes no classes.
-    """
+    """Read the classes that a ``dataset.json`` describes; `name` is the dataset's if the file has none."""
     if not path.exists():
         raise InputError(f'{path}: no such file. The classes are in a JSON file such as {{"classes": ["road", "sky"]}}.')
     value = _read_json(path)
@@ -62,7 +59,7 @@ def read_dataset_description(path: Path, name: str = "") -> Described:
     return Described(name, LabelSpace.from_json(value, path))
 
 
-def _require_description(described: Described | None, folder: Path, why: str = "") -> Described:
+def require(described: Described | None, folder: Path, why: str = "") -> Described:
     """Return `described`; raise an error if it is None, with `why`: the reason that the folder does not replace it."""
     if described is None:
         above, labelmap, hint = folder.resolve().parent / DESCRIPTION, folder / LABELMAP, ""
@@ -88,14 +85,14 @@ class Known:
     largest: int  # value in its label files, except the ignore label
     enough: int  # a value that files under other names must reach, which labels of other datasets rarely do
 
-    def resolve(self, own: Described | None, root: Path, folder: Path, ending: str = "") -> tuple[Described, list[str]]:
-        """Return (what defines the classes, notes): `own`, or these classes if the label files in `folder` support them.
+    def resolve(self, own: Described | None, root: Path, folder: Path, ending: str = "") -> Described:
+        """Return what defines the classes: `own`, or these classes if the label files in `folder` support them.
 
         Raises:
             InputError: names and values are not such a dataset's, or no name has that ending.
         """
         if own is not None:
-            return own, []
+            return own
         files = [one for one in find_images([str(folder)]) if without_suffix(one.relative).endswith(ending)]
         if not files:
             raise InputError(f"{folder}: contains no *{ending}.png.")
@@ -109,21 +106,23 @@ class Known:
         classes = f"its {self.space.num_classes} classes"
         if (named and largest > 1) or self.enough <= largest <= self.largest:
             alike = f"names such as {shown[0].path.name}" if named else f"values up to {largest}"
-            return Described(self.name, self.space), [
+            note = (
                 f"{root}: {DESCRIPTION} not found, and the labels look like those of {self.name} ({alike}): {classes} are "
                 f"assumed. If yours differ, define them in {root / DESCRIPTION}."
-            ]
+            )
+            return Described(self.name, self.space, (note,))
         others = f" and {pluralize(len(shown) - 1, 'other file')}" if len(shown) > 1 else ""
         held = f"values up to {max(values)}" if values else "no number per pixel"
         why = f", and the labels ({shown[0].path}{others}, with {held}) are not those of a well-known dataset"
-        return _require_description(None, root, why), []
+        return require(None, root, why)
 
 
-def _apply_label_map(space: LabelSpace, label_map: str | Path) -> LabelSpace:
+def apply_label_map(space: LabelSpace, label_map: str | Path) -> LabelSpace:
+    """Return `space` with one of LABEL_MAPS, or with the mapping in a JSON file."""
     if str(label_map) == "trainIds":
         return replace(space, mapping=None)
     if str(label_map) == "labelIds":
-        return replace(space, mapping=CITYSCAPES.mapping)
+        return replace(space, mapping=label_tables.CITYSCAPES.mapping)
     if str(label_map) == "reduce_zero_label":
         return reduce_zero_label(space)
     path = Path(label_map)
@@ -166,24 +165,8 @@ def _json_hint(error: json.JSONDecodeError) -> str:
     return ""
 
 
-KNOWN_VOC = Known(
-    "PASCAL VOC 2012",
-    VOC,
-    re.compile(r"\d{4}_\d{6}"),  # such as 2007_000032
-    largest=20,
-    enough=15,
+VOC = Known("PASCAL VOC 2012", label_tables.VOC, re.compile(r"\d{4}_\d{6}"), largest=20, enough=15)  # 2007_000032
+CITYSCAPES = Known(  # such as aachen_000000_000019_gtFine_labelIds
+    "Cityscapes", label_tables.CITYSCAPES, re.compile(r".+_\d{6}_\d{6}_gtFine_label(Train)?Ids"), largest=33, enough=24
 )
-KNOWN_CITYSCAPES = Known(
-    "Cityscapes",
-    CITYSCAPES,
-    re.compile(r".+_\d{6}_\d{6}_gtFine_label(Train)?Ids"),  # for example aachen_000000_000019_gtFine_labelIds
-    largest=33,
-    enough=24,
-)
-KNOWN_ADE20K = Known(
-    "ADE20K",
-    ADE20K,
-    re.compile(r"ADE_.+"),  # such as ADE_val_00000001
-    largest=150,
-    enough=50,
-)
+ADE20K = Known("ADE20K", label_tables.ADE20K, re.compile(r"ADE_.+"), largest=150, enough=50)  # ADE_val_00000001

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from dense_resnet.errors import InputError, pluralize
 from dense_resnet.image_io.decoding import MAX_PIXELS, check_image
-from segmentation.data.label_files import (
-    INTERPOLATED,
-    RESIZED,
-    decode_label,
-    decode_numbers,
-    is_bilevel,
-    lies_between,
-    to_labels,
-)
+from segmentation.data import label_files
+from segmentation.data.label_files import INTERPOLATED, RESIZED
 from segmentation.data.label_space import LabelSpace
-from segmentation.data.samples import Sample
+from segmentation.data.samples import Sample, format_size
 from segmentation.metrics.confusion import IGNORE_LABEL
 
 BOTH = "trainval"  # the split that contains others by definition
@@ -42,17 +37,21 @@ class SplitCounts:
         """See :func:`class_weights`."""
         return class_weights(self.pixels)
 
+    def as_json(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return everything, for a file; `names` are the classes'."""
+        columns = self.pixels.tolist(), self.occurrences.tolist(), self.weights.tolist()
+        classes = [
+            {"name": name, "pixels": pixels, "images": images, "weight": weight}
+            for name, pixels, images, weight in zip(names, *columns, strict=True)
+        ]
+        return {"images": self.images, "ignored_pixels": self.ignored, "classes": classes}
+
 
 def class_weights(pixels: np.ndarray) -> np.ndarray:
     """Return weights that balance classes by median frequency: the median of the present classes' shares, over a class's own.
 
-    Args:
-        pixels: of each class, integers ``[num_classes]``.
-
-    Returns:
-        float64 ``[num_classes]``; 1 for a class that is absent.
-
-    From Eigen and Fergus 2015 (https://arxiv.org/abs/1411.4734), with shares of all pixels.
+    `pixels` are those of each class, integers ``[num_classes]``; an absent class has weight 1. From Eigen and Fergus 2015
+    (https://arxiv.org/abs/1411.4734), with shares of all pixels.
 
     >>> class_weights(np.array([800, 100, 100, 0])).tolist()
     [0.125, 1.0, 1.0, 1.0]
@@ -89,13 +88,13 @@ class LabelCounts:
         assert sample.label is not None
         place, space = sample.label.place, self.space
         if space.from_colors:
-            labels = decode_label(place, data, space, max_pixels)
+            labels = label_files.decode_label(place, data, space, max_pixels)
             self.size, self.files = labels.shape, self.files + 1
         else:
-            indices = decode_numbers(place, data, space, max_pixels)
+            indices = label_files.decode_numbers(place, data, space, max_pixels)
             self.size, self.files = indices.shape, self.files + 1
-            self._count_numbers(indices, is_bilevel(data))
-            labels = to_labels(place, indices, space)
+            self._count_numbers(indices, label_files.is_bilevel(data))
+            labels = label_files.to_labels(place, indices, space)
         counts = np.bincount(labels.ravel(), minlength=space.num_classes)[: space.num_classes]
         self.pixels += counts
         self.ignored += int(labels.size - counts.sum())
@@ -106,7 +105,7 @@ class LabelCounts:
         self.numbers += numbers
         self.only_masks &= bilevel or numbers.keys() <= {0, IGNORE_LABEL}
         if len(numbers.keys() - set(self.space.ignored_numbers)) > 1:
-            between, near = lies_between(indices, self.space.ignored_numbers)
+            between, near = label_files.lies_between(indices, self.space.ignored_numbers)
             self.between += _histogram(indices[between])
             self.edges += int(np.count_nonzero(near))
 
@@ -136,6 +135,20 @@ class LabelCounts:
         return listed + (f" and {more} rarer ones, up to {max(self.numbers)}" if more else "")
 
     @property
+    def meaningless_summary(self) -> str:
+        """The numbers in the label files, and those of them without a meaning."""
+        space = self.space
+        meaning = f"the classes are 0..{space.num_classes - 1}"
+        if space.mapping is not None:
+            meaning = "the label map says what the others mean"
+        elif space.ignore_label is not None:
+            meaning += f", the ignore label is {space.ignore_label}"
+        return (
+            f"the label files hold {self.numbers_summary}. No meaning is given to {_join(self.meaningless)}: {meaning}. Does "
+            'dataset.json name too few classes, or need a "mapping" of the values to classes?'
+        )
+
+    @property
     def no_labels_problem(self) -> str | None:
         """What is wrong if no pixel has a class."""
         if not self.files or self.pixels.any() or self.meaningless:
@@ -150,9 +163,8 @@ class LabelCounts:
     def masks(self) -> str | None:
         """What is wrong if 255 looks like a class and is ignored."""
         space = self.space
-        if not (self.only_masks and self.numbers[0] and self.numbers[IGNORE_LABEL]):
-            return None
-        if space.mapping is not None or space.ignore_label != IGNORE_LABEL:
+        masks = self.only_masks and self.numbers[0] and self.numbers[IGNORE_LABEL]
+        if not masks or space.mapping is not None or space.ignore_label != IGNORE_LABEL:
             return None
         two = "" if space.num_classes > 1 else "name two classes and "
         given = "" if space.ignore_is_given else ' If 255 does mean "ignore", add it there: "ignore_label": 255.'
@@ -167,8 +179,7 @@ class LabelCounts:
         along = sorted(number for number, own in self.between.items() if own >= INTERPOLATED * self.numbers[number])
         if len(along) < 2 or sum(self.between[number] for number in along) < OF_EDGES * self.edges:
             return None
-        shown = ", ".join(map(str, along[:MOST_VALUES])) + (", ..." if len(along) > MOST_VALUES else "")
-        return f"the label values {shown} look interpolated. {RESIZED}"
+        return f"the label values {_join(along)} look interpolated. {RESIZED}"
 
     @property
     def alone(self) -> str | None:
@@ -182,6 +193,27 @@ class LabelCounts:
             "them, and a score on them says little."
         )
 
+    @property
+    def absent(self) -> str | None:
+        """What looks wrong if some classes have no pixels, and others have."""
+        names = [name for name, pixels in zip(self.space.names, self.pixels, strict=True) if not pixels]
+        return f"classes that never occur: {', '.join(names)}." if names and self.pixels.any() else None
+
+    @property
+    def one_based(self) -> str | None:
+        """What is wrong if the labels start at 1."""
+        highest = self.space.num_classes
+        if self.space.mapping is not None or highest not in self.numbers or 0 in self.numbers:
+            return None
+        return (
+            f"the labels look 1-based: {highest} occurs and 0 never, and the classes are 0..{highest - 1}. "
+            'If 0 means "ignore", pass --label-map reduce_zero_label.'
+        )
+
+
+def _join(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:MOST_VALUES])) + (", ..." if len(numbers) > MOST_VALUES else "")
+
 
 def _histogram(indices: np.ndarray) -> Counter[int]:
     counts = np.bincount(indices.ravel())
@@ -190,10 +222,7 @@ def _histogram(indices: np.ndarray) -> Counter[int]:
 
 
 def check_pair(sample: Sample, counts: LabelCounts, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Check a pair as far as its label and the image's header say, and count its label.
-
-    Returns:
-        The pair's (height, width).
+    """Check a pair as far as its label and the image's header say, count its label, and return its (height, width).
 
     Raises:
         InputError: it cannot be used.
@@ -210,10 +239,5 @@ def check_pair(sample: Sample, counts: LabelCounts, max_pixels: int = MAX_PIXELS
 def compare_sizes(sample: Sample, size: tuple[int, ...], label: np.ndarray) -> None:
     """Raise an :class:`InputError` if an image's (height, width) is not its label's."""
     if tuple(size) != label.shape:
-        raise InputError(
-            f"{sample.image}: the image is {_size(size)} pixels, its label {_size(label.shape)}. Labels are never resized."
-        )
-
-
-def _size(size: tuple[int, ...]) -> str:
-    return f"{size[1]}x{size[0]}"
+        sizes = f"the image is {format_size(size)} pixels, its label {format_size(label.shape)}"
+        raise InputError(f"{sample.image}: {sizes}. Labels are never resized.")

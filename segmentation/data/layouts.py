@@ -1,8 +1,6 @@
-"""Find and read pairs of image and label in the usual layouts of datasets.
+"""Find and read pairs of image and label in the usual layouts of datasets, recognized by their files.
 
-The layout is recognized by its files (:func:`recognize`); a dataset of your own needs no code, only two folders and a small
-dataset.json. Pairs are matched by relative path without extension, and that path is the sample's name, so no two outputs
-ever overwrite each other. All problems of a split are found before any work and reported at once.
+Pairs are matched by relative path without extension. That path is the sample's name, so no two outputs overwrite each other.
 
 =====================  ======================================================================  ======================
 layout                 images, labels                                                          label space
@@ -18,8 +16,8 @@ a CSV list             columns image, label, and optionally split               
 TFRecords              ``SPLIT-*.tfrecord`` with DeepLab's features                            dataset.json
 =====================  ======================================================================  ======================
 
-If there is no dataset.json, the classes of VOC, Cityscapes and ADE20K are assumed only if the files look like theirs
-(:class:`Known`), and the layout's first note says so. Hidden files and folders are left out.
+Without a dataset.json, the classes of VOC, Cityscapes and ADE20K are assumed only if the files look like theirs
+(:class:`description.Known`), and the layout's first note says so. Hidden files and folders are left out.
 """
 
 from __future__ import annotations
@@ -34,25 +32,26 @@ from pathlib import Path
 from dense_resnet.errors import InputError, pluralize
 from dense_resnet.image_io.decoding import SUFFIXES, read_file
 from dense_resnet.image_io.discovery import find_images, is_hidden
-from segmentation.data import tfrecords
-from segmentation.data.description import (
-    KNOWN_ADE20K,
-    KNOWN_CITYSCAPES,
-    KNOWN_VOC,
-    MOST_SHOWN,
-    Described,
-    _apply_label_map,
-    _load_description,
-    _require_description,
-)
+from segmentation.data import description, tfrecords
+from segmentation.data.description import Described
 from segmentation.data.label_space import LabelSpace
-from segmentation.data.samples import EXIF, WHOLE, Dataset, Pairs, Sample
+from segmentation.data.samples import EXIF, WHOLE, Dataset, Sample
 from segmentation.data.source import SPLIT_NAMES, Source, is_inside, is_split, without_suffix
 
 IMAGES, LABELS = "images", ("labels", "annotations", "masks")  # folders of a dataset in no well-known layout
 IMAGE_ENDING = "_leftImg8bit"  # of Cityscapes' images, before the extension
 TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid")  # usual names of splits
 USUAL_SPLITS = (*TRAINING, *VALIDATION, "dev", "test", "testing", "trainval")
+MOST_SHOWN = 100  # problems in one message
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of one split, and the problems found."""
+
+    samples: tuple[Sample, ...]
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was ignored
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,8 @@ def recognize(source: str | Path, *, classes: str | Path | None = None, label_ma
         root, layout = given, _csv_list
     else:
         raise InputError(f"{source}: no such file or folder.")
-    found = layout(root, _load_description(root if root.is_dir() else root.parent, classes), str(label_map) == "trainIds")
-    return found if label_map is None else replace(found, space=_apply_label_map(found.space, label_map))
+    found = layout(root, description.load(root if root.is_dir() else root.parent, classes), str(label_map) == "trainIds")
+    return found if label_map is None else replace(found, space=description.apply_label_map(found.space, label_map))
 
 
 def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bool], Layout]]:
@@ -157,13 +156,13 @@ def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bo
 def _layout_at(root: Path) -> Callable[[Path, Described | None, bool], Layout] | None:
     two = next((layout for parts, layout in LAYOUTS.items() if all(os.path.isdir(root / part) for part in parts)), None)
     named = (root / spelling for name in USUAL_SPLITS for spelling in (name, name.capitalize()))
-    return two or (_by_split if any(_has_both(folder) for folder in named) else None)
+    by_split = any(os.path.isdir(folder / IMAGES) and _labels_in(folder) for folder in named)
+    return two or (_by_split if by_split else None)
 
 
 def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    lists = {
-        path.stem: path for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")) if not is_hidden(path.name)
-    }
+    found = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    lists = {path.stem: path for path in found if not is_hidden(path.name)}
     if not lists:
         raise InputError(f"{root}: ImageSets/Segmentation contains no list such as train.txt.")
     plain, augmented = "SegmentationClass", "SegmentationClassAug"
@@ -189,44 +188,35 @@ def _voc(root: Path, described: Described | None, train_ids: bool) -> Layout:
             rows.append(_Row(f"{lists[split]}: line {number}", name, image, f"{labels}/{name}.png"))
         return _pair_rows(root, rows)
 
-    own, notes = KNOWN_VOC.resolve(described, root, root / (there or [plain])[0])
-    return Layout(own.name, own.space, tuple(lists), pairs, tuple(notes))
+    own = description.VOC.resolve(described, root, root / (there or [plain])[0])
+    return Layout(own.name, own.space, tuple(lists), pairs, own.notes)
 
 
 def _cityscapes(root: Path, described: Described | None, train_ids: bool) -> Layout:
     ending = "_gtFine_labelTrainIds" if train_ids else "_gtFine_labelIds"
-    own, notes = KNOWN_CITYSCAPES.resolve(described, root, root / "gtFine", ending)
-    return _folders(root, own, "leftImg8bit", "gtFine", IMAGE_ENDING, ending, notes)
+    own = description.CITYSCAPES.resolve(described, root, root / "gtFine", ending)
+    return _folders(root, own, "leftImg8bit", "gtFine", IMAGE_ENDING, ending)
 
 
 def _ade20k(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    own, notes = KNOWN_ADE20K.resolve(described, root, root / "annotations")
-    return _folders(root, own, IMAGES, "annotations", notes=notes)
+    return _folders(root, description.ADE20K.resolve(described, root, root / "annotations"), IMAGES, "annotations")
 
 
 def _own(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    return _folders(root, _require_description(described, root), IMAGES, _labels_in(root) or LABELS[0])
+    return _folders(root, description.require(described, root), IMAGES, _labels_in(root) or LABELS[0])
 
 
 def _by_split(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    own, labels = _require_description(described, root), _split_folders(root)
+    own = description.require(described, root)
+    with_images = [name for name in _subfolders(root) if os.path.isdir(root / name / IMAGES)]
+    labels = {name: folder for name in with_images if (folder := _labels_in(root / name))}
 
     def pairs(split: str) -> Pairs:
-        folder = root / split
-        return _match_pairs(_Files(folder / IMAGES, "", ".jpg"), _Files(folder / labels[split], "", ".png"))
+        return _match_pairs(_Files(root / split / IMAGES, "", ".jpg"), _Files(root / split / labels[split], "", ".png"))
 
-    unlabeled = [name for name in _subfolders(root) if name not in labels and os.path.isdir(root / name / IMAGES)]
-    notes = tuple(f"{root / name}: ignored, because there is no {root / name / LABELS[0]}" for name in unlabeled)
+    unlabeled = [root / name for name in with_images if name not in labels]
+    notes = tuple(f"{folder}: ignored, because there is no {folder / LABELS[0]}" for folder in unlabeled)
     return Layout(own.name, own.space, tuple(labels), pairs, notes)
-
-
-def _split_folders(root: Path) -> dict[str, str]:
-    """Return the subfolders that have images and labels of their own, with the name of each one's label folder."""
-    return {name: labels for name in _subfolders(root) if _has_both(root / name) and (labels := _labels_in(root / name))}
-
-
-def _has_both(folder: Path) -> bool:
-    return os.path.isdir(folder / IMAGES) and _labels_in(folder) is not None
 
 
 def _labels_in(folder: Path) -> str | None:
@@ -234,31 +224,21 @@ def _labels_in(folder: Path) -> str | None:
     return next((name for name in LABELS if os.path.isdir(folder / name)), None)
 
 
-def _folders(
-    root: Path,
-    own: Described,
-    images: str,
-    labels: str,
-    image_ending: str = "",
-    label_ending: str = "",
-    notes: Iterable[str] = (),
-) -> Layout:
+def _folders(root: Path, own: Described, images: str, labels: str, image_ending: str = "", label_ending: str = "") -> Layout:
     """Read two folders, with subfolders for splits or without; the label folder's subfolders are the splits."""
-    splits = _subfolders(root / labels)
-    unlabeled: tuple[str, ...] = ()
+    splits, unlabeled = _subfolders(root / labels), []
     if _holds_images(root / images) or not splits:
         splits = (WHOLE,)
     else:
-        unlabeled = tuple(name for name in _subfolders(root / images) if name not in splits)
+        unlabeled = [name for name in _subfolders(root / images) if name not in splits]
 
     def pairs(split: str) -> Pairs:
         part = "" if splits == (WHOLE,) else split
-        return _match_pairs(
-            _Files(root / images / part, image_ending, ".jpg"), _Files(root / labels / part, label_ending, ".png")
-        )
+        of_images = _Files(root / images / part, image_ending, ".jpg")
+        return _match_pairs(of_images, _Files(root / labels / part, label_ending, ".png"))
 
     left_out = (f"{root / images / name}: ignored, because there is no {root / labels / name}" for name in unlabeled)
-    return Layout(own.name, own.space, splits, pairs, (*notes, *left_out))
+    return Layout(own.name, own.space, splits, pairs, (*own.notes, *left_out))
 
 
 def _holds_images(folder: Path) -> bool:
@@ -312,15 +292,14 @@ def _match_pairs(images: _Files, labels: _Files) -> Pairs:
     problems += [f"{of_image[name]}: no label {labels.path_of(name)}" for name in sorted(set(of_image) - set(both))]
     problems += [f"{of_label[name]}: no image {images.path_of(name)}" for name in sorted(set(of_label) - set(both))]
     if not both:
-        problems.insert(
-            0, "no image has the name of a label. Names must be equal up to the extension; or list them in a CSV file"
-        )
+        unequal = "no image has the name of a label. Names must be equal up to the extension; or list them in a CSV file"
+        problems.insert(0, unequal)
     pairs = tuple(Sample(name, Source(of_image[name]), Source(of_label[name])) for name in both)
     return Pairs(pairs, tuple(problems), tuple(notes))
 
 
 def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layout:
-    own = _require_description(described, path.parent)
+    own = description.require(described, path.parent)
     reader = csv.DictReader(_lines(path), restval="", strict=True)
     try:
         columns, entries = reader.fieldnames or (), [(reader.line_num, entry) for entry in reader]
@@ -386,7 +365,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _tfrecords(folder: Path, described: Described | None, train_ids: bool) -> Layout:
-    own = _require_description(described, folder)
+    own = description.require(described, folder)
 
     def pairs(split: str) -> Pairs:
         found, problems = tfrecords.read_split(folder, split)

@@ -32,11 +32,9 @@ class Sample:
         return self.name
 
     def image_bytes(self) -> bytes:
-        """Return the encoded image."""
         return self.image.read()
 
     def label_bytes(self) -> bytes:
-        """Return the encoded label."""
         if self.label is None:
             raise InputError(f"{self.image}: this image has no label.")
         return self.label.read()
@@ -51,14 +49,13 @@ class Sample:
 
     def decode_image(self, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """Decode the image from bytes that were already read, as :meth:`read_image`."""
-        path = self.image.place
         orientation = self.orientation(data, max_pixels)
         if orientation != 1 and self.exif == "error":
             raise InputError(
-                f"{path}: has EXIF rotation {orientation}, and it is unknown whether its label is rotated too. Choose "
+                f"{self.image}: has EXIF rotation {orientation}, and it is unknown whether its label is rotated too. Choose "
                 "--exif apply (the label fits the image as viewers show it) or --exif ignore (as stored)."
             )
-        pixels = decode_image(path, data, max_pixels=max_pixels)
+        pixels = decode_image(self.image.place, data, max_pixels=max_pixels)
         return pixels if self.exif == "apply" else undo_orientation(pixels, orientation)
 
     def orientation(self, data: bytes, max_pixels: int = MAX_PIXELS) -> int:
@@ -66,7 +63,6 @@ class Sample:
         return orientation_of(self.image.place, data, max_pixels)
 
     def is_turned(self, data: bytes, max_pixels: int = MAX_PIXELS) -> bool:
-        """Return whether an encoded image has an EXIF rotation."""
         return self.orientation(data, max_pixels) != 1
 
     def read_label(self, space: LabelSpace, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -95,10 +91,6 @@ class Dataset:
                 raise InputError(f"{out}: contains the dataset itself ({folder}). Choose another folder for --out.")
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of one split, and the problems found."""
-
-    samples: tuple[Sample, ...]
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # what was ignored
+def format_size(shape: tuple[int, ...]) -> str:
+    """Format a size (height, width) as people write it: width first."""
+    return f"{shape[1]}x{shape[0]}"
