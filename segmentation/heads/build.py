@@ -90,18 +90,12 @@ def build_head(
     batch_norm_decay: float = BATCH_NORM_DECAY,
     freeze_image_pooling: bool = False,
 ) -> tf.Tensor:
-    """Build the head on slim's layers.
+    """Build the head on slim's layers, as :func:`wire_head`.
 
     Args:
-        features, skip: as :func:`wire_head`.
-        is_training: batch norm's mode.
         boxes: where the images lie on their canvases: see :func:`canvas_ops.coverage_mask`; None takes the whole canvas.
         dropout: draws the numbers that decide which activations training drops; None drops none.
-        batch_norm_decay: of the moving averages.
         freeze_image_pooling: normalizes the pooled features by their moving averages, and leaves those alone.
-
-    Returns:
-        Logits, as :func:`wire_head`.
     """
     ops = _SlimOps(boxes, dropout, is_training and not freeze_image_pooling)
     with (
@@ -114,16 +108,7 @@ def build_head(
 def build_folded_head(
     layers: Layers, head: HeadPlan, features: tf.Tensor, skip: tf.Tensor | None, boxes: tf.Tensor | None
 ) -> tf.Tensor:
-    """Build the head on folded constants.
-
-    Args:
-        layers: with the head's weights.
-        features, skip: as :func:`wire_head`.
-        boxes: as :func:`build_head`.
-
-    Returns:
-        Logits, as :func:`wire_head`.
-    """
+    """Build the head on folded constants, as :func:`wire_head`; `layers` have its weights. `boxes` as :func:`build_head`."""
     return wire_head(head, _FoldedOps(layers, boxes), features, skip)
 
 

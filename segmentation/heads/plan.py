@@ -8,16 +8,13 @@ head        logits from
 `decoder`   DeepLabv3+: the same, enlarged to stride 4, joined with block1's activation there, two 3x3
 ==========  ===================================================================================================
 
-The atrous rates are computed: a head reads 96, 192 and 288 pixels apart at any stride, which is 6, 12, 18
-cells at stride 16.
+The atrous rates are computed: a head reads 96, 192 and 288 pixels apart at any stride, which is 6, 12, 18 cells at stride 16.
 
-A canvas is often larger than its image. Under ``canvas="image"`` a head never sees the difference: the cells that the image
-covers are the whole map, with zeros beyond them before every 3x3, and the mean is over them, as if the map ended where the
-image does. Under "padded" the head reads the whole canvas, as the original code and others do; their weights were trained so,
-and answer otherwise on a canvas of another size (``tests/segmentation/test_canvases.py``).
+A canvas is often larger than its image. Under ``canvas="image"`` a head sees the map as if it ended where the image does:
+zeros beyond before every 3x3, and a mean over the image's cells. Under "padded" it reads the whole canvas, as the original code
+and others do; weights that were trained so answer otherwise on a canvas of another size (``test_canvases.py``).
 
-Variables have the names of the original DeepLab code, so that its checkpoints load
-(``tests/segmentation/heads/test_heads.py`` compares names and numbers with that code's). Planning takes no TensorFlow.
+Variables have the names of the original DeepLab code, so that its checkpoints load (``test_heads.py``).
 
 Sources: "Rethinking Atrous Convolution", https://arxiv.org/abs/1706.05587 (aspp); "Encoder-Decoder with Atrous Separable
 Convolution", https://arxiv.org/abs/1802.02611 (decoder, separable).
@@ -103,7 +100,6 @@ class HeadPlan:
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """Every variable: canonical name, shape, whether it is trained."""
         return tuple(variable for layer in self.layers for variable in layer.variables)
 
 
@@ -127,11 +123,9 @@ def plan_head(
     image_pooling_crop: object | None = None,
     canvas: str | None = None,
 ) -> HeadPlan:
-    """Plan a head on the features of `plan`.
+    """Plan a head, one of HEADS, on the features of `plan`.
 
     Args:
-        num_classes: of the labels.
-        head: "fcn", "aspp" or "decoder".
         separable: whether 3x3 convolutions are split into a depthwise and a 1x1.
         image_pooling_crop: (height, width) in pixels: the image's mean becomes that of every window of such a crop, as
             DeepLab ties it to its training crop; None takes the mean of the whole map.
@@ -154,7 +148,7 @@ def plan_head(
         return HeadPlan(head, num_classes, False, None, None, (), None, None, None, (), logits, stride, canvas)
     image = Conv("image_pooling", 1, 1, 1, plan.depth, DEPTH)
     branches: list[tuple[Layer, ...]] = [(Conv("aspp0", 1, 1, 1, plan.depth, DEPTH),)]
-    for number, rate in enumerate(atrous_rates(plan.output_stride), 1):
+    for number, rate in enumerate(atrous_rates(stride), 1):
         branches.append(_three_by_three(f"aspp{number}", plan.depth, rate, separable))
     projection = Conv("concat_projection", 1, 1, 1, DEPTH * (len(branches) + 1), DEPTH)
     pooled = plan.feature_size(image_pooling_crop) if image_pooling_crop is not None else None
@@ -165,16 +159,9 @@ def plan_head(
     if head == "decoder":
         skip = skip_unit(plan)
         skip_projection = Conv("decoder/feature_projection0", 1, 1, 1, skip.convolutions[-1].depth, SKIP_DEPTH)
-        names = (
-            ("decoder_conv0", "decoder_conv1")
-            if separable
-            else ("decoder_conv0/decoder_conv0_1", "decoder_conv0/decoder_conv0_2")
-        )
-        first, second = (f"decoder/{name}" for name in names)
-        decoder = (
-            *_three_by_three(first, DEPTH + SKIP_DEPTH, 1, separable),
-            *_three_by_three(second, DEPTH, 1, separable),
-        )
+        names = ("conv0", "conv1") if separable else ("conv0/decoder_conv0_1", "conv0/decoder_conv0_2")
+        first, second = (f"decoder/decoder_{name}" for name in names)
+        decoder = _three_by_three(first, DEPTH + SKIP_DEPTH, 1, separable) + _three_by_three(second, DEPTH, 1, separable)
     return HeadPlan(
         head, num_classes, separable, pooled, image, tuple(branches), projection, skip, skip_projection, decoder,
         _logits(DEPTH, num_classes), stride, canvas,

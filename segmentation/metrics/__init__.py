@@ -1,10 +1,8 @@
 """Segmentation metrics as pure functions of one confusion matrix, in every common convention.
 
 `counts` is int64 ``[classes, classes]``: rows are the ground truth, columns the prediction; ignored pixels are not in it.
-With tp the diagonal, fn the rest of a row and fp the rest of a column, IoU = tp / (tp + fp + fn). Sums are exact integers;
-each figure is divided once, at the end, in float64.
-
-Evaluators disagree only on what to do with a class that is absent; here `absent` chooses:
+With tp the diagonal, fn the rest of a row and fp the rest of a column, IoU = tp / (tp + fp + fn), divided once, at the end, in
+float64. Evaluators disagree only on a class that is absent; here `absent` chooses:
 
 =============  ===========================================================================================
 absent         mean over
@@ -44,10 +42,7 @@ def check_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def class_sums(matrices: np.ndarray) -> np.ndarray:
-    """Return what IoU needs of confusion matrices.
-
-    Args:
-        matrices: ``[..., classes, classes]`` integers; rows are the ground truth.
+    """Return what IoU needs of confusion matrices, ``[..., classes, classes]`` integers.
 
     Returns:
         int64 ``[..., classes, 3]``: right pixels, those of the ground truth, those of the prediction.
@@ -63,11 +58,7 @@ def class_sums(matrices: np.ndarray) -> np.ndarray:
 
 
 def iou_of_sums(sums: np.ndarray, absent: str = "exclude", *, background: bool = True) -> np.ndarray:
-    """Return the IoU of each class, from ``[..., classes, 3]`` sums as :func:`class_sums` gives them.
-
-    Confusion matrices, bootstrap resamples, boundaries and trimaps are all scored here. Arguments and result as
-    :func:`class_iou`, with any leading axes.
-    """
+    """Return the IoU of each class, from ``[..., classes, 3]`` sums as :func:`class_sums` gives them, as :func:`class_iou`."""
     if absent not in ABSENT:
         raise InputError(f"absent must be one of {', '.join(ABSENT)} (not {absent!r}).")
     right, truth, found = np.moveaxis(np.asarray(sums), -1, 0)

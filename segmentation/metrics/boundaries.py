@@ -41,11 +41,8 @@ def boundary_counts(
     either axis: the mask less its erosion by a box of side 2 d + 1, with d = max(1, round(dilation_ratio * diagonal)).
 
     Args:
-        labels: ``[height, width]`` integers, each a class or the ignore label.
+        labels: ``[height, width]`` integers, each a class 0 to ``num_classes - 1`` or `ignore_label`, which may be None.
         predictions: ``[height, width]`` integers, each a class.
-        num_classes: classes are 0 to ``num_classes - 1``.
-        ignore_label: ground truth that is ignored; None for none.
-        dilation_ratio: of the diagonal.
 
     Returns:
         int64 ``[num_classes, 3]``: pixels on both boundaries, on the ground truth's, on the prediction's.
@@ -62,18 +59,14 @@ def boundary_counts(
     labels, predictions = _make_ignored_a_class(labels, predictions, num_classes, ignore_label)
     distance = max(1, round(dilation_ratio * math.hypot(*labels.shape)))
     box = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
-    true = _near_another(labels, box, outside=num_classes)
-    found = _near_another(predictions, box, outside=num_classes)
+    true, found = (_near_another(values, box, outside=num_classes) for values in (labels, predictions))
     both = true & found & (labels == predictions)
     pairs = (both, labels), (true, labels), (found, predictions)
     return np.stack([_histogram(mask, values, 2, num_classes)[1] for mask, values in pairs], axis=1)
 
 
 def boundary_iou(counts: np.ndarray) -> np.ndarray:
-    """Return each class's boundary IoU: pixels on both boundaries over pixels on either.
-
-    Args:
-        counts: ``[..., classes, 3]`` sums of :func:`boundary_counts`.
+    """Return each class's boundary IoU, pixels on both boundaries over pixels on either, from ``[..., classes, 3]`` sums.
 
     Returns:
         float64 ``[..., classes]``; NaN for a class in neither ground truth nor prediction.
@@ -95,15 +88,11 @@ def trimap_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int,
     An edge runs between two 4-neighbors of different ground truth, the ignore label included. A pixel that touches one
     is at distance 1, any other at 1 more than the Euclidean distance to the nearest that does.
 
-    Args:
-        labels, predictions, num_classes, ignore_label: as :func:`boundary_counts`.
+    Arguments and errors as :func:`boundary_counts`.
 
     Returns:
         int64 ``[len(TRIMAP_WIDTHS), num_classes, 3]``: within a width (so each includes those before it) the pixels that are
         right, those of the ground truth, those of the prediction.
-
-    Raises:
-        InputError: shapes differ, or a value is outside the classes.
 
     >>> labels = np.array([[0, 0, 0, 1, 1, 1]])
     >>> trimap_counts(labels, np.zeros_like(labels), 2, None)[:3].tolist()
@@ -126,13 +115,7 @@ def trimap_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int,
 
 
 def trimap_mean_iou(counts: np.ndarray) -> np.ndarray:
-    """Return the mean IoU within each width, over the classes that ground truth or prediction has there.
-
-    Args:
-        counts: ``[widths, classes, 3]`` sums of :func:`trimap_counts`.
-
-    Returns:
-        float64 ``[widths]``; NaN without pixels.
+    """Return the mean IoU within each width, over the classes that ground truth or prediction has there; NaN without pixels.
 
     >>> trimap_mean_iou([[[1, 1, 2], [0, 1, 0]]])
     array([0.25])

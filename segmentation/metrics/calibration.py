@@ -18,12 +18,12 @@ ROUNDING = 1e-5  # by which averaged float32 probabilities may exceed 1
 
 
 def calibration_counts(confidence: np.ndarray, correct: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Count one image's bins.
+    """Count one image's bins; all arrays are ``[height, width]``.
 
     Args:
-        confidence: ``[height, width]`` float32, the probability of the predicted class.
-        correct: ``[height, width]`` bool, whether the prediction is right.
-        valid: ``[height, width]`` bool, the pixels that count; None for all.
+        confidence: float32, the probability of the predicted class.
+        correct: bool, whether the prediction is right.
+        valid: bool, the pixels that count; None for all.
 
     Returns:
         int64 ``[BINS, 3]``: pixels, right ones, the sum of their confidences in units of 2**-24.
@@ -40,7 +40,8 @@ def calibration_counts(confidence: np.ndarray, correct: np.ndarray, valid: np.nd
         shapes = ", ".join(str(list(array.shape)) for array in (confidence, correct, valid))
         raise InputError(f"confidence, correct and valid must have one shape (not {shapes}).")
     if confidence.size and not (confidence.min() >= 0 and confidence.max() <= 1 + ROUNDING):
-        raise InputError(f"a confidence must be between 0 and 1 (not {_stranger(confidence)!r}).")
+        strangers = confidence[~((confidence >= 0) & (confidence <= 1 + ROUNDING))]
+        raise InputError(f"a confidence must be between 0 and 1 (not {float(strangers[0])!r}).")
     units = np.minimum(np.rint(confidence * np.float32(ONE)), ONE).astype(np.int32)
     cells = np.maximum((units * BINS - 1) >> UNIT_BITS, 0)  # in integers, so that no edge depends on rounding
     cells += correct * np.int32(BINS)
@@ -54,8 +55,7 @@ def calibration_counts(confidence: np.ndarray, correct: np.ndarray, valid: np.nd
 def expected_calibration_error(counts: np.ndarray) -> float:
     """Return the sum over the bins of share of pixels times | accuracy - mean confidence |; NaN without pixels.
 
-    Args:
-        counts: ``[BINS, 3]`` sums of :func:`calibration_counts`.
+    `counts` are ``[BINS, 3]`` sums of :func:`calibration_counts`.
 
     >>> counts = calibration_counts(np.float32([[0.75, 0.75, 1.0]]), np.array([[True, False, True]]))
     >>> round(expected_calibration_error(counts), 6)  # 2/3 * |0.5 - 0.75| + 1/3 * |1 - 1|
@@ -65,8 +65,3 @@ def expected_calibration_error(counts: np.ndarray) -> float:
     total = int(pixels.sum())
     gaps = int(np.abs(right * ONE - confidence).sum())  # of a bin: pixels * |accuracy - mean confidence|, in units
     return gaps / ONE / total if total else float("nan")
-
-
-def _stranger(confidence: np.ndarray) -> float:
-    """Return the first value that is not a confidence."""
-    return float(confidence[~((confidence >= 0) & (confidence <= 1 + ROUNDING))][0])

@@ -1,8 +1,7 @@
 """The confusion matrix: the only state of an evaluation, exact integers on the host.
 
-Every pair of label and prediction is counted once, and the sum is then compared with the number of pixels that are not
-ignored. A value outside the classes is an error that says which, how often and where; pixels are never silently dropped.
-Metrics are functions of the counts: :mod:`segmentation.metrics`.
+The sum of the counts is compared with the number of pixels that are not ignored; a value outside the classes is an error that
+says which, how often and where. Metrics are functions of the counts: :mod:`segmentation.metrics`.
 """
 
 from __future__ import annotations
@@ -38,10 +37,8 @@ class ConfusionMatrix:
     def __init__(self, num_classes: int, ignore_label: int | None = IGNORE_LABEL) -> None:
         self.num_classes = positive_integer("num_classes", num_classes)
         if ignore_label is not None and 0 <= ignore_label < num_classes:
-            raise InputError(
-                f"ignore_label {ignore_label} is one of the {num_classes} classes, which would be ignored. Choose one above "
-                f"{num_classes - 1}, or ignore_label=None."
-            )
+            which = f"ignore_label {ignore_label} is one of the {num_classes} classes, which would be ignored"
+            raise InputError(f"{which}. Choose one above {num_classes - 1}, or ignore_label=None.")
         self.ignore_label = ignore_label
         self.counts = np.zeros((num_classes, num_classes), np.int64)  # rows: ground truth; columns: prediction
 

@@ -1,11 +1,9 @@
 """Bootstrap percentile intervals for mean IoU.
 
-Images are drawn with replacement, as many as there are, 2,000 times; each draw's counts are added up and scored as those of
-the whole set; the interval is the middle 95 % of those scores. Two systems are compared on the same draws, so what
-makes an image hard for both cancels out. B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", chapters 13 and
-16, https://doi.org/10.1201/9780429246593.
-
-A draw depends on positions, so the caller sorts the images (by name): then neither shards nor resuming change a figure.
+Images are drawn with replacement, as many as there are, 2,000 times; each draw is scored as the whole set is, and the interval
+is the middle 95 % of the scores. Two systems are compared on the same draws. A draw depends on positions, so the caller sorts
+the images (by name): then neither shards nor resuming change a figure. B. Efron and R. Tibshirani, "An Introduction to the
+Bootstrap", chapters 13 and 16, https://doi.org/10.1201/9780429246593.
 """
 
 from __future__ import annotations
@@ -57,12 +55,7 @@ class Difference:
 
 
 def bootstrap_mean_iou(
-    sums: np.ndarray,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    absent: str = "exclude",
-    *,
-    background: bool = True,
+    sums: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, absent: str = "exclude", *, background: bool = True
 ) -> Intervals:
     """Return 95 % percentile intervals of the dataset's mean IoU and of each class's IoU.
 
@@ -73,7 +66,6 @@ def bootstrap_mean_iou(
     Args:
         sums: ``[images, classes, 3]`` integers, images in any fixed order: :func:`class_sums` of their matrices, or
             boundary counts.
-        resamples: number of resamples.
         seed: of NumPy's default generator.
         absent, background: as :func:`segmentation.metrics.class_iou`.
 
@@ -115,7 +107,6 @@ def paired_bootstrap(
 
     >>> from segmentation.metrics import class_sums
     >>> first = class_sums([[[9, 1], [2, 8]], [[6, 4], [1, 9]], [[10, 0], [3, 7]], [[8, 2], [2, 8]], [[7, 3], [0, 10]]])
-    >>> from segmentation.metrics import class_sums
     >>> second = class_sums([[[8, 2], [2, 8]], [[6, 4], [2, 8]], [[9, 1], [3, 7]], [[8, 2], [3, 7]], [[7, 3], [1, 9]]])
     >>> paired_bootstrap(first, second).mean
     Interval(value=0.0688..., low=0.0639..., high=0.0724...)
@@ -125,26 +116,20 @@ def paired_bootstrap(
         raise InputError(f"both must have the same images and classes (not {list(first.shape)} and {list(second.shape)}).")
     other = np.flatnonzero((first[..., 1] != second[..., 1]).any(axis=1))
     if other.size:
-        raise InputError(
-            f"both must have scored the same ground truth ({other.size} images differ, the first is number {other[0]})."
-        )
+        differ = f"{other.size} images differ, the first is number {other[0]}"
+        raise InputError(f"both must have scored the same ground truth ({differ}).")
     pairs = np.stack([first, second], axis=1)
     value = _difference(pairs.sum(axis=0), absent, background)
-    draws = [_difference(drawn, absent, background) for drawn in _resample(pairs, resamples, seed)]
-    differences = np.concatenate(draws)
+    differences = np.concatenate([_difference(drawn, absent, background) for drawn in _resample(pairs, resamples, seed)])
     images = _images(pairs, background)
     intervals = _intervals(value, differences, images)
     means = differences[:, 0]
     means = means[np.isfinite(means) & (images[0] >= FEWEST_IMAGES)]
-    not_better, not_worse = np.count_nonzero(means <= 0), np.count_nonzero(means >= 0)
-    return Difference(
-        mean=intervals[0],
-        classes=intervals[1:],
-        not_better=not_better / means.size if means.size else float("nan"),
-        p_value=min(1.0, 2 * (min(not_better, not_worse) + 1) / (means.size + 1)) if means.size else float("nan"),
-        resamples=resamples,
-        seed=seed,
-    )
+    share = p_value = float("nan")
+    if means.size:
+        not_better, not_worse = np.count_nonzero(means <= 0), np.count_nonzero(means >= 0)
+        share, p_value = not_better / means.size, min(1.0, 2 * (min(not_better, not_worse) + 1) / (means.size + 1))
+    return Difference(intervals[0], intervals[1:], share, p_value, resamples, seed)
 
 
 def _resample(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -180,10 +165,7 @@ def _images(sums: np.ndarray, background: bool) -> np.ndarray:
 
 
 def _intervals(value: np.ndarray, draws: np.ndarray, images: np.ndarray) -> tuple[Interval, ...]:
-    """Return one interval for each column of ``[resamples, figures]``, over the resamples that have a figure.
-
-    `images` is how many bear on each.
-    """
+    """Return one interval for each column of ``[resamples, figures]``; `images` is how many bear on each figure."""
     ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     made = []
     for own, column, number in zip(value, draws.T, images, strict=True):

@@ -57,7 +57,6 @@ PRESETS: dict[str, Switches] = {
     "deeplab": Switches(size="input"),
 }
 
-
 DESCRIPTIONS = {  # of each evaluator, for people
     "voc": "PASCAL VOC: the mean over all classes; undefined if one is absent",
     "cityscapes": "cityscapesScripts: absent classes are left out",
@@ -87,11 +86,9 @@ def preset(name: str) -> Switches:
 
 
 def mean_iou_under(matrices: Iterable[np.ndarray], switches: Switches) -> float:
-    """Return the mean IoU as `switches` define it.
+    """Return the mean IoU of images' matrices as absent, scope and background of `switches` define it.
 
-    Args:
-        matrices: one ``[classes, classes]`` per image, counted at the size and from the upsampling that `switches` names.
-        switches: only absent, scope and background matter here.
+    The matrices, ``[classes, classes]``, are counted at the size and from the upsampling that `switches` names.
 
     >>> mean_iou_under([[[3, 1], [0, 4]], [[6, 2], [0, 0]]], preset("torchmetrics"))  # (3/4 + 4/5 + 3/4 + 0) / 4
     0.575
