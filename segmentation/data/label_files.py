@@ -1,8 +1,8 @@
 """Read label files as class indices, and write them.
 
-A label file is decoded to indices by Pillow, because general decoders expand a palette to colors, 16 bits to 8 and a
-1-bit mask to 0 and 255. Raw values go through the label space's mapping, and each of them is then a class or the ignore
-label; anything else is an error that says which value, how often, where first, and what the cause may be.
+Pillow decodes, because general decoders expand a palette to colors, 16 bits to 8 and a 1-bit mask to 0 and 255. Raw values
+go through the label space's mapping. What is then neither a class nor the ignore label is an error that says which value,
+how often, where first, and what the cause may be.
 """
 
 from __future__ import annotations
@@ -36,12 +36,10 @@ RESIZED = (
 
 
 def decode_label(path: str | Path, data: bytes, space: LabelSpace, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode the labels in a label file.
+    """Decode the labels in a label file; `path` is for messages.
 
     Args:
-        path: for messages.
         data: the file's bytes: a PNG, palette or gray with 1 to 16 bits, or in colors if ``space.from_colors``.
-        space: what its values mean.
         max_pixels: larger files are refused before decoding.
 
     Returns:
@@ -67,7 +65,6 @@ def decode_numbers(path: str | Path, data: bytes, space: LabelSpace, max_pixels:
 
 
 def is_bilevel(data: bytes) -> bool:
-    """Whether a PNG has 1 bit per pixel."""
     return data[PNG_DEPTH] == 1
 
 
@@ -143,11 +140,7 @@ def to_labels(path: str | Path, indices: np.ndarray, space: LabelSpace) -> np.nd
 
 
 def lies_between(indices: np.ndarray, ignored: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Find the numbers that interpolation makes: those with a lower and a higher one nearby.
-
-    Args:
-        indices: uint8 or uint16 ``[height, width]``.
-        ignored: numbers that are passed over, both as pixels and as neighbors.
+    """Find the numbers that interpolation makes: those with a lower and a higher one nearby, `ignored` ones aside.
 
     Returns:
         (which pixels lie between two other numbers, which are near any other number), both bool ``[height, width]``.
@@ -186,8 +179,8 @@ def _is_interpolated(indices: np.ndarray, wrong: np.ndarray) -> bool:
 def _ranges(values: Sequence[int]) -> str:
     """Format sorted integers, such as "0..33, 255"."""
     there = set(values)
-    starts = [value for value in values if value - 1 not in there]
-    ends = [value for value in values if value + 1 not in there]
+    starts = (value for value in values if value - 1 not in there)
+    ends = (value for value in values if value + 1 not in there)
     ranges = [str(low) if low == high else f"{low}..{high}" for low, high in zip(starts, ends, strict=True)]
     more = [f"... up to {values[-1]}"] if len(ranges) > MOST_RANGES else []
     return ", ".join(ranges[:MOST_RANGES] + more)
@@ -217,8 +210,7 @@ def _cause(indices: np.ndarray, wrong: np.ndarray, space: LabelSpace) -> str:
 
 
 def _from_colors(path: str | Path, rgb: np.ndarray, space: LabelSpace) -> np.ndarray:
-    labels = np.arange(space.num_classes)
-    colors = space.colors
+    labels, colors = np.arange(space.num_classes), space.colors
     if space.ignore_label is not None:
         labels = np.append(labels, space.ignore_label)
         colors = np.vstack([colors, np.array(space.ignore_color, np.uint8)])
@@ -241,10 +233,7 @@ def _codes(rgb: np.ndarray) -> np.ndarray:
 
 
 def encode_label(labels: np.ndarray, space: LabelSpace) -> bytes:
-    """Encode a label file: a PNG of indices with the classes' colors as its palette, or 16-bit if a label exceeds 255.
-
-    Args:
-        labels: ``[height, width]``, each a class or the ignore label.
+    """Encode labels ``[height, width]`` as a PNG with the classes' colors as its palette, or 16-bit if a label exceeds 255.
 
     >>> from segmentation.data.label_tables import VOC
     >>> decode_label("", encode_label(np.array([[0, 20, 255]]), VOC), VOC).tolist()
@@ -252,7 +241,7 @@ def encode_label(labels: np.ndarray, space: LabelSpace) -> bytes:
     """
     values = check_labels(labels, space).astype(space.dtype)
     image = Image.fromarray(values)
-    if space.dtype is np.uint8:
+    if space.dtype == np.uint8:
         palette = np.zeros((256, 3), np.uint8)
         palette[: len(space._palette())] = space._palette()
         image.putpalette(palette.tobytes())

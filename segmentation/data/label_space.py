@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -31,24 +31,8 @@ MEANT = {  # our keys, and other programs' names for them
     "name": "label class title class_name category",
     "color": "colour rgb colors palette",
 }
-PER_CLASS = (
-    "palette",
-    "colors",
-    "colours",
-    "colormap",
-    "color_map",
-    "class_colors",
-)  # other programs' keys for the colors of all classes
-BY_PLACE = (
-    "id",
-    "index",
-    "label_id",
-    "trainid",
-    "train_id",
-    "num_classes",
-    "n_classes",
-    "nc",
-)  # what follows from the order of the list
+PER_CLASS = "palette colors colours colormap color_map class_colors".split()  # other programs' keys for all classes' colors
+BY_PLACE = "id index label_id trainid train_id num_classes n_classes nc".split()  # what follows from the order of the list
 
 
 @dataclass(frozen=True)
@@ -57,9 +41,7 @@ class LabelClass:
 
     name: str
     color: tuple[int, int, int]  # RGB
-    color_is_given: bool = field(
-        default=True, compare=False, repr=False
-    )  # by the user or a well-known dataset, not chosen here
+    color_is_given: bool = field(default=True, compare=False, repr=False)  # by a user or well-known dataset, not chosen here
 
 
 @dataclass(frozen=True)
@@ -113,13 +95,10 @@ class LabelSpace:
         if self.mapping is not None:
             for raw, label in self.mapping.items():
                 if not (_is_integer(raw) and 0 <= raw <= LARGEST and _is_integer(label) and self._allows(label)):
-                    by_name = (
-                        isinstance(label, str)
-                        and label in self.names
-                        and f" {label!r} is class {self.names.index(label)}: write the number."
-                    )
+                    named = isinstance(label, str) and label in self.names
+                    hint = f" {label!r} is class {self.names.index(str(label))}: write the number." if named else ""
                     raise InputError(
-                        f"the label map sends {raw!r} to {label!r}, which is neither {self._allowed_values}.{by_name or ''}"
+                        f"the label map sends {raw!r} to {label!r}, which is neither {self._allowed_values}.{hint}"
                     )
         if self.from_colors:
             if self.mapping is not None:
@@ -136,12 +115,10 @@ class LabelSpace:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
         return len(self.classes)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes' names."""
         return tuple(label_class.name for label_class in self.classes)
 
     @property
@@ -150,10 +127,9 @@ class LabelSpace:
         return np.array([label_class.color for label_class in self.classes], np.uint8)
 
     @property
-    def dtype(self) -> type[np.unsignedinteger[Any]]:
+    def dtype(self) -> np.dtype[Any]:
         """The type of decoded labels: uint8 if it holds every label, else uint16."""
-        largest = max(self.num_classes - 1, self.ignore_label or 0)
-        return np.uint8 if largest < 256 else np.uint16
+        return np.min_scalar_type(max(self.num_classes - 1, self.ignore_label or 0))
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:
         """Return a picture of `labels` ``[h, w]``: uint8 ``[h, w, 3]``, RGB."""
@@ -198,13 +174,9 @@ class LabelSpace:
         _check_keys(value, KEYS)
         listed = value.get("classes")
         if not isinstance(listed, list) or not listed:
-            raise InputError(
-                f'"classes" must be a list of {{"name": ..., "color": [r, g, b]}}, or of names (not {listed!r:.80})'
-                f"{_as_list(listed)}."
-            )
-        classes = tuple(
-            _class_from_json(entry, color) for entry, color in zip(listed, voc_palette(len(listed)).tolist(), strict=True)
-        )
+            expected = '"classes" must be a list of {"name": ..., "color": [r, g, b]}, or of names'
+            raise InputError(f"{expected} (not {listed!r:.80}){_as_list(listed)}.")
+        classes = tuple(map(_class_from_json, listed, voc_palette(len(listed)).tolist()))
         mapping = None if value.get("mapping") is None else mapping_from_json(value["mapping"])
         for key in ("from_colors", "reduce_zero_label"):
             if not isinstance(value.get(key, False), bool):
@@ -212,14 +184,9 @@ class LabelSpace:
         ignore_color = value.get("ignore_color", VOID_COLOR)
         if not isinstance(ignore_color, Sequence):
             raise InputError(f'"ignore_color" must be [r, g, b] (not {ignore_color!r}).')
-        space = cls(
-            classes,
-            value.get("ignore_label", IGNORE_LABEL),
-            mapping,
-            value.get("from_colors", False),
-            tuple(ignore_color),
-            ignore_is_given="ignore_label" in value,
-        )
+        ignore_label, is_given = value.get("ignore_label", IGNORE_LABEL), "ignore_label" in value
+        from_colors = value.get("from_colors", False)
+        space = cls(classes, ignore_label, mapping, from_colors, tuple(ignore_color), ignore_is_given=is_given)
         if not value.get("reduce_zero_label", False):
             return space
         if mapping is not None:
@@ -273,9 +240,7 @@ def _class_from_json(entry: Any, color: Sequence[int]) -> LabelClass:
 
 def _check_keys(value: Mapping[str, Any], known: Sequence[str], where: str = "") -> None:
     """Refuse a key that is unknown, and say which one was likely meant."""
-    for key in value:
-        if key in known:
-            continue
+    for key in (key for key in value if key not in known):
         plain = str(key).lower().replace("-", "_").replace(" ", "_")
         meant = next((own for own in known if plain in (own, *MEANT[own].split())), None)
         close = meant or next(iter(difflib.get_close_matches(plain, known, 1)), None)
@@ -293,8 +258,7 @@ def _as_list(value: object) -> str:
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",")]
     elif isinstance(value, dict) and value:
-        by_number = all(str(key).isascii() and str(key).isdecimal() for key in value)
-        if by_number:
+        if all(str(key).isascii() and str(key).isdecimal() for key in value):
             value = [value[key] for key in sorted(value, key=int)]
         else:
             value = sorted(value, key=value.__getitem__) if all(map(_is_integer, value.values())) else list(value)
@@ -347,7 +311,7 @@ def reduce_zero_label(space: LabelSpace) -> LabelSpace:
         raise InputError("reduce_zero_label turns 0 into the ignore label, and ignore_label is null.")
     mapping = {space.ignore_label: space.ignore_label, 0: space.ignore_label}
     mapping.update({index + 1: index for index in range(space.num_classes)})
-    return LabelSpace(space.classes, space.ignore_label, mapping, space.from_colors, space.ignore_color)
+    return replace(space, mapping=mapping)
 
 
 def voc_palette(count: int) -> np.ndarray:

@@ -33,7 +33,7 @@ from dense_resnet.errors import InputError, pluralize
 from dense_resnet.image_io.decoding import SUFFIXES, read_file
 from dense_resnet.image_io.discovery import find_images, is_hidden
 from segmentation.data import description, tfrecords
-from segmentation.data.description import Described
+from segmentation.data.description import Described, require
 from segmentation.data.label_space import LabelSpace
 from segmentation.data.samples import EXIF, WHOLE, Dataset, Sample
 from segmentation.data.source import SPLIT_NAMES, Source, is_inside, is_split, without_suffix
@@ -135,7 +135,10 @@ def recognize(source: str | Path, *, classes: str | Path | None = None, label_ma
     return found if label_map is None else replace(found, space=description.apply_label_map(found.space, label_map))
 
 
-def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bool], Layout]]:
+Reader = Callable[[Path, Described | None, bool], Layout]  # of a folder, what describes it, whether trainIds are asked for
+
+
+def _layout_of(folder: Path) -> tuple[Path, Reader]:
     """Return (the dataset's own folder, what reads its layout)."""
     for root in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012", folder / "ADEChallengeData2016"):
         if layout := _layout_at(root):
@@ -153,7 +156,7 @@ def _layout_of(folder: Path) -> tuple[Path, Callable[[Path, Described | None, bo
     )
 
 
-def _layout_at(root: Path) -> Callable[[Path, Described | None, bool], Layout] | None:
+def _layout_at(root: Path) -> Reader | None:
     two = next((layout for parts, layout in LAYOUTS.items() if all(os.path.isdir(root / part) for part in parts)), None)
     named = (root / spelling for name in USUAL_SPLITS for spelling in (name, name.capitalize()))
     by_split = any(os.path.isdir(folder / IMAGES) and _labels_in(folder) for folder in named)
@@ -203,11 +206,11 @@ def _ade20k(root: Path, described: Described | None, train_ids: bool) -> Layout:
 
 
 def _own(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    return _folders(root, description.require(described, root), IMAGES, _labels_in(root) or LABELS[0])
+    return _folders(root, require(described, root), IMAGES, _labels_in(root) or LABELS[0])
 
 
 def _by_split(root: Path, described: Described | None, train_ids: bool) -> Layout:
-    own = description.require(described, root)
+    own = require(described, root)
     with_images = [name for name in _subfolders(root) if os.path.isdir(root / name / IMAGES)]
     labels = {name: folder for name in with_images if (folder := _labels_in(root / name))}
 
@@ -299,7 +302,7 @@ def _match_pairs(images: _Files, labels: _Files) -> Pairs:
 
 
 def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layout:
-    own = description.require(described, path.parent)
+    own = require(described, path.parent)
     reader = csv.DictReader(_lines(path), restval="", strict=True)
     try:
         columns, entries = reader.fieldnames or (), [(reader.line_num, entry) for entry in reader]
@@ -365,11 +368,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def _tfrecords(folder: Path, described: Described | None, train_ids: bool) -> Layout:
-    own = description.require(described, folder)
+    own = require(described, folder)
 
     def pairs(split: str) -> Pairs:
-        found, problems = tfrecords.read_split(folder, split)
-        return Pairs(tuple(Sample(one.name, one.image, one.label) for one in found), tuple(problems))
+        samples, problems = tfrecords.read_split(folder, split)
+        return Pairs(tuple(samples), tuple(problems))
 
     return Layout(own.name, own.space, tuple(sorted(tfrecords.find_shards(folder))), pairs, is_records=True)
 

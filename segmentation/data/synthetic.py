@@ -1,22 +1,14 @@
-"""The embedded dataset: drawn scenes of textured objects with their labels, without a download or a license.
+"""The embedded dataset, for demonstrations and tests, not for comparisons: drawn scenes of textured objects, with labels.
 
-For demonstrations and tests, in which a network learns something visible within the hour. Not a benchmark: figures on
-these scenes are not comparable with published ones.
-
-Each of the ten classes is a texture (one of them a shaded ball). Colors come from one wide distribution for all classes,
-so the color of a pixel carries almost no information about its class: a network needs context. Light, shadows, occlusion,
-blur and sensor noise are drawn as well; outlines are ellipses, rectangles, polygons and blobs, and carry a thin band of
-the ignore label as in PASCAL VOC. (``tests/segmentation/data/test_synthetic.py``)
-
-A scene depends only on (seed, split, index), and the splits share no random stream. The
-bytes are the same at every call; another version of NumPy or OpenCV, or another processor, may round a pixel differently.
+Colors come from one distribution for all classes, so that the color of a pixel carries almost no information about its class:
+a network needs context. A scene depends only on (seed, split, index), and the splits share no random stream; another version
+of NumPy or OpenCV, or another processor, may round a pixel differently. (``tests/segmentation/data/test_synthetic.py``)
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from dense_resnet.errors import InputError
+from dense_resnet.extraction.visualization import write_picture
 from dense_resnet.image_io.decoding import opencv
 from dense_resnet.jobs.atomic_files import write_bytes
+from dense_resnet.jobs.resumable import Progress, quiet
 from dense_resnet.planning.geometry import positive_integer
 from segmentation.data.label_files import encode_label
 from segmentation.data.label_space import LabelClass, LabelSpace
@@ -54,15 +48,11 @@ BORDER = 5  # pixels: side of the window that makes the ignored band, 4 wide
 MARGIN = 28  # pixels around an object that its shadow may reach
 TILE = 256  # pixels: period of the noise
 
-Progress = Callable[[str, int, int], None]  # (what is being done, scenes done, scenes in all)
-
 
 def scene(split: str, index: int, size: int = SIZE, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one scene.
+    """Draw scene `index`, from 0 and without an upper limit, of the split "train" or "val".
 
     Args:
-        split: "train" or "val".
-        index: which of the split, from 0, without an upper limit.
         size: side in pixels, at least 65. Objects keep their size as far as they fit; a smaller scene has fewer of them.
         seed: another seed is another dataset.
 
@@ -352,19 +342,11 @@ def write_scenes(
     *,
     size: int = SIZE,
     seed: int = 0,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = quiet,
 ) -> None:
-    """Write scenes as files: ``images/{train,val}/0000.png``, ``labels/{train,val}/0000.png``, ``dataset.json``.
+    """Write `train` and `val` scenes: ``images/{train,val}/0000.png``, ``labels/{train,val}/0000.png``, ``dataset.json``.
 
     Labels are palette images in the colors of CLASSES. Existing files of these names are overwritten.
-
-    Args:
-        folder: created if it does not exist.
-        train: scenes of the split "train".
-        val: scenes of the split "val".
-        size: as :func:`scene`.
-        seed: as :func:`scene`.
-        progress: called with (what is being done, scenes done, scenes in all).
 
     Raises:
         InputError: an argument is out of range, or the folder cannot be written to.
@@ -377,22 +359,12 @@ def write_scenes(
         split, index = job
         image, label = scene(split, index, size, seed)
         name = f"{index:04d}.png"
-        write_bytes(folder / "images" / split / name, _png(image))
+        write_picture(folder / "images" / split / name, image)
         write_bytes(folder / "labels" / split / name, encode_label(label, SPACE))
 
     progress("drawing", 0, len(jobs))
     with ThreadPoolExecutor(2) as pool:
         for done, _ in enumerate(pool.map(work, jobs), 1):
             progress("drawing", done, len(jobs))
-    about = {"name": "scenes", **SPACE.as_json()}
-    write_bytes(
-        folder / "dataset.json", (json.dumps(about, indent=1) + "\n").encode()
-    )  # last: it marks the dataset as complete
-
-
-def _png(image: np.ndarray) -> bytes:
-    """Encode RGB pixels as a PNG."""
-    done, data = opencv().imencode(".png", image[..., ::-1])  # OpenCV's order is BGR
-    if not done:
-        raise RuntimeError("OpenCV could not encode a PNG")
-    return bytes(data)
+    about = json.dumps({"name": "scenes", **SPACE.as_json()}, indent=1) + "\n"
+    write_bytes(folder / "dataset.json", about.encode())  # last: it marks the dataset as complete

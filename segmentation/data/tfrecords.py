@@ -1,23 +1,20 @@
-"""TFRecords in DeepLab's feature format: written atomically, read by position, and no record is silently lost.
+"""TFRecords in DeepLab's feature format, whose labels are gray PNGs of the classes; no record is silently lost.
 
-A shard's checksums are verified record by record when it is opened, so a flipped byte is an error that names shard and
-offset. A shard that was cut between two records looks valid: ``SPLIT.counts.json`` next to the shards records how
-many records each has, and the counts are compared. After that, a sample is a slice of a file, read without TensorFlow.
-
-Labels are stored as DeepLab reads them: gray PNGs whose values are the classes.
+All checksums are verified when a shard is opened; then a sample is a slice of a file, read without TensorFlow. A shard that
+was cut between two records looks valid, so ``SPLIT.counts.json`` next to the shards records how many each has.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,9 +24,8 @@ from dense_resnet.image_io.decoding import JPEG_START, MAX_PIXELS, read_file
 from dense_resnet.image_io.discovery import is_hidden
 from dense_resnet.jobs import strict_json
 from dense_resnet.jobs.atomic_files import probe_folder, replace_file, write_bytes
-
-if TYPE_CHECKING:
-    from segmentation.data.samples import Dataset, Sample
+from dense_resnet.jobs.resumable import Progress, quiet
+from segmentation.data.samples import Dataset, Sample, format_size
 from segmentation.data.source import SPLIT_NAMES, Source, is_inside, is_split, without_suffix
 
 BEFORE, AFTER = 12, 4  # bytes around a record's data: its length and two checksums
@@ -37,15 +33,6 @@ SHARD = re.compile(r"(?P<split>.+?)-(?P<index>\d+)(-of-(?P<count>\d+))?\.tfrecor
 IMAGE, LABEL, FILENAME = "image/encoded", "image/segmentation/class/encoded", "image/filename"
 FORMAT = 1  # of the counts file
 MOST_MISSING = 20  # shards listed in one message
-
-
-@dataclass(frozen=True)
-class Record:
-    """An image and its label in a shard."""
-
-    name: str  # image/filename, without extension
-    image: Source
-    label: Source | None
 
 
 def counts_path(folder: Path, split: str) -> Path:
@@ -62,11 +49,11 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     return shards
 
 
-def read_split(folder: Path, split: str) -> tuple[list[Record], list[str]]:
+def read_split(folder: Path, split: str) -> tuple[list[Sample], list[str]]:
     """Return (the valid records of a split, its problems); read every byte of every shard once."""
     shards = find_shards(folder).get(split, [])
-    records: dict[str, Record] = {}
-    problems = _find_missing_shards(shards)
+    records: dict[str, Sample] = {}
+    problems = _find_missing_shards(shards, split)
     counts: dict[str, int] = {}
     for shard in shards:
         counts[shard.name] = 0
@@ -86,12 +73,13 @@ def read_split(folder: Path, split: str) -> tuple[list[Record], list[str]]:
     return list(records.values()), problems
 
 
-def _find_missing_shards(shards: list[Path]) -> list[str]:
+def _find_missing_shards(shards: list[Path], split: str) -> list[str]:
     """Find missing shards from the names ``…-00000-of-00004.tfrecord``."""
-    matches = [match for match in (SHARD.fullmatch(shard.name) for shard in shards) if match and match["count"]]
     there: dict[str, set[int]] = {}
-    for match in matches:
-        there.setdefault(match["count"], set()).add(int(match["index"]))
+    for shard in shards:
+        match = SHARD.fullmatch(shard.name)
+        if match and match["count"]:
+            there.setdefault(match["count"], set()).add(int(match["index"]))
     problems = []
     for text, indices in sorted(there.items()):
         count = int(text)
@@ -99,7 +87,7 @@ def _find_missing_shards(shards: list[Path]) -> list[str]:
         if absent:
             first = itertools.islice((index for index in itertools.count() if index not in indices), min(absent, MOST_MISSING))
             listed = ", ".join(map(str, first)) + (f" and {absent - MOST_MISSING} more" if absent > MOST_MISSING else "")
-            problems.append(f"{shards[0].parent}: of {matches[0]['split']}'s {count} shards, these are missing: {listed}")
+            problems.append(f"{shards[0].parent}: of {split}'s {count} shards, these are missing: {listed}")
     return problems
 
 
@@ -166,7 +154,7 @@ def _within(shard: Path) -> int:
     return count
 
 
-def _record(shard: Path, offset: int, data: bytes) -> Record:
+def _record(shard: Path, offset: int, data: bytes) -> Sample:
     import tensorflow as tf
 
     where = f"{shard}: the record at byte {offset}"
@@ -186,12 +174,10 @@ def _record(shard: Path, offset: int, data: bytes) -> Record:
     if not is_inside(name):
         raise InputError(f"{where}: its name {name!r} leads out of the output folder, where files are named after it")
 
-    def source(content: bytes) -> Source:
-        return Source(
-            shard, offset + BEFORE + data.index(content), len(content)
-        )  # an encoded Example contains the bytes unchanged
+    def source(content: bytes) -> Source:  # an encoded Example contains the bytes unchanged
+        return Source(shard, offset + BEFORE + data.index(content), len(content))
 
-    return Record(without_suffix(name), source(image), source(label))
+    return Sample(without_suffix(name), source(image), source(label))
 
 
 def write_records(
@@ -200,7 +186,7 @@ def write_records(
     split: str | None = None,
     shards: int = 4,
     max_pixels: int = MAX_PIXELS,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = quiet,
 ) -> list[Path]:
     """Write a split as TFRecords, with its counts file and, for all splits together, dataset.json.
 
@@ -208,15 +194,9 @@ def write_records(
     labels are stored after the mapping. What is read back has the same names, images and labels.
 
     Args:
-        dataset: what to write.
-        folder: the output folder.
         split: another name for the split.
-        shards: number of files, of about equal counts.
+        shards: number of files, of about equal counts, whose paths are returned.
         max_pixels: larger images are refused.
-        progress: called with (what, done, total).
-
-    Returns:
-        The shards.
 
     Raises:
         InputError: the split exists already, its name cannot be part of files', the folder contains a dataset with other
@@ -233,54 +213,46 @@ def write_records(
     _describe(dataset, folder / "dataset.json")
     shards = max(1, min(shards, len(dataset.samples)))
     bounds = [len(dataset.samples) * index // shards for index in range(shards + 1)]
-    paths, counts = [], {}
-    for index in range(shards):
+    counts = {}
+    for index, (start, end) in enumerate(itertools.pairwise(bounds)):
         path = folder / f"{split}-{index:05d}-of-{shards:05d}.tfrecord"
-        samples = dataset.samples[bounds[index] : bounds[index + 1]]
-        _write_shard(path, dataset, samples, max_pixels, progress, bounds[index])
-        paths.append(path)
-        counts[path.name] = len(samples)
-    text = json.dumps({"format": FORMAT, "shards": counts}, indent=1) + "\n"
-    write_bytes(counts_path(folder, split), text.encode())
-    return paths
+        _write_shard(path, dataset, range(start, end), max_pixels, progress)
+        counts[path.name] = end - start
+    _write_json(counts_path(folder, split), {"format": FORMAT, "shards": counts})
+    return [folder / name for name in counts]
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def _describe(dataset: Dataset, path: Path) -> None:
     space = {key: value for key, value in dataset.space.as_json().items() if key not in ("mapping", "from_colors")}
     described = {"name": dataset.name, **space}
     if path.exists():
-        try:
-            same = strict_json.loads(read_file(path)) == described
-        except ValueError:
-            same = False
-        if not same:
-            raise InputError(f"{path}: describes another dataset. Choose another folder.")
-    else:
-        write_bytes(path, (json.dumps(described, indent=1) + "\n").encode())
+        with contextlib.suppress(ValueError):
+            if strict_json.loads(read_file(path)) == described:
+                return
+        raise InputError(f"{path}: describes another dataset. Choose another folder.")
+    _write_json(path, described)
 
 
-def _write_shard(
-    path: Path,
-    dataset: Dataset,
-    samples: tuple[Sample, ...],
-    max_pixels: int,
-    progress: Callable[[str, int, int], None] | None,
-    done: int,
-) -> None:
+def _write_shard(path: Path, dataset: Dataset, numbers: Sequence[int], max_pixels: int, progress: Progress) -> None:
+    """Write the samples of these numbers."""
     import tensorflow as tf
 
     def check(written: Path) -> None:
         count = sum(1 for _ in _raw_records(written))
-        if count != len(samples):
-            raise OSError(f"{count} records were read back of {len(samples)}")
+        if count != len(numbers):
+            raise OSError(f"{count} records were read back of {len(numbers)}")
 
     with replace_file(path, check) as temporary:
         try:
             with tf.io.TFRecordWriter(str(temporary)) as writer:
-                for number, sample in enumerate(samples, done + 1):
-                    writer.write(_example(sample, dataset, max_pixels).SerializeToString(deterministic=True))
-                    if progress:
-                        progress(f"writing {dataset.split}", number, len(dataset.samples))
+                for number in numbers:
+                    example = _example(dataset.samples[number], dataset, max_pixels)
+                    writer.write(example.SerializeToString(deterministic=True))
+                    progress(f"writing {dataset.split}", number + 1, len(dataset.samples))
         except tf.errors.OpError as error:
             raise OSError(error.message) from error
 
@@ -292,7 +264,8 @@ def _example(sample: Sample, dataset: Dataset, max_pixels: int) -> Any:
     image = sample.decode_image(data, max_pixels)
     label = sample.read_label(dataset.space, max_pixels)
     if label.shape != image.shape[:2]:
-        raise InputError(f"{sample.image}: the image is {_size(image)}, its label {_size(label)}.")
+        sizes = f"the image is {format_size(image.shape)}, its label {format_size(label.shape)}"
+        raise InputError(f"{sample.image}: {sizes}.")
     if sample.is_turned(data, max_pixels):
         data = _png(image)  # a reader of records need not know about EXIF
     kind = "jpeg" if data.startswith(JPEG_START) else "png"
@@ -313,10 +286,6 @@ def _example(sample: Sample, dataset: Dataset, max_pixels: int) -> Any:
         "image/segmentation/class/format": b"png",
     }
     return tf.train.Example(features=tf.train.Features(feature={key: feature(value) for key, value in features.items()}))
-
-
-def _size(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
 def _png(pixels: np.ndarray) -> bytes:

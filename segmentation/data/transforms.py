@@ -1,8 +1,7 @@
 """Random views of an image and its label, made together: scale, crop, flip, and colors of the image alone.
 
-Everything random comes from one NumPy generator, drawn in a fixed order, so a seed gives the same view in eager code,
-in threads and inside ``tf.data``
-(``tests/segmentation/data/test_transforms.py``). Labels are sampled by nearest neighbor, never blended.
+Everything random comes from one NumPy generator in a fixed order, so a seed gives the same view in eager code, in threads and
+inside ``tf.data``. Labels are sampled by nearest neighbor, never blended. (``tests/segmentation/data/test_transforms.py``)
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 from dense_resnet.errors import InputError
 from dense_resnet.image_io.decoding import opencv
 from dense_resnet.planning import geometry
+from segmentation.data.samples import format_size
 
 HUE_CIRCLE = 180  # OpenCV's hue of uint8, in half degrees
 LONGEST = 32766  # pixels per side that OpenCV can warp: it keeps coordinates in 16 bits
@@ -44,13 +44,7 @@ class Augmentation:
 def augment(
     image: np.ndarray, label: np.ndarray, settings: Augmentation, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Draw a random view.
-
-    Args:
-        image: uint8 ``[height, width, channels]``.
-        label: ``[height, width]`` uint8, uint16 or int32.
-        settings: the distributions to draw from.
-        generator: the source of randomness.
+    """Draw a random view of an image, uint8 ``[height, width, channels]``, and its label, uint8, uint16 or int32.
 
     Returns:
         (image, label, offset): the view's pixels, at most `settings.crop` of them, and where it starts (row, column) on
@@ -63,7 +57,7 @@ def augment(
     (33, 65)
     """
     if image.shape[:2] != label.shape:
-        raise InputError(f"the image is {image.shape[1]}x{image.shape[0]}, its label {label.shape[1]}x{label.shape[0]}.")
+        raise InputError(f"the image is {format_size(image.shape)}, its label {format_size(label.shape)}.")
     factor = float(np.exp(generator.uniform(*np.log(settings.scale))))
     places = generator.random(2)
     mirrored = bool(generator.random() < 0.5) and settings.flip
@@ -82,10 +76,10 @@ def augment(
         rows, columns = (_window(*axis) for axis in zip(label.shape, inverse[::-1, 2], steps, sizes, strict=True))
         smooth, label = smooth[rows, columns], np.ascontiguousarray(label[rows, columns])
         inverse[:, 2] -= columns.start, rows.start
-    view = cv2.warpAffine(
-        smooth, inverse, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    ).reshape(*sizes, image.shape[2])
-    own = cv2.warpAffine(label, inverse, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    linear, nearest = (kind | cv2.WARP_INVERSE_MAP for kind in (cv2.INTER_LINEAR, cv2.INTER_NEAREST))
+    view = cv2.warpAffine(smooth, inverse, size, flags=linear, borderMode=cv2.BORDER_REPLICATE)
+    own = cv2.warpAffine(label, inverse, size, flags=nearest, borderMode=cv2.BORDER_REPLICATE)
+    view = view.reshape(*sizes, image.shape[2])
     if mirrored:
         view, own = view[:, ::-1], own[:, ::-1]
     if settings.jitter:
