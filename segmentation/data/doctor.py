@@ -75,10 +75,7 @@ class Report:
 
 
 def judge(splits: Sequence[tuple[Dataset, LabelCounts]]) -> dict[str, str]:
-    """Judge what the labels of splits that are used together hold, the one that is trained or scored on first.
-
-    Returns:
-        Warnings, by their kinds.
+    """Return warnings, by kind, about labels of splits that are used together, the one that is trained or scored on first.
 
     Raises:
         InputError: a split has no labeled pixel, or all are masks of 0 and 255 whose 255 would be ignored.
@@ -118,22 +115,19 @@ def check_splits(datasets: Sequence[Dataset], progress: Progress = quiet, max_pi
         InputError: pairs that cannot be used, all in one message; or see :func:`judge`.
     """
 
-    def look(pair: tuple[LabelCounts, Sample]) -> tuple[LabelCounts, str | None]:
-        own = LabelCounts(pair[0].space)
-        try:
-            check_pair(pair[1], own, max_pixels)
-        except InputError as error:
-            return own, str(error)
-        return own, None
+    def look(pair: tuple[LabelCounts, Sample]) -> _Seen:
+        seen = _Seen(LabelCounts(pair[0].space))
+        with seen.note_errors("pair"):
+            check_pair(pair[1], seen.labels, max_pixels)
+        return seen
 
     counts = [LabelCounts(dataset.space) for dataset in datasets]
     pairs = [(total, sample) for dataset, total in zip(datasets, counts, strict=True) for sample in dataset.samples]
-    bad = []
+    bad: list[str] = []
     with contextlib.closing(_map_in_threads(look, pairs)) as work:
-        for number, ((total, _), (own, problem)) in enumerate(zip(pairs, work, strict=True), 1):
-            total.add(own)
-            if problem:
-                bad.append(problem)
+        for number, ((total, _), seen) in enumerate(zip(pairs, work, strict=True), 1):
+            total.add(seen.labels)
+            bad += [message for _, message, _ in seen.found]
             progress("checking", number, len(pairs))
     if bad:
         raise InputError(
@@ -219,7 +213,7 @@ def _examine(sample: Sample, space: LabelSpace, max_pixels: int) -> _Seen:
     with seen.note_errors("image"):
         data = sample.image_bytes()
         seen.digest = sha256(data)
-        if sample.is_turned(data, max_pixels) and sample.exif != "error":
+        if sample.orientation(data, max_pixels) != 1 and sample.exif != "error":
             seen.found.append(("exif", f"{sample.image}: has an EXIF rotation: --exif {sample.exif}", False))
         image_size = sample.decode_image(data, max_pixels).shape[:2]
     with seen.note_errors("label"):
@@ -279,22 +273,16 @@ def _twice(dataset: Dataset, seen: dict[Sample, _Seen]) -> list[Found]:
 
 def _overlaps(datasets: Sequence[Dataset], seen: dict[Sample, _Seen]) -> list[Finding]:
     """Find images that are also in a later split, each with the next one; train and trainaug may share images."""
-    overlaps: list[Finding] = []
-    later: dict[str | None, tuple[str, Sample]] = {}  # by digest: the next split, and the sample there
-    untrained: dict[str | None, tuple[str, Sample]] = {}  # by digest: the same, of splits that are not trained on
-    for dataset in reversed(datasets):
-        trained = dataset.split.startswith("train")
-        own: dict[str | None, tuple[str, Sample]] = {}
-        found = []
+    findings = []
+    images = {dataset.split: {seen[sample].digest: sample for sample in dataset.samples} for dataset in datasets}
+    for number, dataset in enumerate(datasets, 1):
+        later = [other.split for other in datasets[number:]]
+        if dataset.split.startswith("train"):
+            later = [split for split in later if not split.startswith("train")]
         for sample in dataset.samples:
             digest = seen[sample].digest
-            own[digest] = dataset.split, sample
-            if there := (untrained if trained else later).get(digest):
-                split, other = there
-                message = f"{sample.image} is also in {split}, as {other.image}: results there would be wrong."
-                found.append(Finding(dataset.split, "overlap", message))
-        overlaps = found + overlaps
-        own.pop(None, None)  # could not be read
-        later |= own
-        untrained |= {} if trained else own
-    return overlaps
+            split = next((split for split in later if digest is not None and digest in images[split]), None)
+            if split:
+                message = f"{sample.image} is also in {split}, as {images[split][digest].image}: results there would be wrong."
+                findings.append(Finding(dataset.split, "overlap", message))
+    return findings

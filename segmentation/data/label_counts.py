@@ -230,7 +230,7 @@ def check_pair(sample: Sample, counts: LabelCounts, max_pixels: int = MAX_PIXELS
     label = counts.read(sample, sample.label_bytes(), max_pixels)
     if sample.image.length is None:  # otherwise a record, whose checksum was verified when it was opened
         size = check_image(sample.image.path, max_pixels).size
-        if sample.exif != "apply" and sample.is_turned(data := sample.image_bytes()):
+        if sample.exif != "apply" and sample.orientation(data := sample.image_bytes()) != 1:
             size = sample.decode_image(data, max_pixels).shape[:2]
         compare_sizes(sample, size, label)
     return label.shape

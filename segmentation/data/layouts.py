@@ -25,7 +25,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,9 +49,9 @@ MOST_SHOWN = 100  # problems in one message
 class Pairs:
     """The pairs of one split, and the problems found."""
 
-    samples: tuple[Sample, ...]
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # what was ignored
+    samples: Sequence[Sample]
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()  # what was ignored
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,14 @@ def open_layout(layout: Layout, split: str | None = None, *, exif: str = "error"
     if split not in layout.splits:
         raise InputError(f"{layout.name}: there is no split {split!r}. Available: {', '.join(layout.splits)}.")
     found = layout.pairs(split)
-    problems = list(found.problems)
-    if not (found.samples or problems):
-        problems.append("there are no pairs")
+    problems = found.problems if found.samples or found.problems else ["there are no pairs"]
     if strict and problems:
-        shown = problems[:MOST_SHOWN]
-        if len(problems) > len(shown):
-            shown.append(f"... and {len(problems) - len(shown)} more: doctor lists them all")
-        raise InputError("\n  ".join([f"{layout.name}, split {split}: {pluralize(len(problems), 'problem')}:", *shown]))
+        more = len(problems) - MOST_SHOWN
+        hidden = [f"... and {more} more: doctor lists them all"] if more > 0 else []
+        heading = f"{layout.name}, split {split}: {pluralize(len(problems), 'problem')}:"
+        raise InputError("\n  ".join([heading, *problems[:MOST_SHOWN], *hidden]))
     samples = tuple(replace(sample, exif=exif) for sample in found.samples)
-    return Dataset(layout.name, split, layout.space, samples, tuple(problems), found.notes)
+    return Dataset(layout.name, split, layout.space, samples, tuple(problems), tuple(found.notes))
 
 
 def usual_split(layout: Layout, usual: Iterable[str]) -> str | None:
@@ -230,7 +228,8 @@ def _labels_in(folder: Path) -> str | None:
 def _folders(root: Path, own: Described, images: str, labels: str, image_ending: str = "", label_ending: str = "") -> Layout:
     """Read two folders, with subfolders for splits or without; the label folder's subfolders are the splits."""
     splits, unlabeled = _subfolders(root / labels), []
-    if _holds_images(root / images) or not splits:
+    holds_images = (path.suffix.lower() in SUFFIXES and not is_hidden(path.name) for path in (root / images).iterdir())
+    if any(holds_images) or not splits:
         splits = (WHOLE,)
     else:
         unlabeled = [name for name in _subfolders(root / images) if name not in splits]
@@ -242,10 +241,6 @@ def _folders(root: Path, own: Described, images: str, labels: str, image_ending:
 
     left_out = (f"{root / images / name}: ignored, because there is no {root / labels / name}" for name in unlabeled)
     return Layout(own.name, own.space, splits, pairs, (*own.notes, *left_out))
-
-
-def _holds_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES and not is_hidden(path.name) for path in folder.iterdir())
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:
@@ -290,29 +285,29 @@ def _match_pairs(images: _Files, labels: _Files) -> Pairs:
     of_label, label_problems = labels.by_name(notes.append)
     problems += label_problems
     if not (of_image and of_label):
-        return Pairs((), tuple(problems), tuple(notes))
+        return Pairs((), problems, notes)
     both = sorted(set(of_image) & set(of_label))
     problems += [f"{of_image[name]}: no label {labels.path_of(name)}" for name in sorted(set(of_image) - set(both))]
     problems += [f"{of_label[name]}: no image {images.path_of(name)}" for name in sorted(set(of_label) - set(both))]
     if not both:
         unequal = "no image has the name of a label. Names must be equal up to the extension; or list them in a CSV file"
         problems.insert(0, unequal)
-    pairs = tuple(Sample(name, Source(of_image[name]), Source(of_label[name])) for name in both)
-    return Pairs(pairs, tuple(problems), tuple(notes))
+    pairs = [Sample(name, Source(of_image[name]), Source(of_label[name])) for name in both]
+    return Pairs(pairs, problems, notes)
 
 
 def _csv_list(path: Path, described: Described | None, train_ids: bool) -> Layout:
     own = require(described, path.parent)
     reader = csv.DictReader(_lines(path), restval="", strict=True)
     try:
-        columns, entries = reader.fieldnames or (), [(reader.line_num, entry) for entry in reader]
+        columns, entries = list(reader.fieldnames or ()), [(reader.line_num, entry) for entry in reader]
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num + 1}: {error}.") from error
-    if not all(list(columns).count(name) == 1 for name in ("image", "label")) or list(columns).count("split") > 1:
-        raise InputError(
-            f"{path}: its first line must name the columns image,label (and optionally split), each once, not "
-            f"{','.join(columns)!r:.80}." + (" Save it with commas, not semicolons." if ";" in ",".join(columns) else "")
-        )
+    if not columns.count("image") == columns.count("label") == 1 or columns.count("split") > 1:
+        first = ",".join(columns)
+        expected = "its first line must name the columns image,label (and optionally split), each once"
+        hint = " Save it with commas, not semicolons." if ";" in first else ""
+        raise InputError(f"{path}: {expected}, not {first!r:.80}.{hint}")
     rows: dict[str, list[_Row]] = {}
     problems = []
     for number, entry in entries:
@@ -359,7 +354,7 @@ def _pair_rows(root: Path, rows: Iterable[_Row]) -> Pairs:
             problems.append(f"{row.where}: {row.name!r} is listed already")
         elif not missing:
             samples[row.name] = Sample(row.name, Source(root / row.image), Source(root / row.label))
-    return Pairs(tuple(samples.values()), tuple(problems))
+    return Pairs(list(samples.values()), problems)
 
 
 def _lines(path: Path) -> list[str]:
@@ -368,13 +363,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def _tfrecords(folder: Path, described: Described | None, train_ids: bool) -> Layout:
-    own = require(described, folder)
-
-    def pairs(split: str) -> Pairs:
-        samples, problems = tfrecords.read_split(folder, split)
-        return Pairs(tuple(samples), tuple(problems))
-
-    return Layout(own.name, own.space, tuple(sorted(tfrecords.find_shards(folder))), pairs, is_records=True)
+    own, splits = require(described, folder), tuple(sorted(tfrecords.find_shards(folder)))
+    return Layout(own.name, own.space, splits, lambda split: Pairs(*tfrecords.read_split(folder, split)), is_records=True)
 
 
 LAYOUTS = {  # folders that must exist: what reads them

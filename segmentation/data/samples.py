@@ -62,9 +62,6 @@ class Sample:
         """Return the EXIF orientation of the encoded image, 1 (upright) to 8."""
         return orientation_of(self.image.place, data, max_pixels)
 
-    def is_turned(self, data: bytes, max_pixels: int = MAX_PIXELS) -> bool:
-        return self.orientation(data, max_pixels) != 1
-
     def read_label(self, space: LabelSpace, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """Decode the label ``[height, width]``: see :func:`segmentation.data.label_files.decode_label`."""
         data = self.label_bytes()

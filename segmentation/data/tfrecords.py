@@ -266,7 +266,7 @@ def _example(sample: Sample, dataset: Dataset, max_pixels: int) -> Any:
     if label.shape != image.shape[:2]:
         sizes = f"the image is {format_size(image.shape)}, its label {format_size(label.shape)}"
         raise InputError(f"{sample.image}: {sizes}.")
-    if sample.is_turned(data, max_pixels):
+    if sample.orientation(data, max_pixels) != 1:
         data = _png(image)  # a reader of records need not know about EXIF
     kind = "jpeg" if data.startswith(JPEG_START) else "png"
 

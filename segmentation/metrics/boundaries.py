@@ -21,7 +21,7 @@ from dense_resnet.errors import InputError
 from dense_resnet.image_io.decoding import opencv
 from dense_resnet.planning.geometry import positive_integer
 from segmentation.metrics import average_classes, iou_of_sums
-from segmentation.metrics.confusion import BYTE, image_counts
+from segmentation.metrics.confusion import image_counts
 
 DILATION_RATIO = 0.02  # of the image's diagonal
 TRIMAP_WIDTHS = (1, 2, 3, 5, 8, 12, 20, 30, 40)  # pixels
@@ -131,18 +131,12 @@ def _make_ignored_a_class(
     limit = positive_integer("num_classes", num_classes)
     if labels.ndim != 2:
         raise InputError(f"a label must be [height, width] (not of shape {list(labels.shape)}).")
+    image_counts(labels, predictions, num_classes, ignore_label)  # raises an error that says what is wrong, and where
+    kind = np.min_scalar_type(limit)
     ignored = np.zeros(labels.shape, bool) if ignore_label is None else labels == ignore_label
-    own = np.where(ignored, 0, labels)
-    if labels.shape != predictions.shape or _outside(own, limit) or _outside(predictions, limit):
-        image_counts(labels, predictions, num_classes, ignore_label)  # raises the error that says what is wrong, and where
-    kind = np.uint8 if limit < BYTE else np.uint16
-    own, predictions = own.astype(kind), predictions.astype(kind)
-    own[ignored] = predictions[ignored] = limit
-    return own, predictions
-
-
-def _outside(values: np.ndarray, limit: int) -> bool:
-    return not np.issubdtype(values.dtype, np.integer) or bool(values.size and (values.min() < 0 or values.max() >= limit))
+    labels, predictions = labels.astype(kind), predictions.astype(kind)
+    labels[ignored] = predictions[ignored] = limit
+    return labels, predictions
 
 
 def _histogram(rows: np.ndarray, values: np.ndarray, num_rows: int, num_classes: int) -> np.ndarray:

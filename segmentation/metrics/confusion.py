@@ -69,19 +69,18 @@ def image_counts(labels: np.ndarray, predictions: np.ndarray, num_classes: int, 
         if not np.issubdtype(values.dtype, np.integer):
             raise InputError(f"a {name} must contain integers (not {values.dtype}).")
     bytes_only = labels.dtype == predictions.dtype == np.uint8 and num_classes <= BYTE
-    count = _count_bytes if bytes_only else _count_integers
-    counts, ignored = count(labels, predictions, num_classes, ignore_label)
+    count = _count_bytes if bytes_only else _count_any
+    counts = count(labels, predictions, num_classes, ignore_label)
     if counts is None:
         raise InputError(_outside(labels, predictions, num_classes, ignore_label))
+    ignored = 0 if ignore_label is None else np.count_nonzero(labels == ignore_label)
     if counts.sum() != labels.size - ignored:
         raise RuntimeError(f"{counts.sum()} pixels were counted of {labels.size} less {ignored} ignored ones")
     return counts
 
 
-def _count_bytes(
-    labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None
-) -> tuple[np.ndarray | None, int]:
-    """Return (counts, ignored pixels) by OpenCV's two-dimensional histogram over byte pairs; None for a value outside."""
+def _count_bytes(labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None) -> np.ndarray | None:
+    """Count by OpenCV's two-dimensional histogram over byte pairs; return None for a value outside."""
     padding = -labels.size % LANES
     rows = [labels.ravel(), predictions.ravel()]
     if padding:
@@ -92,29 +91,22 @@ def _count_bytes(
         joint += opencv().calcHist(part, [0, 1], None, [BYTE, num_classes], [0, BYTE, 0, num_classes])
     joint[0, 0] -= padding
     if joint.sum() != labels.size:  # predictions outside are in no bin
-        return None, 0
-    ignored = 0
+        return None
     if ignore_label is not None and 0 <= ignore_label < BYTE:
-        ignored = int(joint[ignore_label].sum())
         joint[ignore_label] = 0
-    if joint[num_classes:].any():
-        return None, 0
-    return joint[:num_classes].astype(np.int64), ignored
+    return None if joint[num_classes:].any() else joint[:num_classes].astype(np.int64)
 
 
-def _count_integers(
-    labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None
-) -> tuple[np.ndarray | None, int]:
-    """Return (counts, ignored pixels) of any integers."""
+def _count_any(labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None) -> np.ndarray | None:
     labels, predictions = labels.ravel(), predictions.ravel()
     kept = np.ones(labels.shape, bool) if ignore_label is None else labels != ignore_label
     own = labels[kept]
     for values in (own, predictions):
         if values.size and (values.min() < 0 or values.max() >= num_classes):
-            return None, 0
+            return None
     pairs = own.astype(np.int64) * num_classes + predictions[kept].astype(np.int64)
     counts = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    return counts.astype(np.int64), int(labels.size - own.size)
+    return counts.astype(np.int64)
 
 
 def _outside(labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None) -> str:
@@ -129,7 +121,6 @@ def _outside(labels: np.ndarray, predictions: np.ndarray, num_classes: int, igno
             place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
             value = values[place]
             where = ", ".join(f"{axis}={index}" for axis, index in zip(("image", "y", "x")[-len(place) :], place, strict=False))
-            return (
-                f"{name} value {value} ({np.count_nonzero(values[wrong] == value)} px, first at {where}) is outside {allowed}."
-            )
+            count = np.count_nonzero(values[wrong] == value)
+            return f"{name} value {value} ({count} px, first at {where}) is outside {allowed}."
     raise AssertionError("every value is inside")
