@@ -25,6 +25,7 @@ from segmentation.metrics.confusion import IGNORE_LABEL
 LABEL_IDS = 35  # of Cityscapes: its labelIds are below
 PNG_KIND = 25  # offset of the byte in a PNG that holds the kind of pixel
 PNG_GRAY, PNG_PALETTE = 0, 3  # kinds of pixel
+COLOR_CODE = np.array([1 << 16, 1 << 8, 1], np.int32)  # makes one number of red, green and blue
 WHITE = 255  # of 8-bit masks, which 1-bit ones store as 1
 SEAM = 5  # side in pixels of the window in which an interpolated number lies between two others
 INTERPOLATED = 0.9  # share of such pixels of a number, from which on interpolation is the likely cause
@@ -214,7 +215,7 @@ def _from_colors(path: str | Path, rgb: np.ndarray, space: LabelSpace) -> np.nda
     if space.ignore_label is not None:
         labels = np.append(labels, space.ignore_label)
         colors = np.vstack([colors, np.array(space.ignore_color, np.uint8)])
-    codes, known = _codes(rgb), _codes(colors)
+    codes, known = rgb @ COLOR_CODE, colors @ COLOR_CODE
     order = np.argsort(known)
     nearest = order[np.minimum(np.searchsorted(known, codes, sorter=order), len(known) - 1)]
     wrong = known[nearest] != codes
@@ -225,11 +226,6 @@ def _from_colors(path: str | Path, rgb: np.ndarray, space: LabelSpace) -> np.nda
             'one of the classes\' colors. Was the label resized or saved as JPEG? For "ignore", see "ignore_color".'
         )
     return labels[nearest].astype(space.dtype)
-
-
-def _codes(rgb: np.ndarray) -> np.ndarray:
-    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
-    return (red << 16) | (green << 8) | blue
 
 
 def encode_label(labels: np.ndarray, space: LabelSpace) -> bytes:

@@ -79,7 +79,8 @@ class LabelSpace:
         for name, count in Counter(self.names).items():
             if count > 1:
                 raise InputError(f"two classes are named {name!r}.")
-        for label_class in (*self.classes, LabelClass("ignore", self.ignore_color)):
+        ignored = LabelClass("ignore", self.ignore_color)
+        for label_class in (*self.classes, ignored):
             _check_color(label_class)
         if self.ignore_label is not None:
             if not _is_integer(self.ignore_label) or not 0 <= self.ignore_label <= LARGEST:
@@ -104,8 +105,7 @@ class LabelSpace:
             if self.mapping is not None:
                 raise InputError("labels are read either by a mapping or by from_colors, not both.")
             owners: dict[tuple[int, int, int], str] = {}
-            void = [LabelClass("ignore", self.ignore_color)] if self.ignore_label is not None else []
-            for label_class in (*self.classes, *void):
+            for label_class in self.classes if self.ignore_label is None else (*self.classes, ignored):
                 other = owners.setdefault(label_class.color, label_class.name)
                 if other != label_class.name:
                     raise InputError(

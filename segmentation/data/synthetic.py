@@ -336,13 +336,7 @@ def _label(instances: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def write_scenes(
-    folder: str | os.PathLike[str],
-    train: int,
-    val: int,
-    *,
-    size: int = SIZE,
-    seed: int = 0,
-    progress: Progress = quiet,
+    folder: str | os.PathLike[str], train: int, val: int, *, size: int = SIZE, seed: int = 0, progress: Progress = quiet
 ) -> None:
     """Write `train` and `val` scenes: ``images/{train,val}/0000.png``, ``labels/{train,val}/0000.png``, ``dataset.json``.
 
