@@ -130,10 +130,8 @@ def check_splits(datasets: Sequence[Dataset], progress: Progress = quiet, max_pi
             bad += [message for _, message, _ in seen.found]
             progress("checking", number, len(pairs))
     if bad:
-        raise InputError(
-            f"{len(bad)} of {pluralize(len(pairs), 'pair')} cannot be used; nothing was computed. `dense-resnet doctor` says "
-            f"more about the dataset.{format_list(bad)}"
-        )
+        share = f"{len(bad)} of {pluralize(len(pairs), 'pair')} cannot be used; nothing was computed"
+        raise InputError(f"{share}. `dense-resnet doctor` says more about the dataset.{format_list(bad)}")
     return Checked(tuple(counts), judge(list(zip(datasets, counts, strict=True))))
 
 
@@ -241,15 +239,12 @@ def _palette_surprise(sample: Sample, data: bytes, values: Iterable[int], space:
     for value in sorted(values):
         label = value if space.mapping is None else space.mapping[value]
         color = tuple(palette[value].tolist()) if value < len(palette) else (0, 0, 0)
-        if label == space.ignore_label or not space.classes[label].color_is_given:
+        if label == space.ignore_label or not (own := space.classes[label]).color_is_given:
             continue
-        if color in (space.classes[label].color, (value, value, value)):
-            continue
-        other = f", which is the color of class {owners[color]} {space.names[owners[color]]!r}" if color in owners else ""
-        return (
-            f"{sample.label}: its palette paints value {value} {list(color)}{other}; class {label} {space.names[label]!r} has "
-            f"{list(space.classes[label].color)}. Was the label converted from a color picture?"
-        )
+        if color not in (own.color, (value, value, value)):
+            other = f", which is the color of class {owners[color]} {space.names[owners[color]]!r}" if color in owners else ""
+            paints = f"its palette paints value {value} {list(color)}{other}; class {label} {own.name!r} has {list(own.color)}"
+            return f"{sample.label}: {paints}. Was the label converted from a color picture?"
     return None
 
 

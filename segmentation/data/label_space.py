@@ -80,38 +80,34 @@ class LabelSpace:
             if count > 1:
                 raise InputError(f"two classes are named {name!r}.")
         ignored = LabelClass("ignore", self.ignore_color)
-        for label_class in (*self.classes, ignored):
-            _check_color(label_class)
+        for one in (*self.classes, ignored):
+            if len(one.color) != 3 or not all(_is_integer(part) and 0 <= part <= 255 for part in one.color):
+                found = f"(not {list(one.color)!r:.80}){_as_bytes(one.color)}"
+                raise InputError(f"the color of {one.name!r} must be three integers 0..255 {found}.")
         if self.ignore_label is not None:
             if not _is_integer(self.ignore_label) or not 0 <= self.ignore_label <= LARGEST:
-                raise InputError(
-                    f"ignore_label must be an integer from 0 to {LARGEST}, or null for none (not {self.ignore_label!r:.80})"
-                    f"{_suggest_ignore_label(self.ignore_label)}."
-                )
+                found = f"(not {self.ignore_label!r:.80}){_suggest_ignore_label(self.ignore_label)}"
+                raise InputError(f"ignore_label must be an integer from 0 to {LARGEST}, or null for none {found}.")
             if self.ignore_label < self.num_classes:
                 raise InputError(
                     f"ignore_label {self.ignore_label} is the label of the class {self.names[self.ignore_label]!r}. Choose one "
                     f'above {self.num_classes - 1}, such as 255. If the files use 0 for "ignore", see "reduce_zero_label".'
                 )
+        for raw, label in (self.mapping or {}).items():
+            if not (_is_integer(raw) and 0 <= raw <= LARGEST and _is_integer(label) and self._allows(label)):
+                named = isinstance(label, str) and label in self.names
+                hint = f" {label!r} is class {self.names.index(str(label))}: write the number." if named else ""
+                raise InputError(f"the label map sends {raw!r} to {label!r}, which is neither {self._allowed_values}.{hint}")
+        if not self.from_colors:
+            return
         if self.mapping is not None:
-            for raw, label in self.mapping.items():
-                if not (_is_integer(raw) and 0 <= raw <= LARGEST and _is_integer(label) and self._allows(label)):
-                    named = isinstance(label, str) and label in self.names
-                    hint = f" {label!r} is class {self.names.index(str(label))}: write the number." if named else ""
-                    raise InputError(
-                        f"the label map sends {raw!r} to {label!r}, which is neither {self._allowed_values}.{hint}"
-                    )
-        if self.from_colors:
-            if self.mapping is not None:
-                raise InputError("labels are read either by a mapping or by from_colors, not both.")
-            owners: dict[tuple[int, int, int], str] = {}
-            for label_class in self.classes if self.ignore_label is None else (*self.classes, ignored):
-                other = owners.setdefault(label_class.color, label_class.name)
-                if other != label_class.name:
-                    raise InputError(
-                        f"{other!r} and {label_class.name!r} have the same color {list(label_class.color)}: "
-                        'a label file could not distinguish them. (The ignore label\'s is "ignore_color".)'
-                    )
+            raise InputError("labels are read either by a mapping or by from_colors, not both.")
+        owners: dict[tuple[int, int, int], str] = {}
+        for one in self.classes if self.ignore_label is None else (*self.classes, ignored):
+            other = owners.setdefault(one.color, one.name)
+            if other != one.name:
+                same = f"{other!r} and {one.name!r} have the same color {list(one.color)}"
+                raise InputError(f'{same}: a label file could not distinguish them. (The ignore label\'s is "ignore_color".)')
 
     @property
     def num_classes(self) -> int:
@@ -212,14 +208,6 @@ class LabelSpace:
 
 def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_color(label_class: LabelClass) -> None:
-    color = label_class.color
-    if len(color) != 3 or not all(_is_integer(part) and 0 <= part <= 255 for part in color):
-        raise InputError(
-            f"the color of {label_class.name!r} must be three integers 0..255 (not {list(color)!r:.80}){_as_bytes(color)}."
-        )
 
 
 def _class_from_json(entry: Any, color: Sequence[int]) -> LabelClass:

@@ -108,10 +108,9 @@ def _compare_counts(path: Path, counts: dict[str, int], there: set[str]) -> list
         if name not in expected:
             problems.append(f"{path.parent / name}: the shard is not in {path.name}: is it a remnant of another run?")
         elif expected[name] != count:
-            problems.append(
-                f"{path.parent / name}: {count} records, and {path.name} says {expected[name]}: the shard was cut between "
-                "two records, or replaced. Write it again"
-            )
+            differ = f"{count} records, and {path.name} says {expected[name]}"
+            cut = "the shard was cut between two records, or replaced. Write it again"
+            problems.append(f"{path.parent / name}: {differ}: {cut}")
     return problems
 
 
@@ -133,10 +132,8 @@ def _raw_records(shard: Path) -> Iterator[tuple[int, bytes]]:
     except tf.errors.OpError as error:
         raise InputError(f"{shard}: cannot be read: {error.message}") from error
     if not sound:
-        raise InputError(
-            f"{shard}: the record at byte {offset} is damaged: its checksum does not match, or it is cut. "
-            "The rest of the shard cannot be read. Copy or write it again"
-        )
+        damaged = f"the record at byte {offset} is damaged: its checksum does not match, or it is cut"
+        raise InputError(f"{shard}: {damaged}. The rest of the shard cannot be read. Copy or write it again")
 
 
 def _within(shard: Path) -> int:

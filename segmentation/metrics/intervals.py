@@ -77,10 +77,7 @@ def bootstrap_mean_iou(
     >>> bootstrap_mean_iou(sums).mean
     Interval(value=0.694..., low=0.647..., high=0.738...)
     """
-    sums = _check_sums(sums)
-    value = _scores(sums.sum(axis=0), absent, background)
-    draws = [_scores(drawn, absent, background) for drawn in _resample(sums, resamples, seed)]
-    intervals = _intervals(value, np.concatenate(draws), _images(sums[:, None], background))
+    _, intervals = _bootstrap(_check_sums(sums)[:, None], resamples, seed, absent, background)
     return Intervals(intervals[0], intervals[1:], resamples, seed)
 
 
@@ -118,18 +115,28 @@ def paired_bootstrap(
     if other.size:
         differ = f"{other.size} images differ, the first is number {other[0]}"
         raise InputError(f"both must have scored the same ground truth ({differ}).")
-    pairs = np.stack([first, second], axis=1)
-    value = _difference(pairs.sum(axis=0), absent, background)
-    differences = np.concatenate([_difference(drawn, absent, background) for drawn in _resample(pairs, resamples, seed)])
-    images = _images(pairs, background)
-    intervals = _intervals(value, differences, images)
-    means = differences[:, 0]
-    means = means[np.isfinite(means) & (images[0] >= FEWEST_IMAGES)]
+    draws, intervals = _bootstrap(np.stack([first, second], axis=1), resamples, seed, absent, background)
     share = p_value = float("nan")
-    if means.size:
+    if np.isfinite(intervals[0].low):
+        means = draws[np.isfinite(draws[:, 0]), 0]
         not_better, not_worse = np.count_nonzero(means <= 0), np.count_nonzero(means >= 0)
         share, p_value = not_better / means.size, min(1.0, 2 * (min(not_better, not_worse) + 1) / (means.size + 1))
     return Difference(intervals[0], intervals[1:], share, p_value, resamples, seed)
+
+
+def _bootstrap(
+    systems: np.ndarray, resamples: int, seed: int, absent: str, background: bool
+) -> tuple[np.ndarray, tuple[Interval, ...]]:
+    """Return the figures of each resample of ``[images, systems, classes, 3]``, and an interval for each figure."""
+    value = _figures(systems.sum(axis=0), absent, background)
+    draws = np.concatenate([_figures(drawn, absent, background) for drawn in _resample(systems, resamples, seed)])
+    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    intervals = []
+    for own, column, number in zip(value, draws.T, _images(systems, background), strict=True):
+        there = column[np.isfinite(column) & (number >= FEWEST_IMAGES)]
+        low, high = np.quantile(there, ends) if there.size else (np.nan, np.nan)
+        intervals.append(Interval(float(own), float(low), float(high)))
+    return draws, tuple(intervals)
 
 
 def _resample(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -145,34 +152,19 @@ def _resample(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarra
         yield (times @ flat).reshape(-1, *sums.shape[1:])
 
 
-def _scores(sums: np.ndarray, absent: str, background: bool) -> np.ndarray:
-    """Return ``[..., 1 + classes]``: mean IoU and each class's, of ``[..., classes, 3]``, as :mod:`segmentation.metrics`."""
+def _figures(sums: np.ndarray, absent: str, background: bool) -> np.ndarray:
+    """Return ``[..., 1 + classes]``: mean IoU and each class's, of ``[..., systems, classes, 3]``; of two, their difference."""
     iou = iou_of_sums(sums, absent, background=background)
     mean = average_classes(iou, absent, background=background)
-    return np.concatenate([mean[..., None], iou], axis=-1)
-
-
-def _difference(pairs: np.ndarray, absent: str, background: bool) -> np.ndarray:
-    first, second = np.moveaxis(_scores(pairs, absent, background), -2, 0)
-    return np.asarray(first - second)
+    first, *others = np.moveaxis(np.concatenate([mean[..., None], iou], axis=-1), -2, 0)
+    return np.asarray(first - others[0] if others else first)
 
 
 def _images(sums: np.ndarray, background: bool) -> np.ndarray:
-    """Count the images that bear on each figure of :func:`_scores`, of ``[images, systems, classes, 3]``."""
+    """Count the images that bear on each figure of :func:`_figures`, of ``[images, systems, classes, 3]``."""
     has: np.ndarray = (sums > 0).max(axis=(1, 3))
     any_class = has[:, 0 if background else 1 :].any(axis=1, keepdims=True)
     return np.asarray(np.concatenate([any_class, has], axis=1).sum(axis=0))
-
-
-def _intervals(value: np.ndarray, draws: np.ndarray, images: np.ndarray) -> tuple[Interval, ...]:
-    """Return one interval for each column of ``[resamples, figures]``; `images` is how many bear on each figure."""
-    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    made = []
-    for own, column, number in zip(value, draws.T, images, strict=True):
-        there = column[np.isfinite(column) & (number >= FEWEST_IMAGES)]
-        low, high = np.quantile(there, ends) if there.size else (np.nan, np.nan)
-        made.append(Interval(float(own), float(low), float(high)))
-    return tuple(made)
 
 
 def _check_sums(sums: np.ndarray) -> np.ndarray:
