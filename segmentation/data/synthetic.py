@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,11 +159,6 @@ class Sheet:
     radius: float  # the object's, in the same unit
     light: np.ndarray  # (x, y): the direction that the light comes from
 
-    def shift_origin(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return (x, y) from a random origin, for patterns without a center."""
-        dx, dy = rng.uniform(0, TILE, 2).astype(np.float32)
-        return self.x + dx, self.y + dy
-
 
 def _sheet(shape: tuple[int, ...], center: np.ndarray, radius: float, light: np.ndarray, rng: np.random.Generator) -> Sheet:
     angle, scale = rng.uniform(-0.45, 0.45), rng.uniform(0.8, 1.5)
@@ -172,16 +168,14 @@ def _sheet(shape: tuple[int, ...], center: np.ndarray, radius: float, light: np.
     return Sheet(c * x + s * y, c * y - s * x, float(radius / scale), _rotate(light, -angle))
 
 
-# A texture is a field of 0..1 between two colors.
+# A texture is a field of 0..1 between two colors, over coordinates or a whole sheet.
 
 
-def _ground(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shift_origin(rng)
+def _ground(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _read(0.5 + 0.14 * _noise(1.3, 1.3, rng) + 0.1 * _noise(9, 9, rng), x, y)
 
 
-def _bricks(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shift_origin(rng)
+def _bricks(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     row = np.floor(y / 19)
     along = x / 40 + 0.5 * row
     column = np.floor(along)
@@ -190,32 +184,27 @@ def _bricks(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
     return _edge(joint - 2) * shades[row.astype(np.int32) & 7, column.astype(np.int32) & 7]
 
 
-def _stripes(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, _ = sheet.shift_origin(rng)
+def _stripes(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _edge(20 * (_to_edge(x / 20) - rng.uniform(0.2, 0.3)))
 
 
-def _checks(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shift_origin(rng)
+def _checks(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _edge(6 * np.sin(x * (np.pi / 17)) * np.sin(y * (np.pi / 17)))
 
 
-def _grass(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shift_origin(rng)
+def _grass(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     blades = [_read(_noise(1.2, 8, rng), x + lean * y, y) for lean in (-0.3, 0.3)]
     return 0.3 + 0.3 * np.maximum(*blades)
 
 
-def _dots(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shift_origin(rng)
+def _dots(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     row = np.floor(y / 22)
     along = x / 25 + 0.5 * row
     dx, dy = 25 * (along - np.floor(along) - 0.5), y - 22 * (row + 0.5)
     return _edge(rng.uniform(6.5, 8.5) - np.sqrt(dx * dx + dy * dy))
 
 
-def _waves(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shift_origin(rng)
+def _waves(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return 0.5 + 0.5 * np.sin((y + 8 * np.sin(x * (2 * np.pi / 44))) * (2 * np.pi / 21))
 
 
@@ -232,8 +221,7 @@ def _ball(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
     return np.maximum(lit, 0)
 
 
-def _scales(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
-    x, y = sheet.shift_origin(rng)
+def _scales(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     reach = 17  # a scale's radius; rows are half of it apart, and each overlaps the row before
     first = np.floor(y * (2 / reach))
     value = np.zeros_like(x)
@@ -245,7 +233,10 @@ def _scales(sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
     return value
 
 
-TEXTURES = (_ground, _bricks, _stripes, _checks, _grass, _dots, _waves, _rings, _ball, _scales)  # as CLASSES
+CENTERED = (_rings, _ball)  # on the object; the origin of other textures is random
+TEXTURES: tuple[Callable[..., np.ndarray], ...] = (  # as CLASSES
+    _ground, _bricks, _stripes, _checks, _grass, _dots, _waves, _rings, _ball, _scales,
+)  # fmt: skip
 
 
 def _edge(distance: np.ndarray) -> np.ndarray:
@@ -273,11 +264,16 @@ def _read(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _paint_texture(kind: int, sheet: Sheet, rng: np.random.Generator) -> np.ndarray:
     """Paint the texture in two colors: float32 ``[3, height, width]``."""
-    values = np.clip(TEXTURES[kind](sheet, rng), 0, 1)
+    texture = TEXTURES[kind]
+    if texture in CENTERED:
+        values = texture(sheet, rng)
+    else:
+        dx, dy = rng.uniform(0, TILE, 2).astype(np.float32)
+        values = texture(sheet.x + dx, sheet.y + dy, rng)
     first, second = _two_colors(rng)
     if CLASSES[kind][0] == "ball" and first.sum() > second.sum():
         first, second = second, first  # its second color is the lit one
-    return first[:, None, None] + (second - first)[:, None, None] * values
+    return first[:, None, None] + (second - first)[:, None, None] * np.clip(values, 0, 1)
 
 
 def _two_colors(rng: np.random.Generator) -> np.ndarray:

@@ -1,12 +1,8 @@
 """From features to logits: the heads of DeepLab, planned as integers and built on the slim face.
 
-==========  ===================================================================================================
-head        logits from
-==========  ===================================================================================================
-`fcn`       one 1x1 convolution on the features: the light one
-`aspp`      DeepLabv3: a 1x1, three atrous 3x3 and the image's mean, side by side, projected to 256 channels
-`decoder`   DeepLabv3+: the same, enlarged to stride 4, joined with block1's activation there, two 3x3
-==========  ===================================================================================================
+* `fcn`: one 1x1 convolution on the features: the light one.
+* `aspp`, DeepLabv3: a 1x1, three atrous 3x3 and the image's mean, side by side, projected to 256 channels.
+* `decoder`, DeepLabv3+: the same, upsampled to stride 4, joined with block1's activation there, two 3x3.
 
 The atrous rates are computed: a head reads 96, 192 and 288 pixels apart at any stride, which is 6, 12, 18 cells at stride 16.
 

@@ -4,15 +4,11 @@
 With tp the diagonal, fn the rest of a row and fp the rest of a column, IoU = tp / (tp + fp + fn), divided once, at the end, in
 float64. Evaluators disagree only on a class that is absent; here `absent` chooses:
 
-=============  ===========================================================================================
-absent         mean over
-=============  ===========================================================================================
-``exclude``    the classes that the ground truth or the prediction has (Cityscapes, mmseg, Keras, TensorFlow)
-``gt_only``    the classes that the ground truth has (detectron2)
-``zero``       all classes; an absent one counts 0 (ADE20K's own script)
-``one``        all classes; an absent one counts 1
-``nan``        all classes; an absent one makes the mean NaN (the VOC formula, unchanged)
-=============  ===========================================================================================
+* ``exclude``: the mean is over the classes that the ground truth or the prediction has (Cityscapes, mmseg, Keras, TensorFlow).
+* ``gt_only``: over the classes that the ground truth has (detectron2).
+* ``zero``: over all classes; an absent one counts 0 (ADE20K's own script).
+* ``one``: over all classes; an absent one counts 1.
+* ``nan``: over all classes; an absent one makes the mean NaN (the VOC formula, unchanged).
 
 A class that is predicted but absent from the ground truth has IoU 0 and is in the mean, except under ``gt_only``.
 (``tests/segmentation/metrics/test_metrics.py`` holds each against that evaluator.)
