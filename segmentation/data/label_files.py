@@ -150,12 +150,9 @@ def lies_between(indices: np.ndarray, ignored: Sequence[int] = ()) -> tuple[np.n
     >>> between.astype(int).tolist()
     [[0, 0, 0, 1, 0, 0, 0]]
     """
-    box, cv2 = np.ones((SEAM, SEAM), np.uint8), opencv()
-    greatest = int(np.iinfo(indices.dtype).max)
-    passed = [number for number in ignored if number <= greatest]
-    tables = np.arange(greatest + 1, dtype=indices.dtype), np.arange(greatest + 1, dtype=indices.dtype)
-    tables[0][passed], tables[1][passed] = greatest, 0  # neither the lowest nor the highest
-    low, high = (np.take(table, indices) for table in tables)
+    box, cv2, passed = np.ones((SEAM, SEAM), np.uint8), opencv(), np.isin(indices, ignored)
+    low, high = indices.copy(), indices.copy()
+    low[passed], high[passed] = np.iinfo(indices.dtype).max, 0  # neither the lowest nor the highest
     lowest, highest = cv2.erode(low, box), cv2.dilate(high, box)
     return (lowest < high) & (low < highest), (low == high) & (lowest < highest)
 

@@ -4,8 +4,7 @@ Both are sums of exact integers over images, as the confusion matrix is, so imag
 Ignored pixels and the area outside the image are treated as extra classes, so masks end at both.
 
 * Boundary IoU looks at each class's pixels within d of the mask's outline, inside it. B. Cheng et al., "Boundary IoU",
-  https://arxiv.org/abs/2103.16562.
-(``tests/segmentation/metrics/test_boundaries.py`` holds it against the authors' own procedure.)
+  https://arxiv.org/abs/2103.16562. (``tests/segmentation/metrics/test_boundaries.py`` compares it with the authors' procedure.)
 * A trimap is the band of pixels within a width of the ground truth's edges. P. Kohli et al., "Robust Higher Order
   Potentials for Enforcing Label Consistency", https://doi.org/10.1007/s11263-008-0202-0; L.-C. Chen et al., "DeepLab",
   https://arxiv.org/abs/1606.00915.
