@@ -103,14 +103,11 @@ class Known:
                 values |= set(np.flatnonzero(np.bincount(decode_indices(file.path, read_file(file.path)).ravel())).tolist())
         largest = max(values - {IGNORE_LABEL}, default=0)
         named = all(self.pattern.fullmatch(without_suffix(file.path.name)) for file in shown)
-        classes = f"its {self.space.num_classes} classes"
         if (named and largest > 1) or self.enough <= largest <= self.largest:
             alike = f"names such as {shown[0].path.name}" if named else f"values up to {largest}"
-            note = (
-                f"{root}: {DESCRIPTION} not found, and the labels look like those of {self.name} ({alike}): {classes} are "
-                f"assumed. If yours differ, define them in {root / DESCRIPTION}."
-            )
-            return Described(self.name, self.space, (note,))
+            found = f"{root}: {DESCRIPTION} not found, and the labels look like those of {self.name} ({alike})"
+            assumed = f"its {self.space.num_classes} classes are assumed. If yours differ, define them in {root / DESCRIPTION}."
+            return Described(self.name, self.space, (f"{found}: {assumed}",))
         others = f" and {pluralize(len(shown) - 1, 'other file')}" if len(shown) > 1 else ""
         held = f"values up to {max(values)}" if values else "no number per pixel"
         why = f", and the labels ({shown[0].path}{others}, with {held}) are not those of a well-known dataset"

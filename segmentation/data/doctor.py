@@ -153,27 +153,24 @@ def inspect(datasets: Sequence[Dataset], max_pixels: int = MAX_PIXELS, progress:
     findings: list[Finding] = []
     notes = []
     splits = []
-    whole = LabelCounts(space)
-    reported: set[Sample] = set()  # what is in two splits, such as train and trainval, is reported once
     for dataset in datasets:
-        own = {sample: seen[sample] for sample in dataset.samples}
-        labels = LabelCounts(space)
-        for result in own.values():
-            labels.add(result.labels)
-        occurrences = sum((result.labels.pixels > 0 for result in own.values()), np.zeros(space.num_classes, np.int64))
-        splits.append(SplitCounts(dataset.split, len(own), labels.pixels, occurrences, labels.ignored))
         found: list[Found] = [("pairs", problem, True) for problem in dataset.problems]
         found += _without_counts(dataset)
-        for sample in own:
-            if sample not in reported:
-                found += seen[sample].found
-        reported.update(own)
+        labels, occurrences = LabelCounts(space), np.zeros(space.num_classes, np.int64)
+        own = [seen[sample] for sample in dict.fromkeys(dataset.samples)]
+        for result in own:
+            labels.add(result.labels)
+            occurrences += result.labels.pixels > 0
+            found += result.found
+            result.found = []  # what is in two splits, such as train and trainval, is reported once
+        splits.append(SplitCounts(dataset.split, len(own), labels.pixels, occurrences, labels.ignored))
         doubts = ("unlabelled", labels.no_labels_problem), ("seams", labels.seams), ("absent", labels.absent)
         found += [(kind, doubt, False) for kind, doubt in doubts if doubt]
         found += _twice(dataset, seen)
         findings += [Finding(dataset.split, *one) for one in found]
         if labels.meaningless:
             notes.append(f"{dataset.split}: {labels.meaningless_summary}")
+    whole = LabelCounts(space)
     for result in seen.values():
         whole.add(result.labels)
     findings += _overlaps([dataset for dataset in datasets if dataset.split != BOTH], seen)

@@ -124,8 +124,7 @@ def scoped_mean_iou(
         return mean_iou(np.sum([*map(check_counts, matrices)], axis=0), absent, background=background)
     of_image = mean_iou if scope == "image" else class_iou
     each = [np.atleast_1d(of_image(matrix, absent, background=background)) for matrix in matrices]
-    values = np.concatenate([*each, np.empty(0)])
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    return float(average_classes(np.concatenate([*each, np.empty(0)])))
 
 
 def pixel_accuracy(counts: np.ndarray) -> float:
@@ -142,8 +141,7 @@ def class_accuracy(counts: np.ndarray) -> np.ndarray:
 
 def mean_accuracy(counts: np.ndarray) -> float:
     """Return the mean of :func:`class_accuracy` over the classes that the ground truth has."""
-    accuracy = class_accuracy(counts)
-    return float(np.nanmean(accuracy)) if np.isfinite(accuracy).any() else float("nan")
+    return float(average_classes(class_accuracy(counts)))
 
 
 def frequency_weighted_iou(counts: np.ndarray) -> float:
