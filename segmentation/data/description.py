@@ -86,11 +86,7 @@ class Known:
     enough: int  # a value that files under other names must reach, which labels of other datasets rarely do
 
     def resolve(self, own: Described | None, root: Path, folder: Path, ending: str = "") -> Described:
-        """Return what defines the classes: `own`, or these classes if the label files in `folder` support them.
-
-        Raises:
-            InputError: names and values are not such a dataset's, or no name has that ending.
-        """
+        """Return `own`, or these classes if names and values of the label files in `folder` with that ending support them."""
         if own is not None:
             return own
         files = [one for one in find_images([str(folder)]) if without_suffix(one.relative).endswith(ending)]

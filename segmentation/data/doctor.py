@@ -106,10 +106,7 @@ class Checked:
 
 
 def check_splits(datasets: Sequence[Dataset], progress: Progress = quiet, max_pixels: int = MAX_PIXELS) -> Checked:
-    """Read all labels and the headers of all images of splits that are used together, before anything is computed.
-
-    Args:
-        datasets: the split that is trained on, then the one for validation if there is one.
+    """Read all labels and the headers of all images of splits, ordered as for :func:`judge`, before anything is computed.
 
     Raises:
         InputError: pairs that cannot be used, all in one message; or see :func:`judge`.

@@ -80,11 +80,7 @@ class LabelCounts:
         self.size: tuple[int, int] | None = None  # of the last file, whatever its numbers are
 
     def read(self, sample: Sample, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """Decode a sample's label and count it, including numbers without a meaning.
-
-        Raises:
-            InputError: see :func:`segmentation.data.label_files.decode_label`.
-        """
+        """Decode a sample's label as ``decode_label`` does, and count it, including numbers without a meaning."""
         assert sample.label is not None
         place, space = sample.label.place, self.space
         if space.from_colors:
@@ -222,11 +218,7 @@ def _histogram(indices: np.ndarray) -> Counter[int]:
 
 
 def check_pair(sample: Sample, counts: LabelCounts, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Check a pair as far as its label and the image's header say, count its label, and return its (height, width).
-
-    Raises:
-        InputError: it cannot be used.
-    """
+    """Check a pair as far as its label and the image's header say, count its label, and return its (height, width)."""
     label = counts.read(sample, sample.label_bytes(), max_pixels)
     if sample.image.length is None:  # otherwise a record, whose checksum was verified when it was opened
         size = check_image(sample.image.path, max_pixels).size

@@ -154,9 +154,6 @@ class LabelSpace:
                 Optional: ``ignore_label`` (255), ``mapping`` ({"value in the file": class or ignore label}),
                 ``reduce_zero_label`` (0 becomes the ignore label, n becomes n - 1), ``from_colors``, ``ignore_color``.
             where: for messages.
-
-        Raises:
-            InputError: a key is unknown or a value is invalid.
         """
         try:
             return cls._from_json(value)
@@ -315,11 +312,7 @@ def voc_palette(count: int) -> np.ndarray:
 
 
 def check_labels(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """Return `labels` as an array, if each is a class or the ignore label.
-
-    Raises:
-        InputError: it is not ``[height, width]`` of integers, or a value is neither.
-    """
+    """Return `labels` as an array if they are integers ``[height, width]``, each a class or the ignore label."""
     labels = np.asarray(labels)
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"labels must be integers [height, width] (not {labels.dtype} {list(labels.shape)}).")

@@ -60,9 +60,6 @@ def scene(split: str, index: int, size: int = SIZE, seed: int = 0) -> tuple[np.n
     Returns:
         (image, label): RGB uint8 ``[size, size, 3]``, and uint8 ``[size, size]`` of places in CLASSES and the ignore label.
 
-    Raises:
-        InputError: there is no such split, or a number is out of range.
-
     >>> image, label = scene("val", 0, size=129)
     >>> image.shape, label.shape, label.dtype.name
     ((129, 129, 3), (129, 129), 'uint8')
@@ -337,9 +334,6 @@ def write_scenes(
     """Write `train` and `val` scenes: ``images/{train,val}/0000.png``, ``labels/{train,val}/0000.png``, ``dataset.json``.
 
     Labels are palette images in the colors of CLASSES. Existing files of these names are overwritten.
-
-    Raises:
-        InputError: an argument is out of range, or the folder cannot be written to.
     """
     counts = {"train": positive_integer("train", train), "val": positive_integer("val", val)}
     jobs = [(split, index) for split in SPLITS for index in range(counts[split])]

@@ -190,10 +190,7 @@ def write_records(
     Images keep their bytes (except that one with an EXIF rotation becomes a PNG, upright or as stored, as the dataset says);
     labels are stored after the mapping. What is read back has the same names, images and labels.
 
-    Args:
-        split: another name for the split.
-        shards: number of files, of about equal counts, whose paths are returned.
-        max_pixels: larger images are refused.
+    `split` is another name for the split. The paths of its `shards` files, of about equal counts, are returned.
 
     Raises:
         InputError: the split exists already, its name cannot be part of files', the folder contains a dataset with other

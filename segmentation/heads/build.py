@@ -172,17 +172,13 @@ class _FoldedOps(_TensorOps):
     def depthwise(self, net: tf.Tensor, layer: DepthwiseConv) -> tf.Tensor:
         layers = self._layers
         scale, shift = layers.scale_and_shift(layer.norm)
-        kernel = np.float64(layers.weights[f"{layer.scope}/depthwise_weights"]) * scale[:, None]
-        net = self._convolve_depthwise(net, layers.constant(kernel), layer.rate)
+        kernel = layers.constant(np.float64(layers.weights[f"{layer.scope}/depthwise_weights"]) * scale[:, None])
+        rate, same = layer.rate, {"strides": [1, 1, 1, 1], "padding": "SAME"}
+        if rate > 1 and not (layers.onednn and takes_rates(layers.dtype)):
+            net = tf.nn.depthwise_conv2d(net, kernel, dilations=[rate, rate], **same)
+        else:
+            net = tf.raw_ops.DepthwiseConv2dNative(input=net, filter=kernel, dilations=[1, rate, rate, 1], **same)
         return tf.nn.relu(tf.nn.bias_add(net, layers.constant(shift)))
-
-    def _convolve_depthwise(self, net: tf.Tensor, kernel: tf.Tensor, rate: int) -> tf.Tensor:
-        ones = [1, 1, 1, 1]
-        if rate > 1 and not (self._layers.onednn and takes_rates(self._layers.dtype)):
-            return tf.nn.depthwise_conv2d(net, kernel, ones, "SAME", dilations=[rate, rate])
-        return tf.raw_ops.DepthwiseConv2dNative(
-            input=net, filter=kernel, strides=ones, padding="SAME", dilations=[1, rate, rate, 1]
-        )
 
     def project_mean(self, net: tf.Tensor, conv: Conv, window: tuple[int, int] | None, stride: int) -> tf.Tensor:
         mean = self.image_mean(tf.cast(net, tf.float32), window, stride)

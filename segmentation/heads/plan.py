@@ -127,9 +127,6 @@ def plan_head(
             DeepLab ties it to its training crop; None takes the mean of the whole map.
         canvas: "image": the cells that the image covers are the whole map; "padded": the whole canvas is. None is "padded" with
             an `image_pooling_crop`, whose windows go with it, and "image" otherwise.
-
-    Raises:
-        InputError: an argument does not fit; the message names the valid values.
     """
     if head not in HEADS:
         raise InputError(f"head must be one of {', '.join(map(repr, HEADS))} (not {head!r}).")

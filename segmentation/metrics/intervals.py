@@ -130,9 +130,12 @@ def _bootstrap(
     """Return the figures of each resample of ``[images, systems, classes, 3]``, and an interval for each figure."""
     value = _figures(systems.sum(axis=0), absent, background)
     draws = np.concatenate([_figures(drawn, absent, background) for drawn in _resample(systems, resamples, seed)])
+    has: np.ndarray = (systems > 0).max(axis=(1, 3))
+    any_class = has[:, 0 if background else 1 :].any(axis=1, keepdims=True)
+    images = np.concatenate([any_class, has], axis=1).sum(axis=0)  # that bear on each figure
     ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     intervals = []
-    for own, column, number in zip(value, draws.T, _images(systems, background), strict=True):
+    for own, column, number in zip(value, draws.T, images, strict=True):
         there = column[np.isfinite(column) & (number >= FEWEST_IMAGES)]
         low, high = np.quantile(there, ends) if there.size else (np.nan, np.nan)
         intervals.append(Interval(float(own), float(low), float(high)))
@@ -158,13 +161,6 @@ def _figures(sums: np.ndarray, absent: str, background: bool) -> np.ndarray:
     mean = average_classes(iou, absent, background=background)
     first, *others = np.moveaxis(np.concatenate([mean[..., None], iou], axis=-1), -2, 0)
     return np.asarray(first - others[0] if others else first)
-
-
-def _images(sums: np.ndarray, background: bool) -> np.ndarray:
-    """Count the images that bear on each figure of :func:`_figures`, of ``[images, systems, classes, 3]``."""
-    has: np.ndarray = (sums > 0).max(axis=(1, 3))
-    any_class = has[:, 0 if background else 1 :].any(axis=1, keepdims=True)
-    return np.asarray(np.concatenate([any_class, has], axis=1).sum(axis=0))
 
 
 def _check_sums(sums: np.ndarray) -> np.ndarray:

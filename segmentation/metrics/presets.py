@@ -23,9 +23,6 @@ UPSAMPLES = ("align_corners", "half_pixel", "legacy")
 class Switches:
     """What evaluators disagree on. The defaults are this library's definition.
 
-    Raises:
-        InputError: a value that is not allowed.
-
     >>> Switches(absent="one").scope
     'dataset'
     """
@@ -72,10 +69,7 @@ DESCRIPTIONS = {  # of each evaluator, for people
 
 
 def preset(name: str) -> Switches:
-    """Return the switches of an evaluator.
-
-    Raises:
-        InputError: no preset has that name; the message lists them.
+    """Return the switches of an evaluator, one of PRESETS.
 
     >>> preset("ade20k")
     Switches(absent='zero', scope='dataset', background=True, size='native', upsample='align_corners')
