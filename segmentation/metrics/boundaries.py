@@ -40,7 +40,7 @@ def boundary_counts(
     either axis: the mask less its erosion by a box of side 2 d + 1, with d = max(1, round(dilation_ratio * diagonal)).
 
     Args:
-        labels: ``[height, width]`` integers, each a class 0 to ``num_classes - 1`` or `ignore_label`, which may be None.
+        labels: ``[height, width]`` integers, each a class 0 to ``num_classes - 1`` or `ignore_label` (None for none).
         predictions: ``[height, width]`` integers, each a class.
 
     Returns:
