@@ -7,12 +7,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dense_resnet import checkpoints
 from dense_resnet.checkpoints.containers import safetensors
 from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.errors import InputError, pluralize
+from dense_resnet.inference.precision import AUTO
 from dense_resnet.jobs import journal, strict_json
 from dense_resnet.planning import variants
 from dense_resnet.planning.plan import Plan
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION, WEIGHTS = "model.json", checkpoints.MODEL_WEIGHTS
 COPY = "model"  # the description's key in the weights' metadata
-
 FORMAT = 1
-MOST_NAMED = 5  # of a folder's files, in a message
+NETWORK = ("output_stride", "multi_grid", "head", "canvas", "preprocessing")  # keys that results depend on, besides the plan
 EDITABLE = ("classes", "ignore_label", "origin", "training")  # keys of the description that users may change
 
 
@@ -38,10 +38,10 @@ class Outline:
     """What is known of a network without its weights."""
 
     plan: Plan  # the backbone's
-    head: HeadPlan | None = None  # of a segmentation model
-    space: LabelSpace | None = None  # its classes
-    side: int | None = None  # of the only canvas that it takes, if it was exported for one
-    validation_size: int | None = None  # side of the canvas that it was validated on, if it was
+    head: HeadPlan | None  # of a segmentation model
+    space: LabelSpace | None  # its classes
+    side: int | None  # of the only canvas that it takes, if it was exported for one
+    validation_size: int | None  # side of the canvas that it was validated on, if it was
 
     @property
     def size(self) -> int | None:
@@ -49,47 +49,37 @@ class Outline:
         return self.side or self.validation_size
 
 
-class OpenedModel(Protocol):
+@dataclass(frozen=True)
+class OpenedModel(Outline):
     """A network with its weights, as the tools take it: of a model directory, or of an exported file."""
 
-    @property
-    def path(self) -> Path:
-        """Where it was read from."""
-
-    @property
-    def plan(self) -> Plan:
-        """The backbone's."""
-
-    @property
-    def head(self) -> HeadPlan | None:
-        """Of a segmentation model."""
-
-    @property
-    def space(self) -> LabelSpace | None:
-        """Its classes."""
-
-    @property
-    def side(self) -> int | None:
-        """Of the only canvas that it takes, where it was exported for one."""
-
-    @property
-    def size(self) -> int | None:
-        """Side of the canvas that images are run on where no other is asked for."""
+    path: Path  # where it was read from
+    description: Mapping[str, Any]  # at the output_stride that it was opened at, with the weights' fingerprint
 
     @property
     def preprocessing(self) -> str:
         """A scheme of :func:`dense_resnet.preprocess`."""
+        return self.description["preprocessing"]
 
     @property
     def weights_sha256(self) -> str:
-        """Of the weights."""
+        """Fingerprint of the weights."""
+        return self.description["weights_sha256"]
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """The protocol of its training; empty if it was not trained here."""
+        return self.description["training"]
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """All that its answers depend on, for protocols."""
+        """All that its results depend on, for protocols."""
+        found = {key: self.description.get(key) for key in ("weights_sha256", "plan", "root", *NETWORK)}
+        return found | {"canvas": canvas_of(self.description) if self.head else None}
 
-    def runner(self, precision: str = ...) -> Runner:
+    def runner(self, precision: str = AUTO) -> Runner:
         """Return the network for images as they are decoded."""
+        raise NotImplementedError
 
 
 @contextlib.contextmanager
@@ -134,12 +124,11 @@ def compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelSp
             f"{folder / DESCRIPTION}: damaged, or edited by mistake: its {key} is {edited!r:.80}, and {value!r:.80} in the "
             f"copy in {WEIGHTS}. Delete {DESCRIPTION} to use the copy."
         )
-    classes = copy.get("classes")
-    if space is not None and (not isinstance(classes, list) or space.num_classes != len(classes)):
+    classes = len(copy["classes"]) if isinstance(copy.get("classes"), list) else "none"
+    if space is not None and space.num_classes != classes:
         raise InputError(
             f"{folder / DESCRIPTION}: damaged, or edited by mistake: it has {pluralize(space.num_classes, 'class')}, and "
-            f"{WEIGHTS} has {len(classes) if isinstance(classes, list) else 'none'}. Classes may be renamed, not added or "
-            "left out."
+            f"{WEIGHTS} has {classes}. Classes may be renamed, not added or left out."
         )
 
 
@@ -171,26 +160,16 @@ def description_of(
     if plan.num_classes:
         description["num_classes"] = plan.num_classes
     if isinstance(network, SegmentationModel):
-        head = network.head
-        description["head"] = {
-            "type": head.type, "separable": head.separable, "image_pooling": network.image_pooling_crop,
-        }  # fmt: skip
+        head, pooling = network.head, network.image_pooling_crop
+        description["head"] = {"type": head.type, "separable": head.separable, "image_pooling": pooling}
         description["canvas"] = head.canvas
         assert space is not None  # every model has its classes
-        # how label files were read belongs to the dataset
-        description |= LabelSpace(space.classes, space.ignore_label).as_json()
+        description |= LabelSpace(space.classes, space.ignore_label).as_json()  # how label files were read is the dataset's
     return description | {
         "preprocessing": preprocessing or plan.preprocessing,
         "origin": origin.as_json() if origin else None,
         "training": dict(training or {}),
     }
-
-
-def answers(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a description, with the weights' fingerprint, that a network's results depend on, for protocols."""
-    keys = ("weights_sha256", "plan", "root", "output_stride", "multi_grid", "head", "canvas", "preprocessing")
-    canvas = canvas_of(description) if description.get("head") else None
-    return {**{key: description.get(key) for key in keys}, "canvas": canvas}
 
 
 def plan_from(
@@ -222,11 +201,11 @@ def outline_from(description: Mapping[str, Any], output_stride: int | None = Non
     plan, head, space = plan_from(description, output_stride), None, None
     if description["head"] is not None:
         head = plan_head(plan, **head_options(description))
-        space = space_from(description)
+        space = LabelSpace.from_json({key: description[key] for key in ("classes", "ignore_label")}, "classes")
     return Outline(plan, head, space, description.get("side"), validation_size(description["training"]))
 
 
-def check_head(network: Outline | OpenedModel) -> HeadPlan:
+def check_head(network: Outline) -> HeadPlan:
     """Return the head; refuse a backbone without one, by an error that does not name its path: see :func:`explain_errors`."""
     if network.head is None:
         raise InputError(
@@ -263,12 +242,3 @@ def canvas_of(description: Mapping[str, Any]) -> str:
         return str(description["canvas"])
     trained_here = bool(description["training"]) and "export" not in description
     return IMAGE if trained_here and description["head"]["image_pooling"] is None else PADDED
-
-
-def space_from(description: Mapping[str, Any]) -> LabelSpace:
-    """Return the classes of a segmentation model.
-
-    Raises:
-        InputError: as :meth:`segmentation.data.label_space.LabelSpace.from_json`.
-    """
-    return LabelSpace.from_json({key: description[key] for key in ("classes", "ignore_label")}, "classes")

@@ -1,18 +1,16 @@
-"""A model on disk: ``model.json`` describes it, ``weights.safetensors`` contains its weights.
+"""A model on disk: ``model.json`` describes it, ``weights.safetensors`` contains its weights, and a copy of the description.
 
-Training writes it and every other tool reads it, so users pass the architecture once. The weights file contains a copy
-of the description: if a kill falls between the two files, the weights still identify their network.
+If a kill falls between the two files, the weights still identify their network.
 
     {"format": 1, "plan": "resnet_v2_50", "root": "slim", "output_stride": 16, "multi_grid": null, "in_channels": 3,
      "head": {"type": "aspp", "separable": true, "image_pooling": null}, "canvas": "image",
      "classes": [{"name": "background", "color": [0, 0, 0]}, …], "ignore_label": 255,
      "preprocessing": "inception", "origin": null, "weights_sha256": "…", "training": {…}}
 
-`plan` is a variant's name, or ``{"scope", "kind", "blocks": [[name, [unit, …]], …]}`` for custom blocks, with units as
-slim dicts. `canvas` is what the head takes for the whole map, see :mod:`segmentation.heads.plan`. A backbone without a head has
-``"head": null`` and no classes, and one with an ImageNet classifier ``"num_classes"``; `origin` is the provenance of the
-weights, see :mod:`dense_resnet.checkpoints.provenance`. Exported files carry the same description
-(:func:`description_of`). (``tests/segmentation/saving/test_model_directory.py``)
+For `plan` see :func:`dense_resnet.planning.variants.plan_config`, for `canvas` :func:`segmentation.heads.plan.plan_head`;
+`origin` is the provenance of the weights. A backbone without a head has ``"head": null`` and no classes, and one with an
+ImageNet classifier ``"num_classes"``.
+(``tests/segmentation/saving/test_model_directory.py``)
 """
 
 from __future__ import annotations
@@ -39,25 +37,10 @@ from dense_resnet.jobs import atomic_files, strict_json
 from dense_resnet.planning import variants
 from dense_resnet.planning.plan import Plan
 from segmentation.data.label_space import LabelSpace
-from segmentation.heads import plan
+from segmentation.heads.plan import BATCH_NORM_DECAY as HEAD_DECAY
 from segmentation.heads.plan import HeadPlan
-from segmentation.saving.description import (
-    COPY,
-    DESCRIPTION,
-    MOST_NAMED,
-    WEIGHTS,
-    Outline,
-    answers,
-    check_head,
-    compare_with_copy,
-    description_of,
-    explain_errors,
-    head_options,
-    outline_from,
-    plan_from,
-    read_matching_description,
-    validation_size,
-)
+from segmentation.saving import description
+from segmentation.saving.description import COPY, DESCRIPTION, WEIGHTS, OpenedModel, Outline, explain_errors
 
 if TYPE_CHECKING:
     from dense_resnet.backbone import Backbone
@@ -65,42 +48,20 @@ if TYPE_CHECKING:
     from segmentation.model import SegmentationModel
 
 
+MOST_NAMED = 5  # of a folder's files, in a message
+
+
 @dataclass(frozen=True)
-class SavedModel:
-    """The content of a model directory: a :class:`segmentation.saving.description.OpenedModel`."""
+class SavedModel(OpenedModel):
+    """The content of a model directory."""
 
-    model: SegmentationModel
+    head: HeadPlan
     space: LabelSpace
-    preprocessing: str  # a scheme of dense_resnet.preprocess
-    training: Mapping[str, Any]  # the protocol of its training
-    weights_sha256: str
-    path: Path
-    side = None  # it takes canvases of any size
-
-    @property
-    def plan(self) -> Plan:
-        """The backbone's."""
-        return self.model.backbone.plan
-
-    @property
-    def head(self) -> HeadPlan:
-        """The model's."""
-        return self.model.head
+    model: SegmentationModel
 
     def runner(self, precision: str = AUTO) -> Runner:
         """Return the model as a runner on uint8 images: see :meth:`segmentation.model.SegmentationModel.runner`."""
         return self.model.runner(precision, preprocessing=self.preprocessing, weights_sha256=self.weights_sha256)
-
-    @property
-    def size(self) -> int | None:
-        """Side of the canvas that it was validated on, if it was."""
-        return validation_size(self.training)
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """All that its answers depend on, for protocols."""
-        description = description_of(self.model, self.space, preprocessing=self.preprocessing)
-        return answers({**description, "weights_sha256": self.weights_sha256})
 
 
 def save_model(
@@ -125,7 +86,7 @@ def save_model(
     Raises:
         InputError: the plan has no root block, or the folder cannot be written to or is full.
     """
-    described = description_of(model, space, preprocessing=preprocessing, origin=origin, training=training)
+    described = description.description_of(model, space, preprocessing=preprocessing, origin=origin, training=training)
     _write(Path(folder), model.weights, described)
 
 
@@ -140,7 +101,7 @@ def save_backbone(folder: str | os.PathLike[str], backbone: Backbone, origin: Or
     Raises:
         InputError: as :func:`save_model`.
     """
-    described = description_of(backbone, preprocessing=origin.preprocessing if origin else None, origin=origin)
+    described = description.description_of(backbone, preprocessing=origin.preprocessing if origin else None, origin=origin)
     _write(Path(folder), backbone.weights, described)
 
 
@@ -174,19 +135,20 @@ def load_model(
     from segmentation.model import SegmentationModel, check_weights
 
     folder = Path(folder)
-    weights, sha256, described = _read(folder)
-    backbone_decay, head_decay = batch_norm_decays or (BATCH_NORM_DECAY, plan.BATCH_NORM_DECAY)
+    weights, described = _read(folder)
     with explain_errors(folder / DESCRIPTION):
-        outline = outline_from(described, output_stride)
-        head = check_head(outline)
-        assert outline.space is not None
+        outline = description.outline_from(described, output_stride)
+        head = description.check_head(outline)
         training = dict(described["training"])
-    compare_with_copy(folder, described, outline.space)
+    description.compare_with_copy(folder, described, outline.space)
     check_weights((*outline.plan.variables, *head.variables), weights, str(folder / WEIGHTS))
+    backbone_decay, head_decay = batch_norm_decays or (BATCH_NORM_DECAY, HEAD_DECAY)
     backbone = Backbone(outline.plan, seed=0, batch_norm_decay=backbone_decay)
-    model = SegmentationModel(backbone, **head_options(described), seed=0, batch_norm_decay=head_decay)
+    model = SegmentationModel(backbone, **description.head_options(described), seed=0, batch_norm_decay=head_decay)
     model.assign(weights, str(folder / WEIGHTS))
-    return SavedModel(model, outline.space, described["preprocessing"], training, sha256, folder)
+    own = description.description_of(model, outline.space, preprocessing=described["preprocessing"], training=training)
+    own["weights_sha256"] = described["weights_sha256"]
+    return SavedModel(**vars(outline), path=folder, description=own, model=model)
 
 
 def load_backbone(
@@ -205,10 +167,10 @@ def load_backbone(
     from segmentation.model import check_weights
 
     folder = Path(folder)
-    weights, _, described = _read(folder)
+    weights, described = _read(folder)
     with explain_errors(folder / DESCRIPTION):
-        plan = plan_from(described, output_stride, multi_grid)
-    compare_with_copy(folder, described)
+        plan = description.plan_from(described, output_stride, multi_grid)
+    description.compare_with_copy(folder, described)
     check_weights(plan.variables, weights, str(folder / WEIGHTS))
     backbone = Backbone(plan, seed=0)
     backbone.assign(weights, str(folder / WEIGHTS))
@@ -226,7 +188,7 @@ def read_plan(
     folder = Path(folder)
     described = read_model_description(folder)
     with explain_errors(folder / DESCRIPTION):
-        return plan_from(described, output_stride, multi_grid)
+        return description.plan_from(described, output_stride, multi_grid)
 
 
 def read_outline(folder: str | os.PathLike[str], output_stride: int | None = None) -> Outline:
@@ -238,7 +200,7 @@ def read_outline(folder: str | os.PathLike[str], output_stride: int | None = Non
     folder = Path(folder)
     described = read_model_description(folder)
     with explain_errors(folder / DESCRIPTION):
-        return outline_from(described, output_stride)
+        return description.outline_from(described, output_stride)
 
 
 def read_model_description(folder: Path) -> dict[str, Any]:
@@ -300,9 +262,8 @@ def _kind_of(path: Path) -> str:
     return kind or ("a file of weights" if holds_weights else "a file")
 
 
-def _read(folder: Path) -> tuple[checkpoints.Weights, str, dict[str, Any]]:
-    """Read the weights, their fingerprint, and the description that belongs to them."""
+def _read(folder: Path) -> tuple[checkpoints.Weights, dict[str, Any]]:
+    """Read the weights, and the description that belongs to them."""
     check_model_directory(folder)
     weights = safetensors.read(folder / WEIGHTS)
-    sha256 = checkpoints.fingerprint(weights)
-    return weights, sha256, read_matching_description(folder, sha256)
+    return weights, description.read_matching_description(folder, checkpoints.fingerprint(weights))

@@ -37,6 +37,7 @@ from segmentation.evaluation.systems import ModelPredictions
 from segmentation.metrics.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
 from segmentation.prediction.options import Inference
+from segmentation.saving.description import description_of
 from segmentation.saving.model_directory import SavedModel
 from segmentation.training.data import Batch
 from segmentation.training.loop import Training, TrainingRun, quiet
@@ -159,7 +160,8 @@ def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[T
         write_scenes(folder / "scenes", 1, images, size=size)
         dataset = open_dataset(folder / "scenes", "val")
         model = SegmentationModel(Backbone(plan, seed=0), len(CLASSES), "aspp", seed=0)
-        saved = SavedModel(model, dataset.space, plan.preprocessing, {}, "", folder)
+        described = description_of(model, dataset.space) | {"weights_sha256": ""}
+        saved = SavedModel(plan, model.head, dataset.space, None, None, folder, described, model)
         system = ModelPredictions(saved, saved.runner(), Inference(size))
         pictures = [preprocess(sample.read_image(), plan.preprocessing)[None] for sample in dataset.samples]
         logits = model.compile()

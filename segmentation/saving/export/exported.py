@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from dense_resnet.inference.precision import AUTO
 from dense_resnet.inference.runner import COARSE_LOGITS, FEATURES, IMAGES, LABELS, PROBABILITIES, SIZES, Runner
 from dense_resnet.planning import geometry
 from dense_resnet.planning.plan import Plan
-from segmentation.data.label_space import LabelSpace
-from segmentation.heads.plan import SKIP_STRIDE, HeadPlan, plan_head
+from segmentation.heads.plan import SKIP_STRIDE, HeadPlan
 from segmentation.model import SegmentationModel
-from segmentation.saving.description import answers, head_options, plan_from, space_from, validation_size
+from segmentation.saving.description import OpenedModel, outline_from
 
 KEY = "dense_resnet"  # of ONNX's metadata
 DOCUMENTED = {  # inputs and outputs of ONNX, for people who open a file
@@ -33,46 +32,21 @@ OPTIONAL, REQUIRED = "optional", "required"  # whether `sizes` may be left out
 
 
 @dataclass(frozen=True)
-class Exported:
-    """An export, opened: a :class:`segmentation.saving.description.OpenedModel`."""
+class Exported(OpenedModel):
+    """An export, opened."""
 
-    path: Path
     kind: str  # one of FORMATS
-    plan: Plan
-    head: HeadPlan | None  # of a segmentation model
-    space: LabelSpace | None  # of a segmentation model
-    description: Mapping[str, Any]  # as in the file
     network: Runner
 
     @property
-    def side(self) -> int | None:
-        """Of the only canvas that it takes."""
-        return self.network.side
-
-    @property
-    def preprocessing(self) -> str:
-        """A scheme of :func:`dense_resnet.preprocess`."""
-        return self.network.preprocessing
-
-    @property
-    def weights_sha256(self) -> str:
-        """Of the weights that it was made from."""
-        return self.network.weights_sha256
-
-    @property
-    def size(self) -> int | None:
-        """Side of the only canvas that it takes, else of that which the model was validated on, where it was."""
-        return self.network.side or validation_size(self.description["training"])
-
-    @property
     def protocol(self) -> dict[str, Any]:
-        """All that its outputs depend on, for protocols."""
-        return {**answers(self.description), "export": self.kind}
+        """All that its results depend on, for protocols."""
+        return {**super().protocol, "export": self.kind}
 
     @property
     def inputs(self) -> dict[str, str]:
         """Types and shapes of the inputs by name, for people."""
-        batch, height, width, channels = shapes_of(self.plan, self.head, self.network.side)[IMAGES]
+        batch, height, width, channels = shapes_of(self.plan, self.head, self.side)[IMAGES]
         needed = "" if self.description.get("sizes") == REQUIRED else "; may be left out"
         return {
             IMAGES: f"uint8 [{batch}, {height}, {width}, {channels}]",
@@ -82,12 +56,12 @@ class Exported:
     @property
     def least_canvas(self) -> int:
         """Pixels along each side of the smallest canvas that it takes."""
-        return self.network.side or least_canvas(self.plan, self.head)
+        return self.side or least_canvas(self.plan, self.head)
 
     @property
     def outputs(self) -> dict[str, str]:
         """Types and shapes of the outputs by name, for people."""
-        shapes = shapes_of(self.plan, self.head, self.network.side)
+        shapes = shapes_of(self.plan, self.head, self.side)
         types = {LABELS: np.dtype(self.head.label_dtype).name} if self.head else {}
         return {name: f"{types.get(name, 'float32')} [{', '.join(map(str, shapes[name]))}]" for name in self.network.names}
 
@@ -106,33 +80,24 @@ class Exported:
         return self.network
 
 
-# -- what both share ---------------------------------------------------------------------------------------------------
-
-
-def make_exported(path: Path, kind: str, description: Mapping[str, Any], make: Any) -> Exported:
+def make_exported(path: Path, kind: str, description: Mapping[str, Any], make: Callable[..., Runner]) -> Exported:
     """Make an :class:`Exported` from a description; `make` makes the runner from :class:`Runner`'s arguments."""
     try:
-        plan = plan_from(description)
-        head = space = None
-        if description["head"]:
-            head = plan_head(plan, **head_options(description))
-            space = space_from(description)
-        of_network = (
-            plan,
-            plan.preprocessing,
-            description["precision"],
-            description["weights_sha256"],
-            description["outputs"],
-            description["side"],
-        )
+        outline = outline_from(description)
+        asked = [description[key] for key in ("precision", "weights_sha256", "outputs", "side")]
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         said = error if isinstance(error, InputError) else f"{error!r}."
         raise InputError(f"{path}: its description is not one of `export`: {said}") from error
-    return Exported(path, kind, plan, head, space, description, make(*of_network))
+    runner = make(outline.plan, outline.plan.preprocessing, *asked)
+    return Exported(**vars(outline), path=path, description=description, kind=kind, network=runner)
 
 
 def plan_of(network: Backbone | SegmentationModel) -> Plan:
     return network.backbone.plan if isinstance(network, SegmentationModel) else network.plan
+
+
+def head_of(network: Backbone | SegmentationModel) -> HeadPlan | None:
+    return network.head if isinstance(network, SegmentationModel) else None
 
 
 def shapes_of(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tuple[int | str, ...]]:
