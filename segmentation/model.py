@@ -279,16 +279,24 @@ class SegmentationModel(SlimModule):
             )  # fmt: skip
 
 
-def check_weights(variables: Iterable[Variable], weights: Mapping[str, np.ndarray], source: str) -> None:
+def check_weights(
+    variables: Iterable[Variable], weights: Mapping[str, np.ndarray], source: str, head: str | None = None
+) -> None:
     """Check that `weights` have all variables of a plan, before anything that large is allocated.
+
+    Args:
+        head: type of the head that the weights seem to have, if it alone is checked.
 
     Raises:
         InputError: a variable is missing or has another shape.
     """
+    doubt, needs = "", "this model needs"
+    if head:
+        doubt, needs = f"this looks like a backbone with the head {head!r}, but ", "the head needs"
     for name, shape, _ in variables:
         if name not in weights or weights[name].shape != shape:
             found = f"has shape {list(weights[name].shape)}" if name in weights else "is missing"
-            raise InputError(f"{source}: {name} {found}; this model needs {list(shape)}.")
+            raise InputError(f"{source}: {doubt}{name} {found}; {needs} {list(shape)}.")
 
 
 def _on_pixels(cells: tf.Tensor, canvas: tf.Tensor, images: tf.Tensor) -> tf.Tensor:

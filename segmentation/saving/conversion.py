@@ -1,8 +1,7 @@
 """Convert weights between slim, DeepLab, Keras, PyTorch and safetensors (``dense-resnet convert``).
 
-The names and shapes of a source's arrays identify the network, backbone and head. Exactly that network's variables are
-written, under canonical names and bit for bit, so that any file written here reads back as the same dictionary.
-(``tests/segmentation/saving/test_conversion.py``)
+The names and shapes of a source's arrays identify the network. Exactly its variables are written, under canonical names and
+bit for bit, so any file written here reads back as the same dictionary. (``tests/segmentation/saving/test_conversion.py``)
 """
 
 from __future__ import annotations
@@ -29,15 +28,9 @@ from dense_resnet.planning.schedule import check_root
 from segmentation.data import label_tables
 from segmentation.data.label_space import LabelClass, LabelSpace, voc_palette
 from segmentation.heads.plan import PADDED, HeadOptions, options_of, plan_head
+from segmentation.saving import model_directory
 from segmentation.saving.description import WEIGHTS
-from segmentation.saving.model_directory import (
-    is_model_directory,
-    load_backbone,
-    load_model,
-    read_plan,
-    save_backbone,
-    save_model,
-)
+from segmentation.saving.model_directory import is_model_directory
 
 SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY = "slim", "safetensors", "keras", "model-dir"
 FORMATS = (SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY)
@@ -75,10 +68,9 @@ def open_network(
 
     Args:
         source: see :func:`dense_resnet.checkpoints.open_source`; a model directory identifies itself.
-        variant: the network, if names and shapes do not identify it; also blocks, as
+        variant: of the network, if names and shapes do not identify it; also blocks, as
             :func:`dense_resnet.planning.variants.plan_from_config` takes them.
-        output_stride: None is a model directory's own, or else the nominal one.
-        multi_grid: also not identified by weights.
+        output_stride, multi_grid: None is a model directory's own, otherwise the nominal stride and none.
         root: the root block; None is the one that the weights were trained with.
         classifier: whether to keep an ImageNet classifier.
 
@@ -134,7 +126,7 @@ def check_request(
     if is_model_directory(source):
         if variant or root:
             raise InputError(f"{source}: a model directory records its network: leave --model and --root out.")
-        read_plan(source, output_stride, multi_grid=multi_grid)
+        model_directory.read_plan(source, output_stride, multi_grid=multi_grid)
     elif variant:
         variants.plan_from_config(variant, output_stride, multi_grid, root=root)
 
@@ -146,41 +138,35 @@ def _of_model_directory(
     output_stride: int | None,
     multi_grid: Sequence[int] | None,
 ) -> Network:
-    plan = read_plan(folder, output_stride, multi_grid=multi_grid)
+    plan = model_directory.read_plan(folder, output_stride, multi_grid=multi_grid)
     if plan.num_classes and f"{plan.scope}/logits/biases" not in weights:
         plan = dataclasses.replace(plan, logits=None)
     head = options_of(weights)
     if head is None:
-        load_backbone(folder)  # checks that the two files belong together
+        model_directory.load_backbone(folder)  # checks that the two files belong together
         return _network(plan, weights, opened, None)
-    saved = load_model(folder)
-    network = _network(plan, weights, opened, HeadOptions(head.num_classes, head.type, saved.model.head.separable))
-    return dataclasses.replace(
-        network, image_pooling=saved.model.image_pooling_crop, canvas=saved.head.canvas, space=saved.space
-    )
+    saved = model_directory.load_model(folder)
+    network = _network(plan, weights, opened, head._replace(separable=saved.head.separable))
+    pooling = saved.model.image_pooling_crop
+    return dataclasses.replace(network, image_pooling=pooling, canvas=saved.head.canvas, space=saved.space)
 
 
 def _network(plan: Plan, weights: checkpoints.Weights, opened: checkpoints.Source, head: HeadOptions | None) -> Network:
     taken = match(plan, weights, opened.name)
     own = dict(taken.weights)
-    unexpected = taken.report.unexpected
     if head:
-        planned = plan_head(plan, head.num_classes, head.type, separable=head.separable)
-        for name, shape, _ in planned.variables:
-            if name not in weights or weights[name].shape != shape:
-                found = f"has shape {list(weights[name].shape)}" if name in weights else "is missing"
-                raise InputError(
-                    f"{opened.name}: this looks like a backbone with the head {head.type!r}, but {name} {found}; "
-                    f"the head needs {list(shape)}."
-                )
-            own[name] = weights[name]
-        unexpected = tuple(name for name in unexpected if name not in own)
+        from segmentation.model import check_weights
+
+        variables = plan_head(plan, head.num_classes, head.type, separable=head.separable).variables
+        check_weights(variables, weights, opened.name, head.type)
+        own |= {variable.name: weights[variable.name] for variable in variables}
+    unexpected = tuple(name for name in taken.report.unexpected if name not in own)
     report = dataclasses.replace(taken.report, matched=tuple(own), unexpected=unexpected)
     return Network(plan, own, report.with_provenance(opened.origin, plan, opened.notes), head)
 
 
 def find_known_space(name: str) -> LabelSpace:
-    """Return the classes of that name: "voc", "cityscapes" or "ade20k"."""
+    """Return the classes of a name in KNOWN_SPACES."""
     if name not in KNOWN_SPACES:
         raise InputError(f"classes must be one of {', '.join(KNOWN_SPACES)}, or a .json file (not {name!r}).")
     return KNOWN_SPACES[name]
@@ -244,11 +230,11 @@ def write(network: Network, to: str, out: str | os.PathLike[str], *, space: Labe
     """
     out = Path(out)
     check_out(to, out)
-    if to == KERAS:
-        return _write_keras(network, out)
     if to == MODEL_DIRECTORY:
         return _write_model_directory(network, out, space)
     atomic_files.probe_folder(out.parent, sum(value.nbytes for value in network.weights.values()))
+    if to == KERAS:
+        return _write_keras(network, out)
     checkpoints.write(out, network.weights, network.origin)
     return ("A slim checkpoint cannot record where its weights come from: keep the lines above.",) if to == SLIM else ()
 
@@ -256,7 +242,6 @@ def write(network: Network, to: str, out: str | os.PathLike[str], *, space: Labe
 def _write_keras(network: Network, out: Path) -> tuple[str, ...]:
     from dense_resnet import keras_resnet  # imported here because its backend may be missing
 
-    atomic_files.probe_folder(out.parent, sum(value.nbytes for value in network.weights.values()))
     plan = network.plan
     backbone = {variable.name: network.weights[variable.name] for variable in plan.variables}
     model = keras_resnet.build(plan, input_shape=(None, None, plan.in_channels), weights=backbone)
@@ -279,22 +264,17 @@ def _write_model_directory(network: Network, out: Path, space: LabelSpace | str 
 
     backbone = laws.backbone_with(network.plan, network.weights)
     if network.head is None:
-        save_backbone(out, backbone, network.origin)
+        model_directory.save_backbone(out, backbone, network.origin)
         return ("It has no segmentation head: use it with `extract`, `check` and `train --weights`.",)
     model = SegmentationModel(
-        backbone,
-        network.head.num_classes,
-        network.head.type,
-        separable=network.head.separable,
-        image_pooling_crop=network.image_pooling,
-        canvas=network.canvas,
-    )
+        backbone, network.head.num_classes, network.head.type,
+        separable=network.head.separable, image_pooling_crop=network.image_pooling, canvas=network.canvas,
+    )  # fmt: skip
     model.assign(network.weights, network.report.source)
     classes = label_space(network.head.num_classes, space or network.space)
     preprocessing = network.origin.preprocessing if network.origin else None
-    save_model(out, model, classes, preprocessing=preprocessing, origin=network.origin)
+    model_directory.save_model(out, model, classes, preprocessing=preprocessing, origin=network.origin)
     assumed = [] if space or network.space else ["The classes are numbered, because weights do not name them: see --classes."]
-    pooled = network.image_pooling is None and network.head.type != "fcn"
-    if pooled:
+    if network.image_pooling is None and network.head.type != "fcn":
         assumed.append("The image's mean is taken over the whole map; DeepLab takes it over its training crop.")
     return tuple(assumed)
