@@ -16,13 +16,12 @@ from dense_resnet.inference.runner import FEATURES, IMAGES, LABELS, SIZES, Runne
 from dense_resnet.planning.plan import Plan
 from dense_resnet.preprocessing import preprocess
 from dense_resnet.verification.laws import TOLERANCE, relative_error
-from segmentation.heads.plan import IMAGE
+from segmentation.heads.plan import IMAGE, HeadPlan
 from segmentation.model import SegmentationModel
-from segmentation.saving.export.exported import REQUIRED, Exported, least_canvas, plan_of
+from segmentation.saving.export.exported import REQUIRED, Exported, head_of, least_canvas, plan_of
 from segmentation.saving.export.foreign_run import ONEDNN, ONNX, SAVED_MODEL, ForeignRunError, run_in_fresh_process
 
 LARGEST_CANVAS = 513  # pixels: of the comparison, if an export takes any size
-
 SMALL_CANVAS = 129  # pixels: of that in fresh processes, which only checks that the file runs the same there
 WHITE = 255  # lies beyond an image whose size is given, so that reading it would be noticed
 
@@ -63,9 +62,6 @@ class Agreement:
         return text
 
 
-# -- comparing ---------------------------------------------------------------------------------------------------------
-
-
 def compare(runner: Runner, network: Backbone | SegmentationModel, images: Sequence[np.ndarray]) -> Agreement:
     """Run both on each image: whole, cropped to odd sizes, landscape and portrait, alone and in pairs, with and without sizes.
 
@@ -74,48 +70,47 @@ def compare(runner: Runner, network: Backbone | SegmentationModel, images: Seque
         network: the exact one; other code than the runner's preprocesses, cuts and pads for it.
         images: uint8 RGB ``[height, width, 3]``. Canvases are the runner's own, else such as hold the image, at most 513.
     """
-    plan, errors, equal, pixels = plan_of(network), [], 0, 0
+    plan, head, errors, equal, pixels = plan_of(network), head_of(network), [], 0, 0
     backbone = network.backbone if isinstance(network, SegmentationModel) else network
-    head = network.head if isinstance(network, SegmentationModel) else None
+    ends_with_image = bool(head and head.canvas == IMAGE)  # whether each image's maps end where it does, on any canvas
     for canvases, sizes in comparison_cases(images, plan, runner.side, least_canvas(plan, head)):
-        names = [FEATURES, LABELS][: 1 + isinstance(network, SegmentationModel)]
-        found = runner(canvases, sizes, names)
-        whole = [canvases.shape[1:3]] * len(canvases)
-        for number, (height, width) in enumerate(whole if sizes is None else sizes):
+        found = runner(canvases, sizes, _compared(head))
+        canvas = canvases.shape[1:3]
+        for number, (height, width) in enumerate([canvas] * len(canvases) if sizes is None else sizes):
             image = preprocess(canvases[number, :height, :width], plan.preprocessing)
-            needed = (height, width) if _ends_with_image(network) else whole[number]
-            exact = np.zeros((1, *plan.aligned_size(needed), image.shape[2]), np.float32)
+            exact = np.zeros(
+                (1, *plan.aligned_size((height, width) if ends_with_image else canvas), image.shape[2]), np.float32
+            )
             exact[0, :height, :width] = image
             features = backbone(exact)
             rows, columns = features.shape[1:3]
             errors.append(relative_error(found[FEATURES][number, :rows, :columns], features[0]))
             if isinstance(network, SegmentationModel):
-                logits = network(image[None] if _ends_with_image(network) else exact)
+                logits = network(image[None] if ends_with_image else exact)
                 labels = np.argmax(logits[0, :height, :width], axis=-1)
                 equal += int((found[LABELS][number, :height, :width] == labels).sum())
                 pixels += labels.size
     return Agreement(float(np.max(errors)), equal / pixels if pixels else None)
 
 
-def _ends_with_image(network: Backbone | SegmentationModel) -> bool:
-    """Whether each image's maps end where it does, on canvases of any size."""
-    return isinstance(network, SegmentationModel) and network.head.canvas == IMAGE
+def _compared(head: HeadPlan | None) -> list[str]:
+    return [FEATURES, LABELS] if head else [FEATURES]
 
 
-def check_elsewhere(written: Path, path: Path, opened: Exported, case: tuple[np.ndarray, np.ndarray | None]) -> None:
-    """Raise an :class:`InputError` if the file's outputs differ without this package and its settings.
+def check_elsewhere(written: Path, path: Path, opened: Exported, images: Sequence[np.ndarray]) -> None:
+    """Check that a file's outputs are the same without this package and its settings, on one small canvas.
 
     Args:
         written: the file.
         path: its name in messages.
         opened: what it is, open here.
-        case: canvases and sizes to run.
+        images: as :func:`compare`'s.
 
     Raises:
         InputError: it does not run there, or its outputs differ.
     """
-    network, tolerance = opened.network, TOLERANCES[opened.network.precision]
-    names = [FEATURES, LABELS][: 1 + (opened.head is not None)]
+    network, tolerance, names = opened.network, TOLERANCES[opened.network.precision], _compared(opened.head)
+    case = next(comparison_cases(images, opened.plan, opened.side, opened.least_canvas, SMALL_CANVAS))
     canvases, sizes = (np.asarray(values)[:1] for values in case)
     calls = [{IMAGES: canvases, SIZES: sizes}, {IMAGES: canvases}][: 2 - (opened.description["sizes"] == REQUIRED)]
     expected = [network(call[IMAGES], call.get(SIZES), names) for call in calls]

@@ -1,8 +1,7 @@
 """Networks as files for other programs: a TensorFlow SavedModel, or ONNX. Each is compared with the model before it is kept.
 
-The written graph is the one that the tools run (:class:`runner.CompiledRunner`): uint8 images go in, and
-preprocessing, padding, enlarging and the choice of classes are inside. A description next to the graph documents it, so
-that an export can be used in place of a model directory, without its weights being read again.
+The written graph is the one that the tools run (:class:`runner.CompiledRunner`): uint8 images go in, and preprocessing,
+padding, enlarging and the choice of classes are inside. A description lets an export take a model directory's place.
 
 ==============  ======================================================  =================================================
                 SavedModel                                              ONNX
@@ -16,13 +15,9 @@ description     assets.extra/model.json                                 metadata
 its sha256 is   of graph and description, in the description            of all bytes before it, in the last entry
 ==============  ======================================================  =================================================
 
-`sizes` is the part of a canvas that is image. No input of an ONNX file is an initializer, of which ONNX Runtime would warn and
-which OpenVINO would hide. ONNX has one other way to mark an input that may be omitted: its type is "optional". ONNX Runtime
-knows it, most others do not; for them there is `require_sizes`, and files of one canvas are always so.
-
-Nothing takes the target's place before it has been read back and has given the exact model's features and labels on
-photographs (:func:`compare`), and the same again without this package, in fresh processes with TensorFlow's own settings
-(:mod:`segmentation.saving.export.foreign_run`). (``tests/segmentation/saving/test_export.py``)
+No input of an ONNX file is an initializer, of which ONNX Runtime would warn and which OpenVINO would hide. An input that may
+be omitted is of the type "optional", which ONNX Runtime knows and most others do not; for them there is `require_sizes`, and
+files of one canvas are always so. (``tests/segmentation/saving/test_export.py``)
 """
 
 from __future__ import annotations
@@ -49,16 +44,8 @@ from dense_resnet.jobs import atomic_files
 from segmentation.data.label_space import LabelSpace
 from segmentation.model import SegmentationModel
 from segmentation.saving.description import description_of
-from segmentation.saving.export.agreement import (
-    ADVICE,
-    SMALL_CANVAS,
-    TOLERANCES,
-    Agreement,
-    check_elsewhere,
-    compare,
-    comparison_cases,
-)
-from segmentation.saving.export.exported import OPTIONAL, REQUIRED, Exported, least_canvas, plan_of, shapes_of
+from segmentation.saving.export import agreement
+from segmentation.saving.export.exported import OPTIONAL, REQUIRED, Exported, head_of, least_canvas, plan_of, shapes_of
 from segmentation.saving.export.files import check_replaceable, check_request, may_be_replaced
 from segmentation.saving.export.foreign_run import ONEDNN, ONNX, SAVED_MODEL
 from segmentation.saving.export.onnx import open_onnx, write_onnx
@@ -78,7 +65,7 @@ def export(
     space: LabelSpace | None = None,
     origin: Origin | None = None,
     training: Mapping[str, Any] | None = None,
-) -> tuple[Exported, Agreement]:
+) -> tuple[Exported, agreement.Agreement]:
     """Write a network with its current weights, read it back, and compare it with the exact one.
 
     Args:
@@ -109,16 +96,15 @@ def export(
     precision = check_request(plan, path, to, precision, side, onednn=onednn, require_sizes=require_sizes)
     if onednn and not takes_rates(tf.as_dtype(precision)):
         raise InputError(f"onednn: this TensorFlow runs without oneDNN. Where the processor is an x86, set {ONEDNN}=1.")
-    is_model = isinstance(network, SegmentationModel)
-    if is_model and (space is None or space.num_classes != network.head.num_classes):
-        raise InputError(f"space must name the {pluralize(network.head.num_classes, 'class')} of the model.")
-    head = network.head if is_model else None
+    head = head_of(network)
+    if head and (space is None or space.num_classes != head.num_classes):
+        raise InputError(f"space must name the {pluralize(head.num_classes, 'class')} of the model.")
     if side and side < (least := least_canvas(plan, head)):
         raise InputError(f"size must be at least {least}: the head takes the image's mean over windows of that many pixels.")
     weights = network.weights
     atomic_files.probe_folder(path.parent, sum(value.nbytes for value in weights.values()))
     known: dict[str, Any] = {}  # a backbone's runner takes the fingerprint itself, and needs oneDNN for nothing
-    if is_model:
+    if head:
         known = {"weights_sha256": checkpoints.fingerprint(weights), "onednn": onednn}
     del weights
     compiled = network.runner(precision, side=side, portable=True, **known)
@@ -135,19 +121,19 @@ def export(
         "outputs": compiled.names,
         "versions": _versions(to),
     }
-    checked: list[tuple[Exported, Agreement]] = []
+    checked: list[tuple[Exported, agreement.Agreement]] = []
 
     def check(written: Path) -> None:
         opened = open_exported(written)
-        agreement, tolerance = compare(opened.network, network, images), TOLERANCES[precision]
-        if not agreement.within(tolerance):
+        found, most = agreement.compare(opened.network, network, images), agreement.TOLERANCES[precision]
+        if not found.within(most):
             raise InputError(
-                f"{path}: not written, because the export is not the model: {agreement}. At most {tolerance.feature_error:g} "
-                f"of their std and at least {tolerance.label_agreement:.1%} are right in {precision}. {ADVICE[precision]}"
+                f"{path}: not written, because the export is not the model: {found}. At most {most.feature_error:g} of their "
+                f"std and at least {most.label_agreement:.1%} are right in {precision}. {agreement.ADVICE[precision]}"
             )
-        check_elsewhere(written, path, opened, next(comparison_cases(images, plan, side, opened.least_canvas, SMALL_CANVAS)))
+        agreement.check_elsewhere(written, path, opened, images)
         check_replaceable(path, to)  # once more: that took a while
-        checked.append((dataclasses.replace(opened, path=path), agreement))
+        checked.append((dataclasses.replace(opened, path=path), found))
 
     if to == SAVED_MODEL:
         with atomic_files.replace_folder(path, lambda there: may_be_replaced(there, to)) as folder:
@@ -165,10 +151,8 @@ def open_exported(path: str | os.PathLike[str]) -> Exported:
     A SavedModel is a program, and TensorFlow runs everything in it. So before anything runs, the digest must fit, which finds
     damage and the files of other programs, and the graph may consist of OPS only, none of which touches a file, the network
     or other code. ONNX has no operators that do, but a forged file may name further files to read weights from, below the
-    working directory.
-
-    The digest is not a signature: a forged export can hold any weights, and use up memory and time. Nor does
-    it protect from holes in TensorFlow's and ONNX Runtime's own readers and kernels. Open only what you trust that far.
+    working directory. The digest is not a signature: a forged export can hold any weights, use up memory and time, and exploit
+    holes in the readers and kernels of TensorFlow and ONNX Runtime. Open only what you trust that far.
 
     Raises:
         InputError: the file is missing, damaged, or was not written by :func:`export`, or onnxruntime is missing.

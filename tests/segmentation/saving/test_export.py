@@ -46,7 +46,7 @@ PHOTOGRAPH = ROOT / "tools" / "coffee.jpg"
 TARGET = {SAVED_MODEL: "exported", ONNX: "exported.onnx"}
 EVERYTHING = ("features", "cells", "labels", "probabilities")
 OLD = GOLDEN / "exported_b3f9543"  # small_model("fcn"), by the code before `sizes` was an input
-CHECK_ELSEWHERE = exporter.check_elsewhere
+CHECK_ELSEWHERE = agreement.check_elsewhere
 
 needs_onednn = pytest.mark.skipif(not compiled.takes_rates(tf.float32), reason="this TensorFlow has no oneDNN")
 
@@ -55,14 +55,14 @@ needs_onednn = pytest.mark.skipif(not compiled.takes_rates(tf.float32), reason="
 def not_elsewhere():
     """Exports are read back in this process only, where a test does not ask for more: a fresh TensorFlow takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "check_elsewhere", lambda *arguments: None)
+        patch.setattr(agreement, "check_elsewhere", lambda *arguments: None)
         yield
 
 
 @pytest.fixture
 def elsewhere(monkeypatch):
     """They are read back in fresh processes too, as everywhere but here."""
-    monkeypatch.setattr(exporter, "check_elsewhere", CHECK_ELSEWHERE)
+    monkeypatch.setattr(agreement, "check_elsewhere", CHECK_ELSEWHERE)
 
 
 @pytest.fixture(scope="module")
@@ -550,7 +550,7 @@ def test_the_old_one_stands_until_the_new_one_has_passed(to, old, photograph, mo
         seen.append(read_export(old) == before)
         return compare(*arguments)
 
-    monkeypatch.setattr(exporter, "compare", check_old_export)
+    monkeypatch.setattr(agreement, "compare", check_old_export)
     written, _ = exporter.export(other, old, [photograph], to=to, space=SPACE, precision="float32")
     assert (seen, names(old.parent)) == ([True], [old.name])
     assert open_exported(old).head == written.head == other.head
@@ -565,7 +565,7 @@ def test_files_created_during_an_export_are_kept(to, model, photograph, tmp_path
         mine.write_bytes(b"precious")
         return compare(*arguments)
 
-    monkeypatch.setattr(exporter, "compare", meanwhile)
+    monkeypatch.setattr(agreement, "compare", meanwhile)
     with pytest.raises(InputError, match="exists, and is not an export"):
         exporter.export(model, path, [photograph], to=to, space=SPACE, precision="float32")
     assert mine.read_bytes() == b"precious"
