@@ -2,8 +2,8 @@
 
     loss = sum over pixels of weight[class] * cross-entropy / number of pixels
 
-Ignored pixels are in neither sum. Both are returned apart, because over several devices the loss is the global sum over
-the global number, which is what one device with all the images computes. (``tests/segmentation/training/test_losses.py``)
+Ignored pixels are in neither sum. The two are returned separately: over several devices the loss is the global sum over the
+global number, as one device with all images computes it. (``tests/segmentation/training/test_losses.py``)
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ def cross_entropy(
     Args:
         logits: ``[batch, height, width, classes]``.
         labels: ``[batch, height, width]`` integers, each a class or the ignore label.
-        ignore_label: pixels that are ignored; None for none.
         class_weights: one factor a class on its pixels' losses.
         hardest: the share of each image's valid pixels, those with the largest losses, that count: 1.0 is all. Hard-example
             mining as in Wu et al., https://arxiv.org/abs/1604.04339.

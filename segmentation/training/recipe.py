@@ -10,7 +10,10 @@ from dense_resnet.inference.precision import BFLOAT16, FLOAT32
 from dense_resnet.planning import geometry
 from segmentation.data.transforms import Augmentation
 
-SMALLEST_BATCH = 12  # images below which batch statistics are harmful: DeepLab's advice
+# Images below which batch statistics are harmful: DeepLab's advice. Batch norm over pooled features has one value an image, of
+# which few have a variance far from that of all images (0 for one), and inference divides by its root. So with fewer images
+# a device, that one layer is normalized by its moving averages in training too, regardless of the others.
+SMALLEST_BATCH = 12
 
 
 @dataclass(frozen=True)
@@ -39,20 +42,19 @@ class Recipe:
         """Raise an :class:`InputError` if a value is invalid."""
         for name in ("steps", "batch", "validate_every", "save_every"):
             geometry.positive_integer(name, getattr(self, name))
-        for name in ("learning_rate", "head_rate", "power"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be above 0 (not {getattr(self, name)}).")
-        for name in ("momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 0 and below 1 (not {getattr(self, name)}).")
-        if not 0 <= self.warmup < self.steps:
-            raise InputError(f"warmup must be at least 0 and below the {pluralize(self.steps, 'step')} (not {self.warmup}).")
-        if self.clip is not None and not 0 < self.clip < math.inf:
-            raise InputError(f"clip must be above 0 (not {self.clip}).")
-        if not 0 < self.hardest <= 1:
-            raise InputError(f"hardest must be a share above 0 and up to 1 (not {self.hardest}).")
-        if self.precision not in (FLOAT32, BFLOAT16):
-            raise InputError(f"precision must be {FLOAT32!r} or {BFLOAT16!r} (not {self.precision!r}).")
+        for name, valid, expected in (
+            ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("head_rate", 0 < self.head_rate < math.inf, "above 0"),
+            ("power", 0 < self.power < math.inf, "above 0"),
+            ("momentum", 0 <= self.momentum < 1, "at least 0 and below 1"),
+            ("weight_decay", 0 <= self.weight_decay < 1, "at least 0 and below 1"),
+            ("warmup", 0 <= self.warmup < self.steps, f"at least 0 and below the {pluralize(self.steps, 'step')}"),
+            ("clip", self.clip is None or 0 < self.clip < math.inf, "above 0"),
+            ("hardest", 0 < self.hardest <= 1, "a share above 0 and up to 1"),
+            ("precision", self.precision in (FLOAT32, BFLOAT16), f"{FLOAT32!r} or {BFLOAT16!r}"),
+        ):
+            if not valid:
+                raise InputError(f"{name} must be {expected} (not {getattr(self, name)!r}).")
         geometry.check_seed(self.seed)
         weights = self.class_weights
         if weights is not None and not (

@@ -1,7 +1,4 @@
-"""Make one step of SGD with momentum, on one device or several, of one worker or several.
-
-Over several devices the loss is the global sum over the global number of valid pixels, as one device would compute it.
-"""
+"""Make one step of SGD with momentum, on one device or several, of one worker or several."""
 
 from __future__ import annotations
 
@@ -82,18 +79,13 @@ def make_step(
     *,
     freeze_image_pooling: bool,
 ) -> Step:
-    """Return a function that makes step number `step` on this worker's part of the batch.
+    """Return a function of (step, this worker's part of the batch, learning rate), which changes `model` and `momentum`.
+
+    It must be called by all workers, and returns the loss of all images and the predicted labels of these.
 
     Args:
-        model: is changed by it, as is `momentum`.
         momentum: of each trainable variable, by its name.
-        recipe: how.
-        cluster: all of whose workers make the step.
-        ignore_label: of pixels that are not in the loss.
         freeze_image_pooling: normalizes pooled features by the moving averages.
-
-    Returns:
-        A function of (step, batch, learning rate), which returns the loss of all images and the predicted labels of these.
     """
     variables, strategy = model.trainable, cluster.strategy
     # A list: a set would order the graph by chance, and TensorFlow optimizes graphs of another order to other bits.
