@@ -5,14 +5,8 @@
     OUT/training/state.safetensors           what a resumed run starts from: see segmentation.training.state
     OUT/training/log.jsonl, tensorboard/     figures, and pictures of validation images
 
-A killed and restarted run gives the weights of an uninterrupted one, bit for bit on one worker, where TensorFlow
-runs deterministic ops (the `train` verb sees to that).
-
-Batch norm over the image's mean, in heads that pool it, has one value an image: from few of them its variance is far from
-that of all images (0 from one), and inference divides by its root. So below :data:`SMALLEST_BATCH` images a device that
-one layer is normalized by its moving averages in training too, regardless of the others.
-
-Over several devices all workers share the out folder, and the first worker alone writes.
+A restarted run gives the weights of an uninterrupted one, bit for bit on one worker, where TensorFlow runs deterministic ops
+(the `train` verb sees to that). All workers share the out folder, and the first alone writes.
 (``tests/segmentation/training/test_training.py``)
 """
 
@@ -22,7 +16,7 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +27,7 @@ from dense_resnet import checkpoints
 from dense_resnet.errors import InputError, pluralize
 from dense_resnet.inference.runner import EXACT
 from dense_resnet.jobs import atomic_files, journal
-from dense_resnet.planning import geometry, variants
+from dense_resnet.planning import geometry
 from segmentation import metrics
 from segmentation.data.doctor import Checked, check_splits
 from segmentation.data.samples import Dataset
@@ -41,11 +35,12 @@ from segmentation.metrics.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
 from segmentation.prediction.options import Inference
 from segmentation.prediction.predictor import Predictor
+from segmentation.saving.description import NETWORK, description_of
 from segmentation.training import remarks
 from segmentation.training.data import Batch, Example, describe_dataset, ignored_label, read_batches, read_example
 from segmentation.training.log import Log
 from segmentation.training.recipe import SMALLEST_BATCH, Recipe
-from segmentation.training.state import FOLDER, FROM, STEPS, State
+from segmentation.training.state import FOLDER, FROM, State
 from segmentation.training.step import LOST, Cluster, make_step, mixed_precision
 
 FORMAT = 1
@@ -77,10 +72,8 @@ class Training:
 
     Args:
         model: with its initial weights; made under the strategy's scope.
-        dataset: to train on.
         validation: to choose the best model by; None keeps the last.
         out: the folder for everything.
-        recipe: see :class:`Recipe`.
         preprocessing: a scheme of :func:`dense_resnet.preprocess`; None is the plan's own.
         strategy: a ``tf.distribute.Strategy``; None is one device.
         validation_size: side of the canvas that validation images are run on, 32n+1.
@@ -105,7 +98,8 @@ class Training:
         recipe.check(head.num_classes)
         self.model, self.dataset, self.validation = model, dataset, validation
         self.out, self.recipe = Path(out), recipe
-        for split in filter(None, (dataset, validation)):
+        self.splits = [split for split in (dataset, validation) if split is not None]
+        for split in self.splits:
             split.check_apart(self.out)
         self.preprocessing = preprocessing or plan.preprocessing
         self.strategy = strategy or tf.distribute.get_strategy()
@@ -127,14 +121,10 @@ class Training:
         self.cluster = Cluster(self.strategy)
         self.initial = model.weights
         self.ignored = ignored_label(space)  # in views
+        described = description_of(model, space, preprocessing=self.preprocessing)
         self.protocol = {
             "format": FORMAT,
-            "plan": variants.plan_config(plan),
-            "output_stride": plan.output_stride,
-            "multi_grid": plan.multi_grid,
-            "head": {"type": head.type, "separable": head.separable, "image_pooling": model.image_pooling_crop},
-            "canvas": head.canvas,
-            "preprocessing": self.preprocessing,
+            **{key: described[key] for key in ("plan", *NETWORK)},
             "initial_weights_sha256": checkpoints.fingerprint(self.initial),
             "dataset": describe_dataset(dataset),
             "validation": describe_dataset(validation) if validation is not None else None,
@@ -163,7 +153,6 @@ class Training:
         """Train from the last saved state to the end.
 
         Args:
-            progress: called with (task, images done, images in total, a note).
             stop: called after each step; True from any worker saves and returns on all of them.
             say: called with each line for the user: figures of a validation, warnings.
             checked: of :func:`segmentation.data.doctor.check_splits` with both datasets; None checks them first.
@@ -173,8 +162,7 @@ class Training:
                 lost; the last good state stays.
         """
         if checked is None:
-            splits = [split for split in (self.dataset, self.validation) if split is not None]
-            checked = check_splits(splits, lambda what, done, total: progress(what, done, total, ""))
+            checked = check_splits(self.splits, lambda what, done, total: progress(what, done, total, ""))
         try:
             return self._run(TrainingRun(self, progress, say), stop, checked)
         except LOST as error:
@@ -199,7 +187,7 @@ class Training:
             if start == steps:
                 return run.outcome(start)
             if start == run.state.legs[-1][FROM]:
-                for line in self.remarks(run.state.legs):
+                for line in remarks.describe_start(self, run.state.legs):
                     run.say(line)
             if self.chief:
                 stack.enter_context(run.log.open(folder, start))
@@ -219,16 +207,6 @@ class Training:
                 if stopping:
                     return run.outcome(done, stopped=True)
         return run.outcome(steps)
-
-    def remarks(self, legs: list[dict[str, int]]) -> Iterator[str]:
-        """Give what a reader should know before the first step of the last of the `legs`."""
-        recipe = self.recipe
-        if start := legs[-1][FROM]:
-            yield remarks.describe_leg(recipe, start, legs[-2][STEPS])
-        if self.freeze_image_pooling:
-            yield remarks.describe_frozen_pooling(recipe.batch // self.strategy.num_replicas_in_sync)
-        if line := remarks.describe_unreached_rates(self.model.backbone.plan, self.model.head, recipe.augmentation.crop):
-            yield line
 
 
 class TrainingRun:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,28 +11,34 @@ from dense_resnet.errors import pluralize
 from dense_resnet.planning import geometry
 from dense_resnet.planning.plan import Plan
 from segmentation.heads.plan import HeadPlan
-from segmentation.training.recipe import SMALLEST_BATCH, Recipe
+from segmentation.training.recipe import SMALLEST_BATCH
+from segmentation.training.state import FROM, STEPS
+
+if TYPE_CHECKING:
+    from segmentation.training.loop import Training
 
 COLLAPSED = 0.99  # share of the predicted pixels in one class
 FAR_APART = 0.3  # half the sum of differences between two label histograms
 
 
-def describe_leg(recipe: Recipe, start: int, before: int) -> str:
-    """Say what changes at step `start`, from which on a training of `before` steps has more."""
-    return (
-        f"more steps, {recipe.steps} instead of {before}: from here on the learning rate follows the schedule of "
-        f"{recipe.steps} steps, {recipe.rate(start):.3g} at step {start}, and so does batch norm's decay; model.json "
-        "lists the legs"
-    )
-
-
-def describe_frozen_pooling(images: int) -> str:
-    """Say why the batch norm over pooled features uses its moving averages, with that many images a device."""
-    return (
-        f"image pooling: its batch norm uses its moving averages in training too: with {pluralize(images, 'image')} "
-        f"a device it has {pluralize(images, 'value')} a channel, too few for a variance (from {SMALLEST_BATCH} on "
-        "it uses the batch's)"
-    )
+def describe_start(training: Training, legs: Sequence[Mapping[str, int]]) -> Iterator[str]:
+    """Give what a reader should know before the first step of the last of the `legs`."""
+    recipe, model = training.recipe, training.model
+    if start := legs[-1][FROM]:
+        yield (
+            f"more steps, {recipe.steps} instead of {legs[-2][STEPS]}: from here on the learning rate follows the schedule of "
+            f"{recipe.steps} steps, {recipe.rate(start):.3g} at step {start}, and so does batch norm's decay; model.json "
+            "lists the legs"
+        )
+    if training.freeze_image_pooling:
+        images = recipe.batch // training.strategy.num_replicas_in_sync
+        yield (
+            f"image pooling: its batch norm uses its moving averages in training too: with {pluralize(images, 'image')} "
+            f"a device it has {pluralize(images, 'value')} a channel, too few for a variance (from {SMALLEST_BATCH} on "
+            "it uses the batch's)"
+        )
+    if line := describe_unreached_rates(model.backbone.plan, model.head, recipe.augmentation.crop):
+        yield line
 
 
 def describe_unreached_rates(plan: Plan, head: HeadPlan, crop: tuple[int, int]) -> str | None:

@@ -1,10 +1,7 @@
-"""Keep the state of a training: variables and figures, in memory and on disk.
+"""Keep the state of a training, in memory and on disk: see the drawing in :mod:`segmentation.training.loop`.
 
-    OUT/training/state.safetensors           weights and momentum after `step` steps: what a resumed run starts from
-    OUT/last/                                a model directory of the same step
-
-Step, weights and momentum are the whole state, since all else is a function of (seed, position in the data). The state also
-carries the protocol, which a resumed run must share, and the figures that its outcome and its warnings depend on.
+Step, weights and momentum are the whole state, since all else is a function of (seed, position in the data). The file also has
+the protocol, which a resumed run must share, and the figures that its outcome and its warnings depend on.
 
 More steps continue a training, finished or not: a new *leg* starts at the step of the state, and the learning rate follows
 the schedule of the new number of steps from there on, as if it had always been that long. The data continue in their
@@ -29,7 +26,7 @@ from dense_resnet.jobs import journal
 from segmentation.heads.plan import PADDED
 from segmentation.metrics.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
-from segmentation.saving.description import DESCRIPTION, WEIGHTS
+from segmentation.saving.description import DESCRIPTION, WEIGHTS, description_of, head_options
 from segmentation.saving.model_directory import save_model
 from segmentation.training.data import EXIF
 
@@ -104,16 +101,8 @@ class State:
                     "Lower --lr, or give --clip 1."
                 )
         if self._twin is None:
-            own = self.model
-            self._twin = SegmentationModel(
-                Backbone(own.backbone.plan, seed=0),
-                own.head.num_classes,
-                own.head.type,
-                separable=own.head.separable,
-                image_pooling_crop=own.image_pooling_crop,
-                canvas=own.head.canvas,
-                seed=0,
-            )
+            head = head_options(description_of(self.model, self.training.dataset.space))
+            self._twin = SegmentationModel(Backbone(self.model.backbone.plan, seed=0), **head, seed=0)
         self._twin.assign(weights)
         return self._twin
 
@@ -126,14 +115,9 @@ class State:
     def _write(self, weights: Mapping[str, np.ndarray], step: int) -> None:
         momentum = {MOMENTUM + name: variable.numpy() for name, variable in self.momentum.items()}
         about = {
-            "step": step,
-            "best": self.best,
-            "best_step": self.best_step,
-            "scored": self.scored,
-            "warnings": self.warnings,
-            "seen": self.seen.counts.tolist(),
-            "protocol": self.protocol,
-        }
+            "step": step, "best": self.best, "best_step": self.best_step, "scored": self.scored,
+            "warnings": self.warnings, "seen": self.seen.counts.tolist(), "protocol": self.protocol,
+        }  # fmt: skip
         safetensors.write(self.path, {**weights, **momentum}, about)
         self._saved_step = step
 
@@ -170,14 +154,13 @@ class State:
     def _take_figures(self, about: Mapping[str, Any]) -> tuple[int, list[dict[str, int]]]:
         """Take a state's figures besides its arrays, and return its step and its legs."""
         try:
-            protocol, step, best, warnings = about["protocol"], about["step"], about["best"], about["warnings"]
-            best_step, scored = about.get("best_step"), about.get("scored")  # older states lack these
-            if not (type(step) is int and isinstance(best, float | None) and isinstance(best_step, int | None)):
-                raise TypeError("a number of another kind")
+            protocol, step, warnings = about["protocol"], about["step"], about["warnings"]
+            best, best_step, scored = about["best"], about.get("best_step"), about.get("scored")  # older states lack two
+            kinds = (protocol, dict), (warnings, dict), (best, float | None), (best_step, int | None)
+            if type(step) is not int or not all(isinstance(value, kind) for value, kind in kinds):
+                raise TypeError("a value of another kind")
             if scored is not None:
                 scored = int(scored[0]), None if scored[1] is None else float(scored[1])
-            if not (isinstance(protocol, dict) and isinstance(warnings, dict)):
-                raise TypeError("a value of another kind")
             legs = _read_legs(protocol, step)
             self._check_protocol(protocol)  # before what its classes are counted in
             seen = np.array(about["seen"], object)

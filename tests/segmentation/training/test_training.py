@@ -42,7 +42,7 @@ from segmentation.training.data import PADDING
 from segmentation.training.log import CURVES, LOG, cut_log
 from segmentation.training.loop import Training
 from segmentation.training.recipe import Recipe
-from segmentation.training.remarks import find_doubts
+from segmentation.training.remarks import describe_start, find_doubts
 from segmentation.training.state import FOLDER, LAST
 from segmentation.training.state import STATE as STATE_FILE
 from segmentation.training.step import find_worker
@@ -725,7 +725,7 @@ def test_a_crop_too_small_for_the_atrous_rates_is_reported_first(data, tmp_path)
 
     def crop_remarks(head, crop):
         one = make(data, tmp_path / f"{head}{crop}", head=head, steps=1, batch=1, augmentation=Augmentation((crop, crop)))
-        return [line for line in one.remarks([{"from": 0, "steps": 1}]) if line.startswith("crop ")]
+        return [line for line in describe_start(one, [{"from": 0, "steps": 1}]) if line.startswith("crop ")]
 
     (line,) = crop_remarks("aspp", 33)
     assert line.startswith("crop 33 is 5x5 cells at output_stride 8: the outer taps of ASPP's rates 12, 24 and 36 never touch")
