@@ -98,16 +98,11 @@ def _compared(head: HeadPlan | None) -> list[str]:
 
 
 def check_elsewhere(written: Path, path: Path, opened: Exported, images: Sequence[np.ndarray]) -> None:
-    """Check that a file's outputs are the same without this package and its settings, on one small canvas.
+    """Check that the export `opened` gives the same outputs without this package and its settings, on one small canvas.
 
     Args:
         written: the file.
         path: its name in messages.
-        opened: what it is, open here.
-        images: as :func:`compare`'s.
-
-    Raises:
-        InputError: it does not run there, or its outputs differ.
     """
     network, tolerance, names = opened.network, TOLERANCES[opened.network.precision], _compared(opened.head)
     case = next(comparison_cases(images, opened.plan, opened.side, opened.least_canvas, SMALL_CANVAS))

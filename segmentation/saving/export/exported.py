@@ -66,11 +66,7 @@ class Exported(OpenedModel):
         return {name: f"{types.get(name, 'float32')} [{', '.join(map(str, shapes[name]))}]" for name in self.network.names}
 
     def runner(self, precision: str = AUTO) -> Runner:
-        """Return the network. Its outputs are those of the runner that it was written from.
-
-        Raises:
-            InputError: `precision` is neither "auto" nor the file's own.
-        """
+        """Return the network; refuse a `precision` other than "auto" or the file's own."""
         own = self.network.precision
         if precision not in (AUTO, own):
             raise InputError(
@@ -102,21 +98,21 @@ def head_of(network: Backbone | SegmentationModel) -> HeadPlan | None:
 
 def shapes_of(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tuple[int | str, ...]]:
     """Return the shapes of all inputs and outputs by name; free sizes are named, and equal names are equal sizes."""
-    of_image, of_features, of_cells = ("height", "width"), ("rows", "columns"), ("cell_rows", "cell_columns")
-    sizes: dict[tuple[str, str], tuple[int | str, int | str]] = {key: key for key in (of_image, of_features, of_cells)}
+    of_image: tuple[int | str, int | str] = ("height", "width")
+    of_features: tuple[int | str, int | str] = ("rows", "columns")
+    of_cells: tuple[int | str, int | str] = ("cell_rows", "cell_columns")
     if side:
-        stride = SKIP_STRIDE if head and head.skip else plan.output_stride
-        cells = geometry.output_size(side, stride)
-        sizes = {of_image: (side, side), of_features: plan.feature_size(side), of_cells: (cells, cells)}
+        cells = geometry.output_size(side, SKIP_STRIDE if head and head.skip else plan.output_stride)
+        of_image, of_features, of_cells = (side, side), plan.feature_size(side), (cells, cells)
     shapes: dict[str, tuple[int | str, ...]] = {
-        IMAGES: ("batch", *sizes[of_image], plan.in_channels),
+        IMAGES: ("batch", *of_image, plan.in_channels),
         SIZES: ("batch_or_1", 2),
-        FEATURES: ("batch", *sizes[of_features], plan.depth),
+        FEATURES: ("batch", *of_features, plan.depth),
     }
     if head:
-        shapes[COARSE_LOGITS] = ("batch", *sizes[of_cells], head.num_classes)
-        shapes[LABELS] = ("batch", *sizes[of_image])
-        shapes[PROBABILITIES] = ("batch", *sizes[of_image], head.num_classes)
+        shapes[COARSE_LOGITS] = ("batch", *of_cells, head.num_classes)
+        shapes[LABELS] = ("batch", *of_image)
+        shapes[PROBABILITIES] = ("batch", *of_image, head.num_classes)
     return shapes
 
 

@@ -1,7 +1,4 @@
-"""Exports as files: check requests, recognize exports, and decide what a new one may replace, without TensorFlow.
-
-:mod:`segmentation.saving.export.exporter` writes and opens them.
-"""
+"""Exports as files: check requests, recognize exports, and decide what a new one may replace, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -36,11 +33,7 @@ def check_request(
     onednn: bool = False,
     require_sizes: bool = False,
 ) -> str:
-    """Check the arguments of :func:`segmentation.saving.export.exporter.export` before any work; return the precision.
-
-    Raises:
-        InputError: as there.
-    """
+    """Check the arguments of :func:`segmentation.saving.export.exporter.export` before any work; return the precision."""
     path = Path(path)
     if to not in FORMATS:
         raise InputError(f"to must be one of {', '.join(map(repr, FORMATS))} (not {to!r}).")
@@ -77,11 +70,7 @@ def is_exported(path: object) -> bool:
 
 
 def read_export_description(folder: Path) -> dict[str, Any]:
-    """Read the description of a SavedModel of ours; opening the export compares it with its digest.
-
-    Raises:
-        InputError: it was not written there, or is damaged.
-    """
+    """Read the description of a SavedModel of ours; opening the export compares it with its digest."""
     path = folder / DESCRIPTION
     if not path.is_file():
         raise InputError(f"{folder}: has no {DESCRIPTION}, so it was not written by `export`, and is not run.")
@@ -92,11 +81,7 @@ def read_export_description(folder: Path) -> dict[str, Any]:
 
 
 def read_export_outline(path: str | os.PathLike[str]) -> Outline | None:
-    """Read an export's outline without TensorFlow; None for an ONNX file, whose description its runtime reads.
-
-    Raises:
-        InputError: as :func:`read_export_description`.
-    """
+    """Read an export's outline without TensorFlow; None for an ONNX file, whose description its runtime reads."""
     path = Path(path)
     if path.suffix == SUFFIX:
         return None
@@ -125,10 +110,8 @@ def seal(data: bytes | memoryview) -> bytes:
     Concatenated protocol buffers are read as one: these bytes are a model that has
     only an entry of metadata (field 14, an entry's key and value its fields 1 and 2).
     """
-    entry = b"".join(
-        bytes([tag, len(text)]) + text
-        for tag, text in ((0x0A, SEAL.encode()), (0x12, hashlib.sha256(data).hexdigest().encode()))
-    )
+    fields = (0x0A, SEAL.encode()), (0x12, hashlib.sha256(data).hexdigest().encode())
+    entry = b"".join(bytes([tag, len(text)]) + text for tag, text in fields)
     return bytes([0x72, len(entry)]) + entry
 
 

@@ -2,9 +2,8 @@
 
     python foreign_run.py savedmodel exported/ features labels <arrays.npz >answers.npz
 
-Nothing of this project is imported there, and nothing of its settings is in the environment: an export is
-read back like this before it is moved to its path. Arrays travel through pipes, so that a kill leaves no files.
-(``tests/segmentation/saving/test_export.py``)
+Nothing of this project is imported there, and none of its settings are in the environment: an export is read back like this
+before it is moved to its path. Arrays travel through pipes, so that a kill leaves no files.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -25,7 +24,6 @@ SAVED_MODEL, ONNX = "savedmodel", "onnx"
 LONGEST = 400  # characters of a message
 
 Arrays = Mapping[str, np.ndarray]
-Call = Callable[[Arrays, Sequence[str]], dict[str, np.ndarray]]
 
 
 class ForeignRunError(RuntimeError):
@@ -35,13 +33,10 @@ class ForeignRunError(RuntimeError):
 def run_in_fresh_process(
     kind: str, path: str | os.PathLike[str], calls: Sequence[Arrays], names: Sequence[str], environment: Mapping[str, str]
 ) -> list[dict[str, np.ndarray]]:
-    """Run an export in a fresh process and return its outputs.
+    """Run an export in a fresh process and return the outputs with these names, call by call.
 
     Args:
         kind: "savedmodel" or "onnx".
-        path: of the export.
-        calls: the inputs by name, for one run after the other.
-        names: of the outputs that are wanted.
         environment: variables for the process in addition to ours, from which OWN_SETTINGS are taken out.
 
     Raises:
@@ -62,7 +57,7 @@ def run_in_fresh_process(
     return _unpack_arrays(done.stdout)
 
 
-def _pack_arrays(calls: Sequence[Arrays]) -> bytes:
+def _pack_arrays(calls: Iterable[Arrays]) -> bytes:
     buffer = io.BytesIO()
     named: dict[str, Any] = {f"{number}.{name}": array for number, call in enumerate(calls) for name, array in call.items()}
     np.savez(buffer, **named)
@@ -81,34 +76,28 @@ def _unpack_arrays(data: bytes) -> list[dict[str, np.ndarray]]:
 # -- in the fresh process ----------------------------------------------------------------------------------------------
 
 
-def _saved_model(path: str) -> Call:
+def _run_saved_model(path: str, calls: Iterable[Arrays], names: Sequence[str]) -> Iterator[Arrays]:
     import tensorflow as tf
 
     signatures = tf.saved_model.load(path).signatures
-
-    def call(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
+    for arrays in calls:
         found = signatures[SIZED if "sizes" in arrays else ALONE](**{name: tf.constant(a) for name, a in arrays.items()})
-        return {name: found[name].numpy() for name in names}
-
-    return call
+        yield {name: found[name].numpy() for name in names}
 
 
-def _onnx(path: str) -> Call:
+def _run_onnx(path: str, calls: Iterable[Arrays], names: Sequence[str]) -> Iterator[Arrays]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def call(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(list(names), dict(arrays)), strict=True))
-
-    return call
+    for arrays in calls:
+        yield dict(zip(names, session.run(names, dict(arrays)), strict=True))
 
 
 def main(arguments: Sequence[str], given: IO[bytes], answers: IO[bytes]) -> None:
     """Run an export on the given arrays and write its outputs: the work of the fresh process."""
     kind, path, *names = arguments
-    call = {SAVED_MODEL: _saved_model, ONNX: _onnx}[kind](path)
-    answers.write(_pack_arrays([call(arrays, names) for arrays in _unpack_arrays(given.read())]))
+    run = {SAVED_MODEL: _run_saved_model, ONNX: _run_onnx}[kind]
+    answers.write(_pack_arrays(run(path, _unpack_arrays(given.read()), names)))
 
 
 if __name__ == "__main__":
