@@ -1,10 +1,8 @@
 """A segmentation model: a backbone, a head, and the steps from an image of any size to logits on its pixels.
 
-Inputs are padded at the bottom and on the right with 0, which after preprocessing is the mean color, to the next aligned
-size; there every cell is centered exactly on a pixel, so the logits are enlarged with align_corners on that canvas, and the
-padding is cropped off. The head never sees padding, so the canvas's size hardly matters.
-(``tests/segmentation/heads/test_heads.py``,
-``tests/segmentation/test_canvases.py``)
+Inputs are padded at the bottom and on the right with 0, which after preprocessing is the mean color, to the next aligned size.
+There every cell is centered exactly on a pixel, so logits are enlarged with align_corners, and then cropped. The head never
+sees padding. (``tests/segmentation/heads/test_heads.py``, ``tests/segmentation/test_canvases.py``)
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from dense_resnet.planning.layers import Variable
 from segmentation.heads.build import build_folded_head, build_head
 from segmentation.heads.plan import BATCH_NORM_DECAY, DEFAULT_HEAD, IMAGE, PADDED, SKIP_STRIDE, Uniform, plan_head
 
-LOGITS = "pixels"  # logits on the pixels of the image, where CELLS are those before they are enlarged
+LOGITS = "pixels"  # logits on the pixels of the image, where COARSE_LOGITS are those before they are enlarged
 IMAGE_CELLS = "image_cells"  # of images that are padded to the next aligned size
 
 
@@ -102,7 +100,7 @@ class SegmentationModel(SlimModule):
 
         Returns:
             A function of ``[batch, height, width, channels]``, preprocessed, for any size. It returns float32 logits, which in
-            float32 equal this model's up to 1e-4 of their spread (``tests/dense_resnet/inference/test_folding.py``).
+            float32 equal this model's up to 1e-4 of their std (``tests/dense_resnet/inference/test_folding.py``).
 
         Raises:
             InputError: the precision is unknown.
@@ -197,7 +195,7 @@ class SegmentationModel(SlimModule):
 
     @property
     def trainable(self) -> dict[str, tf.Variable]:
-        """Likewise, the variables that training changes by gradients."""
+        """The backbone's and the head's variables that training changes by gradients."""
         return self.backbone.trainable | super().trainable
 
     @property
@@ -218,9 +216,9 @@ class SegmentationModel(SlimModule):
     def _build(self, output: str, images: tf.Tensor, training: bool) -> tf.Tensor:
         dropout = tf.random.uniform if training else None
         if output == COARSE_LOGITS:
-            return self._cells(images, training, dropout, None)
+            return self._cells(images, training, dropout, None, False)
         canvas, boxes = self._pad_to_canvas(images)
-        cells = self._cells(canvas, training, dropout, boxes)
+        cells = self._cells(canvas, training, dropout, boxes, False)
         return _on_pixels(cells, canvas, images) if output == LOGITS else cells
 
     def _pad_to_canvas(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -258,12 +256,7 @@ class SegmentationModel(SlimModule):
         return tf.cast(found.features, tf.float32), tf.cast(cells, tf.float32)
 
     def _cells(
-        self,
-        images: tf.Tensor,
-        training: bool,
-        dropout: Uniform | None,
-        boxes: tf.Tensor | None,
-        freeze_image_pooling: bool = False,
+        self, images: tf.Tensor, training: bool, dropout: Uniform | None, boxes: tf.Tensor | None, freeze_image_pooling: bool
     ) -> tf.Tensor:
         skip = None
         if self.head.skip:
@@ -282,14 +275,7 @@ class SegmentationModel(SlimModule):
 def check_weights(
     variables: Iterable[Variable], weights: Mapping[str, np.ndarray], source: str, head: str | None = None
 ) -> None:
-    """Check that `weights` have all variables of a plan, before anything that large is allocated.
-
-    Args:
-        head: type of the head that the weights seem to have, if it alone is checked.
-
-    Raises:
-        InputError: a variable is missing or has another shape.
-    """
+    """Raise an :class:`InputError` if `weights` lack a variable of a plan, or of the `head` that they seem to have."""
     doubt, needs = "", "this model needs"
     if head:
         doubt, needs = f"this looks like a backbone with the head {head!r}, but ", "the head needs"
