@@ -85,7 +85,8 @@ def open_network(
     if not classifier:
         weights = {name: value for name, value in weights.items() if "/logits/" not in name or name.startswith("logits/")}
     if is_model_directory(source):
-        return _of_model_directory(Path(source), opened, weights, output_stride, multi_grid)
+        plan = model_directory.read_plan(source, output_stride, multi_grid=multi_grid)
+        return _of_model_directory(Path(source), plan, opened, weights)
     described = variant or opened.origin.variant
     if described is None:
         raise InputError(
@@ -95,14 +96,8 @@ def open_network(
     scope = variants.plan_from_config(described).scope
     biases = weights.get(f"{scope}/logits/biases")
     first = next((value for name, value in weights.items() if name.startswith(f"{scope}/conv1") and value.ndim == 4), None)
-    plan = variants.plan_from_config(
-        described,
-        output_stride,
-        multi_grid,
-        in_channels=3 if first is None else first.shape[2],
-        root=root or opened.origin.root,
-        num_classes=None if biases is None else biases.shape[0],
-    )
+    channels, classes = 3 if first is None else first.shape[2], None if biases is None else biases.shape[0]
+    plan = variants.plan_from_config(described, output_stride, multi_grid, channels, root or opened.origin.root, classes)
     return _network(plan, weights, opened, options_of(weights))
 
 
@@ -114,11 +109,7 @@ def check_request(
     multi_grid: Sequence[int] | None = None,
     root: str | None = None,
 ) -> None:
-    """Refuse what :func:`open_network` refuses, without TensorFlow and before weights are read; arguments as there.
-
-    Raises:
-        InputError: there is no such source, or the request does not fit the network.
-    """
+    """Refuse what :func:`open_network` refuses, without TensorFlow and before weights are read; arguments as there."""
     if isinstance(source, str | os.PathLike):
         checkpoints.check_source(os.fspath(source))
     if root is not None:
@@ -131,14 +122,7 @@ def check_request(
         variants.plan_from_config(variant, output_stride, multi_grid, root=root)
 
 
-def _of_model_directory(
-    folder: Path,
-    opened: checkpoints.Source,
-    weights: checkpoints.Weights,
-    output_stride: int | None,
-    multi_grid: Sequence[int] | None,
-) -> Network:
-    plan = model_directory.read_plan(folder, output_stride, multi_grid=multi_grid)
+def _of_model_directory(folder: Path, plan: Plan, opened: checkpoints.Source, weights: checkpoints.Weights) -> Network:
     if plan.num_classes and f"{plan.scope}/logits/biases" not in weights:
         plan = dataclasses.replace(plan, logits=None)
     head = options_of(weights)
@@ -191,17 +175,13 @@ def label_space(count: int, named: LabelSpace | str | None) -> LabelSpace:
 
 
 def check_out(to: str, out: str | os.PathLike[str]) -> None:
-    """Refuse what :func:`write` refuses as a target, without TensorFlow and before weights are read.
-
-    Raises:
-        InputError: it has the ending of another format, cannot be created, or is a folder of something else.
-    """
+    """Refuse what :func:`write` refuses as a target, without TensorFlow and before weights are read."""
     out = Path(out)
     if to == MODEL_DIRECTORY:
         atomic_files.check_folder(out)
-        if out.is_dir() and not is_model_directory(out):
-            own = (WEIGHTS, *(entry.name for entry in out.glob(".*")))  # what an interrupted write leaves
-            if others := sorted(entry.name for entry in out.iterdir() if entry.name not in own):
+        if out.is_dir() and not is_model_directory(out):  # an interrupted write leaves weights and hidden files
+            others = sorted(entry.name for entry in out.iterdir() if entry.name != WEIGHTS and entry.name[0] != ".")
+            if others:
                 raise InputError(f"{out}: is not a model directory, and contains {others[0]}. Choose another folder for --out.")
         return
     if to == KERAS and out.suffix != KERAS_SUFFIX:
@@ -226,7 +206,7 @@ def write(network: Network, to: str, out: str | os.PathLike[str], *, space: Labe
         What was not written, one sentence each.
 
     Raises:
-        InputError: `out` cannot be written, or has another ending.
+        InputError: `out` cannot be written, has the ending of another format, or is a folder of something else.
     """
     out = Path(out)
     check_out(to, out)

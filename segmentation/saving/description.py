@@ -84,7 +84,7 @@ class OpenedModel(Outline):
 
 @contextlib.contextmanager
 def explain_errors(path: Path) -> Iterator[None]:
-    """Turn errors in the description at `path` into InputErrors that name the file."""
+    """Turn the errors that a description of another format, or none, causes into InputErrors that name the file `path`."""
     try:
         yield
     except InputError as error:
@@ -175,12 +175,7 @@ def description_of(
 def plan_from(
     description: Mapping[str, Any], output_stride: int | None = None, multi_grid: Sequence[int] | None = None
 ) -> Plan:
-    """Return the backbone's plan, at its own output_stride and multi_grid or others.
-
-    Raises:
-        InputError: the description is of another format, or does not fit; KeyError, TypeError, ValueError or AttributeError
-            if it is not a description.
-    """
+    """Return the backbone's plan, at its own output_stride and multi_grid or others; see :func:`explain_errors` for errors."""
     if description["format"] != FORMAT:
         raise InputError(f"format {description['format']!r} is not read by this version, which reads {FORMAT}.")
     if description["preprocessing"] not in SCHEMES:
@@ -197,7 +192,7 @@ def plan_from(
 
 
 def outline_from(description: Mapping[str, Any], output_stride: int | None = None) -> Outline:
-    """Return the network that a description describes. Errors as :func:`plan_from`."""
+    """Return the network that a description describes; see :func:`explain_errors` for errors."""
     plan, head, space = plan_from(description, output_stride), None, None
     if description["head"] is not None:
         head = plan_head(plan, **head_options(description))

@@ -77,7 +77,6 @@ def save_model(
 
     Args:
         folder: created if it does not exist.
-        model: its plan, head and weights.
         space: the classes of its labels.
         preprocessing: what the weights expect of images; None is the plan's own.
         origin: where the weights come from, if they were converted.
@@ -180,11 +179,7 @@ def load_backbone(
 def read_plan(
     folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
 ) -> Plan:
-    """Return the plan of :func:`load_backbone` from the description alone.
-
-    Raises:
-        InputError: the description is missing or damaged, or the output_stride is invalid.
-    """
+    """Return the plan of :func:`load_backbone` from the description alone; errors as there."""
     folder = Path(folder)
     described = read_model_description(folder)
     with explain_errors(folder / DESCRIPTION):
@@ -192,11 +187,7 @@ def read_plan(
 
 
 def read_outline(folder: str | os.PathLike[str], output_stride: int | None = None) -> Outline:
-    """Return the outline of :func:`load_model` from the description alone.
-
-    Raises:
-        InputError: the description is missing or damaged, or the output_stride is invalid.
-    """
+    """Return the outline of :func:`load_model` from the description alone; errors as there."""
     folder = Path(folder)
     described = read_model_description(folder)
     with explain_errors(folder / DESCRIPTION):
@@ -207,9 +198,6 @@ def read_model_description(folder: Path) -> dict[str, Any]:
     """Read a model directory's description: ``model.json``, or the weights' copy if a kill fell between the two files.
 
     TensorFlow is not needed. Whether the weights' values belong to it is checked only when they are loaded.
-
-    Raises:
-        InputError: it is not a model directory, or its description is damaged.
     """
     check_model_directory(folder)
     copy = None
@@ -226,11 +214,7 @@ def read_model_description(folder: Path) -> dict[str, Any]:
 
 
 def check_model_directory(path: str | os.PathLike[str]) -> None:
-    """Raise an error that says what `path` is instead of a model directory.
-
-    Raises:
-        InputError: `path` does not exist or is something else.
-    """
+    """Raise an :class:`InputError` that says what `path` is, if it is not a model directory."""
     path = Path(path)
     if (path / DESCRIPTION).is_file() or (path / WEIGHTS).is_file():
         return

@@ -89,11 +89,7 @@ class State:
         self._write(weights, step)
 
     def copy_model(self, weights: Mapping[str, np.ndarray], step: int) -> SegmentationModel:
-        """Return the model once more, on one device, with these weights: what validates, and what is written.
-
-        Raises:
-            InputError: a weight is not finite.
-        """
+        """Return the model once more, on one device, with these weights, if they are finite: to validate, and to write."""
         for name, value in weights.items():
             if not np.isfinite(value).all():
                 raise InputError(
@@ -124,11 +120,7 @@ class State:
     # -- restoring ----------------------------------------------------------------------------------------------------
 
     def restore(self) -> int:
-        """Take the state on disk, and return the step that it is at; if there is none, write the first, at step 0.
-
-        Raises:
-            InputError: it is damaged or of another training, or the folder holds a model without one.
-        """
+        """Take the state on disk, and return the step that it is at; if there is none, write the first, at step 0."""
         out = self.training.out
         if not self.path.exists():
             if there := next((name for name in (DESCRIPTION, WEIGHTS, LAST) if (out / name).exists()), None):
