@@ -33,7 +33,6 @@ from segmentation.saving.description import WEIGHTS
 from segmentation.saving.model_directory import is_model_directory
 
 SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY = "slim", "safetensors", "keras", "model-dir"
-FORMATS = (SLIM, SAFETENSORS, KERAS, MODEL_DIRECTORY)
 KERAS_SUFFIX, CHECKPOINT = ".keras", ".ckpt"  # in file names; more may follow the latter
 KNOWN_SPACES = {"voc": label_tables.VOC, "cityscapes": label_tables.CITYSCAPES, "ade20k": label_tables.ADE20K}
 

@@ -132,9 +132,6 @@ def compare_with_copy(folder: Path, described: Mapping[str, Any], space: LabelSp
         )
 
 
-# -- descriptions ------------------------------------------------------------------------------------------------------
-
-
 def description_of(
     network: Backbone | SegmentationModel,
     space: LabelSpace | None = None,
@@ -180,13 +177,10 @@ def plan_from(
         raise InputError(f"format {description['format']!r} is not read by this version, which reads {FORMAT}.")
     if description["preprocessing"] not in SCHEMES:
         raise InputError(f"preprocessing must be one of {', '.join(SCHEMES)} (not {description['preprocessing']!r}).")
+    stride = description["output_stride"] if output_stride is None else output_stride
+    grid = description["multi_grid"] if multi_grid is None else multi_grid
     plan = variants.plan_from_config(
-        description["plan"],
-        description["output_stride"] if output_stride is None else output_stride,
-        description["multi_grid"] if multi_grid is None else multi_grid,
-        description["in_channels"],
-        root=description.get("root"),
-        num_classes=description.get("num_classes"),
+        description["plan"], stride, grid, description["in_channels"], description.get("root"), description.get("num_classes")
     )
     return dataclasses.replace(plan, preprocessing=description["preprocessing"])
 

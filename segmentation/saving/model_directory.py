@@ -90,15 +90,11 @@ def save_model(
 
 
 def save_backbone(folder: str | os.PathLike[str], backbone: Backbone, origin: Origin | None = None) -> None:
-    """Write a model directory without a head, for `extract`, `check` and ``train --weights``.
+    """Write a model directory without a head, for `extract`, `check` and ``train --weights``; errors as :func:`save_model`.
 
     Args:
         folder: created if it does not exist.
-        backbone: its plan, with an ImageNet classifier or without, and weights.
         origin: where the weights come from; its preprocessing overrides the plan's.
-
-    Raises:
-        InputError: as :func:`save_model`.
     """
     described = description.description_of(backbone, preprocessing=origin.preprocessing if origin else None, origin=origin)
     _write(Path(folder), backbone.weights, described)
@@ -122,7 +118,6 @@ def load_model(
     """Read a model directory.
 
     Args:
-        folder: with ``model.json`` and ``weights.safetensors``.
         output_stride: None is the one that the model was trained at; the head's rates follow.
         batch_norm_decays: of the backbone's and the head's moving averages, if the model is trained further.
 
@@ -153,14 +148,10 @@ def load_model(
 def load_backbone(
     folder: str | os.PathLike[str], output_stride: int | None = None, *, multi_grid: Sequence[int] | None = None
 ) -> Backbone:
-    """Read the backbone of a model directory, whether it has a head or not.
+    """Read the backbone of a model directory, whether it has a head or not; errors as :func:`load_model`.
 
     Args:
-        folder: with ``model.json`` and ``weights.safetensors``.
         output_stride, multi_grid: None is the one that it was saved with.
-
-    Raises:
-        InputError: as :func:`load_model`.
     """
     from dense_resnet.backbone import Backbone
     from segmentation.model import check_weights

@@ -32,15 +32,13 @@ class Tolerance:
 
     feature_error: float  # max|a - b| / std(b)
     label_agreement: float  # share of pixels
+    advice: str  # to whom an export differs by more
 
 
-TOLERANCES = {
-    FLOAT32: Tolerance(TOLERANCE, 0.999),  # law 4 of builders; labels may flip only where two classes tie to that precision
-    BFLOAT16: Tolerance(0.4, 0.95),  # 8 bits: single cells were seen to be off by up to a quarter of std, 1 % of labels
-}
-ADVICE = {
-    FLOAT32: "Please report it, with the versions of what is installed.",
-    BFLOAT16: "Untrained weights, whose classes nearly tie, may need --precision float32.",
+TOLERANCES = {  # float32: law 4 of builders; labels may flip only where two classes tie to that precision
+    FLOAT32: Tolerance(TOLERANCE, 0.999, "Please report it, with the versions of what is installed."),
+    # 8 bits: single cells were seen to be off by up to a quarter of std, 1 % of labels
+    BFLOAT16: Tolerance(0.4, 0.95, "Untrained weights, whose classes nearly tie, may need --precision float32."),
 }
 
 
@@ -125,7 +123,7 @@ def check_elsewhere(written: Path, path: Path, opened: Exported, images: Sequenc
             min(float(np.mean(a[LABELS] == b[LABELS])) for a, b in zip(found, expected, strict=True)) if opened.head else None,
         )
         if not agreement.within(tolerance):
-            raise InputError(f"{start} gives other outputs than here: {agreement}. {ADVICE[network.precision]}")
+            raise InputError(f"{start} gives other outputs than here: {agreement}. {tolerance.advice}")
 
 
 def comparison_cases(

@@ -111,6 +111,7 @@ def export(
     assert isinstance(compiled, CompiledRunner)  # no export is exact
     onednn = onednn and any(map(needs_onednn, compiled.graph.as_graph_def().node))  # fcn and backbones have no such operator
     required = to == ONNX and (require_sizes or side is not None)
+    used = ("tensorflow", "tf2onnx", "onnx") if to == ONNX else ("tensorflow",)
     description = description_of(network, space, origin=origin, training=training) | {
         "export": to,
         "weights_sha256": compiled.weights_sha256,
@@ -119,7 +120,7 @@ def export(
         "onednn": onednn,
         "sizes": REQUIRED if required else OPTIONAL,
         "outputs": compiled.names,
-        "versions": _versions(to),
+        "versions": {"dense_resnet": dense_resnet.__version__, **{name: importlib.metadata.version(name) for name in used}},
     }
     checked: list[tuple[Exported, agreement.Agreement]] = []
 
@@ -129,7 +130,7 @@ def export(
         if not found.within(most):
             raise InputError(
                 f"{path}: not written, because the export is not the model: {found}. At most {most.feature_error:g} of their "
-                f"std and at least {most.label_agreement:.1%} are right in {precision}. {agreement.ADVICE[precision]}"
+                f"std and at least {most.label_agreement:.1%} are right in {precision}. {most.advice}"
             )
         agreement.check_elsewhere(written, path, opened, images)
         check_replaceable(path, to)  # once more: that took a while
@@ -162,9 +163,3 @@ def open_exported(path: str | os.PathLike[str]) -> Exported:
         return open_saved_model(path) if path.is_dir() else open_onnx(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
-
-
-def _versions(to: str) -> dict[str, str]:
-    """Return the versions of the packages that write the file."""
-    used = ("tensorflow", "tf2onnx", "onnx") if to == ONNX else ("tensorflow",)
-    return {"dense_resnet": dense_resnet.__version__, **{name: importlib.metadata.version(name) for name in used}}

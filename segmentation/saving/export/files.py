@@ -24,14 +24,7 @@ SEAL = "dense_resnet_sha256"  # of ONNX's metadata
 
 
 def check_request(
-    plan: Plan,
-    path: str | os.PathLike[str],
-    to: str,
-    precision: str,
-    side: int | None,
-    *,
-    onednn: bool = False,
-    require_sizes: bool = False,
+    plan: Plan, path: str | os.PathLike[str], to: str, precision: str, side: int | None, *, onednn: bool, require_sizes: bool
 ) -> str:
     """Check the arguments of :func:`segmentation.saving.export.exporter.export` before any work; return the precision."""
     path = Path(path)

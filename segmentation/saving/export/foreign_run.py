@@ -38,9 +38,6 @@ def run_in_fresh_process(
     Args:
         kind: "savedmodel" or "onnx".
         environment: variables for the process in addition to ours, from which OWN_SETTINGS are taken out.
-
-    Raises:
-        ForeignRunError: the process failed.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in OWN_SETTINGS}
     done = subprocess.run(
