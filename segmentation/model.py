@@ -178,7 +178,6 @@ class SegmentationModel(SlimModule):
         """Run :meth:`__call__` in training mode, inside a ``tf.function``: a training step differentiates this.
 
         Args:
-            images: as :meth:`__call__`.
             boxes: where the images lie on their canvases: see :func:`dense_resnet.inference.canvas_ops.coverage_mask`.
             dropout: a function of a shape and a dtype that draws from [0, 1); equal numbers drop the same activations.
             freeze_batch_norm: normalizes by the moving averages and leaves them alone.

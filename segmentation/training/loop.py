@@ -44,7 +44,6 @@ from segmentation.training.state import FOLDER, FROM, State
 from segmentation.training.step import LOST, Cluster, make_step, mixed_precision
 
 FORMAT = 1
-BY_AVERAGES = "moving averages"  # of the batch norm over pooled features, where the batch is too small
 CURVE_EVERY = 10  # steps between points of the curves
 PICTURES = 4  # validation images that are shown
 
@@ -129,7 +128,7 @@ class Training:
             "dataset": describe_dataset(dataset),
             "validation": describe_dataset(validation) if validation is not None else None,
             "validation_size": validation_size,
-            "image_pooling_batch_norm": BY_AVERAGES if self.freeze_image_pooling else None,
+            "image_pooling_batch_norm": "moving averages" if self.freeze_image_pooling else None,
             "recipe": dataclasses.asdict(recipe),
         }
 
@@ -216,10 +215,7 @@ class TrainingRun:
         self.training, self.progress, self.say = training, progress, say
         self.state, self.log = State(training), Log()
         self.labeled_pixels = np.zeros(training.model.head.num_classes, np.int64)  # of each class in the training split
-        self._make_step = make_step(
-            training.model, self.state.momentum, training.recipe, training.cluster, training.ignored,
-            freeze_image_pooling=training.freeze_image_pooling,
-        )  # fmt: skip
+        self._make_step = make_step(training, self.state.momentum)
 
     def outcome(self, step: int, *, stopped: bool = False) -> Outcome:
         """Return the run's outcome at `step`."""
@@ -253,8 +249,7 @@ class TrainingRun:
             weights = training.model.weights  # every worker takes part where moving averages are read
             if training.chief:
                 model = state.copy_model(weights, done)
-                counts = self._score(model, training.validation, done)
-                self._report(counts, len(training.validation.samples), model, done)
+                self._report(self._score(model, training.validation, done), len(training.validation.samples), model, done)
         state.seen = ConfusionMatrix(state.seen.num_classes, state.seen.ignore_label)
 
     def _score(self, model: SegmentationModel, validation: Dataset, done: int) -> np.ndarray:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from dense_resnet.errors import InputError
-
 
 def cross_entropy(
     logits: tf.Tensor,
@@ -22,7 +20,7 @@ def cross_entropy(
     class_weights: Sequence[float] | None = None,
     hardest: float = 1.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sum of the pixels' losses, and how many pixels are in it.
+    """Return the sum of the pixels' losses, and how many pixels are in it, as float32 scalars.
 
     Args:
         logits: ``[batch, height, width, classes]``.
@@ -31,15 +29,10 @@ def cross_entropy(
         hardest: the share of each image's valid pixels, those with the largest losses, that count: 1.0 is all. Hard-example
             mining as in Wu et al., https://arxiv.org/abs/1604.04339.
 
-    Returns:
-        Two float32 scalars.
-
     >>> total, count = cross_entropy(tf.zeros([1, 1, 3, 2]), tf.constant([[[0, 1, 255]]]), ignore_label=255)
     >>> round(float(total / count), 4), float(count)
     (0.6931, 2.0)
     """
-    if not 0 < hardest <= 1:
-        raise InputError(f"hardest must be a share above 0 and up to 1 (not {hardest}).")
     labels = tf.cast(labels, tf.int32)
     valid = tf.ones_like(labels, tf.bool) if ignore_label is None else tf.not_equal(labels, ignore_label)
     own = tf.where(valid, labels, 0)

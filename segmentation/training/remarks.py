@@ -67,13 +67,7 @@ def describe_unreached_rates(plan: Plan, head: HeadPlan, crop: tuple[int, int]) 
 
 
 def find_doubts(names: Sequence[str], counts: np.ndarray, labeled_pixels: np.ndarray) -> Iterator[tuple[str, str]]:
-    """Give what looks wrong in a validation, as (kind, warning).
-
-    Args:
-        names: of the classes.
-        counts: the validation's confusion matrix.
-        labeled_pixels: of each class in the training split.
-    """
+    """Give what looks wrong in a validation's `counts`, as (kind, warning); `labeled_pixels` are the training split's."""
     truth, predicted = counts.sum(axis=1), counts.sum(axis=0)
     top = int(predicted.argmax())
     if predicted[top] > COLLAPSED * predicted.sum() > 0 and truth[top] <= COLLAPSED * truth.sum():

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from dense_resnet.inference.precision import BFLOAT16
-from segmentation.model import SegmentationModel
 from segmentation.training import losses
 from segmentation.training.data import Batch
-from segmentation.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from segmentation.training.loop import Training
 
 MIXED = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's own rewriting of float32 graphs
 LOST = (  # what TensorFlow raises where another worker does not answer
@@ -70,23 +71,13 @@ def _all_reduce(number: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
 
 
-def make_step(
-    model: SegmentationModel,
-    momentum: Mapping[str, tf.Variable],
-    recipe: Recipe,
-    cluster: Cluster,
-    ignore_label: int,
-    *,
-    freeze_image_pooling: bool,
-) -> Step:
-    """Return a function of (step, this worker's part of the batch, learning rate), which changes `model` and `momentum`.
+def make_step(training: Training, momentum: Mapping[str, tf.Variable]) -> Step:
+    """Return a function of (step, this worker's part of the batch, learning rate), which changes the model and `momentum`.
 
-    It must be called by all workers, and returns the loss of all images and the predicted labels of these.
-
-    Args:
-        momentum: of each trainable variable, by its name.
-        freeze_image_pooling: normalizes pooled features by the moving averages.
+    It must be called by all workers, and returns the loss of all images and the predicted labels of these. `momentum` is that
+    of each trainable variable, by its name.
     """
+    model, recipe, cluster = training.model, training.recipe, training.cluster
     variables, strategy = model.trainable, cluster.strategy
     # A list: a set would order the graph by chance, and TensorFlow optimizes graphs of another order to other bits.
     decayed = [name for name in variables if name.endswith("/weights")]
@@ -106,9 +97,9 @@ def make_step(
 
         with tf.GradientTape() as tape:
             logits = model.training_logits(
-                pixels, boxes, dropout, recipe.freeze_batch_norm, freeze_image_pooling=freeze_image_pooling
+                pixels, boxes, dropout, recipe.freeze_batch_norm, freeze_image_pooling=training.freeze_image_pooling
             )
-            total, count = losses.cross_entropy(logits, labels, ignore_label, recipe.class_weights, recipe.hardest)
+            total, count = losses.cross_entropy(logits, labels, training.ignored, recipe.class_weights, recipe.hardest)
             loss = total / tf.maximum(context.all_reduce(add, count), 1.0)
         slopes = tape.gradient(loss, list(variables.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO)
         gradients = dict(zip(variables, slopes, strict=True))
