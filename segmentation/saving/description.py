@@ -67,11 +67,6 @@ class OpenedModel(Outline):
         return self.description["weights_sha256"]
 
     @property
-    def training(self) -> Mapping[str, Any]:
-        """The protocol of its training; empty if it was not trained here."""
-        return self.description["training"]
-
-    @property
     def protocol(self) -> dict[str, Any]:
         """All that its results depend on, for protocols."""
         found = {key: self.description.get(key) for key in ("weights_sha256", "plan", "root", *NETWORK)}

@@ -58,6 +58,7 @@ class SavedModel(OpenedModel):
     head: HeadPlan
     space: LabelSpace
     model: SegmentationModel
+    training: Mapping[str, Any]  # the protocol of its training
 
     def runner(self, precision: str = AUTO) -> Runner:
         """Return the model as a runner on uint8 images: see :meth:`segmentation.model.SegmentationModel.runner`."""
@@ -142,7 +143,7 @@ def load_model(
     model.assign(weights, str(folder / WEIGHTS))
     own = description.description_of(model, outline.space, preprocessing=described["preprocessing"], training=training)
     own["weights_sha256"] = described["weights_sha256"]
-    return SavedModel(**vars(outline), path=folder, description=own, model=model)
+    return SavedModel(**vars(outline), path=folder, description=own, model=model, training=training)
 
 
 def load_backbone(

@@ -161,7 +161,7 @@ def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[T
         dataset = open_dataset(folder / "scenes", "val")
         model = SegmentationModel(Backbone(plan, seed=0), len(CLASSES), "aspp", seed=0)
         described = description_of(model, dataset.space) | {"weights_sha256": ""}
-        saved = SavedModel(plan, model.head, dataset.space, None, None, folder, described, model)
+        saved = SavedModel(plan, model.head, dataset.space, None, None, folder, described, model, {})
         system = ModelPredictions(saved, saved.runner(), Inference(size))
         pictures = [preprocess(sample.read_image(), plan.preprocessing)[None] for sample in dataset.samples]
         logits = model.compile()

@@ -72,7 +72,7 @@ def compare(runner: Runner, network: Backbone | SegmentationModel, images: Seque
     backbone = network.backbone if isinstance(network, SegmentationModel) else network
     ends_with_image = bool(head and head.canvas == IMAGE)  # whether each image's maps end where it does, on any canvas
     for canvases, sizes in comparison_cases(images, plan, runner.side, least_canvas(plan, head)):
-        found = runner(canvases, sizes, _compared(head))
+        found = runner(canvases, sizes, _outputs_of(head))
         canvas = canvases.shape[1:3]
         for number, (height, width) in enumerate([canvas] * len(canvases) if sizes is None else sizes):
             image = preprocess(canvases[number, :height, :width], plan.preprocessing)
@@ -91,7 +91,7 @@ def compare(runner: Runner, network: Backbone | SegmentationModel, images: Seque
     return Agreement(float(np.max(errors)), equal / pixels if pixels else None)
 
 
-def _compared(head: HeadPlan | None) -> list[str]:
+def _outputs_of(head: HeadPlan | None) -> list[str]:
     return [FEATURES, LABELS] if head else [FEATURES]
 
 
@@ -102,7 +102,7 @@ def check_elsewhere(written: Path, path: Path, opened: Exported, images: Sequenc
         written: the file.
         path: its name in messages.
     """
-    network, tolerance, names = opened.network, TOLERANCES[opened.network.precision], _compared(opened.head)
+    network, tolerance, names = opened.network, TOLERANCES[opened.network.precision], _outputs_of(opened.head)
     case = next(comparison_cases(images, opened.plan, opened.side, opened.least_canvas, SMALL_CANVAS))
     canvases, sizes = (np.asarray(values)[:1] for values in case)
     calls = [{IMAGES: canvases, SIZES: sizes}, {IMAGES: canvases}][: 2 - (opened.description["sizes"] == REQUIRED)]
