@@ -95,7 +95,8 @@ def open_network(
     scope = variants.plan_from_config(described).scope
     biases = weights.get(f"{scope}/logits/biases")
     first = next((value for name, value in weights.items() if name.startswith(f"{scope}/conv1") and value.ndim == 4), None)
-    channels, classes = 3 if first is None else first.shape[2], None if biases is None else biases.shape[0]
+    channels = 3 if first is None else first.shape[2]
+    classes = None if biases is None else biases.shape[0]
     plan = variants.plan_from_config(described, output_stride, multi_grid, channels, root or opened.origin.root, classes)
     return _network(plan, weights, opened, options_of(weights))
 

@@ -152,6 +152,7 @@ class Training:
         """Train from the last saved state to the end.
 
         Args:
+            progress: called with (task, images done, images in total, a note).
             stop: called after each step; True from any worker saves and returns on all of them.
             say: called with each line for the user: figures of a validation, warnings.
             checked: of :func:`segmentation.data.doctor.check_splits` with both datasets; None checks them first.

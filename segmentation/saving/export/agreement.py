@@ -32,7 +32,7 @@ class Tolerance:
 
     feature_error: float  # max|a - b| / std(b)
     label_agreement: float  # share of pixels
-    advice: str  # to whom an export differs by more
+    advice: str  # if it differs by more
 
 
 TOLERANCES = {  # float32: law 4 of builders; labels may flip only where two classes tie to that precision
@@ -76,9 +76,8 @@ def compare(runner: Runner, network: Backbone | SegmentationModel, images: Seque
         canvas = canvases.shape[1:3]
         for number, (height, width) in enumerate([canvas] * len(canvases) if sizes is None else sizes):
             image = preprocess(canvases[number, :height, :width], plan.preprocessing)
-            exact = np.zeros(
-                (1, *plan.aligned_size((height, width) if ends_with_image else canvas), image.shape[2]), np.float32
-            )
+            needed = plan.aligned_size((height, width) if ends_with_image else canvas)
+            exact = np.zeros((1, *needed, image.shape[2]), np.float32)
             exact[0, :height, :width] = image
             features = backbone(exact)
             rows, columns = features.shape[1:3]
