@@ -18,11 +18,7 @@ FORMATS = ("slim", "safetensors", "keras", "model-dir")
 def configure(parser: argparse.ArgumentParser) -> None:
     from .options import WEIGHTS_HELP, add_plan_options
 
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help=WEIGHTS_HELP,
-    )
+    parser.add_argument("source", metavar="SOURCE", help=WEIGHTS_HELP)
     parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
     parser.add_argument("--out", required=True, metavar="PATH", help="the file (.ckpt, .safetensors, .keras) or folder")
     parser.add_argument(
@@ -54,12 +50,7 @@ def main(args: argparse.Namespace) -> int:
     conversion.check_request(args.source, described, stride, multi_grid=args.multi_grid, root=args.root)
     start_tensorflow()
     network = conversion.open_network(
-        args.source,
-        described,
-        stride,
-        multi_grid=args.multi_grid,
-        root=args.root,
-        classifier=not args.no_classifier,
+        args.source, described, stride, multi_grid=args.multi_grid, root=args.root, classifier=not args.no_classifier
     )
     print(escape_control(str(network.report)))
     _print_network(network)

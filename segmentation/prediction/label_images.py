@@ -109,12 +109,7 @@ class Labeling:
         return target_of(image, self.out, kind)
 
     def run(
-        self,
-        found: Sequence[Found],
-        *,
-        on_error: str = FAIL,
-        progress: Progress = quiet,
-        stop: Callable[[], bool] = never,
+        self, found: Sequence[Found], *, on_error: str = FAIL, progress: Progress = quiet, stop: Callable[[], bool] = never
     ) -> Outcome:
         """Label the images that an earlier run has not labeled.
 

@@ -142,11 +142,7 @@ def slim(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     with tf.Graph().as_default() as graph, layers.arg_scope(resnet_utils.resnet_arg_scope()):
         placeholder = v1.placeholder(tf.float32, images.shape)
         net, _ = network(
-            placeholder,
-            plan.num_classes,
-            is_training=False,
-            global_pool=bool(plan.logits),
-            output_stride=plan.output_stride,
+            placeholder, plan.num_classes, is_training=False, global_pool=bool(plan.logits), output_stride=plan.output_stride
         )
         if plan.logits:
             net = tf.squeeze(net, [1, 2])

@@ -346,12 +346,7 @@ def _examples(result: Mapping[str, Any], examples: Mapping[str, Example]) -> Htm
         return Html()
     values = [entry["mean_iou"] for entry in result["images"] if entry["mean_iou"] is not None]
     words = "Hatched pixels have the ignore label. Errors are red on a gray image. A click opens the whole row."
-    return join(
-        [
-            element("p", words),
-            *(_example(result, name, example, values) for name, example in examples.items()),
-        ]
-    )
+    return join([element("p", words), *(_example(result, name, example, values) for name, example in examples.items())])
 
 
 def _example(result: Mapping[str, Any], name: str, example: Example, values: Sequence[float]) -> Html:
