@@ -21,9 +21,7 @@ HELP = "Time the forward pass; --versus runs others in turn with it, each in its
 NETWORKS = ("function", "slim", "keras", "timm", "openvino", "onnxruntime")  # that run the same forward pass
 EXTRACT, CONFUSION, EVALUATE, TRAIN = "extract", "confusion", "evaluate", "train"
 RATIOS = ("x float32", "x bfloat16")  # headings: relative to ours at each precision
-LABEL_MAPS = [
-    (size, classes) for size in ((513, 513), (1024, 2048)) for classes in (21, 150)
-]  # of which confusion matrices are counted
+LABEL_MAPS = [(size, classes) for size in ((513, 513), (1024, 2048)) for classes in (21, 150)]  # for confusion matrices
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,10 +82,6 @@ def main(args: argparse.Namespace) -> int:
 
     networks = [name for name in NETWORKS if name in args.versus]
     contest.check(planned, networks)
-    if TRAIN in args.versus:
-        from .benchmarking.segmentation import check_training
-
-        check_training(planned)
 
     load = hardware.load()
     with progress_bar() as progress:
@@ -190,8 +184,9 @@ def _other_work(args: argparse.Namespace, planned: Plan) -> tuple[list[Timing], 
 def _extract(args: argparse.Namespace, planned: Plan) -> Work:
     from .benchmarking.contest import against_extraction, ratio
 
-    bare, extract, peaks = against_extraction(planned, args.size, args.images, runs=3)
-    ratios = {"forward / extract (images/s of extract over those of the forward)": ratio(bare, extract)}
+    bare, extract, peaks = against_extraction(planned, args.size, args.images)
+    share = ratio(bare.seconds, extract.seconds)
+    ratios = {"forward / extract (images/s of extract over those of the forward)": share}
     return [bare, extract], ratios, {"peak_memory_bytes_after_each_extraction": peaks}
 
 
@@ -199,9 +194,9 @@ def _evaluate(args: argparse.Namespace, planned: Plan) -> Work:
     from .benchmarking.contest import ratio
     from .benchmarking.segmentation import against_evaluation
 
-    bare, evaluate, peaks = against_evaluation(planned, args.size, args.images, runs=3)
+    bare, evaluate, peaks = against_evaluation(planned, args.size, args.images)
     bare.name = "logits + argmax"
-    ratios = {"evaluate / (forward + enlarging + argmax)": ratio(evaluate, bare)}
+    ratios = {"evaluate / (forward + enlarging + argmax)": ratio(evaluate.seconds, bare.seconds)}
     return [bare, evaluate], ratios, {"peak_memory_bytes_after_each_evaluation": peaks}
 
 
@@ -209,19 +204,19 @@ def _train(args: argparse.Namespace, planned: Plan) -> Work:
     from .benchmarking.contest import ratio
     from .benchmarking.segmentation import training_timings
 
-    timings = list(training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches))
-    return timings, {f"{one.name} / our training step in float32": ratio(one, timings[0]) for one in timings[1:]}, {}
+    own, *others = training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches)
+    ratios = {f"{one.name} / our training step in float32": ratio(one.seconds, own.seconds) for one in others}
+    return [own, *others], ratios, {}
 
 
 def _confusion(args: argparse.Namespace, planned: Plan) -> Work:
-    from .benchmarking.segmentation import confusion_timings
+    from .benchmarking.segmentation import confusion_ratios
 
     ratios, missing = {}, {}
     for (height, width), classes in LABEL_MAPS:
-        comparison = confusion_timings(height, width, classes, args.batches)
-        for name, value in comparison.ratios.items():
+        own, missing = confusion_ratios(height, width, classes, args.batches)
+        for name, value in own.items():
             ratios[f"confusion matrix, {height}x{width}, {classes} classes: {name} / dense_resnet"] = value
-        missing = comparison.missing
     return [], ratios, {"not_compared": missing}
 
 

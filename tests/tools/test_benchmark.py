@@ -340,7 +340,6 @@ def test_verb_lists_every_competitor():
         (("--model", "resnet_v1_18", "--versus", "slim"), "tf_slim.nets has no resnet_v1_18 to compare with"),
         (("--model", "resnet_v2_200", "--versus", "timm"), "timm has no resnet_v2_200 at output_stride 16 to compare with"),
         (("--versus", "extract", "--size", 64), "size must be 32n+1 pixels"),
-        (("--model", "resnet_v1_18", "--versus", "train"), "training is compared on v2 bottlenecks"),
         (("--size", 0), "--size must be a positive integer"),
         (("--json", "{file}/b.json"), "cannot be written to"),
         (("--chart", "{file}/b.png"), "cannot be written to"),

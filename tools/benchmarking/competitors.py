@@ -1,21 +1,8 @@
 """The networks that a forward pass is timed against, each run as its framework does best, in its own process.
 
-====================  =============================================================================================
-``function``          ours as it is trained: the backbone in a ``tf.function``
-``slim``              ``tf_slim.nets`` in a session
-``keras``             :mod:`dense_resnet.keras_resnet` in a ``tf.function``: Keras Applications has no output_stride
-``timm``              PyTorch, channels last, in inference mode; float32 and bfloat16
-``openvino``          OpenVINO with its hint for latency; float32 and bfloat16
-``onnxruntime``       ONNX Runtime
-====================  =============================================================================================
-
-OpenVINO and ONNX Runtime get our folded float32 graph as an ONNX file with a fixed image shape, so that they only have to run
-it. All have the same weights, except timm if the plan is not ``resnet_v1_5_N``: its units are as many and as wide, with the
-stride in other convolutions. Each may use every core, gets the images in memory in the type and layout that it prefers, and
-returns what it computes, without a further copy.
-
-A competitor is ready after its first answer. The clock starts with the plan and the weights in memory (for ONNX: the file
-written) and the framework imported.
+All compute the same on the same weights, except timm if the plan is not ``resnet_v1_5_N``: its units are as many and as wide,
+with the stride in other convolutions. OpenVINO and ONNX Runtime get our folded float32 graph as an ONNX file with a fixed
+image shape. What is timed: tools/benchmarking/README.md.
 """
 
 from __future__ import annotations
@@ -44,6 +31,7 @@ PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
 OWN = "dense_resnet"
 TORCHVISION = ("", ".transforms", ".transforms.functional", ".datasets", ".ops", ".ops.misc")  # what timm imports of it
 TIMM_STRIDES = (8, 16, 32)
+ONNX = "network.onnx"
 
 Run = Callable[[], Any]
 Array = np.ndarray
@@ -64,7 +52,8 @@ class Workload:
 
     def images(self) -> Array:
         """Return ``[batch, size, size, channels]`` float32."""
-        return noise_images(self.plan, self.size, self.batch)
+        shape = (self.batch, self.size, self.size, self.plan.in_channels)
+        return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
     def weights(self) -> dict[str, Array]:
         """Return weights by canonical name, the same in every process; no batch norm statistic is trivial."""
@@ -84,12 +73,6 @@ class Workload:
                 noise *= 0.1
             values[name] = noise
         return values
-
-
-def noise_images(plan: Plan, size: int, batch: int) -> Array:
-    """Return ``[batch, size, size, channels]`` float32."""
-    shape = (batch, size, size, plan.in_channels)
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -113,6 +96,7 @@ def function(case: Workload, weights: dict[str, Array], precision: str) -> Run:
 
 
 def keras(case: Workload, weights: dict[str, Array], precision: str) -> Run:
+    """Run our Keras face: Keras Applications has no output_stride."""
     import tensorflow as tf
 
     from dense_resnet import keras_resnet
@@ -157,11 +141,7 @@ def slim(case: Workload, weights: dict[str, Array], precision: str) -> Run:
 
 
 def timm_name(plan: Plan) -> str:
-    """Return the name of timm's network for a plan.
-
-    Raises:
-        InputError: timm has no such network.
-    """
+    """Return the name of timm's network for a plan; raise an :class:`InputError` if it has none."""
     family, _, depth = plan.name.removesuffix("_original").rpartition("_")
     known = {"resnet_v2": "resnetv2_", "resnet_v1": "resnet", "resnet_v1_5": "resnet"}
     depths = (18, 34, 50, 101, 152) if family == "resnet_v2" else (18, 34, 50, 101, 152, 200)
@@ -191,7 +171,9 @@ def timm(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     if has_timms_weights(plan):
         state = model.state_dict()  # with counts of batches, which stay
         for ours, theirs in torch_resnet.names(plan).items():
-            state[theirs] = torch.from_numpy(_as_torch(weights[ours])).reshape(state[theirs].shape)  # a classifier has no axes
+            value = torch.from_numpy(weights[ours])
+            value = value.permute(3, 2, 0, 1) if value.ndim == 4 else value  # [depth out, depth in, height, width]
+            state[theirs] = value.reshape(state[theirs].shape)  # a classifier has no height and width
         model.load_state_dict(state)
     dtype = getattr(torch, precision)
     model = model.eval().to(dtype=dtype, memory_format=torch.channels_last)
@@ -205,30 +187,13 @@ def timm(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     return run
 
 
-def _as_torch(value: Array) -> Array:
-    """Return a kernel with PyTorch's order of axes, ``[depth out, depth in, height, width]``."""
-    return np.ascontiguousarray(value.transpose(3, 2, 0, 1)) if value.ndim == 4 else value
-
-
 def _from_torch(output: Any) -> Array:
-    return _from_channels_first(output.float().numpy())
-
-
-def _from_channels_first(output: Any) -> Array:
-    output = np.asarray(output)
-    return output.transpose(0, 2, 3, 1) if output.ndim == 4 else output
+    values: Array = output.float().numpy()
+    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Runtimes of ONNX
-
-
-def onnx_file(case: Workload) -> Path:
-    """Return our folded graph's file, written by its own process if absent: neither runtime needs TensorFlow."""
-    path = case.folder / "network.onnx"
-    if not path.exists():
-        Process(write_onnx, case, path).close()
-    return path
 
 
 def write_onnx(case: Workload, path: Path) -> None:
@@ -252,7 +217,7 @@ def openvino(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     import openvino as runtime
 
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": {FLOAT32: "f32", BFLOAT16: "bf16"}[precision]}
-    request = runtime.Core().compile_model(str(case.folder / "network.onnx"), "CPU", hints).create_infer_request()
+    request = runtime.Core().compile_model(str(case.folder / ONNX), "CPU", hints).create_infer_request()
     images = case.images()
     return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
 
@@ -260,7 +225,7 @@ def openvino(case: Workload, weights: dict[str, Array], precision: str) -> Run:
 def onnxruntime(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     import onnxruntime as runtime
 
-    session = runtime.InferenceSession(str(case.folder / "network.onnx"), providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(str(case.folder / ONNX), providers=["CPUExecutionProvider"])
     images = {session.get_inputs()[0].name: case.images()}
     return lambda: session.run(None, images)[0]
 
@@ -304,11 +269,7 @@ NAMES = tuple(dict.fromkeys(competitor.name for competitor in COMPETITORS if com
 
 
 class Worker:
-    """A competitor at work, in the process that :class:`tools.benchmarking.worker_process.Process` makes for it.
-
-    Raises:
-        ImportError: its framework is not installed.
-    """
+    """A competitor at work in its process; making it raises an ImportError if its framework is not installed."""
 
     def __init__(self, competitor: Competitor, case: Workload) -> None:
         self._as_array = competitor.as_array
@@ -316,8 +277,8 @@ class Worker:
             _stand_in_for_torchvision()
         modules = {name: importlib.import_module(name) for name in competitor.modules}
         self._versions = {name: str(module.__version__) for name, module in modules.items() if hasattr(module, "__version__")}
-        if competitor.onnx:
-            onnx_file(case)
+        if competitor.onnx and not (path := case.folder / ONNX).exists():
+            Process(write_onnx, case, path).close()  # neither runtime needs TensorFlow
         weights = {} if competitor.onnx else case.weights()
         start = time.perf_counter()
         self._run = competitor.make(case, weights, competitor.precision)

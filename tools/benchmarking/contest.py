@@ -1,20 +1,17 @@
 """Time a forward pass in turn with other frameworks: seconds, ratios, and the limits of the machine.
 
-Machines are shared and noisy, so competitors take turns, run by run, and the ratio is taken pair by pair; its median is the
-figure to quote. Nothing is timed before `burn_in` runs of each.
-
-Each network of a :func:`contest` runs in its own process, suspended while the others are timed. In one process they would
-disturb each other: the thread pools of one framework spin after their work is done and take the cores from the next one, two
-OpenMP libraries may not even load together, and memory could not be attributed. A suspended process uses no time in others'
-turns: the processor time of each one between its turns is measured and reported.
+Machines are shared and noisy, so competitors take turns, run by run, and a ratio is the median over pairs of runs. Each network
+of a :func:`contest` has its own process, suspended while the others are timed: in one process the thread pools of a framework
+spin after their work is done and take the cores from the next, two OpenMP libraries may not even load together, and memory
+could not be attributed. The processor time of each process between its turns is reported.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,9 +34,10 @@ from dense_resnet.verification.laws import relative_error
 from . import competitors, hardware
 from .competitors import COMPETITORS, FLOAT32, OWN, PRECISIONS, Competitor, Run, Worker, Workload
 from .hardware import peak_memory
-from .roofline import ENVIRONMENT, FLOP, Profile, RooflineMeter
+from .roofline import FLOP, Profile, RooflineMeter
 from .worker_process import Process
 
+PAIRS = 3  # runs of a job and of the bare forward
 TOLERANCE = 1e-3  # of float32 features: a fast wrong answer does not count
 
 Progress = Callable[[str, int, int, str], None]  # (what is being done, images done, images in all, which competitor)
@@ -90,14 +88,19 @@ def alternate(competitors: Sequence[tuple[Timing, Run]], runs: int, burn_in: int
                 timing.seconds.append(time.perf_counter() - start)
 
 
-def ratio(slower: Timing, faster: Timing) -> float:
-    """Return the median over pairs of runs of `slower` / `faster`: above 1 if the second is faster."""
-    return pairwise(slower.seconds, faster.seconds)
-
-
-def pairwise(slower: Sequence[float], faster: Sequence[float]) -> float:
-    """Return the median over pairs of times of `slower` / `faster`."""
+def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
+    """Return the median over pairs of times of `slower` / `faster`: above 1 if the second is faster."""
     return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
+
+
+def time_pairs(name: str, bare: Callable[[], Any], job: Callable[[], Any], images: int) -> tuple[Timing, Timing, list[int]]:
+    """Return (the bare forward of images in memory, their `job` from files, peak memory in bytes after each pair of runs)."""
+    pair = prepare("forward", lambda: bare, images), prepare(name, lambda: job, images)
+    peaks = []
+    for _ in range(PAIRS):
+        alternate(pair, runs=1, burn_in=0)
+        peaks.append(peak_memory())
+    return pair[0][0], pair[1][0], peaks
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ class Limit:
                 "best_gflop_per_second": max(rates) / 1e9,
             },
             "least_seconds": statistics.median(least),
-            "ours / least": pairwise(own.seconds, least),
+            "ours / least": ratio(own.seconds, least),
             "onednn": self._onednn(own),
         }
 
@@ -161,7 +164,7 @@ class Limit:
         return {
             "convolution_seconds": convolutions,
             "median": statistics.median(convolutions),
-            "ours / convolutions": pairwise(own.seconds, convolutions),
+            "ours / convolutions": ratio(own.seconds, convolutions),
             "operations": [
                 {"kind": kind, "implementation": implementation, "count": count, "milliseconds": statistics.median(values)}
                 for (kind, implementation, count), values in times.items()
@@ -179,34 +182,29 @@ class Comparison:
     limits: dict[str, Limit] = field(default_factory=dict)  # by precision
     skipped: dict[str, str] = field(default_factory=dict)  # competitor that did not take part: why
 
-    def own(self, precision: str) -> Entry:
-        return next(entry for entry in self.entries if entry.competitor.name == OWN and entry.competitor.precision == precision)
-
     def as_dict(self) -> dict[str, Any]:
         """Return every figure and every single time."""
-        macs = self.case.plan.macs(self.case.size) * self.case.batch
-        others = [entry.timing for entry in self.entries if entry.competitor.name != OWN]
-        own = {precision: self.own(precision).timing for precision in PRECISIONS}
-        versions: dict[str, str] = {}
-        for entry in self.entries:
-            versions |= entry.versions
+        plan = self.case.plan
+        macs = plan.macs(self.case.size) * self.case.batch
+        timings = [entry.timing for entry in self.entries]
+        own = {entry.competitor.precision: entry.timing for entry in self.entries if entry.competitor.name == OWN}
         return {
-            "model": self.case.plan.name,
-            "output_stride": self.case.plan.output_stride,
-            "multi_grid": self.case.plan.multi_grid,
-            "classes": self.case.plan.num_classes,
+            "model": plan.name,
+            "output_stride": plan.output_stride,
+            "multi_grid": plan.multi_grid,
+            "classes": plan.num_classes,
             "size": self.case.size,
             "batch": self.case.batch,
             "gmac": macs / 1e9,
-            "rounds": len(self.entries[0].timing.seconds),
+            "rounds": len(timings[0].seconds),
             "timings": [entry.as_dict(macs / 1e9) for entry in self.entries],
             "ratios": {
-                timing.name: {other.name: ratio(other, timing) for other in [*own.values(), *others] if other is not timing}
-                for timing in own.values()
+                ours.name: {other.name: ratio(other.seconds, ours.seconds) for other in timings if other is not ours}
+                for ours in own.values()
             },
             "limits": {precision: limit.as_dict(own[precision], macs) for precision, limit in self.limits.items()},
             "skipped": self.skipped,
-            "versions": versions,
+            "versions": {name: version for entry in self.entries for name, version in entry.versions.items()},
         }
 
 
@@ -237,9 +235,8 @@ def contest(
         size: side of the images.
         batch: images a run.
         versus: names among :data:`tools.benchmarking.competitors.NAMES`. One whose packages are missing is skipped.
-        runs: timed ones of each.
-        burn_in: runs before those.
-        progress: called with (what is being done, images done, images in all, which competitor).
+        runs: timed ones of each, after `burn_in` others.
+        progress: see :data:`Progress`.
 
     Raises:
         InputError: a competitor has no such network, or computes something other than ours.
@@ -256,19 +253,19 @@ def contest(
             progress("timing", 0, total, f"building {competitor.label}")
             try:
                 process = stack.enter_context(Process(Worker, competitor, case))
-            except ImportError as error:
-                found.skipped[competitor.label] = str(error)
+            except ImportError as missing:
+                found.skipped[competitor.label] = str(missing)
                 continue
             seconds, versions = process.call("ready")
-            distance: float | None = None
+            error: float | None = None
             if competitor.has_our_weights(plan):
                 values = process.call("first")
                 reference = values if reference is None else reference
-                distance = check_error(competitor, relative_error(values, reference))
-            found.entries.append(Entry(competitor, Timing(competitor.label, seconds, images=batch), versions, distance))
+                error = check_error(competitor, relative_error(values, reference))
+            found.entries.append(Entry(competitor, Timing(competitor.label, seconds, images=batch), versions, error))
             processes.append(process)
         progress("timing", 0, total, "building the limits")
-        meter = stack.enter_context(Process(RooflineMeter, case, environment=ENVIRONMENT))
+        meter = stack.enter_context(Process(RooflineMeter, case))
         found.limits = {precision: Limit() for precision in PRECISIONS}
 
         total = (runs + burn_in) * len(processes) * batch
@@ -294,11 +291,7 @@ def contest(
 
 
 def check_error(competitor: Competitor, error: float) -> float:
-    """Return the error, if it is within the tolerance.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Return the error; raise an :class:`InputError` if it is above the tolerance of float32."""
     if competitor.precision == FLOAT32 and not error <= TOLERANCE:
         raise InputError(
             f"{competitor.label}: its output differs from ours by {error:.1e} of its standard deviation, "
@@ -323,43 +316,31 @@ def surroundings(arguments: Mapping[str, Any], load_before: Sequence[float]) -> 
 # Extraction against the bare forward
 
 
-def extraction_forward(plan: Plan, size: int, images: int, folder: Path) -> tuple[Callable[[], Any], Run]:
-    """Return (the bare forward of `images` images one by one, their extraction from JPEG files to disk) with one backbone.
-
-    Each run of the second writes to a new folder.
-    """
-    backbone = Backbone(plan, seed=0)
-    photographs = folder / "photographs"
-    photographs.mkdir()
-    generator = np.random.default_rng(0)
-    for number in range(images):
-        coarse = generator.integers(0, 256, (24, 32, 3), np.uint8)
-        pixels = opencv().resize(coarse, (640, 480), interpolation=opencv().INTER_CUBIC)
-        opencv().imwrite(str(photographs / f"{number:03}.jpg"), pixels)
-    found = find_images([str(photographs)])
-    forward, noise = backbone.compile(), competitors.noise_images(plan, size, 1)
-    runner = backbone.runner()
-    canvas = np.zeros((size, size, plan.in_channels), np.uint8)
-    chosen = throughput.choose(lambda batch: runner(np.stack([canvas] * batch)), images)
-    count = iter(range(sys.maxsize))
-
-    def bare() -> None:
-        for _ in range(images):
-            forward(noise)
-
-    def extract() -> None:
-        Extraction(runner, folder / str(next(count)), Settings(size, batch=chosen.batch), threads=chosen.threads).run(found)
-
-    return bare, extract
-
-
-def against_extraction(plan: Plan, size: int, images: int, runs: int) -> tuple[Timing, Timing, list[int]]:
-    """Return (bare forward, extraction, peak memory in bytes after each pair of runs) over `images` JPEG files a run."""
+def against_extraction(plan: Plan, size: int, images: int) -> tuple[Timing, Timing, list[int]]:
+    """Time the bare forward, one image at a time, and the extraction of as many JPEG files: see :func:`time_pairs`."""
     with tempfile.TemporaryDirectory() as name:
-        bare, extract = extraction_forward(plan, size, images, Path(name))
-        pair = prepare("forward", lambda: bare, images), prepare("extract", lambda: extract, images)
-        peaks = []
-        for _ in range(runs):
-            alternate(pair, runs=1, burn_in=0)
-            peaks.append(peak_memory())
-        return pair[0][0], pair[1][0], peaks
+        folder = Path(name)
+        backbone = Backbone(plan, seed=0)
+        photographs = folder / "photographs"
+        photographs.mkdir()
+        generator = np.random.default_rng(0)
+        for number in range(images):
+            coarse = generator.integers(0, 256, (24, 32, 3), np.uint8)
+            pixels = opencv().resize(coarse, (640, 480), interpolation=opencv().INTER_CUBIC)
+            opencv().imwrite(str(photographs / f"{number:03}.jpg"), pixels)
+        found = find_images([str(photographs)])
+        forward, noise = backbone.compile(), Workload(plan, size, 1, folder).images()
+        runner = backbone.runner()
+        canvas = np.zeros((size, size, plan.in_channels), np.uint8)
+        chosen = throughput.choose(lambda batch: runner(np.stack([canvas] * batch)), images)
+        count = itertools.count()
+
+        def bare() -> None:
+            for _ in range(images):
+                forward(noise)
+
+        def extract() -> None:
+            settings = Settings(size, batch=chosen.batch)
+            Extraction(runner, folder / str(next(count)), settings, threads=chosen.threads).run(found)
+
+        return time_pairs("extract", bare, extract, images)

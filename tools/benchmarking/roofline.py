@@ -20,7 +20,6 @@ SIDE = 2048  # of the matrices
 REPEATS = 5  # products a round; the fastest is the round's
 FLOP = 2 * SIDE**3  # of a product
 CONVOLUTIONS = {"convolution", "inner_product", "matmul"}  # kinds of primitives
-ENVIRONMENT = {"ONEDNN_VERBOSE": "profile_exec"}  # of the process that has a Meter
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,6 @@ class Operation:
     count: int
     milliseconds: float
 
-    @property
-    def convolves(self) -> bool:
-        return self.kind in CONVOLUTIONS
-
 
 @dataclass(frozen=True)
 class Profile:
@@ -46,7 +41,7 @@ class Profile:
 
     @property
     def convolution_seconds(self) -> float:
-        return sum(operation.milliseconds for operation in self.operations if operation.convolves) / 1000
+        return sum(operation.milliseconds for operation in self.operations if operation.kind in CONVOLUTIONS) / 1000
 
 
 def operations(lines: Iterable[str]) -> tuple[Operation, ...]:
@@ -58,20 +53,20 @@ def operations(lines: Iterable[str]) -> tuple[Operation, ...]:
     totals: dict[tuple[str, str], list[float]] = {}
     for line in lines:
         fields = line.strip().split(",")
-        if fields[0] != "onednn_verbose" or "exec" not in fields:
-            continue
-        _, kind, implementation, *_, milliseconds = fields[fields.index("exec") + 1 :]  # the first is the engine
-        totals.setdefault((kind, implementation), []).append(float(milliseconds))
+        if fields[0] == "onednn_verbose" and "exec" in fields:
+            _, kind, implementation, *_, milliseconds = fields[fields.index("exec") + 1 :]  # the first is the engine
+            totals.setdefault((kind, implementation), []).append(float(milliseconds))
     found = [Operation(*name, len(times), sum(times)) for name, times in totals.items()]
     return tuple(sorted(found, key=lambda operation: -operation.milliseconds))
 
 
 class RooflineMeter:
-    """Measures both limits, in a separate process with :data:`ENVIRONMENT`: its output stream becomes a file."""
+    """Measures both limits, in a process of its own that has not imported TensorFlow: its output stream becomes a file."""
 
     def __init__(self, case: Workload) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the process)
         os.dup2(self._log.fileno(), 1)
+        os.environ["ONEDNN_VERBOSE"] = "profile_exec"
         import tensorflow as tf
 
         weights = case.weights()

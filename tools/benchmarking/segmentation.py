@@ -8,22 +8,20 @@ the classes as we do, and once more without this check: the result for such valu
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from dense_resnet import keras_resnet
 from dense_resnet.backbone import Backbone
-from dense_resnet.errors import InputError
 from dense_resnet.image_io.decoding import opencv
 from dense_resnet.inference.precision import BFLOAT16, FLOAT32
-from dense_resnet.planning.geometry import positive_integer
-from dense_resnet.planning.layers import BOTTLENECK_V2, Conv
 from dense_resnet.planning.plan import Plan
 from dense_resnet.preprocessing import preprocess
 from segmentation.data.label_space import LabelClass, LabelSpace
@@ -45,39 +43,18 @@ from segmentation.training.recipe import Recipe
 from segmentation.training.step import mixed_precision
 
 from .competitors import Run
-from .contest import Timing, alternate, prepare, ratio
-from .hardware import peak_memory
-
-OWN = "dense_resnet"
+from .contest import Timing, alternate, prepare, ratio, time_pairs
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Timings of one size and number of classes."""
+def confusion_ratios(height: int, width: int, num_classes: int, runs: int) -> tuple[dict[str, float], dict[str, str]]:
+    """Time ours, Keras' MeanIoU, torchmetrics' MulticlassConfusionMatrix (twice) and scikit-learn's confusion_matrix.
 
-    timings: tuple[Timing, ...]  # ours first
-    missing: dict[str, str]  # what was not timed: why
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """How many times as long as ours each of the others takes: the median over pairs of runs."""
-        return {timing.name: ratio(timing, self.timings[0]) for timing in self.timings[1:]}
-
-
-def confusion_timings(height: int, width: int, num_classes: int, runs: int = 20, burn_in: int = 3) -> Comparison:
-    """Time ours, then Keras' MeanIoU, torchmetrics' MulticlassConfusionMatrix (twice) and scikit-learn's confusion_matrix.
-
-    Args:
-        height, width: of the label maps, in pixels.
-        num_classes: 1 to 256.
-        runs: timed ones of each, one image a run.
-        burn_in: runs before those.
+    Returns:
+        (how many times as long as ours each of the others takes, what was not timed and why).
     """
-    for name, value in (("height", height), ("width", width), ("num_classes", num_classes), ("runs", runs)):
-        positive_integer(name, value)
     maps = label_maps(height, width, num_classes)
     makers: dict[str, Callable[..., Run]] = {
-        OWN: _own,
+        "dense_resnet": _own,
         "keras": _keras,
         "torchmetrics": _torchmetrics,
         "torchmetrics unchecked": functools.partial(_torchmetrics, checked=False),
@@ -89,8 +66,9 @@ def confusion_timings(height: int, width: int, num_classes: int, runs: int = 20,
             competitors.append(prepare(name, functools.partial(make, *maps, num_classes), images=1))
         except ImportError as error:
             missing[name] = str(error)
-    alternate(competitors, runs, burn_in)
-    return Comparison(tuple(timing for timing, _ in competitors), missing)
+    alternate(competitors, runs, burn_in=3)
+    own, *others = (timing for timing, _ in competitors)
+    return {timing.name: ratio(timing.seconds, own.seconds) for timing in others}, missing
 
 
 def label_maps(height: int, width: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -146,14 +124,13 @@ def _scikit_learn(labels: np.ndarray, predictions: np.ndarray, num_classes: int)
 # Evaluation against the bare forward
 
 
-def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[Timing, Timing, list[int]]:
-    """Return (forward + upsampling + argmax of images in memory, their `evaluate` from files, peak memory after each pair).
+def against_evaluation(plan: Plan, size: int, images: int) -> tuple[Timing, Timing, list[int]]:
+    """Time (forward + upsampling + argmax) of images in memory, and their `evaluate` from files: see :func:`time_pairs`.
 
     Args:
         plan: of the backbone; the head is DeepLabv3's.
         size: of the images and the canvas.
         images: how many a run.
-        runs: pairs of runs.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -165,7 +142,7 @@ def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[T
         system = ModelPredictions(saved, saved.runner(), Inference(size))
         pictures = [preprocess(sample.read_image(), plan.preprocessing)[None] for sample in dataset.samples]
         logits = model.compile()
-        count = iter(range(sys.maxsize))
+        count = itertools.count()
 
         def bare() -> None:
             for picture in pictures:
@@ -174,35 +151,23 @@ def against_evaluation(plan: Plan, size: int, images: int, runs: int) -> tuple[T
         def evaluate() -> None:
             Evaluation(system, dataset, folder / str(next(count))).run(report=False)
 
-        competitors = prepare("forward", lambda: bare, images), prepare("evaluate", lambda: evaluate, images)
-        peaks = []
-        for _ in range(runs):
-            alternate(competitors, runs=1, burn_in=0)
-            peaks.append(peak_memory())
-        return competitors[0][0], competitors[1][0], peaks
+        return time_pairs("evaluate", bare, evaluate, images)
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Training against Keras
 
 
-def check_training(plan: Plan) -> None:
-    """Raise an :class:`InputError` if :func:`training_timings` has nothing to compare `plan` with."""
-    if any(unit.kind != BOTTLENECK_V2 for unit in plan.units):
-        raise InputError(f"training is compared on v2 bottlenecks, such as resnet_v2_50 (not {plan.name}).")
-
-
 def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -> tuple[Timing, ...]:
-    """Time our steps in float32 and bfloat16, and those of the same network written plainly in Keras and run by ``fit``.
+    """Time our steps in float32 and bfloat16, and those of the same network from our Keras face, run by ``fit``.
 
     Args:
-        plan: of v2 bottlenecks; the head is one 1x1 convolution.
+        plan: of the backbone; the head is one 1x1 convolution.
         crop: side of the training images.
         batch: images a step.
         steps: a run.
         runs: timed ones of each.
     """
-    check_training(plan)
     classes = 21
     generator = np.random.default_rng(0)
     pixels = generator.standard_normal((batch, crop, crop, 3)).astype(np.float32)
@@ -240,32 +205,11 @@ def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -
 
 
 def keras_network(plan: Plan, num_classes: int, crop: int) -> Any:
-    """Build a v2 ResNet with an fcn head as one would write it in Keras, compiled with the same loss and optimizer."""
+    """Build the Keras face of a network with an fcn head, compiled with the same loss and optimizer."""
     keras = tf.keras
-    layers = keras.layers
-
-    def conv(net: Any, one: Conv, bias: bool = True) -> Any:
-        return layers.Conv2D(one.depth, one.kernel, one.stride, "same", dilation_rate=one.rate, use_bias=bias)(net)
-
-    def norm(net: Any) -> Any:
-        return layers.ReLU()(layers.BatchNormalization(momentum=0.997, epsilon=1e-5)(net))
-
-    image = net = keras.Input((crop, crop, plan.in_channels))
-    for layer in plan.root:
-        net = conv(net, layer) if isinstance(layer, Conv) else layers.MaxPool2D(layer.kernel, layer.stride, "same")(net)
-    for unit in plan.units:
-        before = norm(net)
-        shortcut = net
-        if unit.shortcut:
-            shortcut = conv(before, unit.shortcut)
-        elif unit.stride > 1:
-            shortcut = layers.MaxPool2D(1, unit.stride)(net)
-        for one in unit.convolutions:
-            before = conv(before, one, bias=not one.batch_norm)
-            before = norm(before) if one.batch_norm else before
-        net = layers.Add()([shortcut, before])
-    cells = layers.Conv2D(num_classes, 1)(norm(net))
-    model = keras.Model(image, layers.Resizing(crop, crop)(cells))
+    backbone = keras_resnet.build(plan, input_shape=(crop, crop, plan.in_channels))
+    cells = keras.layers.Conv2D(num_classes, 1)(backbone.output)
+    model = keras.Model(backbone.input, keras.layers.Resizing(crop, crop)(cells))
     model.compile(
         keras.optimizers.SGD(0.007, momentum=0.9, weight_decay=0.0001),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255),

@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
 TAIL = 2000  # characters of what a process that died had printed
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
-SERVE = f"import sys; from {__name__} import serve; serve(int(sys.argv[1]))"
 
 
 class Process:
@@ -36,26 +32,18 @@ class Process:
     Args:
         make: a function or class of a module; what it returns there is the object.
         arguments: for it; they travel as pickles.
-        environment: variables of the process in addition to ours.
 
     Raises:
         ImportError: `make` raised one: a package is missing there.
         RuntimeError: it raised something else, whose traceback is the message, or the process died.
     """
 
-    def __init__(self, make: Callable[..., Any], *arguments: Any, environment: dict[str, str] | None = None) -> None:
-        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-        inherited = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONPATH": path}
-        self._connection, theirs = Pipe()
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115  (close() closes it)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self._printed,
-            stderr=self._printed,
-            env=inherited | (environment or {}),
-        )
+    def __init__(self, make: Callable[..., Any], *arguments: Any) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._connection, theirs = spawn.Pipe()
+        self._printed = tempfile.NamedTemporaryFile()  # noqa: SIM115  (close() closes it)
+        self._process = spawn.Process(target=serve, args=(theirs, self._printed.name))
+        self._process.start()
         theirs.close()
         try:
             self._ask(make, arguments)
@@ -68,27 +56,25 @@ class Process:
         return self._ask(method, arguments)
 
     def _ask(self, what: Any, arguments: tuple[Any, ...]) -> Any:
+        assert self._process.pid is not None
         try:
-            self._process.send_signal(signal.SIGCONT)
+            os.kill(self._process.pid, signal.SIGCONT)
             self._connection.send((what, arguments))
             error, result = self._connection.recv()
-            self._process.send_signal(signal.SIGSTOP)
+            os.kill(self._process.pid, signal.SIGSTOP)
         except (EOFError, OSError):
-            code = self._process.wait()
-            raise RuntimeError(f"a process of the benchmark ended with code {code}: {self._last_words()}") from None
+            self._process.join()
+            words = self._printed.read().decode(errors="replace")[-TAIL:].strip() or "it printed nothing."
+            raise RuntimeError(f"a process of the benchmark ended with code {self._process.exitcode}: {words}") from None
         if error:
             raise error(result)
         return result
-
-    def _last_words(self) -> str:
-        self._printed.seek(0)
-        return self._printed.read().decode(errors="replace")[-TAIL:].strip() or "it printed nothing."
 
     def close(self) -> None:
         """End the process."""
         self._connection.close()
         self._process.kill()
-        self._process.wait()
+        self._process.join()
         self._printed.close()
 
     def __enter__(self) -> Process:
@@ -98,24 +84,25 @@ class Process:
         self.close()
 
 
-def serve(handle: int) -> None:
-    """Child process: create the object, then serve calls until the pipe closes."""
+def serve(connection: Connection, printed: str) -> None:
+    """Child process: create the object, then serve calls until the pipe closes; what is printed goes to a file."""
     if sys.platform == "linux":  # a suspended process cannot see the pipe close: the kernel ends it with its parent
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    connection = Connection(handle)
+    with open(printed, "ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     target: Any = None
-    answer: tuple[type[Exception] | None, Any]
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             what, arguments = connection.recv()
+            error: type[Exception] | None = None
             try:
                 if target is None:
-                    target = what(*arguments)
-                    answer = None, None
+                    target, result = what(*arguments), None
                 else:
-                    answer = None, getattr(target, what)(*arguments)
-            except ImportError as error:
-                answer = ImportError, str(error)
+                    result = getattr(target, what)(*arguments)
+            except ImportError as missing:
+                error, result = ImportError, str(missing)
             except Exception:
-                answer = RuntimeError, traceback.format_exc()
-            connection.send(answer)
+                error, result = RuntimeError, traceback.format_exc()
+            connection.send((error, result))
