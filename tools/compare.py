@@ -47,8 +47,7 @@ def main(args: argparse.Namespace) -> int:
             "-" if one["difference"] is None else f"{one['difference']:+.4f}",
             "" if low_high is None else f"{low_high[0]:+.4f} to {low_high[1]:+.4f}{' *' if clear else ''}",
         )
-    console = Console()
-    console.print(table)
+    Console().print(table)
     mean = found["mean_iou"]
     lines = [f"protocols differ: {line}" for line in found["differing"]]
     if others:
@@ -70,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
             f"{images}: too few images to tell; intervals and a p-value need at least {FEWEST_IMAGES} with scored pixels"
         )
     for line in lines:
-        console.print(escape_control(line), markup=False, highlight=False, soft_wrap=True)
+        print(escape_control(line))
     if args.json:
         write_bytes(args.json, (json.dumps(found, indent=1) + "\n").encode())
     return 0

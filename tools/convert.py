@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segmentation.data.label_space import LabelSpace
@@ -64,26 +64,21 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _space(named: str | None) -> LabelSpace | None:
+    from segmentation.data.description import read_dataset_description
+    from segmentation.saving.conversion import find_known_space
+
     if named is None:
         return None
-    if not named.endswith(".json"):
-        from segmentation.saving.conversion import find_known_space
-
-        return find_known_space(named)
-    from segmentation.data.description import read_dataset_description
-
-    return read_dataset_description(Path(named)).space
+    return read_dataset_description(Path(named)).space if named.endswith(".json") else find_known_space(named)
 
 
 def _print_network(network: Network) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from dense_resnet.errors import pluralize
 
-    from dense_resnet.errors import escape_control, pluralize
+    from .terminal import print_facts
 
     plan, known = network.plan, network.origin
-    rows: list[tuple[str, Any]] = [
+    rows: list[tuple[str, object]] = [
         ("weights of", known.framework if known else "?"),
         ("network", plan.name),
         ("root block", plan.root_name),
@@ -93,10 +88,7 @@ def _print_network(network: Network) -> None:
         ("head", f"{network.head.type}, {pluralize(network.head.num_classes, 'class')}" if network.head else "none"),
         ("values", f"{sum(value.size for value in network.weights.values()):,}"),
     ]
-    table = Table(show_header=False)
-    for heading, value in rows:
-        table.add_row(heading, Text(escape_control(str(value))))
-    Console().print(table)
+    print_facts(rows)
 
 
 def _check(source: str, network: Network) -> bool:

@@ -58,20 +58,18 @@ def main(args: argparse.Namespace) -> int:
                 write_records(dataset, args.records, max_pixels=max_pixels, progress=progress)
     if args.json:
         write_bytes(args.json, (json.dumps(report.as_json(), indent=1) + "\n").encode())
-    console = Console()
     for counts in report.splits:
-        console.print(_table(report, counts))
-    for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):  # splits may share a folder
-        print_note(note)
-    for note in report.notes:
+        Console().print(_table(report, counts))
+    of_splits = dict.fromkeys(note for dataset in datasets for note in dataset.notes)  # splits may share a folder
+    for note in (*of_splits, *report.notes):
         print_note(note)
     lines = [*_lines("warning", report.warnings), *_lines("error", report.errors)]
     if len(lines) < len(report.findings) and not args.json:
         lines.append("note: --json FILE lists every one of them")
     for line in lines:
-        console.print(escape_control(line), markup=False, highlight=False, soft_wrap=True)
+        print(escape_control(line))
     found = f"{pluralize(len(report.errors), 'error')}, {pluralize(len(report.warnings), 'warning')}"
-    console.print(f"{escape_control(report.name)}: {found}", markup=False, highlight=False)
+    print(f"{escape_control(report.name)}: {found}")
     if args.records:
         print(f"{args.records}: " + ("nothing was written; fix the errors first" if report.errors else "written"))
     return 1 if report.errors else 0

@@ -127,8 +127,7 @@ def print_result(result: dict[str, Any]) -> None:
             number(one["boundary_iou"]),
             f"{one['pixels']:,}",
         )
-    console = Console()
-    console.print(table)
+    Console().print(table)
     counts, calibration = result["counts"], result["calibration"]
     lines = [
         f"mean IoU {_mean(result)}, {pluralize(counts['images'], 'image')} "
@@ -140,7 +139,7 @@ def print_result(result: dict[str, Any]) -> None:
     lines += explain_missing_intervals(result["classes"], "iou")
     lines += [f"warning: {warning}" for warning in result["warnings"]]
     for line in lines:
-        console.print(escape_control(line), markup=False, highlight=False, soft_wrap=True)
+        print(escape_control(line))
 
 
 def _mean(result: dict[str, Any]) -> str:

@@ -109,8 +109,7 @@ def _load_network(args: argparse.Namespace, planned: Plan, described: dict[str, 
 
 
 def _print(exported: Exported) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from .terminal import print_facts
 
     runner, path = exported.network, exported.path
 
@@ -128,11 +127,8 @@ def _print(exported: Exported) -> None:
         *((format_name("in", name), shape) for name, shape in exported.inputs.items()),
         *((format_name("out", name), shape) for name, shape in exported.outputs.items()),
     ]
-    table = Table(show_header=False)
-    for heading, value in rows:
-        table.add_row(heading, value.replace("[", r"\["))
     print(f"{path}:")
-    Console().print(table)
+    print_facts(rows)
 
 
 def _snippet(exported: Exported) -> list[str]:

@@ -39,55 +39,44 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.planning.variants import USUAL_STRIDE, VARIANTS
     from segmentation.saving.export.files import is_exported
 
-    from .options import (
-        backbone_from_args,
-        choose_pace,
-        export_from_args,
-        export_outline_from_args,
-        is_folder,
-        max_pixels_from_args,
-        plan_from_args,
-        precision_from_args,
-        shard_of,
-        start_tensorflow,
-    )
-    from .terminal import print_deep, print_note, print_outcome, progress_bar, stop_signals
+    from . import options, terminal
 
-    found = find_images(args.images, without=args.out, note=print_note)
-    shard, precision, max_pixels = shard_of(args.shard), precision_from_args(args), max_pixels_from_args(args)
+    found = find_images(args.images, without=args.out, note=terminal.print_note)
+    shard, precision = options.shard_of(args.shard), options.precision_from_args(args)
+    max_pixels = options.max_pixels_from_args(args)
     check_folder(args.out)
     check_apart(found, args.out)
-    print_deep(found[shard[0] :: shard[1]], max_pixels)
+    terminal.print_deep(found[shard[0] :: shard[1]], max_pixels)
     exported = args.model not in VARIANTS and is_exported(args.model)
     if exported:
         if args.weights is not None or args.random_weights is not None or args.multi_grid:
             raise InputError(
                 f"{args.model}: an exported file has its own weights: leave --weights, --random-weights and --multi-grid out."
             )
-        if outline := export_outline_from_args(args):
+        if outline := options.export_outline_from_args(args):
             _settings(args, outline.plan, outline.side)  # reports mistakes before TensorFlow is imported
     else:
-        if args.output_stride is None and not is_folder(args.model):
+        if args.output_stride is None and not options.is_folder(args.model):
             args.output_stride = USUAL_STRIDE
-        planned = plan_from_args(args, args.model)
+        planned = options.plan_from_args(args, args.model)
         settings = _settings(args, planned)
-    with stop_signals() as stop:
-        start_tensorflow()
+    with terminal.stop_signals() as stop:
+        options.start_tensorflow()
         from dense_resnet.extraction.extract import Extraction
         from dense_resnet.extraction.settings import PROTOCOL
 
         if exported:
-            opened = export_from_args(args)
+            opened = options.export_from_args(args)
             settings = _settings(args, opened.plan, opened.side)
             runner = opened.runner(precision)
         else:
-            runner = backbone_from_args(args, args.model, planned).runner(precision, settings.strides(planned))
-        pace = choose_pace(args, runner, settings.size, len(found), PROTOCOL)
+            runner = options.backbone_from_args(args, args.model, planned).runner(precision, settings.strides(planned))
+        pace = options.choose_pace(args, runner, settings.size, len(found), PROTOCOL)
         settings = dataclasses.replace(settings, batch=pace.batch)
         extraction = Extraction(runner, args.out, settings, shard=shard, max_pixels=max_pixels, threads=pace.threads)
-        with progress_bar() as progress:
+        with terminal.progress_bar() as progress:
             outcome = extraction.run(found, on_error=args.on_error, progress=progress, stop=stop, picture=args.picture)
-    return print_outcome(outcome, args.out, "features")
+    return terminal.print_outcome(outcome, args.out, "features")
 
 
 def _settings(args: argparse.Namespace, planned: Plan, side: int | None = None) -> Settings:

@@ -28,30 +28,21 @@ def main(args: argparse.Namespace) -> int:
     from dense_resnet.image_io.discovery import find_images
     from segmentation.prediction.label_images import PROTOCOL, Labeling, check_targets
 
-    from .options import (
-        choose_pace,
-        inference_from_args,
-        max_pixels_from_args,
-        model_from_args,
-        model_outline_from_args,
-        precision_from_args,
-        shard_of,
-        start_tensorflow,
-    )
-    from .terminal import print_deep, print_note, print_outcome, progress_bar, stop_signals
+    from . import options, terminal
 
-    found = find_images(args.images, without=args.out, note=print_note)
-    shard, precision, max_pixels = shard_of(args.shard), precision_from_args(args), max_pixels_from_args(args)
+    found = find_images(args.images, without=args.out, note=terminal.print_note)
+    shard, precision = options.shard_of(args.shard), options.precision_from_args(args)
+    max_pixels = options.max_pixels_from_args(args)
     check_targets(found, Path(args.out))
-    print_deep(found[shard[0] :: shard[1]], max_pixels)
-    if outline := model_outline_from_args(args):
-        inference_from_args(args, outline)  # reports mistakes before TensorFlow is imported
-    with stop_signals() as stop:
-        start_tensorflow()
-        model = model_from_args(args)
-        inference = inference_from_args(args, model)
+    terminal.print_deep(found[shard[0] :: shard[1]], max_pixels)
+    if outline := options.model_outline_from_args(args):
+        options.inference_from_args(args, outline)  # reports mistakes before TensorFlow is imported
+    with terminal.stop_signals() as stop:
+        options.start_tensorflow()
+        model = options.model_from_args(args)
+        inference = options.inference_from_args(args, model)
         runner = model.runner(precision)
-        pace = choose_pace(args, runner, inference.tile or inference.size, len(found), PROTOCOL)
+        pace = options.choose_pace(args, runner, inference.tile or inference.size, len(found), PROTOCOL)
         labeling = Labeling(
             model,
             runner,
@@ -65,10 +56,10 @@ def main(args: argparse.Namespace) -> int:
             threads=pace.threads,
         )
         if labeling.tiling_note:
-            print_note(f"near seams, labels may differ from those of whole images: {labeling.tiling_note}")
-        with progress_bar() as progress:
+            terminal.print_note(f"near seams, labels may differ from those of whole images: {labeling.tiling_note}")
+        with terminal.progress_bar() as progress:
             outcome = labeling.run(found, on_error=args.on_error, progress=progress, stop=stop)
-    return print_outcome(outcome, args.out, "labels")
+    return terminal.print_outcome(outcome, args.out, "labels")
 
 
 if __name__ == "__main__":

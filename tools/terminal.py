@@ -66,14 +66,8 @@ def _outlive_readers() -> None:
         stream.flush()
         raw = _Output(stream.fileno(), "w", closefd=False)
         buffer = raw if isinstance(stream.buffer, io.FileIO) else io.BufferedWriter(raw)  # PYTHONUNBUFFERED, or not
-        lasting = io.TextIOWrapper(
-            buffer,
-            stream.encoding,
-            "backslashreplace",
-            line_buffering=stream.line_buffering,
-            write_through=stream.write_through,
-        )
-        setattr(sys, name, lasting)
+        how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+        setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", **how))
 
 
 def _drop_output() -> None:
@@ -87,6 +81,20 @@ def print_note(message: str) -> None:
     from dense_resnet.errors import escape_control
 
     print(f"note: {escape_control(message)}")
+
+
+def print_facts(rows: Iterable[tuple[str, object]]) -> None:
+    """Print names and values as a table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from dense_resnet.errors import escape_control
+
+    table = Table(show_header=False)
+    for name, value in rows:
+        table.add_row(name, Text(escape_control(str(value))))
+    Console().print(table)
 
 
 def print_deep(pictures: Iterable[Encoded], max_pixels: int) -> None:
@@ -113,10 +121,8 @@ def print_outcome(outcome: Any, out: str, what: str) -> int:
     from dense_resnet.errors import pluralize
 
     earlier = outcome.total - outcome.written
-    print(
-        f"{out}: {what} of {pluralize(outcome.total, 'image')}"
-        + (f", {earlier} of them from an earlier run" if earlier else "")
-    )
+    by_whom = f", {earlier} of them from an earlier run" if earlier else ""
+    print(f"{out}: {what} of {pluralize(outcome.total, 'image')}{by_whom}")
     print_skipped(outcome.failed)
     if outcome.stopped:
         print("stopped; the same command resumes from here")
