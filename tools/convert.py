@@ -18,19 +18,16 @@ FORMATS = ("slim", "safetensors", "keras", "model-dir")
 def configure(parser: argparse.ArgumentParser) -> None:
     from .options import WEIGHTS_HELP, add_plan_options
 
-    parser.add_argument("source", metavar="SOURCE", help=WEIGHTS_HELP)
-    parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
-    parser.add_argument("--out", required=True, metavar="PATH", help="the file (.ckpt, .safetensors, .keras) or folder")
-    parser.add_argument(
-        "--model", metavar="VARIANT", help="the network, if the weights do not identify it; or a .json with blocks"
-    )
-    parser.add_argument("--root", metavar="NAME", help="slim, symmetric, keras or beta (default: what the weights come from)")
-    parser.add_argument("--no-classifier", action="store_true", help="drop the ImageNet classifier")
-    parser.add_argument("--classes", metavar="NAMES", help="of a segmentation head: voc, cityscapes, ade20k, or a dataset.json")
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help=WEIGHTS_HELP)
+    add("--to", required=True, choices=FORMATS, help="what to write")
+    add("--out", required=True, metavar="PATH", help="the file (.ckpt, .safetensors, .keras) or folder")
+    add("--model", metavar="VARIANT", help="the network, if the weights do not identify it; or a .json with blocks")
+    add("--root", metavar="NAME", help="slim, symmetric, keras or beta (default: what the weights come from)")
+    add("--no-classifier", action="store_true", help="drop the ImageNet classifier")
+    add("--classes", metavar="NAMES", help="of a segmentation head: voc, cityscapes, ade20k, or a dataset.json")
     add_plan_options(parser)
-    parser.add_argument(
-        "--check", action="store_true", help="verify the laws on these weights, and compare with the framework they come from"
-    )
+    add("--check", action="store_true", help="verify the laws on these weights, and compare with the framework they come from")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -19,19 +19,14 @@ PHOTOGRAPH = Path(__file__).parent / "coffee.jpg"
 def configure(parser: argparse.ArgumentParser) -> None:
     from .options import add_plan_options, add_weights_options
 
-    parser.add_argument("model", metavar="MODEL", help="a model directory, or a variant such as resnet_v2_152")
-    parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
-    parser.add_argument("--out", required=True, metavar="PATH", help="the folder, or for onnx the file (.onnx)")
-    parser.add_argument(
-        "--precision", default="auto", help="auto (bfloat16 if processor and format support it), float32 or bfloat16"
-    )
-    parser.add_argument(
-        "--size", default=DYNAMIC, metavar="N", help="side of the only canvas that it takes, 32n+1 (default dynamic: any)"
-    )
-    parser.add_argument(
-        "--onednn", action="store_true", help="savedmodel: faster atrous convolutions, which TensorFlow runs only with oneDNN"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a model directory, or a variant such as resnet_v2_152")
+    add("--to", required=True, choices=FORMATS, help="what to write")
+    add("--out", required=True, metavar="PATH", help="the folder, or for onnx the file (.onnx)")
+    add("--precision", default="auto", help="auto (bfloat16 if processor and format support it), float32 or bfloat16")
+    add("--size", default=DYNAMIC, metavar="N", help="side of the only canvas that it takes, 32n+1 (default dynamic: any)")
+    add("--onednn", action="store_true", help="savedmodel: faster atrous convolutions, which TensorFlow runs only with oneDNN")
+    add(
         "--require-sizes",
         action="store_true",
         help="onnx: require the input sizes; for runtimes without optional inputs, such as OpenVINO (always so with --size N)",

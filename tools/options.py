@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 def add_plan_options(parser: argparse._ActionsContainer) -> None:
     """Add --output-stride and --multi-grid."""
-    parser.add_argument("--output-stride", type=int, metavar="N", help="pixels per feature cell: 4, 8, 16, 32")
-    parser.add_argument(
-        "--multi-grid", type=int, nargs="+", metavar="N", help="atrous factors of the last block, such as 1 2 4"
-    )
+    add = parser.add_argument
+    add("--output-stride", type=int, metavar="N", help="pixels per feature cell: 4, 8, 16, 32")
+    add("--multi-grid", type=int, nargs="+", metavar="N", help="atrous factors of the last block, such as 1 2 4")
 
 
 WEIGHTS_HELP = "a slim .ckpt, .safetensors, Keras .h5 or .keras, PyTorch .pth, keras:ResNet152V2, or a model directory"
@@ -38,31 +37,26 @@ def add_weights_options(parser: argparse.ArgumentParser) -> None:
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     """Add the dataset and the options for reading its labels."""
-    parser.add_argument("dataset", metavar="DATASET", help="a folder in a layout that doctor knows, or a CSV list")
-    parser.add_argument("--classes", metavar="FILE", help="a dataset.json with class names and colors")
-    parser.add_argument(
-        "--label-map", metavar="MAP", help="labelIds, trainIds, reduce_zero_label, or a JSON file of value: label"
-    )
-    parser.add_argument(
-        "--exif", choices=("error", "apply", "ignore"), default="error", help="what to do with a rotated image (default error)"
-    )
+    add = parser.add_argument
+    add("dataset", metavar="DATASET", help="a folder in a layout that doctor knows, or a CSV list")
+    add("--classes", metavar="FILE", help="a dataset.json with class names and colors")
+    add("--label-map", metavar="MAP", help="labelIds, trainIds, reduce_zero_label, or a JSON file of value: label")
+    add("--exif", choices=("error", "apply", "ignore"), default="error", help="what to do with a rotated image (default error)")
 
 
 def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for running a model on an image."""
-    group = parser.add_argument_group("inference")
-    group.add_argument("--output-stride", type=int, metavar="N", help="default: the one that the model was trained at")
-    group.add_argument(
+    add = parser.add_argument_group("inference").add_argument
+    add("--output-stride", type=int, metavar="N", help="default: the one that the model was trained at")
+    add(
         "--size",
         type=int,
         metavar="N",
         help="side of the canvas, 32n+1 (default: that of the model's validation or export, else 513)",
     )
-    group.add_argument(
-        "--scales", type=float, nargs="+", default=[1.0], metavar="X", help="such as 0.5 0.75 1 1.25 (default 1)"
-    )
-    group.add_argument("--flip", action="store_true", help="also run the mirror image, and average both")
-    group.add_argument("--tile", type=int, metavar="N", help="side of sliding windows over large images, 32n+1")
+    add("--scales", type=float, nargs="+", default=[1.0], metavar="X", help="such as 0.5 0.75 1 1.25 (default 1)")
+    add("--flip", action="store_true", help="also run the mirror image, and average both")
+    add("--tile", type=int, metavar="N", help="side of sliding windows over large images, 32n+1")
 
 
 def inference_from_args(args: argparse.Namespace, model: Outline | OpenedModel, **others: str) -> Inference:

@@ -31,70 +31,64 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from .options import WEIGHTS_HELP, add_dataset_options, add_plan_options
 
     add_dataset_options(parser)
-    parser.add_argument("--split", metavar="NAME", help="what to train on (default train, or the only one)")
-    parser.add_argument(
-        "--validation", metavar="NAME", help="what to choose the best model by (default val if there is one; or none)"
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the model goes")
+    add = parser.add_argument
+    add("--split", metavar="NAME", help="what to train on (default train, or the only one)")
+    add("--validation", metavar="NAME", help="what to choose the best model by (default val if there is one; or none)")
+    add("--out", required=True, metavar="DIR", help="where the model goes")
 
     network = parser.add_argument_group("network")
-    network.add_argument("--model", metavar="VARIANT", help="such as resnet_v2_50, or a .json file with a plan of your own")
-    network.add_argument("--init", metavar="DIR", help="a model directory to start from instead")
-    network.add_argument("--weights", metavar="PATH", help=f"of the backbone: {WEIGHTS_HELP}; else random")
+    add = network.add_argument
+    add("--model", metavar="VARIANT", help="such as resnet_v2_50, or a .json file with a plan of your own")
+    add("--init", metavar="DIR", help="a model directory to start from instead")
+    add("--weights", metavar="PATH", help=f"of the backbone: {WEIGHTS_HELP}; else random")
     add_plan_options(network)
-    network.add_argument("--head", metavar="NAME", help=f"fcn, aspp or decoder (default {DEFAULT_HEAD})")
-    network.add_argument("--plain", action="store_true", help="plain 3x3 convolutions in the head, not separable ones")
+    add("--head", metavar="NAME", help=f"fcn, aspp or decoder (default {DEFAULT_HEAD})")
+    add("--plain", action="store_true", help="plain 3x3 convolutions in the head, not separable ones")
 
-    views = parser.add_argument_group("views of the images")
-    views.add_argument("--crop", type=int, default=513, metavar="N", help="side in pixels, 32n+1 (default 513)")
-    views.add_argument("--scale", type=float, nargs=2, default=[0.5, 2.0], metavar=("LOW", "HIGH"), help="default 0.5 2")
-    views.add_argument("--no-flip", action="store_true", help="no mirror images")
-    views.add_argument(
-        "--jitter", type=float, default=0.0, metavar="X", help="strength of color jitter, such as 0.3 (default 0)"
-    )
+    add = parser.add_argument_group("views of the images").add_argument
+    add("--crop", type=int, default=513, metavar="N", help="side in pixels, 32n+1 (default 513)")
+    add("--scale", type=float, nargs=2, default=[0.5, 2.0], metavar=("LOW", "HIGH"), help="default 0.5 2")
+    add("--no-flip", action="store_true", help="no mirror images")
+    add("--jitter", type=float, default=0.0, metavar="X", help="strength of color jitter, such as 0.3 (default 0)")
 
-    recipe = parser.add_argument_group("recipe")
-    recipe.add_argument(
+    add = parser.add_argument_group("recipe").add_argument
+    add(
         "--steps",
         type=int,
         default=30000,
         metavar="N",
         help="batches in total; a larger number continues a training (default 30000)",
     )
-    recipe.add_argument("--batch", type=int, default=8, metavar="N", help="images per step, over all devices (default 8)")
-    recipe.add_argument(
-        "--lr", "--learning-rate", type=float, default=0.007, metavar="X", help="first learning rate (default 0.007)"
-    )
-    recipe.add_argument(
-        "--head-rate", type=float, default=1.0, metavar="X", help="factor on the head's learning rate (default 1)"
-    )
-    recipe.add_argument("--warmup", type=int, default=0, metavar="N", help="steps of rising learning rate (default 0)")
-    recipe.add_argument("--momentum", type=float, default=0.9, metavar="X", help="default 0.9")
-    recipe.add_argument("--weight-decay", type=float, default=0.0001, metavar="X", help="L2 (default 0.0001)")
-    recipe.add_argument("--clip", type=float, metavar="X", help="largest global norm of the gradients (default none)")
-    recipe.add_argument(
+    add("--batch", type=int, default=8, metavar="N", help="images per step, over all devices (default 8)")
+    add("--lr", "--learning-rate", type=float, default=0.007, metavar="X", help="first learning rate (default 0.007)")
+    add("--head-rate", type=float, default=1.0, metavar="X", help="factor on the head's learning rate (default 1)")
+    add("--warmup", type=int, default=0, metavar="N", help="steps of rising learning rate (default 0)")
+    add("--momentum", type=float, default=0.9, metavar="X", help="default 0.9")
+    add("--weight-decay", type=float, default=0.0001, metavar="X", help="L2 (default 0.0001)")
+    add("--clip", type=float, metavar="X", help="largest global norm of the gradients (default none)")
+    add(
         "--class-weights", nargs="+", default=[NONE], metavar="X", help="none, balanced, or one number per class (default none)"
     )
-    recipe.add_argument(
+    add(
         "--hardest",
         type=float,
         default=1.0,
         metavar="X",
         help="share of each image's pixels, those of largest loss (default 1)",
     )
-    recipe.add_argument(
+    add(
         "--freeze-bn", choices=(AUTO, YES, NO), default=AUTO,
         help="batch norm by its moving averages (auto: below 12 images a batch, if weights are given; image pooling's "
         "always below 12 a device)",
     )  # fmt: skip
-    recipe.add_argument("--precision", default="float32", metavar="TYPE", help="float32 or bfloat16 (default float32)")
-    recipe.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    add("--precision", default="float32", metavar="TYPE", help="float32 or bfloat16 (default float32)")
+    add("--seed", type=int, default=0, metavar="N", help="default 0")
 
-    run = parser.add_argument_group("run")
-    run.add_argument("--distribute", choices=(AUTO, ONE, MIRRORED, WORKERS), default=AUTO, help="auto: by TF_CONFIG")
-    run.add_argument("--validate-every", type=int, default=500, metavar="N", help="steps (default 500)")
-    run.add_argument("--save-every", type=int, default=500, metavar="N", help="steps (default 500)")
-    run.add_argument("--size", type=int, default=513, metavar="N", help="canvas of validation images, 32n+1 (default 513)")
+    add = parser.add_argument_group("run").add_argument
+    add("--distribute", choices=(AUTO, ONE, MIRRORED, WORKERS), default=AUTO, help="auto: by TF_CONFIG")
+    add("--validate-every", type=int, default=500, metavar="N", help="steps (default 500)")
+    add("--save-every", type=int, default=500, metavar="N", help="steps (default 500)")
+    add("--size", type=int, default=513, metavar="N", help="canvas of validation images, 32n+1 (default 513)")
 
 
 def main(args: argparse.Namespace) -> int:
