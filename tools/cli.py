@@ -41,11 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
         modules = {verb: importlib.import_module(f"{__package__}.{verb}") for verb in VERBS}
-        parsers = {
-            verb: verbs.add_parser(verb, help=module.HELP, description=module.HELP, allow_abbrev=False)
-            for verb, module in modules.items()
-        }
+        parsers = {}
         for verb, module in modules.items():
+            parsers[verb] = verbs.add_parser(verb, help=module.HELP, description=module.HELP, allow_abbrev=False)
             module.configure(parsers[verb])
         words = sys.argv[1:] if arguments is None else arguments
         _check_verb(parser, words)
@@ -131,13 +129,13 @@ def _check_texts(args: argparse.Namespace) -> None:
     """Refuse empty texts, which would mean the current folder; expand a ``~`` that no shell expanded."""
     from dense_resnet.errors import InputError
 
-    def expand_text(name: str, text: str) -> str:
-        if not text:
+    def expand(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [expand(name, item) for item in value]
+        if value == "":
             raise InputError(f"{name} is empty. Is a shell variable unset?")
-        return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+        own_home = isinstance(value, str) and (value == "~" or value.startswith("~/"))
+        return os.path.expanduser(value) if own_home else value
 
     for name, value in vars(args).items():
-        if isinstance(value, str):
-            setattr(args, name, expand_text(name, value))
-        elif isinstance(value, list):
-            setattr(args, name, [expand_text(name, item) if isinstance(item, str) else item for item in value])
+        setattr(args, name, expand(name, value))

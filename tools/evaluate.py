@@ -91,15 +91,12 @@ def main(args: argparse.Namespace) -> int:
             )  # fmt: skip
     print_skipped(outcome.failed)
     if outcome.stopped:
-        print(
-            f"stopped with {outcome.total:,} of {pluralize(len(dataset.samples), 'image')}; the same command resumes from here"
-        )
+        images = pluralize(len(dataset.samples), "image")
+        print(f"stopped with {outcome.total:,} of {images}; the same command resumes from here")
         return STOPPED
     if outcome.result is None:
-        print(
-            f"{args.out}: {pluralize(outcome.total, 'image')} of shard {args.shard}; "
-            "the command without --shard joins the shards"
-        )
+        images = pluralize(outcome.total, "image")
+        print(f"{args.out}: {images} of shard {args.shard}; the command without --shard joins the shards")
         return 0
     print_result(outcome.result)
     out = Path(args.out)

@@ -142,13 +142,17 @@ def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> 
     """Return the datasets and the recipe, checked as far as possible before TensorFlow is imported and weights are read."""
     from dense_resnet.checkpoints import check_source
     from dense_resnet.planning.geometry import check_aligned
+    from segmentation.data.doctor import check_splits
     from segmentation.heads.plan import DEFAULT_HEAD, plan_head
     from segmentation.prediction.options import Inference
     from segmentation.saving.description import check_head, explain_errors
     from segmentation.saving.model_directory import read_outline
 
+    from .terminal import progress_bar
+
     dataset, validation = _datasets(args, layout)
-    for split in filter(None, (dataset, validation)):
+    splits = [split for split in (dataset, validation) if split is not None]
+    for split in splits:
         split.check_apart(Path(args.out))
     if planned is None:
         outline = read_outline(args.init, args.output_stride)
@@ -165,7 +169,8 @@ def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> 
     Inference(args.size).check(planned.nominal_stride)
     recipe = _recipe(args)
     recipe.check(dataset.space.num_classes)
-    checked = _check_splits((dataset, validation))
+    with progress_bar() as progress:
+        checked = check_splits(splits, progress)
     if args.class_weights == [BALANCED]:
         recipe = dataclasses.replace(recipe, class_weights=_balance_classes(checked.labels[0]))
     return dataset, validation, checked, recipe
@@ -210,15 +215,6 @@ def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Datase
     return dataset, validation
 
 
-def _check_splits(datasets: tuple[Dataset, Dataset | None]) -> Checked:
-    from segmentation.data.doctor import check_splits
-
-    from .terminal import progress_bar
-
-    with progress_bar() as progress:
-        return check_splits([dataset for dataset in datasets if dataset is not None], progress)
-
-
 def _plan(args: argparse.Namespace) -> Plan:
     from dense_resnet.planning.variants import USUAL_STRIDE, plan_from_config
 
@@ -252,30 +248,17 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     given = bool(args.weights or args.init)
     small = args.batch < SMALLEST_BATCH
     freeze = args.freeze_bn == YES or (args.freeze_bn == AUTO and small and given)
-    why = {
-        AUTO: f"{pluralize(args.batch, 'image')} a batch"
-        + ("" if given or not small else ", which is few, but random weights have no moving averages yet"),
-        YES: "as asked",
-        NO: "as asked",
-    }[args.freeze_bn]
+    why = f"{pluralize(args.batch, 'image')} a batch" if args.freeze_bn == AUTO else "as asked"
+    if args.freeze_bn == AUTO and small and not given:
+        why += ", which is few, but random weights have no moving averages yet"
     print(f"batch norm: {'frozen' if freeze else 'by the batch'} ({why})")
+    own = "steps batch head_rate warmup momentum weight_decay clip hardest seed precision validate_every save_every"
     return Recipe(
-        steps=args.steps,
-        batch=args.batch,
+        **{name: getattr(args, name) for name in own.split()},
         learning_rate=args.lr,
-        head_rate=args.head_rate,
-        warmup=args.warmup,
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-        clip=args.clip,
         freeze_batch_norm=freeze,
         class_weights=_class_weights(args.class_weights),
-        hardest=args.hardest,
         augmentation=Augmentation((args.crop, args.crop), tuple(args.scale), not args.no_flip, args.jitter),
-        seed=args.seed,
-        precision=args.precision,
-        validate_every=args.validate_every,
-        save_every=args.save_every,
     )
 
 
