@@ -65,20 +65,16 @@ COUNTS = {
 
 
 def write_page(folder: Path, result: Mapping[str, Any], examples: Sequence[Example]) -> Path:
-    """Write ``index.html`` and its pictures.
+    """Write ``index.html`` and its pictures, in place of an earlier page; return its path.
 
     Args:
-        folder: made if it is not there; an earlier page in it is replaced.
+        folder: made if it is not there.
         result: what ``evaluation.json`` holds.
         examples: the images to show, in this order.
-
-    Returns:
-        The page.
 
     Raises:
         InputError: the folder cannot be written to, or an example's arrays differ in size.
     """
-    folder = Path(folder)
     colors = [entry["color"] for entry in result["classes"]]
     names = [PICTURE.format(number) for number in range(1, len(examples) + 1)]  # a path may hold anything, a number nothing
     for name, example in zip(names, examples, strict=True):
@@ -140,22 +136,10 @@ def _header(result: Mapping[str, Any]) -> Html:
         how = f" is its {100 * intervals['level']:g} % interval, by {intervals['resamples']:,} resamples of {images}. "
         words = [element("b", f"{interval} %"), how]
     words.append(f"The mean is over {result['averaged_classes']} of {pluralize(every, 'class')}.")
-    figures = [
-        element(
-            "div", element("dt", title), element("dd", format_percent(result[key], " %")), element("dd", note, class_="note")
-        )
-        for key, (title, note) in HEADLINES.items()
-    ]
+    figures = [_figure(title, result[key], note) for key, (title, note) in HEADLINES.items()]
     if result["calibration"]:
-        error = format_percent(result["calibration"]["expected_error"], " %")
-        figures.append(
-            element(
-                "div",
-                element("dt", "Expected calibration error"),
-                element("dd", error),
-                element("dd", "between confidence and accuracy", class_="note"),
-            )
-        )
+        error = result["calibration"]["expected_error"]
+        figures.append(_figure("Expected calibration error", error, "between confidence and accuracy"))
     parts = [
         element("p", f"Segmentation evaluation{_subject(result, ' · ')}", class_="eyebrow"),
         element("h1", element("span", "Mean IoU"), " ", element("strong", format_percent(result["mean_iou"], " %"))),
@@ -166,6 +150,11 @@ def _header(result: Mapping[str, Any]) -> Html:
         parts.append(element("p", link, ": every figure here is without them.", class_="warning"))
     parts += [element("p", element("b", "Warning: "), warning, class_="warning") for warning in result.get("warnings", ())]
     return element("header", *parts, element("dl", *figures, class_="figures"))
+
+
+def _figure(title: str, value: float | None, note: str) -> Html:
+    value_and_note = element("dd", format_percent(value, " %")), element("dd", note, class_="note")
+    return element("div", element("dt", title), *value_and_note)
 
 
 def _classes(result: Mapping[str, Any]) -> Html:
@@ -202,29 +191,19 @@ def _confusions(result: Mapping[str, Any]) -> Html:
     shares = counts / np.maximum(truth, 1)
     large = len(counts) > LARGEST_TABLE
     matrix = _matrix_picture(shares) if large else _matrix_table(result, counts, shares)
-    return join(
-        [
-            element(
-                "p",
-                "Each row is a class of the ground truth and what became of its pixels, in per cent: ",
-                _key("found", RIGHT),
-                " on the diagonal, ",
-                _key("taken for another class", WRONG),
-                " off it, whose shade grows with the square root so that rare confusions are visible.",
-            ),
-            matrix,
-            element("h3", "Most frequent confusions"),
-            _confusion_list(result, counts, shares, CONFUSIONS[large]),
-        ]
+    text = (
+        "Each row is a class of the ground truth and what became of its pixels, in per cent: ",
+        _key("found", RIGHT),
+        " on the diagonal, ",
+        _key("taken for another class", WRONG),
+        " off it, whose shade grows with the square root so that rare confusions are visible.",
     )
+    heading = element("h3", "Most frequent confusions")
+    return join([element("p", *text), matrix, heading, _confusion_list(result, counts, shares, CONFUSIONS[large])])
 
 
 def _key(text: str, color: Sequence[int]) -> Html:
     return element("span", text, class_="key", style=f"border-color:{format_color(color)}")
-
-
-def _shade(share: float, diagonal: bool) -> float:
-    return share if diagonal else math.sqrt(share)
 
 
 def _matrix_table(result: Mapping[str, Any], counts: np.ndarray, shares: np.ndarray) -> Html:
@@ -234,7 +213,7 @@ def _matrix_table(result: Mapping[str, Any], counts: np.ndarray, shares: np.ndar
     for i, entry in enumerate(classes):
         cells = []
         for j, other in enumerate(classes):
-            shade = _shade(float(shares[i, j]), i == j)
+            shade = float(shares[i, j]) if i == j else math.sqrt(shares[i, j])
             title = f"{entry['name']} called {other['name']}: {pluralize(int(counts[i, j]), 'pixel')}"
             color = [*(RIGHT if i == j else WRONG), round(255 * shade)]
             style = f"background:{format_color(color)}" if counts[i, j] else None
@@ -271,21 +250,10 @@ def _confusion_list(result: Mapping[str, Any], counts: np.ndarray, shares: np.nd
     for place in np.argsort(-errors, axis=None, kind="stable")[:most]:
         i, j = divmod(int(place), len(counts))
         if errors[i, j]:
-            items.append(
-                element(
-                    "li",
-                    f"{_small_percent(shares[i, j])} % of ",
-                    format_class(result["classes"][i]),
-                    " pixels were called ",
-                    format_class(result["classes"][j]),
-                    " ",
-                    element(
-                        "span",
-                        f"{pluralize(int(errors[i, j]), 'pixel')}, {_small_percent(errors[i, j] / total)} % of all errors",
-                        class_="note",
-                    ),
-                )
-            )
+            share, pixels = _small_percent(shares[i, j]), pluralize(int(errors[i, j]), "pixel")
+            true, found = (format_class(result["classes"][index]) for index in (i, j))
+            note = element("span", f"{pixels}, {_small_percent(errors[i, j] / total)} % of all errors", class_="note")
+            items.append(element("li", f"{share} % of ", true, " pixels were called ", found, " ", note))
     return element("ol", *items, class_="confusions")
 
 
@@ -294,9 +262,8 @@ def _trimap(result: Mapping[str, Any]) -> Html:
     if not known:
         return Html()
     text = "Mean IoU of the pixels near an edge of the ground truth. What the curve climbs is lost along outlines."
-    figures = make_table(
-        ("Within px", "Mean IoU %"), [(str(e["width"]), format_percent(e["mean_iou"])) for e in result["trimap"]]
-    )
+    rows = [(str(entry["width"]), format_percent(entry["mean_iou"])) for entry in result["trimap"]]
+    figures = make_table(("Within px", "Mean IoU %"), rows)
     return join([element("p", text), draw_trimap(known, result["mean_iou"]), make_details("Figures", figures)])
 
 
@@ -304,15 +271,10 @@ def _calibration(result: Mapping[str, Any]) -> Html:
     calibration = result["calibration"]
     if not calibration:
         return Html()
-    rows = [
-        (
-            f"{entry['low']:.3f}–{entry['high']:.3f}",
-            format_percent(entry["confidence"]),
-            format_percent(entry["accuracy"]),
-            f"{entry['pixels']:,}",
-        )
-        for entry in calibration["bins"]
-    ]
+    rows = []
+    for entry in calibration["bins"]:
+        shares = (format_percent(entry[key]) for key in ("confidence", "accuracy"))
+        rows.append((f"{entry['low']:.3f}–{entry['high']:.3f}", *shares, f"{entry['pixels']:,}"))
     figures = make_table(("Confidence", "Mean confidence %", "Accuracy %", "Pixels"), rows)
     text = element(
         "p",
@@ -354,21 +316,14 @@ def _example(result: Mapping[str, Any], name: str, example: Example, values: Seq
     width, height = panel_size(example)
     figures = []
     for number, panel in enumerate(PANELS):
-        image = element(
-            "img",
-            src=name,
-            alt=f"{panel} of {example.path}",
-            width=width,
-            height=height,
-            style=f"aspect-ratio:{width}/{height};object-position:{100 * number / (len(PANELS) - 1):.4f}% 0",
-        )
+        style = f"aspect-ratio:{width}/{height};object-position:{100 * number / (len(PANELS) - 1):.4f}% 0"
+        image = element("img", src=name, alt=f"{panel} of {example.path}", width=width, height=height, style=style)
         figures.append(element("figure", element("a", image, href=name), element("figcaption", panel)))
+    mean, rank = element("b", format_percent(example.mean_iou, " %")), _describe_rank(example.mean_iou, values)
     return element(
         "article",
         element("h3", element("bdi", example.path)),
-        element(
-            "p", "Mean IoU ", element("b", format_percent(example.mean_iou, " %")), _describe_rank(example.mean_iou, values)
-        ),
+        element("p", "Mean IoU ", mean, rank),
         element("div", *figures, class_="panels"),
         _legend(result["classes"], example),
     )
@@ -378,11 +333,9 @@ def _describe_rank(value: float | None, values: Sequence[float]) -> str:
     """Show where an image's figure lies among all of them."""
     if value is None or len(values) < 2:
         return ""
-    if value <= min(values):
-        return f", the lowest of {pluralize(len(values), 'image')}"
-    if value >= max(values):
-        return f", the highest of {pluralize(len(values), 'image')}"
-    return f", higher than {sum(other < value for other in values):,} of {pluralize(len(values), 'image')}"
+    rank = f"higher than {sum(other < value for other in values):,}"
+    rank = "the lowest" if value <= min(values) else "the highest" if value >= max(values) else rank
+    return f", {rank} of {pluralize(len(values), 'image')}"
 
 
 def _legend(classes: Sequence[Mapping[str, Any]], example: Example) -> Html:
@@ -399,14 +352,10 @@ def _legend(classes: Sequence[Mapping[str, Any]], example: Example) -> Html:
 def _conventions(result: Mapping[str, Any]) -> Html:
     if not result["conventions"]:
         return Html()
-    rows = [
-        (
-            join([name, element("span", DESCRIPTIONS.get(name, ""), class_="note")]),
-            format_percent(value),
-            _difference(value, result["mean_iou"]),
-        )
-        for name, value in result["conventions"].items()
-    ]
+    rows = []
+    for name, value in result["conventions"].items():
+        evaluator = join([name, element("span", DESCRIPTIONS.get(name, ""), class_="note")])
+        rows.append((evaluator, format_percent(value), _difference(value, result["mean_iou"])))
     text = "The same counts as other evaluators would score them. Compare a published figure with the row it was made by."
     table = make_table(("Evaluator", "Mean IoU %", "Difference"), rows, class_="conventions")
     return join([element("p", text), table])
