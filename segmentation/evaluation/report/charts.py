@@ -12,7 +12,7 @@ from dense_resnet.errors import pluralize
 from segmentation.evaluation.report.markup import Html, element, format_percent
 
 HISTOGRAM_BINS = 20
-
+FIFTHS = [(share, f"{100 * share:.0f}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)]  # ticks of an axis of per cents
 
 WIDE, HIGH = 440, 280  # of a chart, in its own units
 LEFT, TOP, RIGHT_EDGE, BOTTOM = 44, 14, 426, 236  # of the area within the axes
@@ -49,14 +49,10 @@ def _chart(
     marks: Iterable[Html],
     extra: int = 0,
 ) -> Html:
-    """Draw axes and the given content on them.
+    """Draw axes with ticks at (share of the axis, text), and the marks on them.
 
     Args:
         label: the chart's content in words, for screen readers.
-        x_label: below the axis.
-        x_ticks: (share of the axis, text).
-        y_ticks: the same, each with a line across.
-        marks: drawn above the lines.
         extra: units of height below the axes.
     """
     parts = []
@@ -85,8 +81,7 @@ def draw_trimap(points: Sequence[tuple[int, float]], whole: float | None) -> Htm
     high = max(high, low + 0.1)
     widest = math.log(max(width for width, _ in points)) or 1.0
     places = [(math.log(width) / widest, (value - low) / (high - low)) for width, value in points]
-    step = 0.1 if high - low > 0.25 else 0.05
-    step = 0.2 if high - low > 0.65 else step
+    step = 0.2 if high - low > 0.65 else 0.1 if high - low > 0.25 else 0.05
     ticks = [((value - low) / (high - low), f"{100 * value:.0f}") for value in np.arange(low, high + 1e-9, step)]
     path = " ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in places)
     marks = [element("polyline", points=path, class_="curve")]
@@ -116,15 +111,12 @@ def draw_reliability(bins: Sequence[Mapping[str, Any]]) -> Html:
         title = f"{shares}, {pluralize(entry['pixels'], 'pixel')}"
         marks.append(_rect(low, 0, high, accuracy, "fill", title))
         marks.append(_rect(low, min(accuracy, confidence), high, max(accuracy, confidence), "gap", title))
-        tall = STRIP * entry["pixels"] / most
-        marks.append(
-            element("rect", x=_x(low), y=BOTTOM + 8 + STRIP - tall, width=_x(high) - _x(low), height=tall, class_="share")
-        )
+        tall, width = STRIP * entry["pixels"] / most, _x(high) - _x(low)
+        marks.append(element("rect", x=_x(low), y=BOTTOM + 8 + STRIP - tall, width=width, height=tall, class_="share"))
     marks.append(_line(0, 0, 1, 1, "dashed"))
     marks.append(_text(LEFT - 8, BOTTOM + 8 + STRIP, "pixels", "end"))
-    ticks = [(share, f"{100 * share:.0f}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)]
     label = f"Reliability diagram: accuracy against confidence in {len(bins)} bins, {total:,} pixels; the figures are below."
-    return _chart(label, "confidence %; bars: accuracy %, below: share of the pixels", ticks, ticks, marks, STRIP + 12)
+    return _chart(label, "confidence %; bars: accuracy %, below: share of the pixels", FIFTHS, FIFTHS, marks, STRIP + 12)
 
 
 def draw_histogram(values: np.ndarray, median: float) -> Html:
@@ -141,7 +133,7 @@ def draw_histogram(values: np.ndarray, median: float) -> Html:
         _text(_x(median) + (-6 if side == "end" else 6), TOP + 8, f"median {format_percent(median, ' %')}", side),
     ]
     halves = [0, top] if top < 2 or top % 2 else [0, top // 2, top]
-    x_ticks = [(share, f"{100 * share:.0f}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)]
     spread = f"lowest {format_percent(values[0])} %, median {format_percent(median)} %, highest {format_percent(values[-1])} %"
     label = f"Histogram of the mean IoU of {pluralize(len(values), 'image')}: {spread}."
-    return _chart(label, "mean IoU % of an image; bars: images", x_ticks, [(0.92 * h / top, f"{h:,}") for h in halves], marks)
+    y_ticks = [(0.92 * half / top, f"{half:,}") for half in halves]
+    return _chart(label, "mean IoU % of an image; bars: images", FIFTHS, y_ticks, marks)

@@ -9,7 +9,6 @@ from typing import Any
 from dense_resnet.errors import escape_control
 
 VOID = ("br", "img", "meta")  # elements without an end
-
 NONE = "–"
 
 

@@ -38,20 +38,15 @@ class Example:
 
 def panel_size(example: Example) -> tuple[int, int]:
     """Return the (width, height) of a panel in pixels: the example's proportions, LONG_SIDE at the longer side."""
-    height, width = example.label.shape
-    longest = max(height, width)
-    return max(1, round(width * LONG_SIDE / longest)), max(1, round(height * LONG_SIDE / longest))
+    height, width = (max(1, round(side * LONG_SIDE / max(example.label.shape))) for side in example.label.shape)
+    return width, height
 
 
 def example_panels(example: Example, colors: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """Draw the panels of an example, in the order of PANELS.
+    """Draw the panels of an example in the order of PANELS: uint8 ``[height, width, 3]`` of one size, RGB.
 
     Args:
-        example: what is shown.
         colors: RGB of each class, 0..255.
-
-    Returns:
-        uint8 ``[height, width, 3]`` arrays of one size, RGB.
 
     Raises:
         InputError: the image, the label and the prediction differ in size.

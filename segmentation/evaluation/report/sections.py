@@ -1,8 +1,6 @@
-"""The page of an evaluation: what the figures are, where the model fails, and everything needed to check it.
+"""The page of an evaluation: one HTML file without scripts or external resources, and its pictures next to it.
 
-One HTML file without scripts or external resources, with its example pictures next to it, so that it opens from a folder.
 Markup is made by :func:`element` alone, which escapes everything that is not markup: names and paths are untrusted text.
-(``tests/segmentation/evaluation/test_report.py``)
 """
 
 from __future__ import annotations
@@ -174,7 +172,6 @@ def _classes(result: Mapping[str, Any]) -> Html:
         for entry in result["classes"]
     ]
     table = make_table(head, rows, texts=[2], class_="classes")
-    parts = [make_scrollable(table, "Table of classes", tall=len(rows) > LARGEST_TABLE)]
     notes = ["Pixels are the ground truth's, predicted ones the model's."]
     if any(NONE in (*row[:3], *row[4:]) for row in rows):
         notes.append(f"{NONE} is nothing divided by nothing.")
@@ -182,7 +179,8 @@ def _classes(result: Mapping[str, Any]) -> Html:
         notes.append(f"Intervals need at least {FEWEST_IMAGES} images, and for a class, {FEWEST_IMAGES} that contain it.")
     if not all(entry["averaged"] for entry in result["classes"]):
         notes.append("† is not in the mean.")
-    return join([*parts, element("p", " ".join(notes), class_="note")])
+    scrolled = make_scrollable(table, "Table of classes", tall=len(rows) > LARGEST_TABLE)
+    return join([scrolled, element("p", " ".join(notes), class_="note")])
 
 
 def _confusions(result: Mapping[str, Any]) -> Html:
@@ -293,8 +291,7 @@ def _images(result: Mapping[str, Any]) -> Html:
     values = np.array([value for value, _ in known])
     low, median, high = np.percentile(values, [25, 50, 75])
     words = f"Each image scored alone: half of the images lie between {format_percent(low)} and {format_percent(high)} %."
-    unscored = len(result["images"]) - len(known)
-    if unscored:
+    if unscored := len(result["images"]) - len(known):
         words += f" {pluralize(unscored, 'image')} without a scored pixel: not shown."
     worst = make_table(
         ("Lowest images", "Mean IoU %"), [(element("bdi", path), format_percent(value)) for value, path in known[:WORST]]
@@ -380,12 +377,6 @@ def _protocol(result: Mapping[str, Any]) -> Html:
         for key, value in result["counts"].items()
     ]
     intervals = {key: value for key, value in result["intervals"].items() if key != "mean_iou"}
-    return join(
-        [
-            element("p", "What was measured and how. Two results compare where all of this is the same."),
-            element("h3", "Counts"),
-            element("dl", *counts, class_="facts"),
-            element("h3", "Settings"),
-            make_facts({**result["protocol"], "intervals": intervals}),
-        ]
-    )
+    text = element("p", "What was measured and how. Two results compare where all of this is the same.")
+    settings = make_facts({**result["protocol"], "intervals": intervals})
+    return join([text, element("h3", "Counts"), element("dl", *counts, class_="facts"), element("h3", "Settings"), settings])
