@@ -1,14 +1,7 @@
 """Score a dataset, one image at a time, so that a run can be stopped, killed, split and checked.
 
-    OUT/evaluation.json          every figure, the confusion matrix, and the whole protocol
-    OUT/images.jsonl             one line per image: its confusion matrix, boundary, trimap and calibration counts
-    OUT/protocol.json            what the lines depend on: another protocol is refused, never mixed in
-    OUT/report/index.html        the page to look at
-
-A line is on disk soon after its image, so a killed run resumes and gives exactly the result of an uninterrupted
-one; shards write their own logs, which a run of the whole takes over. The ground truth is never resized. A bad image or
-label may be skipped, and is then listed; a bad prediction never: a system does not choose what it is scored on.
-How the lines become figures: :mod:`segmentation.evaluation.results`. (``tests/segmentation/evaluation/test_evaluation.py``)
+Which files it writes: segmentation/README.md. The ground truth is never resized. A bad image or label may be skipped, and is
+then listed; a bad prediction never: a system does not choose what it is scored on.
 """
 
 from __future__ import annotations
@@ -186,9 +179,9 @@ class Evaluation:
         done = run.find_done(samples, log, lambda sample: sample.name, self._is_done)
         todo = [sample for sample in samples if sample not in done]
         if merge and not run.stopped and (missing := [sample for sample in todo if not log.find(sample.name)]):
+            lacking = f"{len(missing)} of {pluralize(len(samples), 'image')} {'is' if len(missing) == 1 else 'are'}"
             raise InputError(
-                f"{self.out}: {len(missing)} of {pluralize(len(samples), 'image')} {'is' if len(missing) == 1 else 'are'} in "
-                f"no shard's log, the first is {missing[0]}. "
+                f"{self.out}: {lacking} in no shard's log, the first is {missing[0]}. "
                 "Run the shards that are missing, or leave out --merge to score them now."
             )
         run.work(
@@ -210,13 +203,11 @@ class Evaluation:
         }
         return all(line.get(key) == value for key, value in own.items())
 
-    def _label(self, sample: Sample, data: bytes) -> np.ndarray:
-        place = sample.label.place if sample.label else sample.name
-        return decode_label(place, data, self.dataset.space, self.max_pixels)
-
     def _read(self, sample: Sample) -> _Pair:
         data, label_data = sample.image_bytes(), sample.label_bytes()
-        image, label = sample.decode_image(data, self.max_pixels), self._label(sample, label_data)
+        place = sample.label.place if sample.label else sample.name
+        image = sample.decode_image(data, self.max_pixels)
+        label = decode_label(place, label_data, self.dataset.space, self.max_pixels)
         compare_sizes(sample, image.shape[:2], label)
         self.system.check_size(sample, label.shape)
         return _Pair(sample, image, label, {"image_sha256": sha256(data), "label_sha256": sha256(label_data)})
@@ -226,8 +217,7 @@ class Evaluation:
 
     def _write(self, pair: _Pair, answer: Answer, log: Journal) -> None:
         """Add the image's line to the log."""
-        space = self.dataset.space
-        label = pair.label
+        space, label = self.dataset.space, pair.label
         own = tuple(slice(side) for side in label.shape)  # padding is ignored, and outlines and their widths are the image's
         predicted = answer.labels[own].astype(label.dtype)
         confidence = None if answer.confidence is None else answer.confidence[own]
@@ -267,10 +257,9 @@ class Evaluation:
         for number, (mean, name) in enumerate(chosen):
             progress("drawing", number, len(chosen))
             pair = self._read(by_name[name])
-            height, width = pair.label.shape
             [answer] = self._compute([pair])
-            predicted = answer.labels[:height, :width]
-            yield Example(name, pair.image, pair.label, predicted, mean)
+            height, width = pair.label.shape
+            yield Example(name, pair.image, pair.label, answer.labels[:height, :width], mean)
         progress("drawing", len(chosen), len(chosen))
 
 

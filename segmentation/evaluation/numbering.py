@@ -1,9 +1,7 @@
 """Detect predictions with another class numbering than the labels: labelIds scored as trainIds, or one-based classes.
 
-Such predictions score near 0 however good they are, though no value is out of range. The confusion matrix shows it: where
-the predictions less 1 are right, its counts are next to the diagonal. The warning depends only on the counts, so it is the
-same however a run was stopped, resumed and split, and it changes no figure.
-(``tests/segmentation/evaluation/test_numbering.py``)
+Such predictions score near 0 however good they are, though no value is out of range; in the confusion matrix, their counts are
+next to the diagonal if the predictions less 1 are right. The warning depends only on the counts and changes no figure.
 """
 
 from __future__ import annotations
@@ -133,6 +131,4 @@ def _conversion(pairs: Sequence[tuple[int, int]]) -> str:
 
 
 def _format_pairs(pairs: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(
-        [*(f"{value} -> {label}" for value, label in pairs[:EXAMPLES]), *(["..."] if len(pairs) > EXAMPLES else [])]
-    )
+    return ", ".join([f"{value} -> {label}" for value, label in pairs[:EXAMPLES]] + ["..."] * (len(pairs) > EXAMPLES))

@@ -1,9 +1,7 @@
 """The counts of an image, and every figure of an evaluation as a function of those counts.
 
-A line of the log holds one image's confusion matrix, boundary and trimap counts, and calibration bins if there are
-probabilities. ``evaluation.json`` is computed from the lines alone, so each figure in it can be checked, and so can the
-comparison of two systems. What the figures mean: :mod:`segmentation.metrics`, :mod:`segmentation.metrics.presets`.
-(``tests/segmentation/evaluation/test_evaluation.py``, ``tests/segmentation/evaluation/test_compare.py``)
+``evaluation.json`` and a comparison of two systems are computed from the log's lines alone, so each figure can be checked.
+What the figures mean: :mod:`segmentation.metrics`, :mod:`segmentation.metrics.presets`.
 """
 
 from __future__ import annotations
@@ -61,20 +59,11 @@ class ImageCounts:
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts for a line: of each array the places and values that are not 0."""
-        return {
-            "matrix": _sparse(self.matrix),
-            "boundary": _sparse(self.boundary),
-            "trimap": _sparse(self.trimap),
-            "calibration": None if self.calibration is None else _sparse(self.calibration),
-        }
+        return {name: None if counts is None else _sparse(counts) for name, counts in vars(self).items()}
 
     @classmethod
     def from_line(cls, line: Line, classes: int) -> ImageCounts:
-        """Read the counts in an image's line.
-
-        Raises:
-            InputError: it lacks something, or its counts contradict each other.
-        """
+        """Read the counts in an image's line; raise an :class:`InputError` if they are incomplete or contradict each other."""
         try:
             bins = line["calibration"]
             counts = cls(
@@ -126,7 +115,6 @@ def summarize(
 
     Args:
         lines: gives them, sorted by image, each time it is called.
-        space: the classes.
         switches: of the mean IoU and its interval; the classes' figures do not depend on them.
         protocol: recorded with the figures.
 
@@ -220,7 +208,7 @@ def summarize(
 
 
 def read_result(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
-    """Read (``evaluation.json``, its folder) from an evaluation's folder or file.
+    """Return (``evaluation.json``, its folder) of an evaluation's folder or file.
 
     Raises:
         InputError: the file is missing or damaged.

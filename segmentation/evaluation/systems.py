@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -187,9 +188,8 @@ def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
     found = [[(root / f"{name}.png").is_file() for name in names] for names in unique]
     best = max(range(len(unique)), key=lambda way: sum(found[way]))  # the first of equals
     if not all(found[best]):
-        missing = [
-            f"{root / name}.png: no such file" for name, there in zip(unique[best], found[best], strict=True) if not there
-        ]
+        absent = itertools.compress(unique[best], np.logical_not(found[best]))
+        missing = [f"{root / name}.png: no such file" for name in absent]
         others = ", ".join(f"{names[0]}.png" for names in unique[: MOST_WAYS + 1] if names != unique[best])
         missed = f"{len(missing)} of {pluralize(len(samples), 'prediction')} {'is' if len(missing) == 1 else 'are'}"
         also = f"\n  Nor are all of them there under other names, such as {others} for the first." if others else ""

@@ -7,7 +7,6 @@
 
 A photograph with an EXIF rotation is rotated upright for the network, and its labels and probabilities are rotated back, so
 that they lie on the pixels as stored; the overlay stays upright.
-(``tests/segmentation/prediction/test_label_images.py``)
 """
 
 from __future__ import annotations
@@ -159,8 +158,7 @@ class Labeling:
 
     def _find_digests(self, image: Found, log: Journal) -> dict[str, str]:
         """Return the digests of the files that an earlier run has made of `image`, by kind."""
-        line = log.find(image.relative)
-        return dict(line.get("files", {})) if line is not None else {}
+        return dict((log.find(image.relative) or {}).get("files", {}))
 
     def _holds(self, image: Found, kind: str, digest: str) -> bool:
         with contextlib.suppress(UnreadableError):
@@ -183,27 +181,22 @@ class Labeling:
 
     def _write(self, ready: _Ready, prediction: Prediction, log: Journal) -> None:
         """Write the requested files, and delete the others of the image's earlier content."""
-        earlier = self._find_digests(ready.image, log)
-        written = self._write_files(ready, prediction)
-        for kind in earlier.keys() - written.keys():
-            self.path_of(ready.image, kind).unlink(missing_ok=True)
-        log.add({"path": ready.image.relative, "status": OK, "sha256": ready.sha256, "files": written})
-
-    def _write_files(self, ready: _Ready, prediction: Prediction) -> dict[str, str]:
-        """Write the requested files; return their digests by kind."""
-        image, pixels, orientation = ready.image, ready.pixels, ready.orientation
+        image, orientation = ready.image, ready.orientation
+        earlier = self._find_digests(image, log)
         if prediction.probabilities is not None:
             values = decoding.undo_orientation(prediction.probabilities, orientation)
             safetensors.write(self.path_of(image, PROBABILITIES), {"probabilities": values}, {"classes": self.space.names})
         if OVERLAY in self._kinds:
-            blended = (1 - OPACITY) * pixels + OPACITY * self.space.colorize(prediction.labels)
+            blended = (1 - OPACITY) * ready.pixels + OPACITY * self.space.colorize(prediction.labels)
             picture = io.BytesIO()
             Image.fromarray(np.rint(blended).astype(np.uint8)).save(picture, "JPEG", quality=90)
             atomic_files.write_bytes(self.path_of(image, OVERLAY), picture.getvalue())
-        atomic_files.write_bytes(
-            self.path_of(image), encode_label(decoding.undo_orientation(prediction.labels, orientation), self.space)
-        )
-        return {kind: sha256(decoding.read_file(self.path_of(image, kind))) for kind in self._kinds}
+        labels = encode_label(decoding.undo_orientation(prediction.labels, orientation), self.space)
+        atomic_files.write_bytes(self.path_of(image), labels)
+        written = {kind: sha256(decoding.read_file(self.path_of(image, kind))) for kind in self._kinds}
+        for kind in earlier.keys() - written.keys():
+            self.path_of(image, kind).unlink(missing_ok=True)
+        log.add({"path": image.relative, "status": OK, "sha256": ready.sha256, "files": written})
 
     def _fail(self, image: Found, error: InputError, log: Journal) -> None:
         """Record a bad image and delete its earlier labels; leave them alone if the file could not be read."""
