@@ -12,11 +12,10 @@ that they lie on the pixels as stored; the overlay stays upright.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +99,7 @@ class Labeling:
             "format": FORMAT,
             "system": {**saved.protocol, "precision": runner.precision, "batch": batch},
             "classes": saved.space.names,
-            "inference": dataclasses.asdict(inference),
+            "inference": asdict(inference),
         }
 
     def path_of(self, image: Found, kind: str = LABELS) -> Path:
@@ -210,9 +209,8 @@ class Labeling:
 
 def _in_half_precision(prediction: Prediction) -> Prediction:
     """Convert probabilities to float16, as they are written, to halve their memory until then."""
-    if prediction.probabilities is None:
-        return prediction
-    return dataclasses.replace(prediction, probabilities=prediction.probabilities.astype(np.float16))
+    probabilities = prediction.probabilities
+    return prediction if probabilities is None else replace(prediction, probabilities=probabilities.astype(np.float16))
 
 
 def target_of(image: Found, out: Path, kind: str = LABELS) -> Path:

@@ -4,19 +4,17 @@
 
 An image is padded at the bottom and on the right with 0 after preprocessing, the mean color, to exactly `size`; a
 larger one to its own next 32n+1. The result does not depend on the padding, except for models whose head reads the whole
-canvas (``canvas="padded"``, see :mod:`segmentation.heads.plan`), which warn if an image fills little of it. Logits are
-upsampled with align_corners on that canvas, where each cell is exactly on its pixel. Logits of a scaled image are resized
-to the original by half-pixel bilinear. Scales and mirror images average their class probabilities, as DeepLab does, but
-also mirrored at scale 1. Logits that are not finite are an error, not class 0.
+canvas (``canvas="padded"``, see :mod:`segmentation.heads.plan`), which warn if an image fills little of it. Scales and mirror
+images average their class probabilities, as DeepLab does, but also mirrored at scale 1.
 
-Sliding windows are on the output-stride grid and overlap. Each cell's logits come from the window that it is deepest in,
-and the complete map is upsampled. If the receptive field fits the overlap, the logits are those of the whole image;
-otherwise :attr:`Predictor.tiling_note` says why not. (``tests/segmentation/prediction/test_predictor.py``)
+Sliding windows are on the output-stride grid and overlap. If the receptive field fits the overlap, the logits are those of the
+whole image; otherwise :attr:`Predictor.tiling_note` says why not.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,10 +96,8 @@ class Predictor:
         for image, logits in zip(images, self._logits([(image, side) for image in images]), strict=True):
             labels, confidence = self._highest(logits)
             kept = tf.nn.softmax(logits).numpy() if keep_probabilities else None
-            height, width = self._canvas(image.shape[:2], side)
-            answers.append(
-                Prediction(labels.numpy(), confidence.numpy(), height * width - image.shape[0] * image.shape[1], kept)
-            )
+            padded = math.prod(self._canvas(image.shape[:2], side)) - math.prod(image.shape[:2])
+            answers.append(Prediction(labels.numpy(), confidence.numpy(), padded, kept))
         return answers
 
     def logits(self, image: np.ndarray) -> np.ndarray:
@@ -109,13 +105,10 @@ class Predictor:
         return np.asarray(self._logits([(image, self.inference.size)])[0].numpy())
 
     def check_size(self, place: object, size: Sequence[int]) -> None:
-        """Check that the network takes an image of that (height, width); one that was exported for one canvas may not.
+        """Raise an :class:`InputError` if the network was exported for another canvas than an image of (height, width) needs.
 
         Args:
             place: the image's name in the message.
-
-        Raises:
-            InputError: it does not.
         """
         only = self._runner.side
         if only is None:
@@ -134,13 +127,10 @@ class Predictor:
         """Why sliding windows may differ from the whole image; None if they do not (to 1e-5), or there are none."""
         if self.inference.tile is None:
             return None
-        plan = self.plan
-        overlap = self.inference.tile - _step(self.inference.tile, plan.output_stride)
         if self.head.image_projection is not None:
             return f"the head takes the mean of each window of {self.inference.tile} pixels, not of the image"
-        if plan.receptive_field > overlap:
-            return f"windows overlap by {overlap} pixels, and a cell sees {plan.receptive_field}"
-        return None
+        overlap, seen = self.inference.tile - _step(self.inference.tile, self.plan.output_stride), self.plan.receptive_field
+        return f"windows overlap by {overlap} pixels, and a cell sees {seen}" if seen > overlap else None
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -166,22 +156,22 @@ class Predictor:
 
     def _logits(self, wanted: Sequence[tuple[np.ndarray, int]]) -> list[tf.Tensor]:
         """Return logits on the pixels of each (image, least side of its canvas)."""
+        images = [image for image, _ in wanted]
         canvases = [self._canvas(image.shape[:2], side) for image, side in wanted]
         if self._canvas_counts and not self.inference.tile:
-            self._warn_of_padding([image.shape[:2] for image, _ in wanted], canvases)
-        if self.inference.tile:
-            cells = [self._run_tiles(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)]
-        else:
-            cells = self._cells([(image, canvas) for (image, _), canvas in zip(wanted, canvases, strict=True)])
+            self._warn_of_padding(images, canvases)
+        pairs = list(zip(images, canvases, strict=True))
+        all_cells = [self._run_tiles(*pair) for pair in pairs] if self.inference.tile else self._cells(pairs)
         whole = self.inference.score == INPUT
         return [
-            self._upsampled(own, canvas, canvas if whole else image.shape[:2])
-            for own, canvas, (image, _) in zip(cells, canvases, wanted, strict=True)
+            self._upsampled(cells, canvas, canvas if whole else image.shape[:2])
+            for cells, (image, canvas) in zip(all_cells, pairs, strict=True)
         ]
 
-    def _warn_of_padding(self, sizes: Sequence[tuple[int, ...]], canvases: Sequence[tuple[int, int]]) -> None:
+    def _warn_of_padding(self, images: Sequence[np.ndarray], canvases: Sequence[tuple[int, int]]) -> None:
         """Warn once of an image that fills little of its canvas."""
-        for (height, width), (rows, columns) in zip(sizes, canvases, strict=True):
+        for image, (rows, columns) in zip(images, canvases, strict=True):
+            height, width = image.shape[:2]
             if height * width < LEAST_FILLED * rows * columns:
                 self._canvas_counts = False
                 fitting = geometry.aligned_size(max(height, width), self.plan.nominal_stride)
