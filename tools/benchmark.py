@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from dense_resnet.planning.plan import Plan
 
     from .benchmarking.contest import Timing
-
-    Work = tuple[list[Timing], dict[str, float], dict[str, Any]]  # timings, ratios by name, further figures
 
 HELP = "Time the forward pass; --versus runs others in turn with it, each in its own process, and prints the ratios."
 NETWORKS = ("function", "slim", "keras", "timm", "openvino", "onnxruntime")  # that run the same forward pass
@@ -167,57 +164,33 @@ def _print_limits(console: Console, figures: dict[str, Any]) -> None:
 
 def _other_work(args: argparse.Namespace, planned: Plan) -> tuple[list[Timing], dict[str, Any]]:
     """Time what is not a forward pass; return (timings, figures)."""
+    from .benchmarking import contest, segmentation
+
     timings: list[Timing] = []
     ratios: dict[str, float] = {}
     figures: dict[str, Any] = {"ratios": ratios}
-    works: dict[str, Callable[..., Work]] = {EXTRACT: _extract, EVALUATE: _evaluate, TRAIN: _train, CONFUSION: _confusion}
-    for name, work in works.items():
-        if name in args.versus:
-            own_timings, own_ratios, more = work(args, planned)
-            timings += own_timings
-            ratios |= own_ratios
-            figures |= more
+    if EXTRACT in args.versus:
+        bare, job, peaks = contest.against_extraction(planned, args.size, args.images)
+        timings += [bare, job]
+        share = contest.ratio(bare.seconds, job.seconds)
+        ratios["forward / extract (images/s of extract over those of the forward)"] = share
+        figures["peak_memory_bytes_after_each_extraction"] = peaks
+    if EVALUATE in args.versus:
+        bare, job, peaks = segmentation.against_evaluation(planned, args.size, args.images)
+        timings += [bare, job]
+        ratios["evaluate / (forward + enlarging + argmax)"] = contest.ratio(job.seconds, bare.seconds)
+        figures["peak_memory_bytes_after_each_evaluation"] = peaks
+    if TRAIN in args.versus:
+        own, *others = segmentation.training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches)
+        timings += [own, *others]
+        ratios |= {f"{one.name} / our training step in float32": contest.ratio(one.seconds, own.seconds) for one in others}
+    if CONFUSION in args.versus:
+        for (height, width), classes in LABEL_MAPS:
+            found, figures["not_compared"] = segmentation.confusion_ratios(height, width, classes, args.batches)
+            what = f"confusion matrix, {height}x{width}, {classes} classes"
+            ratios |= {f"{what}: {name} / dense_resnet": value for name, value in found.items()}
     figures["timings"] = [timing.as_dict() for timing in timings]
     return timings, figures
-
-
-def _extract(args: argparse.Namespace, planned: Plan) -> Work:
-    from .benchmarking.contest import against_extraction, ratio
-
-    bare, extract, peaks = against_extraction(planned, args.size, args.images)
-    share = ratio(bare.seconds, extract.seconds)
-    ratios = {"forward / extract (images/s of extract over those of the forward)": share}
-    return [bare, extract], ratios, {"peak_memory_bytes_after_each_extraction": peaks}
-
-
-def _evaluate(args: argparse.Namespace, planned: Plan) -> Work:
-    from .benchmarking.contest import ratio
-    from .benchmarking.segmentation import against_evaluation
-
-    bare, evaluate, peaks = against_evaluation(planned, args.size, args.images)
-    bare.name = "logits + argmax"
-    ratios = {"evaluate / (forward + enlarging + argmax)": ratio(evaluate.seconds, bare.seconds)}
-    return [bare, evaluate], ratios, {"peak_memory_bytes_after_each_evaluation": peaks}
-
-
-def _train(args: argparse.Namespace, planned: Plan) -> Work:
-    from .benchmarking.contest import ratio
-    from .benchmarking.segmentation import training_timings
-
-    own, *others = training_timings(planned, args.crop, args.batch, steps=4, runs=args.batches)
-    ratios = {f"{one.name} / our training step in float32": ratio(one.seconds, own.seconds) for one in others}
-    return [own, *others], ratios, {}
-
-
-def _confusion(args: argparse.Namespace, planned: Plan) -> Work:
-    from .benchmarking.segmentation import confusion_ratios
-
-    ratios, missing = {}, {}
-    for (height, width), classes in LABEL_MAPS:
-        own, missing = confusion_ratios(height, width, classes, args.batches)
-        for name, value in own.items():
-            ratios[f"confusion matrix, {height}x{width}, {classes} classes: {name} / dense_resnet"] = value
-    return [], ratios, {"not_compared": missing}
 
 
 if __name__ == "__main__":

@@ -93,9 +93,9 @@ def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
 
 
-def time_pairs(name: str, bare: Callable[[], Any], job: Callable[[], Any], images: int) -> tuple[Timing, Timing, list[int]]:
-    """Return (the bare forward of images in memory, their `job` from files, peak memory in bytes after each pair of runs)."""
-    pair = prepare("forward", lambda: bare, images), prepare(name, lambda: job, images)
+def time_pairs(forward: str, bare: Run, name: str, job: Run, images: int) -> tuple[Timing, Timing, list[int]]:
+    """Time the bare forward of images in memory and the job from files; also return peak memory in bytes after each pair."""
+    pair = prepare(forward, lambda: bare, images), prepare(name, lambda: job, images)
     peaks = []
     for _ in range(PAIRS):
         alternate(pair, runs=1, burn_in=0)
@@ -343,4 +343,4 @@ def against_extraction(plan: Plan, size: int, images: int) -> tuple[Timing, Timi
             settings = Settings(size, batch=chosen.batch)
             Extraction(runner, folder / str(next(count)), settings, threads=chosen.threads).run(found)
 
-        return time_pairs("extract", bare, extract, images)
+        return time_pairs("forward", bare, "extract", extract, images)

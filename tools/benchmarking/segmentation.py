@@ -151,7 +151,7 @@ def against_evaluation(plan: Plan, size: int, images: int) -> tuple[Timing, Timi
         def evaluate() -> None:
             Evaluation(system, dataset, folder / str(next(count))).run(report=False)
 
-        return time_pairs("evaluate", bare, evaluate, images)
+        return time_pairs("logits + argmax", bare, "evaluate", evaluate, images)
 
 
 # --------------------------------------------------------------------------------------------------------------------
