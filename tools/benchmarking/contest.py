@@ -112,6 +112,7 @@ class Entry:
     """A competitor of a contest, and what was measured of it."""
 
     competitor: Competitor
+    process: Process
     timing: Timing
     versions: dict[str, str]
     error: float | None  # of what it computes, against our float32; None if its weights differ
@@ -239,15 +240,13 @@ def contest(
         progress: see :data:`Progress`.
 
     Raises:
-        InputError: a competitor has no such network, or computes something other than ours.
+        InputError: a competitor computes something other than ours.
     """
-    check(plan, versus)
     entering = [competitor for competitor in COMPETITORS if competitor.name in (OWN, *versus)]
     with contextlib.ExitStack() as stack:
         case = Workload(plan, size, batch, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         found = Comparison(case)
         total = (runs + burn_in) * len(entering) * batch
-        processes = []
         reference = None
         for competitor in entering:
             progress("timing", 0, total, f"building {competitor.label}")
@@ -262,19 +261,19 @@ def contest(
                 values = process.call("first")
                 reference = values if reference is None else reference
                 error = check_error(competitor, relative_error(values, reference))
-            found.entries.append(Entry(competitor, Timing(competitor.label, seconds, images=batch), versions, error))
-            processes.append(process)
+            timing = Timing(competitor.label, seconds, images=batch)
+            found.entries.append(Entry(competitor, process, timing, versions, error))
         progress("timing", 0, total, "building the limits")
         meter = stack.enter_context(Process(RooflineMeter, case))
         found.limits = {precision: Limit() for precision in PRECISIONS}
 
-        total = (runs + burn_in) * len(processes) * batch
+        total = (runs + burn_in) * len(found.entries) * batch
         done = 0
         for number in range(burn_in + runs):
             timed = number >= burn_in
-            for entry, process in zip(found.entries, processes, strict=True):
+            for entry in found.entries:
                 progress("timing", done, total, entry.timing.name)
-                seconds, idle = process.call("run")
+                seconds, idle = entry.process.call("run")
                 done += batch
                 if timed:
                     entry.timing.seconds.append(seconds)
@@ -285,8 +284,8 @@ def contest(
                 if timed:
                     limit.products.append(products)
                     limit.profiles.append(profile)
-        for entry, process in zip(found.entries, processes, strict=True):
-            entry.peak_memory = process.call("peak_memory")
+        for entry in found.entries:
+            entry.peak_memory = entry.process.call("peak_memory")
     return found
 
 
