@@ -19,6 +19,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dense_resnet import __version__
+from dense_resnet.errors import InputError, escape_control
+
 from .terminal import STOPPED, _drop_output, _interrupts, _outlive_readers
 
 VERBS = (
@@ -31,9 +34,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the output has no room left
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; turn a user error into a single message."""
     try:  # Ctrl-C may come during the imports
-        from dense_resnet import __version__
-        from dense_resnet.errors import InputError, escape_control
-
         _outlive_readers()
         parser = argparse.ArgumentParser(
             prog="dense-resnet", description="ResNet backbones for dense prediction.", allow_abbrev=False
@@ -83,8 +83,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _print_warning(message: Warning | str, *unused: Any, **_: Any) -> None:
     """Print a warning of the library without its place in the code."""
-    from dense_resnet.errors import escape_control
-
     print(f"warning: {escape_control(str(message))}", file=sys.stderr)
 
 
@@ -127,7 +125,6 @@ def _hints(strange: Sequence[str], verb: str, parsers: dict[str, argparse.Argume
 
 def _check_texts(args: argparse.Namespace) -> None:
     """Refuse empty texts, which would mean the current folder; expand a ``~`` that no shell expanded."""
-    from dense_resnet.errors import InputError
 
     def expand(name: str, value: Any) -> Any:
         if isinstance(value, list):

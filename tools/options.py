@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dense_resnet.errors import InputError, escape_control, pluralize
+from dense_resnet.planning.geometry import check_seed, positive_integer
+from dense_resnet.planning.variants import VARIANTS, plan
+
 if TYPE_CHECKING:
     from dense_resnet.backbone import Backbone
     from dense_resnet.inference.runner import Runner
@@ -61,7 +65,6 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
 
 def inference_from_args(args: argparse.Namespace, model: Outline | OpenedModel, **others: str) -> Inference:
     """Return what :func:`add_inference_options` asks for; refuse what `model` does not support."""
-    from dense_resnet.errors import InputError
     from segmentation.prediction.options import Inference
 
     size = model.size if args.size is None else args.size
@@ -91,9 +94,7 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
 
 def precision_from_args(args: argparse.Namespace) -> str:
     """Return the precision that is asked for; refuse an unknown one before anything is read."""
-    from dense_resnet.errors import InputError
     from dense_resnet.inference.precision import PRECISIONS
-    from dense_resnet.planning.geometry import positive_integer
 
     for name in ("batch", "threads"):
         if (value := getattr(args, name)) is not None:
@@ -112,7 +113,6 @@ def choose_pace(args: argparse.Namespace, runner: Runner, side: int, images: int
     """
     import numpy as np
 
-    from dense_resnet.errors import pluralize
     from dense_resnet.inference import throughput
     from dense_resnet.inference.runner import COARSE_LOGITS
     from dense_resnet.jobs import journal
@@ -179,8 +179,6 @@ def export_from_args(args: argparse.Namespace) -> Exported:
 
 
 def _check_exported_stride(args: argparse.Namespace, planned: Plan) -> None:
-    from dense_resnet.errors import InputError
-
     if args.output_stride not in (None, planned.output_stride):
         own = planned.output_stride
         raise InputError(f"{args.model}: was exported at output_stride {own}. `export --output-stride` writes another.")
@@ -196,15 +194,12 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
 def max_pixels_from_args(args: argparse.Namespace) -> int:
     """Return --max-pixels, or the default."""
     from dense_resnet.image_io.decoding import MAX_PIXELS
-    from dense_resnet.planning.geometry import positive_integer
 
     return MAX_PIXELS if args.max_pixels is None else positive_integer("max_pixels", args.max_pixels)
 
 
 def shard_of(text: str) -> tuple[int, int]:
     """Parse --shard."""
-    from dense_resnet.errors import InputError
-
     index, slash, count = text.partition("/")
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise InputError(f"--shard must be I/N with 0 <= I < N, such as 0/4 (not {text!r}).")
@@ -233,7 +228,6 @@ def start_tensorflow() -> None:
 
 def read_network_config(name: str) -> Any:
     """Return --model as :func:`variants.plan_from_config` takes it: a variant's name, or the blocks in a .json file."""
-    from dense_resnet.errors import InputError
     from dense_resnet.jobs import strict_json
 
     if not (name.endswith(".json") and os.path.isfile(name)):
@@ -246,9 +240,6 @@ def read_network_config(name: str) -> Any:
 
 def check_variant_name(name: str) -> str:
     """Return `name` if it may be a variant's; refuse a path, and what resembles no variant's name."""
-    from dense_resnet.errors import InputError
-    from dense_resnet.planning.variants import VARIANTS
-
     if name in VARIANTS:
         return name
     if os.path.isfile(name) or os.path.isfile(f"{name}.index"):
@@ -262,8 +253,6 @@ def check_variant_name(name: str) -> str:
 
 def is_folder(name: str) -> bool:
     """Return whether --model is a model directory; a variant's name always means that variant."""
-    from dense_resnet.planning.variants import VARIANTS
-
     return name not in VARIANTS and Path(name).is_dir()
 
 
@@ -272,10 +261,6 @@ def plan_from_args(args: argparse.Namespace, name: str) -> Plan:
 
     Raises an error, without TensorFlow and before weights are read, if weights are not given or do not exist.
     """
-    from dense_resnet.errors import InputError
-    from dense_resnet.planning.geometry import check_seed
-    from dense_resnet.planning.variants import plan
-
     given = args.weights is not None or args.random_weights is not None
     if is_folder(name):
         if given:
@@ -299,7 +284,6 @@ def backbone_from_args(args: argparse.Namespace, name: str, planned: Plan) -> Ba
     """Return a backbone with the weights that are asked for, or a model directory's; print the load report."""
     start_tensorflow()
     from dense_resnet.backbone import Backbone
-    from dense_resnet.errors import escape_control
 
     if is_folder(name):
         from segmentation.saving.model_directory import load_backbone

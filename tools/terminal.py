@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dense_resnet.errors import escape_control, pluralize
+
 if TYPE_CHECKING:
     from dense_resnet.image_io.decoding import Encoded
 
@@ -78,8 +80,6 @@ def _drop_output() -> None:
 
 def print_note(message: str) -> None:
     """Print information that is not an error."""
-    from dense_resnet.errors import escape_control
-
     print(f"note: {escape_control(message)}")
 
 
@@ -89,8 +89,6 @@ def print_facts(rows: Iterable[tuple[str, object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from dense_resnet.errors import escape_control
-
     table = Table(show_header=False)
     for name, value in rows:
         table.add_row(name, Text(escape_control(str(value))))
@@ -99,7 +97,6 @@ def print_facts(rows: Iterable[tuple[str, object]]) -> None:
 
 def print_deep(pictures: Iterable[Encoded], max_pixels: int) -> None:
     """Report which of the images have 16 bits, and how much of their range is used; print nothing if none has."""
-    from dense_resnet.errors import escape_control
     from dense_resnet.image_io.bit_depth import find_deep
 
     if deep := find_deep(pictures, max_pixels):
@@ -108,8 +105,6 @@ def print_deep(pictures: Iterable[Encoded], max_pixels: int) -> None:
 
 def print_skipped(failed: Sequence[str]) -> None:
     """Print the messages of the skipped images, if any."""
-    from dense_resnet.errors import escape_control, pluralize
-
     if failed:
         print(f"{pluralize(len(failed), 'image')} skipped:")
         for message in failed:
@@ -118,8 +113,6 @@ def print_skipped(failed: Sequence[str]) -> None:
 
 def print_outcome(outcome: Any, out: str, what: str) -> int:
     """Report what a run over images wrote to `out` and skipped, and whether it was stopped; return the exit code."""
-    from dense_resnet.errors import pluralize
-
     earlier = outcome.total - outcome.written
     by_whom = f", {earlier} of them from an earlier run" if earlier else ""
     print(f"{out}: {what} of {pluralize(outcome.total, 'image')}{by_whom}")
@@ -151,8 +144,6 @@ def progress_bar() -> Iterator[Callable[..., None]]:
     """Yield a function of (what, done, total, note) that draws a bar with images/s and the time left; note is optional."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
-
-    from dense_resnet.errors import escape_control
 
     class Speed(ProgressColumn):
         def render(self, task: Any) -> Text:
