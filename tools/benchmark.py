@@ -6,6 +6,17 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.errors import InputError, pluralize
+from dense_resnet.planning.geometry import positive_integer
+from dense_resnet.planning.variants import USUAL_STRIDE, plan
+
+from . import options, terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -22,12 +33,8 @@ LABEL_MAPS = [(size, classes) for size in ((513, 513), (1024, 2048)) for classes
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from dense_resnet.planning.variants import USUAL_STRIDE
-
-    from .options import add_plan_options
-
     parser.add_argument("--model", default="resnet_v2_152", metavar="VARIANT", help="default resnet_v2_152")
-    add_plan_options(parser)
+    options.add_plan_options(parser)
     parser.set_defaults(output_stride=USUAL_STRIDE)
     parser.add_argument("--size", type=int, default=513, metavar="N", help="side of the image (default 513)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run (default 1)")
@@ -52,15 +59,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from dense_resnet.errors import InputError
     from dense_resnet.extraction.settings import Settings
     from dense_resnet.jobs import atomic_files
-    from dense_resnet.planning.geometry import positive_integer
-    from dense_resnet.planning.variants import plan
 
     from .benchmarking import chart, hardware
-    from .options import start_tensorflow
-    from .terminal import progress_bar
 
     for name in ("size", "batch", "batches", "images", "crop"):
         positive_integer(f"--{name}", getattr(args, name))
@@ -74,14 +76,14 @@ def main(args: argparse.Namespace) -> int:
     for path in filter(None, (args.json, args.chart)):
         atomic_files.probe_file(path)
 
-    start_tensorflow()
+    options.start_tensorflow()
     from .benchmarking import contest
 
     networks = [name for name in NETWORKS if name in args.versus]
     contest.check(planned, networks)
 
     load = hardware.load()
-    with progress_bar() as progress:
+    with terminal.progress_bar() as progress:
         result = contest.contest(
             planned, args.size, args.batch, networks, runs=args.batches, burn_in=args.burn_in, progress=progress
         )
@@ -118,8 +120,6 @@ def _table(*headings: str, title: str) -> Table:
 
 
 def _print_networks(console: Console, figures: dict[str, Any]) -> None:
-    from dense_resnet.errors import pluralize
-
     what = f"logits of {pluralize(figures['classes'], 'class')}" if figures["classes"] else "features"
     print(
         f"{figures['model']}, {what}, output_stride {figures['output_stride']}, {figures['size']}x{figures['size']}, "
@@ -191,9 +191,3 @@ def _other_work(args: argparse.Namespace, planned: Plan) -> tuple[list[Timing], 
             ratios |= {f"{what}: {name} / dense_resnet": value for name, value in found.items()}
     figures["timings"] = [timing.as_dict() for timing in timings]
     return timings, figures
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

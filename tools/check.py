@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import argparse
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.errors import InputError
+from dense_resnet.planning.geometry import check_aligned
+from dense_resnet.planning.variants import USUAL_STRIDE, at_output_stride
+
+from . import options
+
 HELP = "Check on your weights that dense features equal the nominal network's and that cells are exactly on pixels."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from dense_resnet.planning.variants import USUAL_STRIDE
-
-    from .options import add_plan_options, add_weights_options
-
     parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152, or a model directory")
-    add_weights_options(parser)
-    add_plan_options(parser)
+    options.add_weights_options(parser)
+    options.add_plan_options(parser)
     parser.set_defaults(output_stride=USUAL_STRIDE)
     parser.add_argument("--size", type=int, default=129, metavar="N", help="side of the noise image, 32n+1 (default 129)")
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.errors import InputError
-    from dense_resnet.planning.geometry import check_aligned
-    from dense_resnet.planning.variants import at_output_stride
-
-    from .options import backbone_from_args, check_laws, plan_from_args
-
-    planned = plan_from_args(args, args.variant)
+    planned = options.plan_from_args(args, args.variant)
     nominal = at_output_stride(planned, None)
     if planned == nominal:
         raise InputError(f"--output-stride {planned.output_stride} is the nominal network itself; check a finer one.")
     check_aligned("--size", args.size, nominal.nominal_stride)
-    return 0 if check_laws(backbone_from_args(args, args.variant, planned), nominal, args.size) else 1
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)
+    return 0 if options.check_laws(options.backbone_from_args(args, args.variant, planned), nominal, args.size) else 1

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.errors import escape_control, pluralize
+
+from .evaluate import explain_missing_intervals, number
+
 HELP = "Compare two evaluations of the same images: paired bootstrap of the difference, in total and per class."
 DATASET = "dataset"  # the scope of what is resampled
 
@@ -22,12 +31,9 @@ def main(args: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from dense_resnet.errors import escape_control, pluralize
     from dense_resnet.jobs.atomic_files import probe_file, write_bytes
     from segmentation.evaluation.results import compare
     from segmentation.metrics.intervals import FEWEST_IMAGES
-
-    from .evaluate import explain_missing_intervals, number
 
     if args.json:
         probe_file(args.json)
@@ -73,9 +79,3 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         write_bytes(args.json, (json.dumps(found, indent=1) + "\n").encode())
     return 0
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

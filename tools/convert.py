@@ -6,6 +6,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.errors import escape_control, pluralize
+from dense_resnet.planning.variants import USUAL_STRIDE, at_output_stride
+
+from . import options, terminal
+
 if TYPE_CHECKING:
     from segmentation.data.label_space import LabelSpace
     from segmentation.saving.conversion import Network
@@ -16,36 +26,30 @@ FORMATS = ("slim", "safetensors", "keras", "model-dir")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .options import WEIGHTS_HELP, add_plan_options
-
     add = parser.add_argument
-    add("source", metavar="SOURCE", help=WEIGHTS_HELP)
+    add("source", metavar="SOURCE", help=options.WEIGHTS_HELP)
     add("--to", required=True, choices=FORMATS, help="what to write")
     add("--out", required=True, metavar="PATH", help="the file (.ckpt, .safetensors, .keras) or folder")
     add("--model", metavar="VARIANT", help="the network, if the weights do not identify it; or a .json with blocks")
     add("--root", metavar="NAME", help="slim, symmetric, keras or beta (default: what the weights come from)")
     add("--no-classifier", action="store_true", help="drop the ImageNet classifier")
     add("--classes", metavar="NAMES", help="of a segmentation head: voc, cityscapes, ade20k, or a dataset.json")
-    add_plan_options(parser)
+    options.add_plan_options(parser)
     add("--check", action="store_true", help="verify the laws on these weights, and compare with the framework they come from")
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.errors import escape_control, pluralize
-    from dense_resnet.planning.variants import USUAL_STRIDE
     from segmentation.saving import conversion
     from segmentation.saving.model_directory import is_model_directory
 
-    from .options import read_network_config, start_tensorflow
-
-    described = read_network_config(args.model) if args.model else None
+    described = options.read_network_config(args.model) if args.model else None
     conversion.check_out(args.to, args.out)
     space = _space(args.classes)
     stride = args.output_stride
     if stride is None and args.to == conversion.MODEL_DIRECTORY and not is_model_directory(args.source):
         stride = USUAL_STRIDE
     conversion.check_request(args.source, described, stride, multi_grid=args.multi_grid, root=args.root)
-    start_tensorflow()
+    options.start_tensorflow()
     network = conversion.open_network(
         args.source, described, stride, multi_grid=args.multi_grid, root=args.root, classifier=not args.no_classifier
     )
@@ -70,10 +74,6 @@ def _space(named: str | None) -> LabelSpace | None:
 
 
 def _print_network(network: Network) -> None:
-    from dense_resnet.errors import pluralize
-
-    from .terminal import print_facts
-
     plan, known = network.plan, network.origin
     rows: list[tuple[str, object]] = [
         ("weights of", known.framework if known else "?"),
@@ -85,20 +85,17 @@ def _print_network(network: Network) -> None:
         ("head", f"{network.head.type}, {pluralize(network.head.num_classes, 'class')}" if network.head else "none"),
         ("values", f"{sum(value.size for value in network.weights.values()):,}"),
     ]
-    print_facts(rows)
+    terminal.print_facts(rows)
 
 
 def _check(source: str, network: Network) -> bool:
     """Return whether laws 2 and 3 hold and features agree with the weights' own framework; print the figures."""
-    from dense_resnet.planning.variants import at_output_stride
     from dense_resnet.verification import laws, parity
-
-    from .options import check_laws
 
     plan = network.plan
     finest = min(plan.output_stride, plan.nominal_stride // 2)
     dense = laws.backbone_with(at_output_stride(plan, finest), network.weights)
-    holds = check_laws(dense, at_output_stride(plan, None), CHECKED_SIZE)
+    holds = options.check_laws(dense, at_output_stride(plan, None), CHECKED_SIZE)
     try:
         framework, error = parity.compare(source)
     except parity.NotComparableError as reason:
@@ -108,9 +105,3 @@ def _check(source: str, network: Network) -> bool:
     verdict = "agree with" if agrees else "DIFFER from"
     print(f"features {verdict} those of {framework} on the same weights: largest error {error:.1e} of their std")
     return holds and agrees
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

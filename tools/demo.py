@@ -5,6 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from . import cli, terminal
+
 HELP = "Extract features of the photograph that comes with the package, and evaluate the small model on drawn scenes."
 HERE = Path(__file__).parent
 PHOTOGRAPH = HERE / "coffee.jpg"  # CC0, Rachel Michetti; from scikit-image's data
@@ -31,8 +38,6 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _extract(out: Path) -> int:
-    from . import cli
-
     model = "--model resnet_v2_152 --random-weights 0 --output-stride 16"
     layers = ["--layers", "4", "8", "16", "--picture"]
     if code := cli.main(["extract", str(PHOTOGRAPH), *model.split(), *layers, "--out", str(out)]):
@@ -54,17 +59,13 @@ def _extract(out: Path) -> int:
 def _draw(out: Path, train: int, val: int) -> int:
     from segmentation.data.synthetic import write_scenes
 
-    from .terminal import progress_bar
-
-    with progress_bar() as progress:
+    with terminal.progress_bar() as progress:
         write_scenes(out, train, val, progress=progress)
     print(f"{out}: {train} training and {val} validation scenes, drawn by a program: for demonstrations, not a benchmark")
     return 0
 
 
 def _evaluate(out: Path) -> int:
-    from . import cli
-
     page = out / "evaluation"
     if code := cli.main(["evaluate", str(out / "scenes"), "--model", str(MODEL), "--out", str(page)]):
         return code
@@ -75,9 +76,3 @@ def _evaluate(out: Path) -> int:
     print(f"mean IoU {own:.4f}; recorded when the model was trained: {recorded:.4f}")
     print(f"The page: {page}/report/index.html")
     return 0
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

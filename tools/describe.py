@@ -6,6 +6,15 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.planning.variants import plan_from_config
+
+from . import options
+
 if TYPE_CHECKING:
     from dense_resnet.planning.plan import Plan
 
@@ -13,10 +22,8 @@ HELP = "Print a variant's plan: stride, rate, sizes, receptive field, parameters
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .options import add_plan_options
-
     parser.add_argument("variant", metavar="VARIANT", help="such as resnet_v2_152, a model directory, or a .json of blocks")
-    add_plan_options(parser)
+    options.add_plan_options(parser)
     parser.add_argument("--size", type=int, nargs="+", default=[513], metavar="N", help="image side, or height and width")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("--tensorboard", metavar="DIR", help="also write the graph for TensorBoard")
@@ -24,22 +31,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from dense_resnet.jobs.atomic_files import check_folder
-    from dense_resnet.planning.variants import plan_from_config
-
-    from .options import is_folder, read_network_config, start_tensorflow
 
     if args.tensorboard:
         check_folder(args.tensorboard)
-    if is_folder(args.variant):
+    if options.is_folder(args.variant):
         from segmentation.saving.model_directory import read_plan
 
         planned = read_plan(args.variant, args.output_stride, multi_grid=args.multi_grid)
     else:
-        planned = plan_from_config(read_network_config(args.variant), args.output_stride, args.multi_grid)
+        planned = plan_from_config(options.read_network_config(args.variant), args.output_stride, args.multi_grid)
     analysis = planned.analyze(args.size if len(args.size) > 1 else args.size[0])
     print(json.dumps(analysis.as_dict(), indent=1) if args.json else analysis)
     if args.tensorboard:
-        start_tensorflow()
+        options.start_tensorflow()
         write_graph(planned, analysis.image_size, args.tensorboard)
     return 0
 
@@ -58,9 +62,3 @@ def write_graph(planned: Plan, size: tuple[int, int], folder: str) -> None:
     with writer.as_default():
         tf.summary.graph(graph)
     writer.close()
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

@@ -5,6 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.errors import escape_control, group_alike, pluralize
+
+from . import options, terminal
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -15,9 +24,7 @@ HELP = "Validate a dataset before training: every problem at once, the class his
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .options import add_dataset_options
-
-    add_dataset_options(parser)
+    options.add_dataset_options(parser)
     parser.add_argument("--split", metavar="S", help="only this split (default: all)")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default 89478485)")
     parser.add_argument("--json", metavar="FILE", help="also write all findings and counts to a file")
@@ -29,25 +36,21 @@ def main(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from dense_resnet.errors import escape_control, pluralize
     from dense_resnet.jobs.atomic_files import check_folder, probe_file, write_bytes
     from segmentation.data.doctor import inspect
     from segmentation.data.layouts import open_layout, recognize
-
-    from .options import max_pixels_from_args, start_tensorflow
-    from .terminal import print_note, progress_bar
 
     if args.json:
         probe_file(args.json)
     if args.records:
         check_folder(args.records)
-    max_pixels = max_pixels_from_args(args)
+    max_pixels = options.max_pixels_from_args(args)
     layout = recognize(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
-        print_note(note)
+        terminal.print_note(note)
     if args.records or layout.is_records:
-        start_tensorflow()
-    with progress_bar() as progress:
+        options.start_tensorflow()
+    with terminal.progress_bar() as progress:
         splits = layout.splits if args.split is None else (args.split,)
         datasets = [open_layout(layout, split, exif=args.exif, strict=False) for split in splits]
         report = inspect(datasets, max_pixels, progress)
@@ -62,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
         Console().print(_table(report, counts))
     of_splits = dict.fromkeys(note for dataset in datasets for note in dataset.notes)  # splits may share a folder
     for note in (*of_splits, *report.notes):
-        print_note(note)
+        terminal.print_note(note)
     lines = [*_lines("warning", report.warnings), *_lines("error", report.errors)]
     if len(lines) < len(report.findings) and not args.json:
         lines.append("note: --json FILE lists every one of them")
@@ -80,8 +83,6 @@ def _table(report: Report, counts: SplitCounts) -> Table:
     from rich.bar import Bar
     from rich.table import Table
     from rich.text import Text
-
-    from dense_resnet.errors import escape_control, pluralize
 
     scored = int(counts.pixels.sum())
     shares = counts.pixels / max(1, scored)
@@ -105,8 +106,6 @@ def _table(report: Report, counts: SplitCounts) -> Table:
 
 def _lines(title: str, findings: tuple[Finding, ...]) -> list[str]:
     """Return the findings by kind and split, with similar ones merged."""
-    from dense_resnet.errors import group_alike
-
     kinds: dict[str, dict[str, list[str]]] = {}
     for finding in findings:
         kinds.setdefault(finding.kind, {}).setdefault(finding.split, []).append(finding.message)
@@ -116,9 +115,3 @@ def _lines(title: str, findings: tuple[Finding, ...]) -> list[str]:
         for split, alike in own.items()
         for message in group_alike(alike)
     ]
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

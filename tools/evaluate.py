@@ -6,6 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.errors import InputError, escape_control, pluralize
+
+from . import options, terminal
+
 if TYPE_CHECKING:
     from segmentation.data.samples import Dataset
     from segmentation.evaluation.systems import System
@@ -17,9 +26,7 @@ MOST_NAMED = 3  # classes in a line
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .options import add_dataset_options, add_inference_options, add_shard_options, add_speed_options
-
-    add_dataset_options(parser)
+    options.add_dataset_options(parser)
     parser.add_argument("--split", metavar="NAME", help="default val, or the only one")
     parser.add_argument("--ignore-label", metavar="N", help="default: the dataset's; or none")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the result and its page go")
@@ -29,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--predictions", metavar="DIR",
         help="label PNGs under the images' names instead, on the pixels as stored (EXIF undone), as predict writes them",
     )  # fmt: skip
-    add_inference_options(parser)
+    options.add_inference_options(parser)
     switches = parser.add_argument_group("conventions")
     switches.add_argument(
         "--preset", metavar="NAME", help="voc, cityscapes, mmseg, keras, tf, detectron2, ade20k, torchmetrics, deeplab"
@@ -39,36 +46,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
     switches.add_argument("--background", choices=(INCLUDE, EXCLUDE), help="class 0 in the mean (default include)")
     switches.add_argument("--score", metavar="WORD", help="native, or input: the network's padded canvas (default native)")
     switches.add_argument("--upsample", metavar="WORD", help="align_corners, half_pixel or legacy (default align_corners)")
-    add_speed_options(parser)
-    add_shard_options(parser)
+    options.add_speed_options(parser)
+    options.add_shard_options(parser)
     parser.add_argument("--merge", action="store_true", help="only join shards, without scoring what is missing")
     parser.add_argument("--no-report", action="store_true", help="write no report page")
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.errors import pluralize
     from dense_resnet.jobs.atomic_files import check_folder
     from segmentation.data.layouts import VALIDATION, open_layout, recognize, usual_split
     from segmentation.evaluation.evaluate import Evaluation
     from segmentation.evaluation.systems import SavedPredictions
 
-    from .options import max_pixels_from_args, precision_from_args, shard_of, start_tensorflow
-    from .terminal import STOPPED, print_deep, print_note, print_skipped, progress_bar, stop_signals
-
     switches = _switches(args)
-    shard, precision = shard_of(args.shard), precision_from_args(args)
-    max_pixels = max_pixels_from_args(args)
+    shard, precision = options.shard_of(args.shard), options.precision_from_args(args)
+    max_pixels = options.max_pixels_from_args(args)
     check_folder(args.out)
     layout = recognize(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
-        print_note(note)
+        terminal.print_note(note)
     if layout.is_records:
-        start_tensorflow()
+        options.start_tensorflow()
     split = args.split or usual_split(layout, VALIDATION)
     dataset = _with_ignore_label(open_layout(layout, split, exif=args.exif), args.ignore_label)
     for note in dataset.notes:
-        print_note(note)
-    print_deep((sample.image for sample in dataset.samples[shard[0] :: shard[1]]), max_pixels)
+        terminal.print_note(note)
+    terminal.print_deep((sample.image for sample in dataset.samples[shard[0] :: shard[1]]), max_pixels)
     dataset.check_apart(Path(args.out))
     system: System | None = None
     threads = 1
@@ -77,23 +80,23 @@ def main(args: argparse.Namespace) -> int:
     else:
         _check_predictions(args, precision)
         system = SavedPredictions(args.predictions, dataset.space, dataset.samples, max_pixels)  # needs no TensorFlow
-    with stop_signals() as stop:
+    with terminal.stop_signals() as stop:
         if system is None:
-            start_tensorflow()
+            options.start_tensorflow()
             system, threads = _system(args, switches, dataset, precision)
         evaluation = Evaluation(system, dataset, args.out, switches, shard=shard, max_pixels=max_pixels, threads=threads)
         if system.tiling_note:
-            print_note(f"near seams, figures may differ from those of whole images: {system.tiling_note}")
-        with progress_bar() as progress:
+            terminal.print_note(f"near seams, figures may differ from those of whole images: {system.tiling_note}")
+        with terminal.progress_bar() as progress:
             outcome = evaluation.run(
-                on_error=args.on_error, merge=args.merge, progress=progress, stop=stop, note=print_note,
+                on_error=args.on_error, merge=args.merge, progress=progress, stop=stop, note=terminal.print_note,
                 report=not args.no_report,
             )  # fmt: skip
-    print_skipped(outcome.failed)
+    terminal.print_skipped(outcome.failed)
     if outcome.stopped:
         images = pluralize(len(dataset.samples), "image")
         print(f"stopped with {outcome.total:,} of {images}; the same command resumes from here")
-        return STOPPED
+        return terminal.STOPPED
     if outcome.result is None:
         images = pluralize(outcome.total, "image")
         print(f"{args.out}: {images} of shard {args.shard}; the command without --shard joins the shards")
@@ -109,8 +112,6 @@ def print_result(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from dense_resnet.errors import escape_control, pluralize
 
     table = Table("class", "IoU", "95 %", "accuracy", "boundary IoU", "pixels")
     for column in table.columns[1:]:
@@ -141,8 +142,6 @@ def print_result(result: dict[str, Any]) -> None:
 
 def _mean(result: dict[str, Any]) -> str:
     """Return the mean IoU, with its interval and number of classes, or the reason why it is undefined."""
-    from dense_resnet.errors import pluralize
-
     if result["mean_iou"] is not None:
         figures = number(result["mean_iou"]), _interval(result["intervals"]["mean_iou"])
         averaged = result["averaged_classes"]
@@ -188,8 +187,6 @@ def _switches(args: argparse.Namespace) -> Switches:
 def _with_ignore_label(dataset: Dataset, asked: str | None) -> Dataset:
     import dataclasses
 
-    from dense_resnet.errors import InputError
-
     if asked is None:
         return dataset
     if asked != "none" and not asked.isdecimal():
@@ -202,10 +199,8 @@ def _check_model(args: argparse.Namespace, switches: Switches, dataset: Dataset)
     """Refuse what --model does not support, as far as it is known before TensorFlow is imported."""
     from segmentation.evaluation.evaluate import check_classes
 
-    from .options import inference_from_args, model_outline_from_args
-
-    if outline := model_outline_from_args(args):
-        inference_from_args(args, outline, upsample=switches.upsample, score=switches.size)
+    if outline := options.model_outline_from_args(args):
+        options.inference_from_args(args, outline, upsample=switches.upsample, score=switches.size)
         assert outline.space is not None  # of a model with a head
         check_classes(outline.space, dataset)
 
@@ -215,18 +210,15 @@ def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, prec
     from segmentation.evaluation.evaluate import PROTOCOL
     from segmentation.evaluation.systems import ModelPredictions
 
-    from .options import choose_pace, inference_from_args, model_from_args
-
-    model = model_from_args(args)
-    inference = inference_from_args(args, model, upsample=switches.upsample, score=switches.size)
+    model = options.model_from_args(args)
+    inference = options.inference_from_args(args, model, upsample=switches.upsample, score=switches.size)
     runner = model.runner(precision)
     images = 0 if args.merge else len(dataset.samples)
-    pace = choose_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
+    pace = options.choose_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
     return ModelPredictions(model, runner, inference, pace.batch), pace.threads
 
 
 def _check_predictions(args: argparse.Namespace, precision: str) -> None:
-    from dense_resnet.errors import InputError
     from dense_resnet.inference.precision import AUTO
 
     of_speed = (args.size, args.batch, args.threads) != (None, None, None) or precision != AUTO
@@ -235,9 +227,3 @@ def _check_predictions(args: argparse.Namespace, precision: str) -> None:
             "--output-stride, --size, --scales, --flip, --tile, --upsample, --precision, --exact, --batch and --threads go "
             "with --model, not with --predictions."
         )
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

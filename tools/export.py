@@ -6,6 +6,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.errors import InputError
+from dense_resnet.planning.variants import USUAL_STRIDE
+
+from . import options, terminal
+
 if TYPE_CHECKING:
     from dense_resnet.planning.plan import Plan
     from segmentation.saving.export.exported import Exported
@@ -17,8 +27,6 @@ PHOTOGRAPH = Path(__file__).parent / "coffee.jpg"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .options import add_plan_options, add_weights_options
-
     add = parser.add_argument
     add("model", metavar="MODEL", help="a model directory, or a variant such as resnet_v2_152")
     add("--to", required=True, choices=FORMATS, help="what to write")
@@ -31,35 +39,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="onnx: require the input sizes; for runtimes without optional inputs, such as OpenVINO (always so with --size N)",
     )
-    add_weights_options(parser)
-    add_plan_options(parser)
+    options.add_weights_options(parser)
+    options.add_plan_options(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.errors import InputError
     from dense_resnet.image_io.decoding import decode_image, read_file
-    from dense_resnet.planning.variants import USUAL_STRIDE
     from segmentation.saving.export.files import check_request
-
-    from .options import is_folder, plan_from_args, start_tensorflow
 
     if args.size != DYNAMIC and not args.size.isdecimal():
         raise InputError(f"--size must be {DYNAMIC} or a number of pixels, 32n+1, such as 513 (not {args.size!r}).")
     side = None if args.size == DYNAMIC else int(args.size)
-    if args.output_stride is None and not is_folder(args.model):
+    if args.output_stride is None and not options.is_folder(args.model):
         args.output_stride = USUAL_STRIDE
-    planned = plan_from_args(args, args.model)
+    planned = options.plan_from_args(args, args.model)
     forms = {"onednn": args.onednn, "require_sizes": args.require_sizes}
     check_request(planned, args.out, args.to, args.precision, side, **forms)
     described = _read_model_description(args)
-    start_tensorflow()
+    options.start_tensorflow()
     from segmentation.saving.export import exporter
     from segmentation.saving.export.exported import OPTIONAL
 
-    network, options = _load_network(args, planned, described)
+    network, known = _load_network(args, planned, described)
     photograph = decode_image(PHOTOGRAPH, read_file(PHOTOGRAPH))
     exported, agreement = exporter.export(
-        network, args.out, [photograph], to=args.to, precision=args.precision, side=side, **forms, **options
+        network, args.out, [photograph], to=args.to, precision=args.precision, side=side, **forms, **known
     )
     _print(exported)
     print(f"Read back, and compared with the exact model on {PHOTOGRAPH.name}: {agreement}.")
@@ -74,12 +78,9 @@ def main(args: argparse.Namespace) -> int:
 
 def _read_model_description(args: argparse.Namespace) -> dict[str, Any] | None:
     """Read the description in a model directory; return None for a variant."""
-    from dense_resnet.errors import InputError
     from segmentation.saving.model_directory import read_model_description
 
-    from .options import is_folder
-
-    if not is_folder(args.model):
+    if not options.is_folder(args.model):
         return None
     described = read_model_description(Path(args.model))
     if described.get("head") is not None and args.multi_grid:
@@ -92,20 +93,16 @@ def _load_network(args: argparse.Namespace, planned: Plan, described: dict[str, 
     from dense_resnet.checkpoints.provenance import from_json
     from segmentation.saving.model_directory import load_model
 
-    from .options import backbone_from_args
-
     if described is None:
-        return backbone_from_args(args, args.model, planned), {}
+        return options.backbone_from_args(args, args.model, planned), {}
     known = {"origin": from_json(described.get("origin"))}
     if described.get("head") is None:
-        return backbone_from_args(args, args.model, planned), known
+        return options.backbone_from_args(args, args.model, planned), known
     saved = load_model(args.model, args.output_stride)
     return saved.model, {**known, "space": saved.space, "training": saved.training}
 
 
 def _print(exported: Exported) -> None:
-    from .terminal import print_facts
-
     runner, path = exported.network, exported.path
 
     def format_name(way: str, name: str) -> str:
@@ -123,7 +120,7 @@ def _print(exported: Exported) -> None:
         *((format_name("out", name), shape) for name, shape in exported.outputs.items()),
     ]
     print(f"{path}:")
-    print_facts(rows)
+    terminal.print_facts(rows)
 
 
 def _snippet(exported: Exported) -> list[str]:
@@ -150,9 +147,3 @@ def _snippet(exported: Exported) -> list[str]:
     if padded and exported.head:
         lines.append(f"{wanted} = {wanted}[:, :height, :width]")
     return [f"  {line}" for line in lines]
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

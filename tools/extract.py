@@ -5,6 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.errors import InputError
+from dense_resnet.planning.variants import USUAL_STRIDE, VARIANTS
+
+from . import options, terminal
+
 if TYPE_CHECKING:
     from dense_resnet.extraction.settings import Settings
     from dense_resnet.planning.plan import Plan
@@ -13,33 +23,27 @@ HELP = "Extract features of images to disk: one safetensors file per image, and 
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .options import add_plan_options, add_shard_options, add_speed_options, add_weights_options
-
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
     parser.add_argument(
         "--model", required=True, metavar="VARIANT", help="such as resnet_v2_152, a model directory, or an exported file"
     )
-    add_weights_options(parser)
-    add_plan_options(parser)
+    options.add_weights_options(parser)
+    options.add_plan_options(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="where the features go")
     parser.add_argument("--size", type=int, metavar="N", help="side of the canvas, 32n+1 (default 513, or the export's own)")
     parser.add_argument("--layers", type=int, nargs="+", default=[], metavar="N", help="strides to keep, such as 4 8 16")
     parser.add_argument("--dtype", default="float32", help="float32, float16 or bfloat16 (default float32)")
-    add_speed_options(parser)
-    add_shard_options(parser)
+    options.add_speed_options(parser)
+    options.add_shard_options(parser)
     parser.add_argument("--picture", action="store_true", help="also write an alignment picture of each image")
 
 
 def main(args: argparse.Namespace) -> int:
     import dataclasses
 
-    from dense_resnet.errors import InputError
     from dense_resnet.image_io.discovery import check_apart, find_images
     from dense_resnet.jobs.atomic_files import check_folder
-    from dense_resnet.planning.variants import USUAL_STRIDE, VARIANTS
     from segmentation.saving.export.files import is_exported
-
-    from . import options, terminal
 
     found = find_images(args.images, without=args.out, note=terminal.print_note)
     shard, precision = options.shard_of(args.shard), options.precision_from_args(args)
@@ -88,9 +92,3 @@ def _settings(args: argparse.Namespace, planned: Plan, side: int | None = None) 
     settings = Settings(**asked) if size is None else Settings(size=size, **asked)
     settings.check(planned, side)
     return settings
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from . import options, terminal
+
 HELP = "Label images: one index PNG per image, and with --overlay a picture of it; the same command resumes after a stop."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from .options import add_inference_options, add_shard_options, add_speed_options
-
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, image files, quoted globs, or .txt lists")
     parser.add_argument("--model", required=True, metavar="DIR", help="a model directory, or an exported file")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the labels go")
@@ -17,9 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-probs", action="store_true", help="also write every class's probability, float16 in safetensors: large files"
     )
-    add_inference_options(parser)
-    add_speed_options(parser)
-    add_shard_options(parser)
+    options.add_inference_options(parser)
+    options.add_speed_options(parser)
+    options.add_shard_options(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -27,8 +32,6 @@ def main(args: argparse.Namespace) -> int:
 
     from dense_resnet.image_io.discovery import find_images
     from segmentation.prediction.label_images import PROTOCOL, Labeling, check_targets
-
-    from . import options, terminal
 
     found = find_images(args.images, without=args.out, note=terminal.print_note)
     shard, precision = options.shard_of(args.shard), options.precision_from_args(args)
@@ -60,9 +63,3 @@ def main(args: argparse.Namespace) -> int:
         with terminal.progress_bar() as progress:
             outcome = labeling.run(found, on_error=args.on_error, progress=progress, stop=stop)
     return terminal.print_outcome(outcome, args.out, "labels")
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)

@@ -8,6 +8,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":
+    import script
+
+    script.run(__file__)
+
+from dense_resnet.errors import InputError, escape_control, pluralize
+from dense_resnet.planning.geometry import check_aligned
+from dense_resnet.planning.variants import USUAL_STRIDE, plan_from_config
+
+from . import options, terminal
+
 if TYPE_CHECKING:
     from dense_resnet.planning.plan import Plan
     from segmentation.data.doctor import Checked
@@ -28,9 +39,7 @@ ONE, MIRRORED, WORKERS = "one", "mirrored", "multi-worker"
 def configure(parser: argparse.ArgumentParser) -> None:
     from segmentation.heads.plan import DEFAULT_HEAD
 
-    from .options import WEIGHTS_HELP, add_dataset_options, add_plan_options
-
-    add_dataset_options(parser)
+    options.add_dataset_options(parser)
     add = parser.add_argument
     add("--split", metavar="NAME", help="what to train on (default train, or the only one)")
     add("--validation", metavar="NAME", help="what to choose the best model by (default val if there is one; or none)")
@@ -40,8 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = network.add_argument
     add("--model", metavar="VARIANT", help="such as resnet_v2_50, or a .json file with a plan of your own")
     add("--init", metavar="DIR", help="a model directory to start from instead")
-    add("--weights", metavar="PATH", help=f"of the backbone: {WEIGHTS_HELP}; else random")
-    add_plan_options(network)
+    add("--weights", metavar="PATH", help=f"of the backbone: {options.WEIGHTS_HELP}; else random")
+    options.add_plan_options(network)
     add("--head", metavar="NAME", help=f"fcn, aspp or decoder (default {DEFAULT_HEAD})")
     add("--plain", action="store_true", help="plain 3x3 convolutions in the head, not separable ones")
 
@@ -92,16 +101,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from dense_resnet.errors import InputError
     from dense_resnet.jobs.atomic_files import check_folder
     from segmentation.data.layouts import recognize
 
-    from .options import is_folder, start_tensorflow
-    from .terminal import STOPPED, print_note, progress_bar, stop_signals
-
     if (args.model is None) == (args.init is None):
         raise InputError("give either --model VARIANT, or --init DIR to start from a trained model.")
-    if args.model and is_folder(args.model):
+    if args.model and options.is_folder(args.model):
         raise InputError(f"{args.model}: is a folder, not a variant's name. If it is a model directory: --init {args.model}.")
     if args.init and (args.weights or args.multi_grid or args.head or args.plain):
         raise InputError("--init brings the whole model: --weights, --multi-grid, --head and --plain go with --model.")
@@ -109,10 +114,10 @@ def main(args: argparse.Namespace) -> int:
     planned = None if args.init else _plan(args)
     layout = recognize(args.dataset, classes=args.classes, label_map=args.label_map)
     for note in layout.notes:
-        print_note(note)
+        terminal.print_note(note)
     prepared = None if layout.is_records else _prepare(args, layout, planned)  # reports mistakes before TensorFlow is imported
-    with stop_signals() as stop:
-        start_tensorflow()
+    with terminal.stop_signals() as stop:
+        options.start_tensorflow()
         import tensorflow as tf
 
         strategy = _strategy(args.distribute)  # before anything else of TensorFlow runs
@@ -126,11 +131,11 @@ def main(args: argparse.Namespace) -> int:
             model, dataset, validation, args.out, recipe,
             preprocessing=preprocessing, strategy=strategy, validation_size=args.size,
         )  # fmt: skip
-        with progress_bar() as progress:
+        with terminal.progress_bar() as progress:
             outcome = training.run(progress=progress, stop=stop, say=print, checked=checked)
     if outcome.stopped:
         print(f"stopped at step {outcome.step} of {args.steps}; the same command resumes from here")
-        return STOPPED
+        return terminal.STOPPED
     if not training.chief:
         print(f"{args.out}: the first worker has written the model after {outcome.step} steps")
         return 0
@@ -141,14 +146,11 @@ def main(args: argparse.Namespace) -> int:
 def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> tuple[Dataset, Dataset | None, Checked, Recipe]:
     """Return the datasets and the recipe, checked as far as possible before TensorFlow is imported and weights are read."""
     from dense_resnet.checkpoints import check_source
-    from dense_resnet.planning.geometry import check_aligned
     from segmentation.data.doctor import check_splits
     from segmentation.heads.plan import DEFAULT_HEAD, plan_head
     from segmentation.prediction.options import Inference
     from segmentation.saving.description import check_head, explain_errors
     from segmentation.saving.model_directory import read_outline
-
-    from .terminal import progress_bar
 
     dataset, validation = _datasets(args, layout)
     splits = [split for split in (dataset, validation) if split is not None]
@@ -169,7 +171,7 @@ def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> 
     Inference(args.size).check(planned.nominal_stride)
     recipe = _recipe(args)
     recipe.check(dataset.space.num_classes)
-    with progress_bar() as progress:
+    with terminal.progress_bar() as progress:
         checked = check_splits(splits, progress)
     if args.class_weights == [BALANCED]:
         recipe = dataclasses.replace(recipe, class_weights=_balance_classes(checked.labels[0]))
@@ -177,8 +179,6 @@ def _prepare(args: argparse.Namespace, layout: Layout, planned: Plan | None) -> 
 
 
 def _check_classes(args: argparse.Namespace, own: LabelSpace, space: LabelSpace) -> None:
-    from dense_resnet.errors import InputError
-
     if own.names != space.names:
         raise InputError(
             f"{args.init}: was trained on other classes ({', '.join(own.names)}). Take its backbone alone: "
@@ -201,33 +201,25 @@ def _datasets(args: argparse.Namespace, layout: Layout) -> tuple[Dataset, Datase
     from dense_resnet.image_io.decoding import MAX_PIXELS
     from segmentation.data.layouts import TRAINING, VALIDATION, open_layout, usual_split
 
-    from .terminal import print_deep, print_note
-
     dataset = open_layout(layout, args.split or usual_split(layout, TRAINING), exif=args.exif)
     chosen = args.validation or usual_split(layout, VALIDATION) or NONE
     validation = None if chosen == NONE else open_layout(layout, chosen, exif=args.exif)
     splits = (dataset, validation) if validation else (dataset,)
     for note in dict.fromkeys(note for split in splits for note in split.notes):
-        print_note(note)
-    print_deep(dict.fromkeys(sample.image for split in splits for sample in split.samples), MAX_PIXELS)
+        terminal.print_note(note)
+    terminal.print_deep(dict.fromkeys(sample.image for split in splits for sample in split.samples), MAX_PIXELS)
     if validation is None:
         print("no validation images: the last model is kept, not the best")
     return dataset, validation
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from dense_resnet.planning.variants import USUAL_STRIDE, plan_from_config
-
-    from .options import read_network_config
-
     stride = USUAL_STRIDE if args.output_stride is None else args.output_stride
-    return plan_from_config(read_network_config(args.model), stride, args.multi_grid)
+    return plan_from_config(options.read_network_config(args.model), stride, args.multi_grid)
 
 
 def _strategy(asked: str) -> Any:
     import tensorflow as tf
-
-    from dense_resnet.errors import InputError
 
     if asked == WORKERS or (asked == AUTO and os.environ.get("TF_CONFIG")):
         try:
@@ -241,7 +233,6 @@ def _strategy(asked: str) -> Any:
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    from dense_resnet.errors import pluralize
     from segmentation.data.transforms import Augmentation
     from segmentation.training.recipe import SMALLEST_BATCH, Recipe
 
@@ -264,7 +255,6 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 def _balance_classes(labels: LabelCounts) -> tuple[float, ...]:
     """Return class weights from the labels of the training split; print them."""
-    from dense_resnet.errors import escape_control
     from segmentation.data.label_counts import class_weights
 
     weights = tuple(float(f"{weight:.4g}") for weight in class_weights(labels.pixels))
@@ -275,8 +265,6 @@ def _balance_classes(labels: LabelCounts) -> tuple[float, ...]:
 
 def _class_weights(asked: list[str]) -> tuple[float, ...] | None:
     """Return the weights that are given as numbers; None without any, or if they are to be counted."""
-    from dense_resnet.errors import InputError
-
     if asked in ([NONE], [BALANCED]):
         return None
     try:
@@ -288,7 +276,6 @@ def _class_weights(asked: list[str]) -> tuple[float, ...] | None:
 def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) -> tuple[SegmentationModel, str]:
     """Return the model with its initial weights, and their preprocessing scheme."""
     from dense_resnet.backbone import Backbone
-    from dense_resnet.errors import escape_control
     from dense_resnet.resnet_utils import BATCH_NORM_DECAY
     from segmentation.heads import plan
     from segmentation.heads.plan import DEFAULT_HEAD
@@ -314,9 +301,3 @@ def _model(args: argparse.Namespace, planned: Plan | None, space: LabelSpace) ->
         backbone, space.num_classes, head, separable=not args.plain, seed=args.seed, batch_norm_decay=of_head
     )
     return model, preprocessing
-
-
-if __name__ == "__main__":
-    import script
-
-    script.run(__file__)
