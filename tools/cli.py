@@ -1,7 +1,7 @@
 """The command ``dense-resnet``: one file here per verb, in the order of the work.
 
-A verb's file has ``HELP``, ``configure(parser)`` and ``main(args)``, which returns the exit code. Verbs import all
-but errors and planning inside their functions, so that ``--help`` and ``describe`` start at once. Exit codes: 0 done, 1 a user error or
+A verb's file has ``HELP``, ``configure(parser)`` and ``main(args)``, which returns the exit code. Verbs import all but errors
+and planning inside their functions, so that ``--help`` and ``describe`` start at once. Exit codes: 0 done, 1 a user error or
 a law that fails, 2 unknown options, 75 stopped by a signal; the same command resumes.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 if __name__ == "__main__":
     import script
@@ -25,8 +26,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    import json
-
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

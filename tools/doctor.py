@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
@@ -32,8 +33,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    import json
-
     from rich.console import Console
 
     from dense_resnet.jobs.atomic_files import check_folder, probe_file, write_bytes

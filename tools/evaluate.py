@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,8 +175,6 @@ def _interval(pair: list[float] | None) -> str:
 
 
 def _switches(args: argparse.Namespace) -> Switches:
-    import dataclasses
-
     from segmentation.metrics.presets import Switches, preset
 
     chosen = preset(args.preset) if args.preset else Switches()
@@ -185,8 +184,6 @@ def _switches(args: argparse.Namespace) -> Switches:
 
 
 def _with_ignore_label(dataset: Dataset, asked: str | None) -> Dataset:
-    import dataclasses
-
     if asked is None:
         return dataset
     if asked != "none" and not asked.isdecimal():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
@@ -39,8 +40,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    import dataclasses
-
     from dense_resnet.image_io.discovery import check_apart, find_images
     from dense_resnet.jobs.atomic_files import check_folder
     from segmentation.saving.export.files import is_exported

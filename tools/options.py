@@ -119,19 +119,17 @@ def choose_pace(args: argparse.Namespace, runner: Runner, side: int, images: int
 
     names = (COARSE_LOGITS,) if COARSE_LOGITS in runner.names else runner.names  # what the run will compute
     earlier = journal.read_protocol(Path(args.out) / protocol)
-    recorded = earlier.get("system", earlier)
-    recorded = recorded.get("batch") if isinstance(recorded, dict) else None
+    system = earlier.get("system", earlier)
+    recorded = system.get("batch") if isinstance(system, dict) else None
     batch = args.batch or (recorded if isinstance(recorded, int) and recorded > 0 else None)
     batch = batch or (None if shard_of(args.shard)[1] == 1 else 1)
     canvas = np.random.default_rng(0).integers(0, 256, (side, side, runner.plan.in_channels), np.uint8)
     chosen = throughput.choose(
         lambda size: runner(np.stack([canvas] * size), names=names), images, batch=batch, threads=args.threads
     )
-    batches = f"{pluralize(chosen.batch, 'image')} at a time" + (
-        f", {chosen.threads} batches at once" if chosen.threads > 1 else ""
-    )
+    at_once = f", {chosen.threads} batches at once" if chosen.threads > 1 else ""
     speed = f", measured: {chosen.images_per_second:.2f} images/s" if chosen.images_per_second else ""
-    print(f"{runner.precision}: {batches}{speed}")
+    print(f"{runner.precision}: {pluralize(chosen.batch, 'image')} at a time{at_once}{speed}")
     return chosen
 
 
@@ -307,15 +305,14 @@ def check_laws(backbone: Backbone, nominal: Plan, size: int) -> bool:
     from dense_resnet.verification import laws
 
     table = Table("law", "largest error", "of std", "")
-    holds = True
-    for finding in laws.check(backbone, nominal, size):
+    findings = list(laws.check(backbone, nominal, size))
+    for finding in findings:
         verdict = "[green]holds[/]" if finding.holds else "[red]FAILS[/]"
         table.add_row(finding.law, f"{finding.error:.1e}", f"{finding.spread:.3g}", verdict)
-        holds = holds and finding.holds
     console = Console()
     console.print(table)
     console.print(
         f"Errors are max|a - b| / std(b); a law holds up to {laws.TOLERANCE:g}, "
         f"and must break by {laws.BREAKS:g} at even sizes."
     )
-    return holds
+    return all(finding.holds for finding in findings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 if __name__ == "__main__":
     import script
@@ -28,8 +29,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from dense_resnet.image_io.discovery import find_images
     from segmentation.prediction.label_images import PROTOCOL, Labeling, check_targets
 

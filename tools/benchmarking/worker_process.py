@@ -1,8 +1,5 @@
 """An object in its own process, whose methods are called from here.
 
-    with Process(Worker, competitor, case) as process:
-        process.call("run")
-
 The child process starts empty, so it imports only what its object needs, its peak memory is its own, and no framework affects
 the threads of another. Between calls it is suspended, as a shell suspends a job: the threads of many frameworks spin for a
 while after their work is done, and would take time from the next competitor.
@@ -27,7 +24,7 @@ PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 class Process:
-    """One process with one object.
+    """One process with one object: ``with Process(Worker, competitor, case) as process: process.call("run")``.
 
     Args:
         make: a function or class of a module; what it returns there is the object.
@@ -46,20 +43,17 @@ class Process:
         self._process.start()
         theirs.close()
         try:
-            self._ask(make, arguments)
+            self.call(make, *arguments)
         except BaseException:
             self.close()
             raise
 
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Return what the object's method returns; raise as the constructor does."""
-        return self._ask(method, arguments)
-
-    def _ask(self, what: Any, arguments: tuple[Any, ...]) -> Any:
+    def call(self, method: str | Callable[..., Any], *arguments: Any) -> Any:
+        """Return what the object's method returns; raise as the constructor does, which first calls what makes the object."""
         assert self._process.pid is not None
         try:
             os.kill(self._process.pid, signal.SIGCONT)
-            self._connection.send((what, arguments))
+            self._connection.send((method, arguments))
             error, result = self._connection.recv()
             os.kill(self._process.pid, signal.SIGSTOP)
         except (EOFError, OSError):
