@@ -163,6 +163,7 @@ def summarize(
     doubt = numbering_doubt(matrix, space, of_model=PREDICTIONS not in protocol["system"])
     iou, accuracy, edges = metrics.class_iou(matrix), metrics.class_accuracy(matrix), boundaries.boundary_iou(boundary)
     averaged = np.isfinite(metrics.class_iou(matrix, **conventions))
+    near_edges = zip(boundaries.TRIMAP_WIDTHS, boundaries.trimap_mean_iou(trimap), strict=True)
     return {
         "format": FORMAT,
         "mean_iou": under(switches),
@@ -186,10 +187,7 @@ def summarize(
         "frequency_weighted_iou": _number(metrics.frequency_weighted_iou(matrix)),
         "mean_boundary_iou": _number(boundaries.mean_boundary_iou(boundary)),
         "mean_image_iou": under(Switches(scope="image")),
-        "trimap": [
-            {"width": width, "mean_iou": _number(value)}
-            for width, value in zip(boundaries.TRIMAP_WIDTHS, boundaries.trimap_mean_iou(trimap), strict=True)
-        ],
+        "trimap": [{"width": width, "mean_iou": _number(value)} for width, value in near_edges],
         "calibration": _calibration(bins) if bins.any() else None,
         "conventions": {name: under(conventions) for name, conventions in PRESETS.items()},
         "matrix": matrix.tolist(),
@@ -277,6 +275,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
     of_classes = intervals.paired_bootstrap(rows[0], rows[1])
     means = [intervals.bootstrap_mean_iou(row, 1, **conventions).mean for row in rows]
     values = [intervals.bootstrap_mean_iou(row, 1).classes for row in rows]
+    of_each = zip(names[0], *values, of_classes.classes, strict=True)
     return {
         "images": len(common),
         "differing": differing,
@@ -286,10 +285,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, fo
             "p_value": _number(of_mean.p_value),
             "not_better": _number(of_mean.not_better),
         },
-        "classes": [
-            {"name": name, **_difference(pair, difference)}
-            for name, *pair, difference in zip(names[0], *values, of_classes.classes, strict=True)
-        ],
+        "classes": [{"name": name, **_difference(pair, difference)} for name, *pair, difference in of_each],
         "resamples": of_mean.resamples,
         "seed": of_mean.seed,
     }

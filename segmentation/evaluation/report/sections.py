@@ -17,21 +17,9 @@ import numpy as np
 
 from dense_resnet.errors import pluralize
 from dense_resnet.jobs import atomic_files
+from segmentation.evaluation.report import markup
 from segmentation.evaluation.report.charts import draw_bar, draw_histogram, draw_reliability, draw_trimap
-from segmentation.evaluation.report.markup import (
-    NONE,
-    Html,
-    element,
-    format_class,
-    format_color,
-    format_interval,
-    format_percent,
-    join,
-    make_details,
-    make_facts,
-    make_scrollable,
-    make_table,
-)
+from segmentation.evaluation.report.markup import NONE, Html, element, format_class, format_color, format_percent, join
 from segmentation.evaluation.report.pictures import PANELS, Example, example_picture, heat_map, panel_size
 from segmentation.metrics.intervals import FEWEST_IMAGES
 from segmentation.metrics.presets import DESCRIPTIONS
@@ -111,25 +99,23 @@ def page_html(result: Mapping[str, Any], examples: Mapping[str, Example]) -> str
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", http_equiv="Content-Security-Policy", content="script-src 'none'"),
-        element("title", f"Mean IoU {format_percent(result['mean_iou'], ' %')}{_subject(result, ' · ')}"),
+        element("title", f"Mean IoU {format_percent(result['mean_iou'], ' %')}{_subject(result)}"),
         element("style", Html("\n" + files(__package__).joinpath("style.css").read_text("utf-8"))),
     )
     return f"<!DOCTYPE html>\n{element('html', head, element('body', *body), lang='en')}\n"
 
 
-def _subject(result: Mapping[str, Any], before: str) -> str:
-    """Return the dataset and its split after `before`, if the protocol has them."""
+def _subject(result: Mapping[str, Any]) -> str:
+    """Return the dataset and its split, each after a dot, if the protocol has them."""
     parts = [result["protocol"].get(key) for key in ("dataset", "split")]
-    named = [part for part in parts if isinstance(part, str) and part]
-    return before + " · ".join(named) if named else ""
+    return "".join(f" · {part}" for part in parts if isinstance(part, str) and part)
 
 
 def _header(result: Mapping[str, Any]) -> Html:
     intervals, images = result["intervals"], pluralize(result["counts"]["images"], "image")
-    interval, every = format_interval(intervals["mean_iou"]), len(result["classes"])
-    words = [f"Measured on {images}. "]
-    if result["counts"]["images"] < FEWEST_IMAGES:
-        words = [f"Measured on {images}, too few for an interval, which needs at least {FEWEST_IMAGES}. "]
+    interval, every = markup.format_interval(intervals["mean_iou"]), len(result["classes"])
+    too_few = f", too few for an interval, which needs at least {FEWEST_IMAGES}"
+    words = [f"Measured on {images}{too_few if result['counts']['images'] < FEWEST_IMAGES else ''}. "]
     if interval != NONE:
         how = f" is its {100 * intervals['level']:g} % interval, by {intervals['resamples']:,} resamples of {images}. "
         words = [element("b", f"{interval} %"), how]
@@ -139,7 +125,7 @@ def _header(result: Mapping[str, Any]) -> Html:
         error = result["calibration"]["expected_error"]
         figures.append(_figure("Expected calibration error", error, "between confidence and accuracy"))
     parts = [
-        element("p", f"Segmentation evaluation{_subject(result, ' · ')}", class_="eyebrow"),
+        element("p", f"Segmentation evaluation{_subject(result)}", class_="eyebrow"),
         element("h1", element("span", "Mean IoU"), " ", element("strong", format_percent(result["mean_iou"], " %"))),
         element("p", *words, class_="interval"),
     ]
@@ -163,7 +149,7 @@ def _classes(result: Mapping[str, Any]) -> Html:
             format_class(entry, "" if entry["averaged"] else "†"),
             format_percent(entry["iou"]),
             draw_bar(entry["iou"], entry["interval"]),
-            format_interval(entry["interval"]),
+            markup.format_interval(entry["interval"]),
             format_percent(entry["accuracy"]),
             format_percent(entry["boundary_iou"]),
             f"{entry['pixels']:,}",
@@ -171,7 +157,7 @@ def _classes(result: Mapping[str, Any]) -> Html:
         )
         for entry in result["classes"]
     ]
-    table = make_table(head, rows, texts=[2], class_="classes")
+    table = markup.make_table(head, rows, texts=[2], class_="classes")
     notes = ["Pixels are the ground truth's, predicted ones the model's."]
     if any(NONE in (*row[:3], *row[4:]) for row in rows):
         notes.append(f"{NONE} is nothing divided by nothing.")
@@ -179,7 +165,7 @@ def _classes(result: Mapping[str, Any]) -> Html:
         notes.append(f"Intervals need at least {FEWEST_IMAGES} images, and for a class, {FEWEST_IMAGES} that contain it.")
     if not all(entry["averaged"] for entry in result["classes"]):
         notes.append("† is not in the mean.")
-    scrolled = make_scrollable(table, "Table of classes", tall=len(rows) > LARGEST_TABLE)
+    scrolled = markup.make_scrollable(table, "Table of classes", tall=len(rows) > LARGEST_TABLE)
     return join([scrolled, element("p", " ".join(notes), class_="note")])
 
 
@@ -220,7 +206,7 @@ def _matrix_table(result: Mapping[str, Any], counts: np.ndarray, shares: np.ndar
         rows.append(element("tr", element("th", format_class(entry), scope="row"), *cells))
     corner = element("th", "truth ↓ prediction →", scope="col")
     table = element("table", element("thead", element("tr", corner, *heads)), element("tbody", *rows), class_="matrix")
-    return make_scrollable(table, "Confusion matrix")
+    return markup.make_scrollable(table, "Confusion matrix")
 
 
 def _small_percent(share: float) -> str:
@@ -261,8 +247,8 @@ def _trimap(result: Mapping[str, Any]) -> Html:
         return Html()
     text = "Mean IoU of the pixels near an edge of the ground truth. What the curve climbs is lost along outlines."
     rows = [(str(entry["width"]), format_percent(entry["mean_iou"])) for entry in result["trimap"]]
-    figures = make_table(("Within px", "Mean IoU %"), rows)
-    return join([element("p", text), draw_trimap(known, result["mean_iou"]), make_details("Figures", figures)])
+    figures = markup.make_table(("Within px", "Mean IoU %"), rows)
+    return join([element("p", text), draw_trimap(known, result["mean_iou"]), markup.make_details("Figures", figures)])
 
 
 def _calibration(result: Mapping[str, Any]) -> Html:
@@ -273,7 +259,8 @@ def _calibration(result: Mapping[str, Any]) -> Html:
     for entry in calibration["bins"]:
         shares = (format_percent(entry[key]) for key in ("confidence", "accuracy"))
         rows.append((f"{entry['low']:.3f}–{entry['high']:.3f}", *shares, f"{entry['pixels']:,}"))
-    figures = make_table(("Confidence", "Mean confidence %", "Accuracy %", "Pixels"), rows)
+    table = markup.make_table(("Confidence", "Mean confidence %", "Accuracy %", "Pixels"), rows)
+    figures = markup.make_details("Figures", markup.make_scrollable(table, "Calibration"))
     text = element(
         "p",
         "The model's accuracy by its confidence. On the dashed line they are equal; ",
@@ -281,7 +268,7 @@ def _calibration(result: Mapping[str, Any]) -> Html:
         element("b", format_percent(calibration["expected_error"], " %")),
         ".",
     )
-    return join([text, draw_reliability(calibration["bins"]), make_details("Figures", make_scrollable(figures, "Calibration"))])
+    return join([text, draw_reliability(calibration["bins"]), figures])
 
 
 def _images(result: Mapping[str, Any]) -> Html:
@@ -293,10 +280,9 @@ def _images(result: Mapping[str, Any]) -> Html:
     words = f"Each image scored alone: half of the images lie between {format_percent(low)} and {format_percent(high)} %."
     if unscored := len(result["images"]) - len(known):
         words += f" {pluralize(unscored, 'image')} without a scored pixel: not shown."
-    worst = make_table(
-        ("Lowest images", "Mean IoU %"), [(element("bdi", path), format_percent(value)) for value, path in known[:WORST]]
-    )
-    charts = [draw_histogram(values, median), make_scrollable(worst, "Lowest images")]
+    rows = [(element("bdi", path), format_percent(value)) for value, path in known[:WORST]]
+    worst = markup.make_scrollable(markup.make_table(("Lowest images", "Mean IoU %"), rows), "Lowest images")
+    charts = [draw_histogram(values, median), worst]
     return join([element("p", words), element("div", *charts, class_="pair")])
 
 
@@ -354,7 +340,7 @@ def _conventions(result: Mapping[str, Any]) -> Html:
         evaluator = join([name, element("span", DESCRIPTIONS.get(name, ""), class_="note")])
         rows.append((evaluator, format_percent(value), _difference(value, result["mean_iou"])))
     text = "The same counts as other evaluators would score them. Compare a published figure with the row it was made by."
-    table = make_table(("Evaluator", "Mean IoU %", "Difference"), rows, class_="conventions")
+    table = markup.make_table(("Evaluator", "Mean IoU %", "Difference"), rows, class_="conventions")
     return join([element("p", text), table])
 
 
@@ -368,7 +354,7 @@ def _skipped_images(result: Mapping[str, Any]) -> Html:
     if not result["skipped"]:
         return Html()
     items = [element("li", element("bdi", path)) for path in result["skipped"]]
-    return make_scrollable(element("ul", *items), "Skipped images", tall=True)
+    return markup.make_scrollable(element("ul", *items), "Skipped images", tall=True)
 
 
 def _protocol(result: Mapping[str, Any]) -> Html:
@@ -378,5 +364,5 @@ def _protocol(result: Mapping[str, Any]) -> Html:
     ]
     intervals = {key: value for key, value in result["intervals"].items() if key != "mean_iou"}
     text = element("p", "What was measured and how. Two results compare where all of this is the same.")
-    settings = make_facts({**result["protocol"], "intervals": intervals})
+    settings = markup.make_facts({**result["protocol"], "intervals": intervals})
     return join([text, element("h3", "Counts"), element("dl", *counts, class_="facts"), element("h3", "Settings"), settings])
