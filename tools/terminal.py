@@ -68,7 +68,7 @@ def _outlive_readers() -> None:
         stream.flush()
         raw = _Output(stream.fileno(), "w", closefd=False)
         buffer = raw if isinstance(stream.buffer, io.FileIO) else io.BufferedWriter(raw)  # PYTHONUNBUFFERED, or not
-        how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+        how: dict[str, Any] = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
         setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", **how))
 
 

@@ -11,7 +11,6 @@ that they lie on the pixels as stored; the overlay stays upright.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -149,20 +148,14 @@ class Labeling:
         self._predictor.check_size(image.path, decoding.check_image(image.path, self.max_pixels).size)
 
     def _is_done(self, image: Found, line: dict[str, Any]) -> bool:
-        """Whether the line of the log is of this very image, with all its files."""
-        if line.get("sha256") != sha256(decoding.read_file(image.path)):
-            return False
-        digests = line.get("files", {})
-        return all(kind in digests and self._holds(image, kind, digests[kind]) for kind in self._kinds)
+        """Whether the line of the log is of this very image, with all its files; raise an error if one cannot be read."""
+        expected = {image.path: line.get("sha256")}
+        expected |= {self.path_of(image, kind): line.get("files", {}).get(kind) for kind in self._kinds}
+        return all(sha256(decoding.read_file(path)) == digest for path, digest in expected.items())
 
     def _find_digests(self, image: Found, log: Journal) -> dict[str, str]:
         """Return the digests of the files that an earlier run has made of `image`, by kind."""
         return dict((log.find(image.relative) or {}).get("files", {}))
-
-    def _holds(self, image: Found, kind: str, digest: str) -> bool:
-        with contextlib.suppress(UnreadableError):
-            return sha256(decoding.read_file(self.path_of(image, kind))) == digest
-        return False
 
     def _read(self, image: Found) -> _Ready:
         data = decoding.read_file(image.path)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,23 +136,19 @@ class Predictor:
 
     def _average_runs(self, image: np.ndarray, keep_probabilities: bool) -> Prediction:
         """Average over scales and mirror images."""
-        total = np.zeros((*image.shape[:2], self.head.num_classes), np.float32)
-        for logits in self._runs(image):
-            total += tf.nn.softmax(logits).numpy()
+        own = image.shape[:2]
+        total = np.zeros((*own, self.head.num_classes), np.float32)
+        for scale in self.inference.scales:
+            scaled = _scale_image(image, scale)
+            for mirrored in (False, True) if self.inference.flip else (False,):
+                [logits] = self._logits([(scaled[:, ::-1] if mirrored else scaled, self._side(scale))])
+                logits = logits[:, ::-1] if mirrored else logits
+                logits = logits if scaled is image else tf.image.resize(logits, own)  # half-pixel bilinear
+                total += tf.nn.softmax(logits).numpy()
         probabilities = total / (len(self.inference.scales) * (1 + self.inference.flip))
         labels = np.argmax(probabilities, axis=-1)
         confidence = np.take_along_axis(probabilities, labels[..., None], axis=-1)[..., 0]
         return Prediction(labels.astype(self.head.label_dtype), confidence, 0, probabilities if keep_probabilities else None)
-
-    def _runs(self, image: np.ndarray) -> Iterator[tf.Tensor]:
-        """Yield the logits of each scale, then of its mirror image, on the image's own pixels."""
-        own = image.shape[:2]
-        for scale in self.inference.scales:
-            scaled = _scale_image(image, scale)
-            for mirrored in (False, True) if self.inference.flip else (False,):
-                logits = self._logits([(scaled[:, ::-1] if mirrored else scaled, self._side(scale))])[0]
-                logits = logits[:, ::-1] if mirrored else logits
-                yield logits if scaled is image else tf.image.resize(logits, own)  # half-pixel bilinear
 
     def _logits(self, wanted: Sequence[tuple[np.ndarray, int]]) -> list[tf.Tensor]:
         """Return logits on the pixels of each (image, least side of its canvas)."""
