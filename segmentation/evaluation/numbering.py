@@ -36,7 +36,6 @@ def numbering_doubt(matrix: np.ndarray, space: LabelSpace, *, of_model: bool) ->
 
     Args:
         matrix: int64 ``[classes, classes]`` of the whole run; rows are the ground truth.
-        space: of the labels.
         of_model: whether a model has predicted; otherwise a folder contains the predictions.
 
     >>> space = LabelSpace.from_json({"classes": ["sky", "road", "car"]})

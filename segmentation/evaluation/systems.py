@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -185,16 +184,14 @@ def _find_predictions(root: Path, samples: Sequence[Sample]) -> dict[str, Path]:
         ways += [[without_suffix(path.relative_to(top).as_posix()) for path in paths] for top in (around, *around.parents)]
     ways += [[Path(name).name for name in names] for names in ways]
     unique = [names for names in dict.fromkeys(map(tuple, ways)) if len(set(names)) == len(names)] or [tuple(ways[0])]
-    found = [[(root / f"{name}.png").is_file() for name in names] for names in unique]
-    best = max(range(len(unique)), key=lambda way: sum(found[way]))  # the first of equals
-    if not all(found[best]):
-        absent = itertools.compress(unique[best], np.logical_not(found[best]))
-        missing = [f"{root / name}.png: no such file" for name in absent]
-        others = ", ".join(f"{names[0]}.png" for names in unique[: MOST_WAYS + 1] if names != unique[best])
+    absent = {names: [name for name in names if not (root / f"{name}.png").is_file()] for names in unique}
+    best = min(unique, key=lambda names: len(absent[names]))  # the first of equals
+    if missing := [f"{root / name}.png: no such file" for name in absent[best]]:
+        others = ", ".join(f"{names[0]}.png" for names in unique[: MOST_WAYS + 1] if names != best)
         missed = f"{len(missing)} of {pluralize(len(samples), 'prediction')} {'is' if len(missing) == 1 else 'are'}"
         also = f"\n  Nor are all of them there under other names, such as {others} for the first." if others else ""
         raise InputError(f"{root}: {missed} missing.{format_list(missing)}{also}")
-    return {sample.name: root / f"{name}.png" for sample, name in zip(samples, unique[best], strict=True)}
+    return {sample.name: root / f"{name}.png" for sample, name in zip(samples, best, strict=True)}
 
 
 def _image_files(samples: Sequence[Sample]) -> list[list[Path]]:

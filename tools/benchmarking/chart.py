@@ -1,7 +1,4 @@
-"""A bar chart of a benchmark's figures: seconds per image by precision, with the machine's limits as lines.
-
-It is drawn from the figures that ``--json`` writes, so old figures can be charted too.
-"""
+"""A bar chart of the figures that ``--json`` writes: seconds per image by precision, with the machine's limits as lines."""
 
 from __future__ import annotations
 
@@ -37,11 +34,7 @@ def check() -> None:
 
 
 def draw(figures: Mapping[str, Any]) -> bytes:
-    """Return the chart as a PNG file's bytes.
-
-    Args:
-        figures: :meth:`tools.benchmarking.contest.Comparison.as_dict` and :func:`tools.benchmarking.contest.surroundings`.
-    """
+    """Return the chart of :meth:`contest.Comparison.as_dict` and :func:`contest.surroundings` as a PNG file's bytes."""
     from matplotlib.figure import Figure
 
     size, batch, machine = figures["size"], figures["batch"], figures["machine"]

@@ -233,11 +233,8 @@ def contest(
 
     Args:
         plan: with classes, their logits are computed, else the features.
-        size: side of the images.
-        batch: images a run.
         versus: names among :data:`tools.benchmarking.competitors.NAMES`. One whose packages are missing is skipped.
-        runs: timed ones of each, after `burn_in` others.
-        progress: see :data:`Progress`.
+        runs: timed ones of each, of `batch` images, after `burn_in` others.
 
     Raises:
         InputError: a competitor computes something other than ours.
@@ -309,10 +306,6 @@ def surroundings(arguments: Mapping[str, Any], load_before: Sequence[float]) -> 
         "load_before": list(load_before),
         "load_after": list(hardware.load()),
     }
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Extraction against the bare forward
 
 
 def against_extraction(plan: Plan, size: int, images: int) -> tuple[Timing, Timing, list[int]]:

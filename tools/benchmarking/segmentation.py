@@ -47,11 +47,7 @@ from .contest import Timing, alternate, prepare, ratio, time_pairs
 
 
 def confusion_ratios(height: int, width: int, num_classes: int, runs: int) -> tuple[dict[str, float], dict[str, str]]:
-    """Time ours, Keras' MeanIoU, torchmetrics' MulticlassConfusionMatrix (twice) and scikit-learn's confusion_matrix.
-
-    Returns:
-        (how many times as long as ours each of the others takes, what was not timed and why).
-    """
+    """Time matrices; return (how many times as long as ours each of the others takes, what was not timed and why)."""
     maps = label_maps(height, width, num_classes)
     makers: dict[str, Callable[..., Run]] = {
         "dense_resnet": _own,
@@ -120,18 +116,8 @@ def _scikit_learn(labels: np.ndarray, predictions: np.ndarray, num_classes: int)
     return run
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Evaluation against the bare forward
-
-
 def against_evaluation(plan: Plan, size: int, images: int) -> tuple[Timing, Timing, list[int]]:
-    """Time (forward + upsampling + argmax) of images in memory, and their `evaluate` from files: see :func:`time_pairs`.
-
-    Args:
-        plan: of the backbone; the head is DeepLabv3's.
-        size: of the images and the canvas.
-        images: how many a run.
-    """
+    """Time (forward + upsampling + argmax) of images in memory, and their `evaluate` from files, with DeepLabv3's head."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_scenes(folder / "scenes", 1, images, size=size)
@@ -154,19 +140,10 @@ def against_evaluation(plan: Plan, size: int, images: int) -> tuple[Timing, Timi
         return time_pairs("logits + argmax", bare, "evaluate", evaluate, images)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Training against Keras
-
-
 def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -> tuple[Timing, ...]:
     """Time our steps in float32 and bfloat16, and those of the same network from our Keras face, run by ``fit``.
 
-    Args:
-        plan: of the backbone; the head is one 1x1 convolution.
-        crop: side of the training images.
-        batch: images a step.
-        steps: a run.
-        runs: timed ones of each.
+    A run has `steps` steps of `batch` images with sides of `crop` pixels. The head is one 1x1 convolution.
     """
     classes = 21
     generator = np.random.default_rng(0)

@@ -18,6 +18,8 @@ WIDE, HIGH = 440, 280  # of a chart, in its own units
 LEFT, TOP, RIGHT_EDGE, BOTTOM = 44, 14, 426, 236  # of the area within the axes
 STRIP = 46  # height of the share of pixels below the reliability diagram
 
+Ticks = Iterable[tuple[float, str]]  # (share of the axis, text)
+
 
 def _x(share: float) -> float:
     return float(LEFT + share * (RIGHT_EDGE - LEFT))
@@ -41,15 +43,8 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", class_: str | N
     return element("text", text, x=x, y=y, text_anchor=anchor, class_=class_)
 
 
-def _chart(
-    label: str,
-    x_label: str,
-    x_ticks: Iterable[tuple[float, str]],
-    y_ticks: Iterable[tuple[float, str]],
-    marks: Iterable[Html],
-    extra: int = 0,
-) -> Html:
-    """Draw axes with ticks at (share of the axis, text), and the marks on them.
+def _chart(label: str, x_label: str, x_ticks: Ticks, y_ticks: Ticks, marks: Iterable[Html], extra: int = 0) -> Html:
+    """Draw axes with ticks, and the marks on them.
 
     Args:
         label: the chart's content in words, for screen readers.
