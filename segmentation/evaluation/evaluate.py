@@ -196,12 +196,8 @@ class Evaluation:
 
     def _is_done(self, sample: Sample, line: dict[str, Any]) -> bool:
         """Whether the line of the log is of this very image, label and prediction."""
-        own = {
-            "image_sha256": sha256(sample.image_bytes()),
-            "label_sha256": sha256(sample.label_bytes()),
-            "prediction_sha256": self.system.fingerprint(sample),
-        }
-        return all(line.get(key) == value for key, value in own.items())
+        digests = sha256(sample.image_bytes()), sha256(sample.label_bytes()), self.system.fingerprint(sample)
+        return digests == tuple(line.get(f"{what}_sha256") for what in ("image", "label", "prediction"))
 
     def _read(self, sample: Sample) -> _Pair:
         data, label_data = sample.image_bytes(), sample.label_bytes()

@@ -273,8 +273,9 @@ class Worker:
 
     def __init__(self, competitor: Competitor, case: Workload) -> None:
         self._as_array = competitor.as_array
-        if "timm" in competitor.modules:
-            _stand_in_for_torchvision()
+        if "timm" in competitor.modules and importlib.util.find_spec("torchvision") is None:
+            # timm imports it for its data pipelines only
+            sys.modules.update({f"torchvision{part}": mock.MagicMock() for part in TORCHVISION})
         modules = {name: importlib.import_module(name) for name in competitor.modules}
         self._versions = {name: str(module.__version__) for name, module in modules.items() if hasattr(module, "__version__")}
         if competitor.onnx and not (path := case.folder / ONNX).exists():
@@ -306,9 +307,3 @@ class Worker:
     def peak_memory(self) -> int:
         """Return the peak memory in bytes."""
         return hardware.peak_memory()
-
-
-def _stand_in_for_torchvision() -> None:
-    """Provide empty modules if torchvision is not installed: timm imports it for its data pipelines only."""
-    if importlib.util.find_spec("torchvision") is None:
-        sys.modules.update({f"torchvision{part}": mock.MagicMock() for part in TORCHVISION})

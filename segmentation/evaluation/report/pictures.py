@@ -1,4 +1,4 @@
-"""Draw the pictures of the page: an image, its ground truth, its prediction and where they differ, side by side; a heat map.
+"""Draw the pictures of the page: an image, its ground truth, its prediction and where they differ, side by side.
 
 Labels become colors at full size and are then averaged down, so that thin errors of a large image fade instead of falling
 between the pixels that are shown.
@@ -74,15 +74,13 @@ def example_picture(example: Example, colors: Sequence[Sequence[int]]) -> bytes:
     panels = example_panels(example, colors)
     gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)
     row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
-    file = io.BytesIO()
-    Image.fromarray(row).save(file, "JPEG", quality=QUALITY, subsampling=0)  # chroma subsampling would smear the labels
-    return file.getvalue()
+    return encode(row, "JPEG", quality=QUALITY, subsampling=0)  # chroma subsampling would smear the labels
 
 
-def heat_map(colors: np.ndarray) -> bytes:
-    """Encode uint8 ``[height, width, 4]`` RGBA as a PNG file."""
+def encode(pixels: np.ndarray, kind: str, **settings: int) -> bytes:
+    """Return the file of uint8 ``[height, width, channels]``, a "JPEG" or a "PNG"."""
     file = io.BytesIO()
-    Image.fromarray(colors).save(file, "PNG")
+    Image.fromarray(pixels).save(file, kind, **settings)
     return file.getvalue()
 
 

@@ -20,7 +20,7 @@ from dense_resnet.jobs import atomic_files
 from segmentation.evaluation.report import markup
 from segmentation.evaluation.report.charts import draw_bar, draw_histogram, draw_reliability, draw_trimap
 from segmentation.evaluation.report.markup import NONE, Html, element, format_class, format_color, format_percent, join
-from segmentation.evaluation.report.pictures import PANELS, Example, example_picture, heat_map, panel_size
+from segmentation.evaluation.report.pictures import PANELS, Example, encode, example_picture, panel_size
 from segmentation.metrics.intervals import FEWEST_IMAGES
 from segmentation.metrics.presets import DESCRIPTIONS
 
@@ -218,7 +218,7 @@ def _matrix_picture(shares: np.ndarray) -> Html:
     shades = np.where(diagonal, shares, np.sqrt(shares))
     colors = np.where(diagonal[..., None], RIGHT, WRONG)
     pixels = np.dstack([colors, np.rint(255 * shades)]).astype(np.uint8)
-    source = "data:image/png;base64," + base64.b64encode(heat_map(pixels)).decode()
+    source = "data:image/png;base64," + base64.b64encode(encode(pixels, "PNG")).decode()
     size = len(shares)
     alt = f"Confusion matrix of {size} classes: rows are the ground truth, columns the prediction, both in the table's order."
     picture = element("img", src=source, width=size, height=size, alt=alt, class_="matrix")
