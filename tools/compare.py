@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 from dense_resnet.errors import escape_control, pluralize
 
+from . import terminal
 from .evaluate import explain_missing_intervals, number
 
 HELP = "Compare two evaluations of the same images: paired bootstrap of the difference, in total and per class."
@@ -26,10 +27,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from dense_resnet.jobs.atomic_files import probe_file, write_bytes
     from segmentation.evaluation.results import compare
     from segmentation.metrics.intervals import FEWEST_IMAGES
@@ -37,22 +34,16 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         probe_file(args.json)
     found = compare(args.first, args.second, force=args.force)
-    table = Table("class", "A", "B", "A - B", "95 %")
-    for column in table.columns[1:]:
-        column.justify = "right"
     others = [scope for scope in dict.fromkeys(found["scopes"]) if scope != DATASET]
     name = f"{DATASET} mean IoU" if others else "mean IoU"
+    rows = []
     for one in found["classes"] + [{"name": name, **found["mean_iou"]}]:
-        low_high = one["interval"]
-        clear = low_high is not None and not low_high[0] <= 0 <= low_high[1]
-        table.add_row(
-            Text(escape_control(one["name"])),
-            number(one["first"]),
-            number(one["second"]),
-            "-" if one["difference"] is None else f"{one['difference']:+.4f}",
-            "" if low_high is None else f"{low_high[0]:+.4f} to {low_high[1]:+.4f}{' *' if clear else ''}",
-        )
-    Console().print(table)
+        difference, interval = "-" if one["difference"] is None else f"{one['difference']:+.4f}", ""
+        if one["interval"] is not None:
+            low, high = one["interval"]
+            interval = f"{low:+.4f} to {high:+.4f}{'' if low <= 0 <= high else ' *'}"
+        rows.append((one["name"], number(one["first"]), number(one["second"]), difference, interval))
+    terminal.print_table(rows, "class", "A", "B", "A - B", "95 %")
     mean = found["mean_iou"]
     lines = [f"protocols differ: {line}" for line in found["differing"]]
     if others:

@@ -85,7 +85,7 @@ def _print_network(network: Network) -> None:
         ("head", f"{network.head.type}, {pluralize(network.head.num_classes, 'class')}" if network.head else "none"),
         ("values", f"{sum(value.size for value in network.weights.values()):,}"),
     ]
-    terminal.print_facts(rows)
+    terminal.print_table(rows)
 
 
 def _check(source: str, network: Network) -> bool:

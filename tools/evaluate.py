@@ -110,23 +110,11 @@ def main(args: argparse.Namespace) -> int:
 
 def print_result(result: dict[str, Any]) -> None:
     """Print the figures as a table."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("class", "IoU", "95 %", "accuracy", "boundary IoU", "pixels")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    rows = []
     for one in result["classes"]:
-        table.add_row(
-            Text(escape_control(one["name"])),
-            number(one["iou"]),
-            _interval(one["interval"]),
-            number(one["accuracy"]),
-            number(one["boundary_iou"]),
-            f"{one['pixels']:,}",
-        )
-    Console().print(table)
+        iou, accuracy, boundary_iou = (number(one[figure]) for figure in ("iou", "accuracy", "boundary_iou"))
+        rows.append((one["name"], iou, _interval(one["interval"]), accuracy, boundary_iou, f"{one['pixels']:,}"))
+    terminal.print_table(rows, "class", "IoU", "95 %", "accuracy", "boundary IoU", "pixels")
     counts, calibration = result["counts"], result["calibration"]
     lines = [
         f"mean IoU {_mean(result)}, {pluralize(counts['images'], 'image')} "

@@ -120,7 +120,7 @@ def _print(exported: Exported) -> None:
         *((format_name("out", name), shape) for name, shape in exported.outputs.items()),
     ]
     print(f"{path}:")
-    terminal.print_facts(rows)
+    terminal.print_table(rows)
 
 
 def _snippet(exported: Exported) -> list[str]:

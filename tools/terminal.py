@@ -83,15 +83,17 @@ def print_note(message: str) -> None:
     print(f"note: {escape_control(message)}")
 
 
-def print_facts(rows: Iterable[tuple[str, object]]) -> None:
-    """Print names and values as a table."""
+def print_table(rows: Iterable[Sequence[object]], *headings: str) -> None:
+    """Print rows as a table; under headings, all columns but the first are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_header=False)
-    for name, value in rows:
-        table.add_row(name, Text(escape_control(str(value))))
+    table = Table(*headings, show_header=bool(headings))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*(Text(escape_control(str(cell))) for cell in row))
     Console().print(table)
 
 
