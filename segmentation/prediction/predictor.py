@@ -181,7 +181,7 @@ class Predictor:
 
     def _cells(self, wanted: Sequence[tuple[np.ndarray, tuple[int, int]]]) -> list[np.ndarray]:
         """Return logits ``[rows, columns, classes]``, one per cell, of each (image, its canvas)."""
-        found: list[np.ndarray | None] = [None] * len(wanted)
+        found: dict[int, np.ndarray] = {}
         for canvas in dict.fromkeys(canvas for _, canvas in wanted):
             alike = [number for number, (_, own) in enumerate(wanted) if own == canvas]
             for start in range(0, len(alike), self.batch):
@@ -192,10 +192,14 @@ class Predictor:
                     image = wanted[number][0]
                     sizes[place] = height, width = image.shape[:2]
                     pixels[place, :height, :width] = image
-                cells = self._runner(pixels, sizes, (COARSE_LOGITS,))[COARSE_LOGITS]
-                for place, number in enumerate(numbers):
-                    found[number] = _finite(cells[place])
-        return [cells for cells in found if cells is not None]
+                cells = self._runner(pixels, sizes, (COARSE_LOGITS,))[COARSE_LOGITS][: len(numbers)]
+                if not np.isfinite(cells).all():
+                    raise InputError(
+                        "the network's logits are not finite (NaN or infinite). Are the weights correct, and was the model "
+                        "trained with this preprocessing?"
+                    )
+                found.update(zip(numbers, cells, strict=True))
+        return [found[number] for number in range(len(wanted))]
 
     def _run_tiles(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
         """Return the whole canvas's cells, each from the window that it is deepest in: later windows overwrite earlier ones."""
@@ -239,15 +243,6 @@ class Predictor:
         """Return (classes, their probabilities); the lowest class on ties, which top_k guarantees and argmax does not."""
         highest, labels = tf.math.top_k(logits, 1)
         return tf.cast(labels[..., 0], self.head.label_dtype), 1 / tf.reduce_sum(tf.exp(logits - highest), axis=-1)
-
-
-def _finite(cells: np.ndarray) -> np.ndarray:
-    if not np.isfinite(cells).all():
-        raise InputError(
-            "the network's logits are not finite (NaN or infinite). Are the weights correct, and was the model trained "
-            "with this preprocessing?"
-        )
-    return cells
 
 
 def window_starts(length: int, window: int, grid: int) -> list[int]:
