@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 HELP = "Time the forward pass; --versus runs others in turn with it, each in its own process, and prints the ratios."
 NETWORKS = ("function", "slim", "keras", "timm", "openvino", "onnxruntime")  # that run the same forward pass
 EXTRACT, CONFUSION, EVALUATE, TRAIN = "extract", "confusion", "evaluate", "train"
-RATIOS = ("x float32", "x bfloat16")  # headings: relative to ours at each precision
 LABEL_MAPS = [(size, classes) for size in ((513, 513), (1024, 2048)) for classes in (21, 150)]  # for confusion matrices
 
 
@@ -95,10 +94,9 @@ def main(args: argparse.Namespace) -> int:
     work, figures["other_work"] = _other_work(args, planned)
     for timing in work:
         one = timing.as_dict()
-        print(
-            f"  {timing.name:<13} {one['mean']:.3f} +/- {one['sd']:.3f} s a run, median {one['median']:.3f}, "
-            f"{one['images_per_second']:.2f} images/s; ready after {one['build_seconds']:.1f} s"
-        )
+        seconds = f"{one['mean']:.3f} +/- {one['sd']:.3f} s a run, median {one['median']:.3f}"
+        speed = f"{one['images_per_second']:.2f} images/s; ready after {one['build_seconds']:.1f} s"
+        print(f"  {timing.name:<13} {seconds}, {speed}")
     for name, value in figures["other_work"]["ratios"].items():
         print(f"  {name}: {value:.3f}")
 
@@ -126,7 +124,8 @@ def _print_networks(console: Console, figures: dict[str, Any]) -> None:
         f"batch {figures['batch']}: {figures['gmac']:.1f} GMAC"
     )
     times = _table("", "precision", "median", "minimum", "mean", "sd", "images/s", "GMAC/s", title="seconds a run")
-    ratios = _table("", "precision", *RATIOS, "error", "ready s", "peak MiB", title="times as long as ours, median of pairs")
+    headings = "x float32", "x bfloat16", "error", "ready s", "peak MiB"
+    ratios = _table("", "precision", *headings, title="times as long as ours, median of pairs")
     for one in figures["timings"]:
         name = one["competitor"], one["precision"]
         seconds = (f"{one[figure]:.4f}" for figure in ("median", "minimum", "mean", "sd"))

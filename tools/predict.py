@@ -46,17 +46,9 @@ def main(args: argparse.Namespace) -> int:
         runner = model.runner(precision)
         pace = options.choose_pace(args, runner, inference.tile or inference.size, len(found), PROTOCOL)
         labeling = Labeling(
-            model,
-            runner,
-            args.out,
-            inference,
-            shard=shard,
-            overlay=args.overlay,
-            probabilities=args.save_probs,
-            max_pixels=max_pixels,
-            batch=pace.batch,
-            threads=pace.threads,
-        )
+            model, runner, args.out, inference, shard=shard, overlay=args.overlay, probabilities=args.save_probs,
+            max_pixels=max_pixels, batch=pace.batch, threads=pace.threads,
+        )  # fmt: skip
         if labeling.tiling_note:
             terminal.print_note(f"near seams, labels may differ from those of whole images: {labeling.tiling_note}")
         with terminal.progress_bar() as progress:

@@ -62,12 +62,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument_group("recipe").add_argument
     add(
-        "--steps",
-        type=int,
-        default=30000,
-        metavar="N",
+        "--steps", type=int, default=30000, metavar="N",
         help="batches in total; a larger number continues a training (default 30000)",
-    )
+    )  # fmt: skip
     add("--batch", type=int, default=8, metavar="N", help="images per step, over all devices (default 8)")
     add("--lr", "--learning-rate", type=float, default=0.007, metavar="X", help="first learning rate (default 0.007)")
     add("--head-rate", type=float, default=1.0, metavar="X", help="factor on the head's learning rate (default 1)")
@@ -79,12 +76,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--class-weights", nargs="+", default=[NONE], metavar="X", help="none, balanced, or one number per class (default none)"
     )
     add(
-        "--hardest",
-        type=float,
-        default=1.0,
-        metavar="X",
+        "--hardest", type=float, default=1.0, metavar="X",
         help="share of each image's pixels, those of largest loss (default 1)",
-    )
+    )  # fmt: skip
     add(
         "--freeze-bn", choices=(AUTO, YES, NO), default=AUTO,
         help="batch norm by its moving averages (auto: below 12 images a batch, if weights are given; image pooling's "

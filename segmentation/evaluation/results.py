@@ -90,22 +90,17 @@ class ImageCounts:
         """Whether the counts are mutually consistent."""
         matrix, right = self.matrix, np.diag(self.matrix)
         most = np.stack([right, matrix.sum(axis=1), matrix.sum(axis=0)], axis=1)  # [classes, 3], as edges are counted
-        edges = (self.boundary, *self.trimap)
-        return bool(
-            matrix.max(initial=0) <= scored == matrix.sum()
-            and scored * matrix.size < 2**63  # otherwise the sums may overflow
-            and all((one <= most).all() and (one[:, :1] <= one).all() for one in edges)
-            and (np.diff(self.trimap, axis=0) >= 0).all()
-            and (self.calibration is None or self._bins_add_up(self.calibration, scored, right.sum()))
-        )
-
-    @staticmethod
-    def _bins_add_up(bins: np.ndarray, scored: int, right: int) -> bool:
-        return bool(
-            (bins[:, 0].sum(), bins[:, 1].sum()) == (scored, right)
-            and (bins[:, 1] <= bins[:, 0]).all()
-            and (bins[:, 2] <= bins[:, 0] * calibration.ONE).all()
-        )
+        sound = [
+            matrix.max(initial=0) <= scored == matrix.sum(),
+            scored * matrix.size < 2**63,  # otherwise the sums may overflow
+            *((one <= most).all() and (one[:, :1] <= one).all() for one in (self.boundary, *self.trimap)),
+            (np.diff(self.trimap, axis=0) >= 0).all(),
+        ]
+        if self.calibration is not None:
+            pixels, hits, confidence = self.calibration.T
+            sound += [pixels.sum() == scored, hits.sum() == right.sum(), (hits <= pixels).all()]
+            sound.append((confidence <= pixels * calibration.ONE).all())
+        return all(sound)
 
 
 def summarize(

@@ -179,12 +179,7 @@ def timm(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     model = model.eval().to(dtype=dtype, memory_format=torch.channels_last)
     images = torch.from_numpy(case.images()).permute(0, 3, 1, 2).to(dtype=dtype, memory_format=torch.channels_last)
     forward = model if plan.logits else model.forward_features
-
-    def run() -> Any:
-        with torch.inference_mode():
-            return forward(images)
-
-    return run
+    return torch.inference_mode()(lambda: forward(images))
 
 
 def _from_torch(output: Any) -> Array:

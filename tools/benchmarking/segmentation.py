@@ -109,11 +109,7 @@ def _scikit_learn(labels: np.ndarray, predictions: np.ndarray, num_classes: int)
 
     total = np.zeros((num_classes, num_classes), np.int64)
     labels, predictions, classes = labels.ravel(), predictions.ravel(), np.arange(num_classes)
-
-    def run() -> None:
-        np.add(total, confusion_matrix(labels, predictions, labels=classes), out=total)
-
-    return run
+    return lambda: np.add(total, confusion_matrix(labels, predictions, labels=classes), out=total)
 
 
 def against_evaluation(plan: Plan, size: int, images: int) -> tuple[Timing, Timing, list[int]]:
