@@ -54,16 +54,16 @@ class SlimModule(tf.Module):
         signature = tf.TensorSpec([None, None, None, self._in_channels], tf.float32, name="images")
 
         @functools.cache  # not an attribute that TensorFlow tracks: a saved module only has `__call__`
-        def traced(output: str, training: bool) -> Any:
+        def trace(output: str, training: bool) -> Any:
             def run(images: tf.Tensor) -> Any:
                 return self._ops(output, images, training)
 
             return tf.function(run, input_signature=[signature], autograph=False)
 
-        self._traced = traced
+        self._traced = trace
         # tf.saved_model.save finds this function with a signature, so that the loaded object can be called. It is not set as
         # an ordinary attribute, which would be tracked like a variable, and copied.
-        self.__dict__["__call__"] = traced(self._output, False)
+        self.__dict__["__call__"] = trace(self._output, False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy: all but the traced functions, which use this module's variables."""

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from dense_resnet.errors import InputError
+
 
 def cross_entropy(
     logits: tf.Tensor,
@@ -33,6 +35,8 @@ def cross_entropy(
     >>> round(float(total / count), 4), float(count)
     (0.6931, 2.0)
     """
+    if not 0 < hardest <= 1:
+        raise InputError(f"hardest must be a share above 0 and up to 1 (not {hardest}).")
     labels = tf.cast(labels, tf.int32)
     valid = tf.ones_like(labels, tf.bool) if ignore_label is None else tf.not_equal(labels, ignore_label)
     own = tf.where(valid, labels, 0)
