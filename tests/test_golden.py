@@ -62,6 +62,7 @@ def end_points_of(case):
     return backbone.end_points(det_input(*size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_features_of_the_original_code(case):
     expected = np.load(GOLDEN / f"{case}.npy", allow_pickle=False)
@@ -83,6 +84,7 @@ def test_every_end_point_of_the_original_code(case):
         assert abs(values.mean() - facts["mean"]) <= TOLERANCE * facts["std"], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("facts", "name"),
     [("research_slim/resnet_v2_50", "resnet_v2_50"), ("research_slim/resnet_v1_50", "resnet_v1_50"),
@@ -126,6 +128,7 @@ def test_sizes_of_the_original_code(key):
     assert [1, *dr.plan(name, output_stride=stride).feature_size((height, width)), 2048] == FACTS[key]["net_shape"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "file", "size"),
     [("resnet_v1_50_beta/aspp_sep_decoder_sep", "logits_aspp_sep_decoder_sep_97_os16", 97)],

@@ -164,6 +164,7 @@ def test_a_run_is_resumed(command, commit, journal, result, room):
     }
 
 
+@pytest.mark.slow
 def test_a_training_is_continued(room):
     recipe = "--output-stride 8 --head fcn --crop 65 --scale 1 1 --batch 4 --lr 0.1 --clip 2 --freeze-bn no --size 65"
     before = json.loads(Path("73fd203/model/last/model.json").read_text())["training"]

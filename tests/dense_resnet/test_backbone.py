@@ -46,6 +46,7 @@ def test_backbone_is_traced_once_for_all_sizes(backbone):
     assert backbone._traced("features", False).experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda backbone: pickle.loads(pickle.dumps(backbone))])
 @pytest.mark.parametrize("called", [False, True])
 def test_a_copy_runs_its_own_weights(backbone, copied, called, tmp_path):
@@ -130,6 +131,7 @@ def test_inference_changes_nothing(backbone):
     assert all(np.array_equal(value, before[name]) for name, value in backbone.weights.items())
 
 
+@pytest.mark.slow
 def test_saved_model_computes_the_same_features(backbone, tmp_path):
     tf.saved_model.save(backbone, str(tmp_path / "saved"))
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
@@ -196,6 +198,7 @@ def test_equal_seeds_give_equal_weights():
     assert np.abs(one[name]).max() <= 2 * np.sqrt(2 / (9 * 512)) / 0.8796
 
 
+@pytest.mark.slow
 def test_eager_calls_leave_no_tensor_behind(backbone):
     images = tf.constant(images_of(17))
     for call in (lambda: backbone(images), lambda: backbone.features(images), lambda: backbone(images, training=True)):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from helpers import TESTS
 from helpers.folders import free_ports
 from helpers.networks import TWO_BLOCKS_PLAN, images_of, weights_of
@@ -14,6 +15,7 @@ import dense_resnet as dr
 from dense_resnet.verification import laws
 
 
+@pytest.mark.slow
 def test_two_replicas_average_their_moving_statistics(tmp_path):
     """Mirrored variables; each replica moves its averages by its own images, and they are read as the mean."""
     command = [sys.executable, TESTS / "helpers" / "replicas.py", tmp_path / "replicas.npz"]
@@ -34,6 +36,7 @@ def test_two_replicas_average_their_moving_statistics(tmp_path):
         assert trainable or not np.array_equal(expected, weights[name])
 
 
+@pytest.mark.slow
 def test_two_workers_run_the_backbone(tmp_path):
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []

@@ -85,12 +85,14 @@ def assert_same_in_both_modes(plan, size):
 # -- law 4 -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [4, 16])  # 8: the next test
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_the_features_are_the_slim_builders(placement, output_stride):
     assert_same_features(small_plan(placement, output_stride), ODD_AND_EVEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_inference_and_training_are_the_slim_builders(placement):
     assert_same_in_both_modes(small_plan(placement, 8), ODD_AND_EVEN)
@@ -257,6 +259,7 @@ assert not {name for name in sys.modules if name.startswith(("dense_resnet", "tf
 """
 
 
+@pytest.mark.slow
 def test_a_saved_model_loads_where_only_keras_is(tmp_path):
     images = images_of(ODD_AND_EVEN)
     model = tiny_model(tiny_plan(root="symmetric"), pyramid=True)

@@ -247,6 +247,7 @@ def test_errors_come_before_any_op(arguments, message, graph):
     assert len(graph.get_operations()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in dr.VARIANTS if "50" in name or "18" in name])
 def test_every_family_builds_its_plans_variables(name, graph):
     module = resnet_v2 if "v2" in name else resnet_v1

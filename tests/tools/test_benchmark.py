@@ -233,6 +233,7 @@ def test_timm_computes_the_same_where_its_units_are_ours(name, classes, timm_res
         assert values.shape == (1, *plan.feature_size(65), plan.depth)
 
 
+@pytest.mark.slow
 def test_slim_computes_the_same(tmp_path):
     plan = dr.plan("resnet_v1_50", output_stride=16, num_classes=7)
     case = Workload(plan, 33, 1, tmp_path)

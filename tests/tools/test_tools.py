@@ -76,6 +76,7 @@ def test_the_verbs_come_in_the_order_of_the_work(capsys):
     assert [line.split()[0] for line in out.splitlines() if line.strip().startswith(cli.VERBS)] == list(cli.VERBS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["resnet_v1_18.ckpt", "resnet_v1_18.safetensors"])
 def test_check_on_the_users_weights(file, capsys, small_weights):
     code, out, _ = run(capsys, "check", "resnet_v1_18", "--weights", small_weights / file, "--size", 65, "--output-stride", 8)
@@ -85,6 +86,7 @@ def test_check_on_the_users_weights(file, capsys, small_weights):
     assert "left out           2" in out
 
 
+@pytest.mark.slow
 def test_check_fails_where_a_law_fails(capsys, small_weights, monkeypatch):
     from dense_resnet import resnet_utils
 
@@ -108,6 +110,7 @@ def image_folder(photographs, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_extract_with_weights(capsys, small_weights, image_folder, tmp_path):
     arguments = ["--model", "resnet_v1_18", "--weights", small_weights / "resnet_v1_18.ckpt", "--size", 129]
     arguments += ["--layers", 4, 16, "--dtype", "bfloat16", "--picture"]
@@ -451,6 +454,7 @@ def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
         cli.main(["describe", "resnet_v1_18"])
 
 
+@pytest.mark.slow
 def test_demo_writes_features_and_an_evaluation(tmp_path):
     result = subprocess.run(
         [sys.executable, ROOT / "tools" / "demo.py"], cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False

@@ -152,6 +152,7 @@ def without_names(path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_kind_of_file_gives_the_arrays_bit_for_bit(name, applications, tmp_path):
     model = applications[name]
@@ -177,6 +178,7 @@ def legacy_network(applications):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["weights.h5", "whole.h5", "model.keras", "later.weights.h5", None])
 def test_tf_keras_files_give_the_same_weights(file, legacy_network, applications, tmp_path):
     if file is None:

@@ -487,6 +487,7 @@ HARMLESS = {  # pickles that grow without bounds for whoever walks, compares, co
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", HARMLESS)
 def test_bombs_beside_the_weights_are_ignored_and_alone_refused(bomb, tmp_path):
     value = HARMLESS[bomb]

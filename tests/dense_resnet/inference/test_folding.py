@@ -23,6 +23,7 @@ def compiled_network(plan, weights, precision="float32", **options):
     return laws.backbone_with(plan, weights).compile(precision, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [4, 8, 16])
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_compiled_small_networks_equal_the_slim_graph(placement, output_stride):
@@ -100,6 +101,7 @@ def test_root_blocks_of_v2(root):
         assert error <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("options", [{}, {"separable": False}, {"image_pooling_crop": 65}, {"output_stride": 8}])
 def test_segmentation_models(head, options):
@@ -141,6 +143,7 @@ def test_where_tensorflow_has_no_onednn():
 needs_onednn = pytest.mark.skipif(not compiled.keeps_kernels_apart(), reason="this TensorFlow has no oneDNN")
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close():
     plan = dr.plan("resnet_v2_50", output_stride=16)
     weights = weights_of(plan)

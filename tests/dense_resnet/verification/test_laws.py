@@ -16,6 +16,7 @@ def dense_error(placement, output_stride, size, **arguments):
     return laws.dense_equals_nominal(laws.backbone_with(dense, weights), laws.backbone_with(nominal, weights), images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [4, 8, 16])
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_dense_equals_nominal(placement, output_stride):
@@ -47,6 +48,7 @@ MADE = [  # where a 1x1 carries the stride of a bottleneck, the 3x3 is to take t
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("placement", "mistake"), MADE)
 def test_dense_equals_nominal_detects_wrong_rates(placement, mistake, monkeypatch):
     right = resnet_utils.schedule

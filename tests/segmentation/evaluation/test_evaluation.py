@@ -398,6 +398,7 @@ def test_stopping_before_it_scores(at, system, pairs, tmp_path):
     assert (outcome.stopped, outcome.written, outcome.result) == (True, 0, None)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_file(system, model_folder, pairs, whole, tmp_path):
     code = (
         "import sys, time\n"

@@ -21,6 +21,7 @@ from segmentation.heads.plan import HEADS, atrous_rates, plan_head
 from segmentation.model import IMAGE_CELLS, SegmentationModel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "head", "size"),
     [("logits_aspp_sep_321_os16", "aspp", 321), ("logits_aspp_sep_decoder_sep_97_os16", "decoder", 97)],
@@ -54,6 +55,7 @@ def test_the_same_weights_at_every_stride(head, separable):
         assert laws.relative_error(fine.logits(images)[:, ::2, ::2], coarse.logits(images)) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("size", [(65, 65), (50, 77), (1, 40)])
 def test_logits_of_any_size_equal_padding_and_cropping_by_hand(head, size):
@@ -127,6 +129,7 @@ def test_training_gives_gradients_and_moves_averages_only(head):
     assert sorted(moved) == sorted(name for name in before if "moving_" in name)
 
 
+@pytest.mark.slow
 def test_saved_model_computes_the_same_logits(tmp_path):
     model = small_model("decoder")
     tf.saved_model.save(model, str(tmp_path / "saved"))
@@ -158,6 +161,7 @@ def test_a_model_takes_a_backbone_and_not_its_name(backbone):
         SegmentationModel(backbone, num_classes=2)
 
 
+@pytest.mark.slow
 def test_nothing_is_deprecated(monkeypatch):
     """TensorFlow says so once a process: here as in a fresh one."""
     from tensorflow.python.util import deprecation

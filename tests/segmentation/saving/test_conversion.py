@@ -64,6 +64,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_there_and_back_is_the_identity(source, tmp_path):
     """Source -> canonical -> every format -> canonical; also through a slim checkpoint and back into safetensors."""
@@ -93,6 +94,7 @@ def test_where_weights_come_from_stays_with_them(tmp_path):
     assert (described["preprocessing"], described["origin"]["framework"]) == ("torch", provenance.TORCH)
 
 
+@pytest.mark.slow
 def test_a_converted_backbone_runs_at_another_stride(tmp_path):
     conversion.write(conversion.open_network(WEIGHTS, classifier=False), "model-dir", tmp_path)
     backbone = load_backbone(tmp_path, output_stride=8)
@@ -184,6 +186,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     conversion.write(network, "model-dir", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_old_keras_model(tmp_path):
     """The old file survives; nothing half-written stays."""
     path = tmp_path / "a.keras"
@@ -214,6 +217,7 @@ def test_known_label_spaces():
 # -- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_checks_against_pytorch(capsys, tmp_path, timm_resnet):
     checkpoints.write(tmp_path / "in.safetensors", state_dict(PLAN, WEIGHTS))
     code, out, err = run(
@@ -252,6 +256,7 @@ def test_triton_is_not_imported_beside_tensorflow(tmp_path, monkeypatch):
             sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_slim_features_equal_tf_slim(tmp_path):
     checkpoints.write(tmp_path / "in.ckpt", weights_of(dr.plan("resnet_v1_50")))
     name, error = parity.compare(tmp_path / "in.ckpt")
@@ -259,6 +264,7 @@ def test_slim_features_equal_tf_slim(tmp_path):
     assert error <= 2e-5
 
 
+@pytest.mark.slow
 def test_comparison_reports_why_it_is_impossible(tmp_path):
     for weights, reason in (
         (weights_of(dr.plan(BLOCKS, scope="tiny", kind="bottleneck_v1")), "no variant fits"),
@@ -274,6 +280,7 @@ def test_comparison_reports_why_it_is_impossible(tmp_path):
         parity.compare(tmp_path / "in.ckpt")
 
 
+@pytest.mark.slow
 def test_a_swapped_array_is_detected(monkeypatch, timm_resnet):
     """What a wrong map would do: one of the framework's own arrays takes another's place."""
     arrays = state_dict(PLAN, WEIGHTS)
@@ -283,6 +290,7 @@ def test_a_swapped_array_is_detected(monkeypatch, timm_resnet):
     assert parity.compare(arrays)[1] > 1e-2
 
 
+@pytest.mark.slow
 def test_features_that_are_not_finite_do_not_agree(monkeypatch):
     """Of any of the images that are compared."""
     for broken in parity.SIZES:
@@ -328,6 +336,7 @@ def test_a_model_directory_keeps_its_stride(capsys, tmp_path):
     assert (code, load_model(tmp_path / "b").model.backbone.plan.output_stride) == (0, 4)
 
 
+@pytest.mark.slow
 def test_check_and_extract_take_a_converted_model_directory(capsys, tmp_path, photograph_folder):
     conversion.write(conversion.open_network(WEIGHTS), "model-dir", tmp_path / "model")
     code, out, _ = run(capsys, "check", tmp_path / "model", "--size", 65)

@@ -147,6 +147,7 @@ def test_saved_models_answer_as_the_runner_to_the_bit(head, precision, side, pho
     assert exported.outputs["labels"] == ("uint8 [batch, 97, 97]" if side else "uint8 [batch, height, width]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "side"), [("aspp", None), ("decoder", None), ("fcn", 97)])
 def test_onnx_answers_as_the_runner(head, side, photograph, tmp_path):
     needs_onnx()
@@ -173,6 +174,7 @@ def test_onnx_answers_as_the_runner(head, side, photograph, tmp_path):
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fcn", "v2, last unit"])
 def test_tf2onnx_makes_the_same_without_the_kernels(name, photograph, monkeypatch, tmp_path):
     """It copies what it is given at each of its steps, so it gets none of what is heavy, and nothing shows in the file."""
@@ -374,6 +376,7 @@ def test_the_verb_runs_what_it_wrote_in_fresh_processes(elsewhere, model, photog
     assert "Ran it in a fresh process with TensorFlow alone" in out
 
 
+@pytest.mark.slow
 @needs_onednn
 def test_exports_that_fail_in_a_fresh_process_are_not_written(elsewhere, model, photograph, monkeypatch, tmp_path):
     runner = type(model).runner
@@ -452,6 +455,7 @@ def onnx_inputs(path):
     return {info.name: info.type.WhichOneof("value") for info in graph.input}
 
 
+@pytest.mark.slow
 def test_sizes_are_an_input_of_onnx(model, photograph, good_onnx, tmp_path):
     """Of the optional kind where they may be left out, which OpenVINO and others do not know; else like any other."""
     import onnxruntime
@@ -883,6 +887,7 @@ def shipped(scenes, tmp_path_factory):
     return paths
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_take_exports(to, shipped, scenes, capsys, tmp_path):
     found = {}
     for name, model in (("directory", [SCENES_MODEL, "--precision", "float32", "--size", 129]), ("export", [shipped[to]])):

@@ -743,6 +743,7 @@ def image_pooling_norm(weights):
     return {name: value for name, value in weights.items() if name.startswith("image_pooling/") and "moving_" in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["aspp", "decoder"])
 def test_few_images_a_batch_leave_the_image_poolings_averages_alone(head, data, tmp_path):
     """One has no variance, by whose root inference divides; the other layers have many cells."""
@@ -788,6 +789,7 @@ def test_many_images_a_device_move_the_image_poolings_averages(data, tmp_path, m
 # -- more steps -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_more_steps_continue_a_training_in_a_leg_of_their_own(data, tmp_path):
     """Finished or not; the state and the models list the legs, and the rate is that of the longer schedule."""
     make(data, tmp_path, steps=2, validation="val").run()
