@@ -5,8 +5,7 @@ extra="[test]"
 alone="timm==1.0.22" # of its dependencies torchvision would bring another PyTorch, and no ResNet needs it
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$root"
-workers=$(python -c 'import os; print(min(4, 1 + os.cpu_count()))') # one more than cores: tests also wait for other processes
-run() { python -m pytest --numprocesses "$workers" --dist loadfile --no-loadscope-reorder "$@"; }
+run() { python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"; }
 if [ $# = 0 ]; then
   run -m "not slow" --ignore tests/campaign
 elif [ "$1" = --all ]; then
