@@ -161,7 +161,8 @@ def check_target(path: Path) -> None:
 
 def _check_no_link(path: Path) -> None:
     if path.is_symlink():
-        raise InputError(f"{path}: is a link to {os.readlink(path)}: name what it leads to.")
+        target = os.readlink(path)
+        raise InputError(f"{path}: is a symbolic link to {target}. Pass {target} itself.")
 
 
 def probe_file(path: str | os.PathLike[str]) -> None:
@@ -207,7 +208,7 @@ def lock(handle: int, path: Path, *, shared: bool = False) -> None:
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f"{path}: another run is writing here. Wait for it, or choose another place.") from None
+        raise InputError(f"{path}: is locked by another run. Wait for it to finish, or choose another folder.") from None
     except OSError as error:
         if error.errno not in UNLOCKED:
             raise

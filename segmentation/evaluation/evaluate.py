@@ -1,7 +1,7 @@
 """Score a dataset, one image at a time, so that a run can be stopped, killed, split and checked.
 
 Which files it writes: segmentation/README.md. The ground truth is never resized. A bad image or label may be skipped, and is
-then listed; a bad prediction never: a system does not choose what it is scored on.
+then listed; an invalid prediction is always an error, so that hard images cannot be skipped.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ def find_doubts(names: Sequence[str], counts: np.ndarray, labeled_pixels: np.nda
     if predicted[top] > COLLAPSED * predicted.sum() > 0 and truth[top] <= COLLAPSED * truth.sum():
         yield (
             "collapsed",
-            f"over {COLLAPSED:.0%} of the predictions are {names[top]!r}: it has collapsed to one class, or has only "
-            "begun. If it lasts: a lower --lr, --class-weights balanced, or weights to start from.",
+            f"over {COLLAPSED:.0%} of the predictions are {names[top]!r}: the model predicts a single class. This is normal "
+            "early on; if it persists: a lower --lr, --class-weights balanced, or weights to start from.",
         )
     elif missing := [name for name, own, found in zip(names, truth, predicted, strict=True) if own and not found]:
         yield (

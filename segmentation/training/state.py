@@ -93,7 +93,7 @@ class State:
         for name, value in weights.items():
             if not np.isfinite(value).all():
                 raise InputError(
-                    f"step {step}: {name} is not finite any more, and is not saved. {self.saved_state_note}. "
+                    f"step {step}: {name} became NaN or infinite; this state was not saved. {self.saved_state_note}. "
                     "Lower --lr, or give --clip 1."
                 )
         if self._twin is None:
@@ -157,10 +157,10 @@ class State:
             self._check_protocol(protocol)  # before what its classes are counted in
             seen = np.array(about["seen"], object)
             if not all(type(count) is int for count in seen.flat):  # True would count as 1
-                raise TypeError("counts that are none")
+                raise TypeError("counts that are not integers")
             seen = seen.astype(np.int64)
             if seen.shape != self.seen.counts.shape or min(step, seen.min()) < 0:
-                raise ValueError("counts that are none")
+                raise ValueError("counts of another shape, or below 0")
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, OverflowError) as error:

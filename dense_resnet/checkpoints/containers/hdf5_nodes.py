@@ -196,7 +196,7 @@ class Node:
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            raise InputError(f"{self.source}: {what} is no UTF-8 text: {data[:80]!r}.") from None
+            raise InputError(f"{self.source}: {what} is not UTF-8 text: {data[:80]!r}.") from None
         if not text or not text.isprintable() or {"", ".", ".."} & set(text.split("/")):
             raise InputError(f"{self.source}: {what} must be a name without control characters and '..' (not {text[:80]!r}).")
         return text

@@ -176,7 +176,7 @@ class Machine:
             except _RefusalError as reason:
                 raise InputError(f"{self._where}: byte {at}: {reason}") from None
             except (ValueError, LookupError, TypeError, OverflowError) as error:
-                raise InputError(f"{self._where}: byte {at}: no tensor was saved like this. {FETCH}") from error
+                raise InputError(f"{self._where}: byte {at}: malformed pickle data. {FETCH}") from error
 
     def _check_protocol(self, number: int) -> None:
         if not 2 <= number <= 5:
@@ -215,7 +215,7 @@ class Machine:
     def _push_name(self, module: Any, name: Any) -> None:
         dotted = f"{_expect(str, module)}.{_expect(str, name)}"
         if dotted not in NAMES:
-            raise _RefusalError(f"the file asks for {ascii(dotted[:100])[1:-1]}, which is not an allowed tensor type")
+            raise _RefusalError(f"the file refers to {ascii(dotted[:100])[1:-1]}, which is not an allowed tensor type")
         self._push(_Named(dotted))
 
     def _reduce(self, _: Any) -> None:

@@ -48,7 +48,7 @@ def entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
         for _, value in _pairs(_block(file, index, end)):
             handle, _ = _handle(value, 0)
             if handle.begin != begin:
-                raise ValueError(f"no block begins at byte {begin}")
+                raise ValueError(f"gap or overlap between blocks at byte {begin}")
             for key, content in _pairs(_block(file, handle, end)):
                 if previous is not None and key <= previous:
                     raise ValueError("its keys are not in order")

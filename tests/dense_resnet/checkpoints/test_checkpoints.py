@@ -431,7 +431,10 @@ def test_a_malformed_table_with_valid_checksums_is_refused(tmp_path):
     for content, why in (
         (mutations.table(entries[::-1], 1), "its keys are not in order"),
         (mutations.table([entries[0], *entries], 9), "its keys are not in order"),
-        (mutations.table(entries, 1, lambda block: less if block == blocks[-1] else block), "no block begins at byte 0"),
+        (
+            mutations.table(entries, 1, lambda block: less if block == blocks[-1] else block),
+            "gap or overlap between blocks at byte 0",
+        ),
         (mutations.table([header, (b"a", value), (b"b", value), (b"c", value)], 9), "too short for c"),
         (good[:-48] + (empty * 2).ljust(40, b"\0") + good[-8:], "its blocks do not fill it"),
     ):

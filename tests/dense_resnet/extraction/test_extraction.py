@@ -282,7 +282,7 @@ def test_two_runs_on_one_folder(backbone, found, tmp_path):
 
     def intrude(what, done, total):
         if what == "extracting" and not raised:
-            with pytest.raises(dr.InputError, match="another run is writing here"):
+            with pytest.raises(dr.InputError, match="is locked by another run"):
                 extraction_of(backbone, tmp_path, SMALL).run(found)
             raised.append(True)
 

@@ -118,7 +118,7 @@ def test_a_second_run_that_writes_the_same_file_is_refused(tmp_path):
     target = tmp_path / "file"
     with atomic_files.replace_file(target) as temporary:
         temporary.write_bytes(b"first")
-        with pytest.raises(InputError, match=f"{target}: another run is writing here"):
+        with pytest.raises(InputError, match=f"{target}: is locked by another run"):
             atomic_files.write_bytes(target, b"second")
         atomic_files.write_bytes(tmp_path / "other", b"other")
     assert target.read_bytes() == b"first"
@@ -130,7 +130,7 @@ def test_a_second_run_that_writes_the_same_folder_is_refused(tmp_path):
     with atomic_files.replace_folder(target, os.path.isdir) as temporary:
         temporary.mkdir()
         (temporary / "file").write_bytes(b"first")
-        with pytest.raises(InputError, match=f"{target}: another run is writing here"):
+        with pytest.raises(InputError, match=f"{target}: is locked by another run"):
             with atomic_files.replace_folder(target, os.path.isdir):
                 pass
     assert (target / "file").read_bytes() == b"first"

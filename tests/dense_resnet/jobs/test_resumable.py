@@ -313,7 +313,7 @@ def test_a_second_run_is_refused(shard, tmp_path):
 
     def intrude(what, done, total):
         if what == "squaring" and not refused:
-            with pytest.raises(InputError, match="another run is writing here"):
+            with pytest.raises(InputError, match="is locked by another run"):
                 Squares(tmp_path, shard=shard).run([1, 2])
             refused.append(True)
 

@@ -471,7 +471,7 @@ def test_two_runs_on_one_folder(system, pairs, tmp_path):
     def intrude(what, done, total):
         if what == "scoring" and not raised:
             for shard in ((0, 1), (0, 2)):
-                with pytest.raises(InputError, match="another run is writing here"):
+                with pytest.raises(InputError, match="is locked by another run"):
                     Evaluation(system, dataset, tmp_path, shard=shard).run()
             raised.append(True)
 
