@@ -212,7 +212,7 @@ def test_pipes_links_and_folders_are_not_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     for name, why in (
         ("pipe", "a pipe or a device"),
-        ("link", "a link to elsewhere"),
+        ("link", "a symbolic link to elsewhere"),
         ("folder", "a folder"),
         ("..", "a folder"),
     ):
