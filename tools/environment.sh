@@ -15,7 +15,8 @@ export PATH
 stamp=$environment/.dense-resnet${extra:-}
 if [ "$root/pyproject.toml" -nt "$stamp" ] || [ "$root/setup.py" -nt "$stamp" ]; then
   echo "installing into $environment (TensorFlow is large: a few minutes)"
-  python -m pip install --quiet --disable-pip-version-check ${wheel:---editable "$root${extra:-}"}
+  # not compiled: most of TensorFlow's modules are never imported, and those that are, are compiled then
+  python -m pip install --quiet --disable-pip-version-check --no-compile ${wheel:---editable "$root${extra:-}"}
   if [ -n "${alone:-}" ]; then # without its dependencies
     python -m pip install --quiet --disable-pip-version-check --no-deps "$alone"
   fi
