@@ -4,9 +4,10 @@ The HDF5 library follows links into other files, loads plug-ins, and loops forev
 every byte belongs to one object (a second claim is an overlap or a cycle), and declared sizes are compared with stored ones
 before anything is allocated. ``hdf5_nodes`` reads groups and attributes, ``hdf5_datasets`` arrays.
 
-pyfive 1.3.0 could replace these files once it bounds what it allocates and follows, and once the lowest TensorFlow of setup.py
-allows NumPy 2 (2.16 and 2.17 do not). Behind a guard, 7 of 40,000 damaged files ended in a MemoryError, 21 arrays (here 7) came
-from other bytes, and small malicious files took 2 GiB or ran without end; a guard that passes has 220 lines.
+pyfive 1.3.0 could replace these files once it bounds what it allocates and follows, and once the lowest TensorFlow of
+pyproject.toml allows NumPy 2 (2.16 and 2.17 do not). Behind a guard, 7 of 40,000 damaged files ended in a MemoryError, 21
+arrays (here 7) came from other bytes, and small malicious files took 2 GiB or ran without end; a guard that passes has 220
+lines.
 
 Source: The HDF Group, "HDF5 File Format Specification Version 3.0", https://support.hdfgroup.org/documentation/.
 """
