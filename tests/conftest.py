@@ -32,6 +32,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(autouse=True)
+def _determinism():
+    """What `train` switches on ends with its test: TensorFlow has no public call for that, and no later test expects it."""
+    yield
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.util import _pywrap_determinism
+
+        _pywrap_determinism.enable(False)
+
+
 @pytest.fixture(scope="session")
 def photographs():
     """Real photographs that scikit-image ships, as uint8 arrays by name."""

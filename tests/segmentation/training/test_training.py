@@ -1033,9 +1033,8 @@ def test_workers_are_numbered_with_the_chief_first():
 
 
 @pytest.fixture
-def command(data, tmp_path, capsys, monkeypatch):
+def command(data, tmp_path, capsys):
     """(exit code, what was printed, what went to the error stream) of ``dense-resnet train`` in this process."""
-    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)  # it could not be taken back
 
     def run(*options, source=data):
         code = cli.main(["train", str(source), "--out", str(tmp_path / "out"), *map(str, options)])
