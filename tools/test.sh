@@ -10,7 +10,7 @@ if [ $# = 0 ]; then
   run -m "not slow" --ignore tests/campaign
 elif [ "$1" = --all ]; then
   run "${@:2}"
-  # what exports are made of once more, as it runs in a TensorFlow without oneDNN
+  # the quick tests of what exports are made of once more, as it runs in a TensorFlow without oneDNN
   TF_ENABLE_ONEDNN_OPTS=0 run "${@:2}" -m "not slow" tests/segmentation/saving/test_export.py tests/segmentation/test_canvases.py \
     tests/dense_resnet/inference/test_runner.py tests/dense_resnet/inference/test_folding.py
 else
