@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dense_resnet import checkpoints, keras_resnet, resnet_utils, resnet_v1, resnet_v2
     from dense_resnet.backbone import Backbone
     from dense_resnet.extraction import read_features, sample
+    from dense_resnet.inference.canvas_ops import upsample
     from dense_resnet.preprocessing import preprocess
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "resnet_v1",
     "resnet_v2",
     "sample",
+    "upsample",
 ]
 
 
@@ -62,7 +64,13 @@ def import_lazily(package: str, *modules: str, **names: str) -> Callable[[str], 
 
 MODULES = ("checkpoints", "keras_resnet", "resnet_utils", "resnet_v1", "resnet_v2")
 __getattr__ = import_lazily(
-    __name__, *MODULES, Backbone="backbone", preprocess="preprocessing", read_features="extraction", sample="extraction"
+    __name__,
+    *MODULES,
+    Backbone="backbone",
+    preprocess="preprocessing",
+    read_features="extraction",
+    sample="extraction",
+    upsample="inference.canvas_ops",
 )
 
 

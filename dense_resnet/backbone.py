@@ -230,6 +230,31 @@ class Backbone(SlimModule):
         self._assign(match.weights)
         return match.report
 
+    def freeze(self, *parts: str) -> None:
+        """Take variables out of :attr:`trainable`: those of the named parts, such as "conv1" or "block1", or all.
+
+        Batch norm's moving averages follow the `training` argument of a call, not this.
+
+        Raises:
+            InputError: there is no such part; the message names them all.
+
+        >>> backbone = Backbone("resnet_v1_18")
+        >>> backbone.freeze("conv1", "block1")
+        >>> backbone.trainable_variables[0].name
+        'resnet_v1_18/block2/unit_1/lite_bottleneck_v1/shortcut/weights:0'
+        """
+        self._frozen |= self._names_of(parts)
+
+    def unfreeze(self, *parts: str) -> None:
+        """Put variables back that :meth:`freeze` took out."""
+        self._frozen -= self._names_of(parts)
+
+    def _names_of(self, parts: Sequence[str]) -> frozenset[str]:
+        part_of = {name: name.removeprefix(f"{self.plan.scope}/").split("/")[0] for name in self._by_name}
+        if unknown := [part for part in parts if part not in part_of.values()]:
+            raise InputError(f"there is no part {unknown[0]!r}: the parts are {', '.join(dict.fromkeys(part_of.values()))}.")
+        return frozenset(name for name, part in part_of.items() if not parts or part in parts)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all variables: to safetensors if `path` has that suffix, otherwise to a slim checkpoint of the V2 format."""
         checkpoints.write(path, self.weights)

@@ -37,6 +37,7 @@ class SlimModule(tf.Module):
     """
 
     _output: str  # of :meth:`__call__`
+    _frozen: frozenset[str] = frozenset()  # names of variables that training leaves alone
 
     def __init__(
         self, name: str, variables: Sequence[Variable], in_channels: int, preprocessing: str, seed: int | None
@@ -80,9 +81,19 @@ class SlimModule(tf.Module):
         return {name: variable.numpy() for name, variable in self._by_name.items()}
 
     @property
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """All variables under their canonical names."""
+        return dict(self._by_name)
+
+    @property
     def trainable(self) -> dict[str, tf.Variable]:
         """The variables that training changes by gradients, under their canonical names."""
-        return {name: variable for name, variable in self._by_name.items() if variable.trainable}
+        return {name: own for name, own in self._by_name.items() if own.trainable and name not in self._frozen}
+
+    @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]:
+        """The same in a row, as TensorFlow and Keras name them."""
+        return tuple(self.trainable.values())
 
     def _assign(self, values: Mapping[str, np.ndarray]) -> None:
         """Assign values to the variables of these names."""

@@ -7,9 +7,13 @@ edge reads them. If they are reset to 0 before each such kernel, cells compute w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from dense_resnet.errors import InputError
+from dense_resnet.planning import geometry
 
 
 def aligned_size(size: Any, stride: int) -> Any:
@@ -20,6 +24,30 @@ def aligned_size(size: Any, stride: int) -> Any:
 def resize_align_corners(values: tf.Tensor, size: Any) -> tf.Tensor:
     """Return `values` ``[batch, rows, columns, channels]`` on another grid of cells, corner on corner."""
     return tf.raw_ops.ResizeBilinear(images=values, size=size, align_corners=True)  # tf.image.resize has no align_corners
+
+
+def upsample(features: Any, size: Sequence[int]) -> tf.Tensor:
+    """Upsample features or logits to the pixels of their images, corner on corner (align_corners).
+
+    At inputs of 32n+1 pixels, that puts each cell's value on the cell's own pixel.
+
+    Args:
+        features: ``[batch, rows, columns, channels]`` numbers.
+        size: (height, width) of the images in pixels.
+
+    Returns:
+        ``[batch, height, width, channels]`` float32.
+
+    Raises:
+        InputError: the features do not have four axes, or the size is not two positive integers.
+
+    >>> upsample([[[[0.0], [1.0]], [[2.0], [3.0]]]], (3, 5))[0, :, :, 0].numpy().tolist()
+    [[0.0, 0.25, 0.5, 0.75, 1.0], [1.0, 1.25, 1.5, 1.75, 2.0], [2.0, 2.25, 2.5, 2.75, 3.0]]
+    """
+    values = tf.cast(features, tf.float32)
+    if values.shape.rank != 4:
+        raise InputError(f"features must have shape [batch, rows, columns, channels] (not {values.shape.as_list()}).")
+    return resize_align_corners(values, geometry.image_size(size))
 
 
 def boxes_of(sizes: tf.Tensor) -> tf.Tensor:

@@ -302,3 +302,22 @@ def test_loading_inside_a_graph_is_refused(off, tmp_path):
     traced = tf.function(lambda: made.load(tmp_path / "a.safetensors"), autograph=False)
     with pytest.raises(InputError, match="loading weights needs eager execution"):
         traced()
+
+
+def test_frozen_parts_are_not_trained():
+    backbone = dr.Backbone("resnet_v1_18", output_stride=16, seed=0)
+    every = backbone.trainable_variables
+    assert [variable.name for variable in every] == [f"{name}:0" for name in backbone.trainable]
+    backbone.freeze("conv1", "block1")
+    left = set(backbone.trainable)
+    assert {name.split("/")[1] for name in left} == {"block2", "block3", "block4"}
+    assert [f"{name}:0" for name in backbone.trainable] == [variable.name for variable in backbone.trainable_variables]
+    backbone.freeze()
+    assert backbone.trainable_variables == ()
+    backbone.unfreeze("block4")
+    assert {name.split("/")[1] for name in backbone.trainable} == {"block4"}
+    backbone.unfreeze()
+    assert len(backbone.trainable_variables) == len(every)
+    with pytest.raises(InputError, match="no part 'layer1': the parts are conv1, block1, block2, block3, block4"):
+        backbone.freeze("layer1")
+    assert len(backbone.trainable_variables) == len(every)
