@@ -14,6 +14,7 @@ import numpy as np
 from dense_resnet.errors import InputError
 from dense_resnet.image_io.decoding import opencv
 from dense_resnet.planning import geometry
+from segmentation.data.distortion import check_keras, distort
 from segmentation.data.samples import format_size
 
 HUE_CIRCLE = 180  # OpenCV's hue of uint8, in half degrees
@@ -29,6 +30,7 @@ class Augmentation:
     scale: tuple[float, float] = (0.5, 2.0)  # the least and the greatest factor
     flip: bool = True  # left to right, with probability 1/2
     jitter: float = 0.0  # 0.4: brightness, contrast and saturation by up to 40 %, hue by a tenth of that of the circle
+    distortion: float = 0.0  # strength of :func:`segmentation.data.distortion.distort`
 
     def check(self) -> None:
         """Raise an :class:`InputError` for invalid values."""
@@ -39,6 +41,10 @@ class Augmentation:
             raise InputError(f"scale must be two factors above 0, the smaller first (not {low} {high}).")
         if not 0 <= self.jitter < 1:
             raise InputError(f"jitter must be at least 0 and below 1 (not {self.jitter}).")
+        if not 0 <= self.distortion <= 1:
+            raise InputError(f"distortion must be from 0 to 1 (not {self.distortion}).")
+        if self.distortion:
+            check_keras()
 
 
 def augment(
@@ -84,6 +90,8 @@ def augment(
         view, own = view[:, ::-1], own[:, ::-1]
     if settings.jitter:
         view = _jitter(view, colors * settings.jitter)
+    if settings.distortion:
+        view, own = distort(view, own, settings.distortion, int(generator.integers(2**31)))
     return np.ascontiguousarray(view), np.ascontiguousarray(own), (offset[0], offset[1])
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dense_resnet.errors import InputError
+from segmentation.data.distortion import check_keras, distort
 from segmentation.data.transforms import Augmentation, augment, place_on_canvas
 
 IGNORED = 255
@@ -225,3 +226,43 @@ def test_invalid_augmentation_settings_are_refused(options, message):
 def test_image_and_label_of_different_sizes_are_refused():
     with pytest.raises(InputError, match="the image is 40x30, its label 30x40"):
         augment(np.zeros((30, 40, 3), np.uint8), np.zeros((40, 30), np.uint8), PLAIN, np.random.default_rng(0))
+
+
+# -- distortion by Keras ----------------------------------------------------------------------------------------------
+
+
+def has_distortion():
+    try:
+        check_keras()
+    except InputError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_distortion(), reason="this Keras is too old")
+def test_distortion_turns_the_label_with_the_image(photographs):
+    """A label that is the image's own brightness stays so, within blur, noise and colors."""
+    image = np.repeat(photographs["grey"][200:329, 200:329, None], 3, 2)
+    label = (image[..., 0] > 100).astype(np.uint8)
+    for seed in range(5):
+        view, own = distort(image, label, 0.3, seed)
+        assert set(np.unique(own)) <= {0, 1}
+        brightness = view.mean(-1)
+        assert brightness[own == 1].mean() > brightness[own == 0].mean() + 50
+        assert (own != label).mean() > 0.001  # it was turned
+
+
+@pytest.mark.skipif(not has_distortion(), reason="this Keras is too old")
+def test_distortion_is_a_function_of_its_seed(photographs):
+    image, label = photographs["cat"][:65, :65], np.eye(65, dtype=np.int32) * 40000
+    one, same, other = (distort(image, label, 0.8, seed) for seed in (1, 1, 2))
+    assert np.array_equal(one[0], same[0])
+    assert np.array_equal(one[1], same[1])
+    assert not np.array_equal(one[0], other[0])
+    assert set(np.unique(one[1])) == {0, 40000}
+
+
+def test_an_old_keras_is_named(monkeypatch):
+    monkeypatch.setattr("segmentation.data.distortion.version", lambda name: "3.6.0")
+    with pytest.raises(InputError, match=r"needs Keras 3\.9, and 3\.6\.0 is installed"):
+        Augmentation(distortion=0.5).check()
