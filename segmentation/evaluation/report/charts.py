@@ -132,3 +132,40 @@ def draw_histogram(values: np.ndarray, median: float) -> Html:
     label = f"Histogram of the mean IoU of {pluralize(len(values), 'image')}: {spread}."
     y_ticks = [(0.92 * half / top, f"{half:,}") for half in halves]
     return _chart(label, "mean IoU % of an image; bars: images", FIFTHS, y_ticks, marks)
+
+
+def draw_curves(label: str, curves: Mapping[str, Sequence[tuple[int, float]]], x_label: str, *, percent: bool) -> Html:
+    """Draw curves of (step, value) over steps from 0, each with its name at its end; the first is the accented one.
+
+    Args:
+        label: the chart's content in words, for screen readers.
+        percent: whether values are shares, on an axis from 0 to 100 %; otherwise the axis starts at 0.
+    """
+    last = max(step for points in curves.values() for step, _ in points)
+    top = 1.0 if percent else _round_up(max(value for points in curves.values() for _, value in points))
+    ends = [points[-1][1] / top for points in curves.values()]
+    marks = []
+    for number, (name, points) in enumerate(curves.items()):
+        path = " ".join(f"{_x(step / last):.1f},{_y(value / top):.1f}" for step, value in points)
+        title = element("title", f"{name}: {points[-1][1]:.4g} at step {points[-1][0]:,}")
+        marks.append(element("polyline", title, points=path, class_="curve second" if number else "curve"))
+        marks.append(element("circle", title, cx=_x(points[-1][0] / last), cy=_y(ends[number]), r=4, class_="dot"))
+        if len(curves) > 1:
+            side = 18 if ends[number] == min(ends) > 0.1 else -9  # below the lower curve
+            marks.append(_text(_x(1) - 4, _y(ends[number]) + side, name, "end"))
+    y_ticks = FIFTHS if percent else [(share, f"{share * top:.2g}") for share in (0, 0.5, 1)]
+    unit = max(1, round(_round_up(last / 5)))
+    x_ticks = [(step / last, f"{step:,}") for step in range(0, last, unit) if step <= 0.95 * last]  # no number beyond the edge
+    return _chart(label, x_label, x_ticks, y_ticks, marks)
+
+
+def _round_up(value: float) -> float:
+    """Return the next number of one digit.
+
+    >>> _round_up(0.561), _round_up(0.0195), _round_up(0.0)
+    (0.6, 0.02, 1.0)
+    """
+    if value <= 0:
+        return 1.0
+    unit = 10.0 ** math.floor(math.log10(value))
+    return float(f"{math.ceil(value / unit - 1e-9) * unit:.1g}")

@@ -1,9 +1,10 @@
-"""HTML elements that escape what they are given."""
+"""HTML elements that escape what they are given, and the frame of a page."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 from dense_resnet.errors import escape_control
@@ -104,3 +105,24 @@ def format_class(entry: Mapping[str, Any], mark: str = "") -> Html:
     """Return a class as its color and its name."""
     swatch = element("span", class_="swatch", style=f"background:{format_color(entry['color'])}", aria_hidden="true")
     return element("span", swatch, element("bdi", entry["name"]), mark, class_="class")
+
+
+def make_page(title: str, header: Html, sections: Iterable[tuple[str, str, Html]]) -> str:
+    """Return a page without scripts or external resources; `sections` are (anchor, heading, content), empty ones left out."""
+    sections = [section for section in sections if section[2]]
+    links = [element("a", heading, href=f"#{name}") for name, heading, _ in sections]
+    body = [
+        header,
+        element("nav", *links, aria_label="Sections"),
+        element("main", *(element("section", element("h2", heading), body, id=name) for name, heading, body in sections)),
+    ]
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", http_equiv="Content-Security-Policy", content="script-src 'none'"),
+        element("title", title),
+        element("style", Html("\n" + files(__package__).joinpath("style.css").read_text("utf-8"))),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, element('body', *body), lang='en')}\n"

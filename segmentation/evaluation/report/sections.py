@@ -9,7 +9,6 @@ import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -86,23 +85,8 @@ def page_html(result: Mapping[str, Any], examples: Mapping[str, Example]) -> str
         ("skipped", "Skipped images", _skipped_images(result)),
         ("protocol", "Protocol", _protocol(result)),
     ]
-    sections = [section for section in sections if section[2]]
-    links = [element("a", title, href=f"#{name}") for name, title, _ in sections]
-    body = [
-        _header(result),
-        element("nav", *links, aria_label="Sections"),
-        element("main", *(element("section", element("h2", title), body, id=name) for name, title, body in sections)),
-    ]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", http_equiv="Content-Security-Policy", content="script-src 'none'"),
-        element("title", f"Mean IoU {format_percent(result['mean_iou'], ' %')}{_subject(result)}"),
-        element("style", Html("\n" + files(__package__).joinpath("style.css").read_text("utf-8"))),
-    )
-    return f"<!DOCTYPE html>\n{element('html', head, element('body', *body), lang='en')}\n"
+    title = f"Mean IoU {format_percent(result['mean_iou'], ' %')}{_subject(result)}"
+    return markup.make_page(title, _header(result), sections)
 
 
 def _subject(result: Mapping[str, Any]) -> str:
