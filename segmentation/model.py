@@ -174,8 +174,10 @@ class SegmentationModel(SlimModule):
         freeze_batch_norm: bool,
         *,
         freeze_image_pooling: bool = False,
-    ) -> tf.Tensor:
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Run :meth:`__call__` in training mode, inside a ``tf.function``: a training step differentiates this.
+
+        It returns the logits, and the backbone's end points: see :meth:`dense_resnet.Backbone.end_points`.
 
         Args:
             boxes: where the images lie on their canvases: see :func:`dense_resnet.inference.canvas_ops.coverage_mask`.
@@ -184,13 +186,18 @@ class SegmentationModel(SlimModule):
             freeze_image_pooling: does so for the head's pooled features alone.
         """
         canvas, _ = self._pad_to_canvas(images)
-        cells = self._cells(canvas, not freeze_batch_norm, dropout, boxes, freeze_image_pooling)
-        return _on_pixels(cells, canvas, images)
+        cells, end_points = self._cells(canvas, not freeze_batch_norm, dropout, boxes, freeze_image_pooling)
+        return _on_pixels(cells, canvas, images), end_points
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
         """The backbone's and the head's variables, float32, under their canonical names."""
         return self.backbone.weights | super().weights
+
+    @property
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """The backbone's and the head's variables under their canonical names."""
+        return self.backbone.named_variables | super().named_variables
 
     @property
     def trainable(self) -> dict[str, tf.Variable]:
@@ -215,9 +222,9 @@ class SegmentationModel(SlimModule):
     def _build(self, output: str, images: tf.Tensor, training: bool) -> tf.Tensor:
         dropout = tf.random.uniform if training else None
         if output == COARSE_LOGITS:
-            return self._cells(images, training, dropout, None, False)
+            return self._cells(images, training, dropout, None, False)[0]
         canvas, boxes = self._pad_to_canvas(images)
-        cells = self._cells(canvas, training, dropout, boxes, False)
+        cells, _ = self._cells(canvas, training, dropout, boxes, False)
         return _on_pixels(cells, canvas, images) if output == LOGITS else cells
 
     def _pad_to_canvas(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -256,19 +263,17 @@ class SegmentationModel(SlimModule):
 
     def _cells(
         self, images: tf.Tensor, training: bool, dropout: Uniform | None, boxes: tf.Tensor | None, freeze_image_pooling: bool
-    ) -> tf.Tensor:
-        skip = None
-        if self.head.skip:
-            end_points = self.backbone.end_points(images, training)
-            features, skip = end_points["features"], end_points[self.head.skip.convolutions[-1].scope]
-        else:
-            features = self.backbone(images, training)
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Return the logits of cells, and the backbone's end points."""
+        end_points = self.backbone.end_points(images, training)
+        skip = end_points[self.head.skip.convolutions[-1].scope] if self.head.skip else None
         boxes = boxes if self.head.canvas == IMAGE else None
         with self._own_variables():
-            return build_head(
-                self.head, features, skip, training, boxes=boxes, dropout=dropout, batch_norm_decay=self._decay,
+            cells = build_head(
+                self.head, end_points["features"], skip, training, boxes=boxes, dropout=dropout, batch_norm_decay=self._decay,
                 freeze_image_pooling=freeze_image_pooling,
             )  # fmt: skip
+        return cells, end_points
 
 
 def check_weights(

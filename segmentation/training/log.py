@@ -35,9 +35,10 @@ class Log:
             yield
 
     def record(self, line: Mapping[str, Any]) -> None:
-        """Write a line of the log."""
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        """Write a line of the log, if it is open."""
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def draw(self, step: int, points: Mapping[str, float]) -> None:
         """Add points to curves, by their names; NaN is left out."""
@@ -51,6 +52,11 @@ class Log:
         """Add a picture."""
         with self._curves.as_default(step=step):
             tf.summary.image(name, picture[None])
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """Read the complete lines of a log."""
+    return [strict_json.loads(line) for line in log.read_bytes().splitlines(keepends=True) if _step_of(line) < math.inf]
 
 
 def cut_log(log: Path, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Train: from a dataset to a model directory, by SGD with momentum; a killed run resumes exactly.
+"""Train: from a dataset to a model directory, by a recipe; a killed run resumes exactly.
 
     OUT/model.json, weights.safetensors      the best model so far (without validation images: the last)
     OUT/last/                                the last one, also a model directory
@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,12 @@ from segmentation.saving.description import NETWORK, description_of
 from segmentation.training import remarks
 from segmentation.training.data import Batch, Example, describe_dataset, ignored_label, read_batches, read_example
 from segmentation.training.log import Log
-from segmentation.training.recipe import SMALLEST_BATCH, Recipe
-from segmentation.training.state import FOLDER, FROM, State
+from segmentation.training.recipe import FOLDER, SMALLEST_BATCH, Recipe
+from segmentation.training.state import FROM, State
 from segmentation.training.step import LOST, Cluster, make_step, mixed_precision
 
 FORMAT = 1
+TIMED = 3  # steps, before the time of the rest is estimated
 CURVE_EVERY = 10  # steps between points of the curves
 PICTURES = 4  # validation images that are shown
 
@@ -115,6 +117,8 @@ class Training:
             raise InputError(f"{dataset.name} has {pluralize(space.num_classes, 'class')}, the model {head.num_classes}.")
         if validation is not None and validation.space.names != space.names:
             raise InputError(f"{validation.name}: its classes differ from those of {dataset.name}.")
+        if recipe.patience is not None and validation is None:
+            raise InputError("patience counts validations, and there are no validation images. Leave it out.")
         pools = head.image_projection is not None and not recipe.freeze_batch_norm
         self.freeze_image_pooling = pools and recipe.batch // replicas < SMALLEST_BATCH
         self.cluster = Cluster(self.strategy)
@@ -148,6 +152,7 @@ class Training:
         stop: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda text: None,
         checked: Checked | None = None,
+        unbounded: bool = True,
     ) -> Outcome:
         """Train from the last saved state to the end.
 
@@ -156,6 +161,7 @@ class Training:
             stop: called after each step; True from any worker saves and returns on all of them.
             say: called with each line for the user: figures of a validation, warnings.
             checked: of :func:`segmentation.data.doctor.check_splits` with both datasets; None checks them first.
+            unbounded: whether a run of more than a day may begin; otherwise it ends after a few steps.
 
         Raises:
             InputError: `out` holds another training, a sample cannot be used, the loss is not finite, or another worker is
@@ -164,7 +170,7 @@ class Training:
         if checked is None:
             checked = check_splits(self.splits, lambda what, done, total: progress(what, done, total, ""))
         try:
-            return self._run(TrainingRun(self, progress, say), stop, checked)
+            return self._run(TrainingRun(self, progress, say), stop, checked, unbounded)
         except LOST as error:
             if self.cluster.workers == 1:
                 raise
@@ -173,7 +179,7 @@ class Training:
                 f"Run the same commands on all of them to resume from the last state in {self.out}."
             ) from error
 
-    def _run(self, run: TrainingRun, stop: Callable[[], bool], checked: Checked) -> Outcome:
+    def _run(self, run: TrainingRun, stop: Callable[[], bool], checked: Checked, unbounded: bool) -> Outcome:
         folder, steps, cluster = self.out / FOLDER, self.recipe.steps, self.cluster
         with contextlib.ExitStack() as stack:
             if self.chief:
@@ -184,7 +190,7 @@ class Training:
                 raise InputError(f"{self.out}: the workers find different states there. They must share the folder.")
             if start:
                 run.say(f"resuming at step {start} of {steps}")
-            if start == steps:
+            if start == steps or run.state.is_exhausted(start):
                 return run.outcome(start)
             if start == run.state.legs[-1][FROM]:
                 for line in remarks.describe_start(self, run.state.legs):
@@ -196,14 +202,24 @@ class Training:
                 run.warn(kind, warning, start + 1)  # a run from this state warns again, and cuts the log before it
             stack.enter_context(mixed_precision(self.recipe.precision))
             batches = read_batches(self.training_example, self.recipe, start, cluster.worker, cluster.workers)
+            began = 0.0
             for step, batch in stack.enter_context(contextlib.closing(batches)):
                 run.train(step, batch)
                 done = step + 1
+                if done == start + 1:  # the first step is traced
+                    began = time.perf_counter()
+                elif done == start + 1 + TIMED and done < steps:
+                    run.report_time((time.perf_counter() - began) / TIMED, steps - done, unbounded)
                 stopping = cluster.total(int(stop())) > 0 and done < steps
                 if done == steps or done % self.recipe.validate_every == 0:
                     run.validate(done)
-                if done == steps or stopping or done % self.recipe.save_every == 0:
+                exhausted = self.recipe.patience is not None and cluster.total(int(run.state.is_exhausted(done))) > 0
+                if done == steps or stopping or exhausted or done % self.recipe.save_every == 0:
                     run.state.save(done)
+                if exhausted:
+                    found = pluralize(self.recipe.patience or 0, "validation")
+                    run.say(f"{found} without a better model: training ends at step {done} of {steps}")
+                    return run.outcome(done)
                 if stopping:
                     return run.outcome(done, stopped=True)
         return run.outcome(steps)
@@ -216,7 +232,7 @@ class TrainingRun:
         self.training, self.progress, self.say = training, progress, say
         self.state, self.log = State(training), Log()
         self.labeled_pixels = np.zeros(training.model.head.num_classes, np.int64)  # of each class in the training split
-        self._make_step = make_step(training, self.state.momentum)
+        self._make_step = make_step(training, self.state)
 
     def outcome(self, step: int, *, stopped: bool = False) -> Outcome:
         """Return the run's outcome at `step`."""
@@ -241,13 +257,32 @@ class TrainingRun:
         note = f"step {done}/{recipe.steps}  loss {loss:.3f}  mIoU {_format_figure(mean, 3)}"
         self.progress("training", done * recipe.batch, recipe.steps * recipe.batch, note)
         if done % CURVE_EVERY == 0:
-            self.log.draw(done, {"loss": loss, "learning_rate": float(rate), "mean_iou/training": mean})
+            figures = {"loss": loss, "learning_rate": float(rate)}
+            self.log.draw(done, {**figures, "mean_iou/training": mean})
+            self.log.record({"step": done, **figures})
+
+    def report_time(self, seconds: float, steps: int, unbounded: bool) -> None:
+        """Say how long so many steps take; refuse more than a day unless `unbounded`."""
+        hours = seconds * steps / 3600
+        lasts = (
+            f"{hours / 24:.1f} days"
+            if hours > 24
+            else f"{hours:.1f} hours"
+            if hours > 1.5
+            else f"{max(1, round(60 * hours))} min"
+        )
+        if hours > 24 and not unbounded:
+            raise InputError(
+                f"a step takes {seconds:.1f} s, so the {pluralize(steps, 'step')} that are left take about {lasts}, without "
+                "validations. --yes begins nevertheless; a smaller network, --crop or --steps take less."
+            )
+        self.say(f"{seconds:.2f} s a step: about {lasts} for the {pluralize(steps, 'step')} that are left, without validations")
 
     def validate(self, done: int) -> None:
         """Score the validation images, if there are any; the best model so far is written."""
         state, training = self.state, self.training
         if training.validation is not None:
-            weights = training.model.weights  # every worker takes part where moving averages are read
+            weights = state.weights
             if training.chief:
                 model = state.copy_model(weights, done)
                 self._report(self._score(model, training.validation, done), len(training.validation.samples), model, done)
@@ -286,7 +321,8 @@ class TrainingRun:
             + (" (best so far)" if better and not math.isnan(mean) else "")
         )
         class_iou = [_finite(value) for value in metrics.class_iou(counts)]
-        self.log.record({"step": done, "mean_iou": _finite(mean), "class_iou": class_iou})
+        seen = _finite(metrics.mean_iou(state.seen.counts))
+        self.log.record({"step": done, "mean_iou": _finite(mean), "class_iou": class_iou, "training_mean_iou": seen})
         self.log.draw(done, {"mean_iou/validation": mean})
         for kind, warning in remarks.find_doubts(training.dataset.space.names, counts, self.labeled_pixels):
             self.warn(kind, warning, done)

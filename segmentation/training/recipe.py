@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dense_resnet.errors import InputError, pluralize
@@ -15,6 +16,12 @@ from segmentation.data.transforms import Augmentation
 # a device, that one layer is normalized by its moving averages in training too, regardless of the others.
 SMALLEST_BATCH = 12
 
+OPTIMIZERS = SGD, ADAMW = "sgd", "adamw"
+SCHEDULES = POLY, COSINE = "poly", "cosine"
+LOSSES = CE, FOCAL, DICE, LOVASZ, CE_DICE = "ce", "focal", "dice", "lovasz", "ce+dice"
+PIXEL_LOSSES = CE, FOCAL, CE_DICE  # which class weights can weigh
+FOLDER, LAST, STATE = "training", "last", "state.safetensors"  # in the folder of a training
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -26,8 +33,8 @@ class Recipe:
     head_rate: float = 1.0  # factor on the head's learning rate
     warmup: int = 0  # steps of a rate that grows from 0
     power: float = 0.9  # of the poly schedule: rate * (1 - step / steps) ** power
-    momentum: float = 0.9
-    weight_decay: float = 0.0001  # L2 of the convolutions' weights, as slim counts it
+    momentum: float = 0.9  # of AdamW: its first beta
+    weight_decay: float = 0.0001  # of the convolutions' weights: L2 as slim counts it, of AdamW apart from the gradient
     clip: float | None = None  # the gradients' greatest global norm
     freeze_batch_norm: bool = False
     class_weights: tuple[float, ...] | None = None
@@ -37,6 +44,12 @@ class Recipe:
     precision: str = FLOAT32
     validate_every: int = 500  # steps; and at the end
     save_every: int = 500
+    optimizer: str = SGD
+    schedule: str = POLY
+    loss: str = CE
+    ema: float | None = None  # decay of the averaged weights that are validated and saved
+    auxiliary: float = 0.0  # weight of the loss of a second head, on the block before the last
+    patience: int | None = None  # validations without a better model after which training ends
 
     def check(self, num_classes: int) -> None:
         """Raise an :class:`InputError` if a value is invalid."""
@@ -52,6 +65,12 @@ class Recipe:
             ("clip", self.clip is None or 0 < self.clip < math.inf, "above 0"),
             ("hardest", 0 < self.hardest <= 1, "a share above 0 and up to 1"),
             ("precision", self.precision in (FLOAT32, BFLOAT16), f"{FLOAT32!r} or {BFLOAT16!r}"),
+            ("optimizer", self.optimizer in OPTIMIZERS, _one_of(OPTIMIZERS)),
+            ("schedule", self.schedule in SCHEDULES, _one_of(SCHEDULES)),
+            ("loss", self.loss in LOSSES, _one_of(LOSSES)),
+            ("ema", self.ema is None or 0 < self.ema < 1, "above 0 and below 1"),
+            ("auxiliary", 0 <= self.auxiliary < math.inf, "at least 0"),
+            ("patience", self.patience is None or (type(self.patience) is int and self.patience > 0), "an integer above 0"),
         ):
             if not valid:
                 raise InputError(f"{name} must be {expected} (not {getattr(self, name)!r}).")
@@ -64,16 +83,36 @@ class Recipe:
                 f"class_weights must be one number of at least 0 for each of the {pluralize(num_classes, 'class')}, not all 0 "
                 f"(not {' '.join(f'{weight:g}' for weight in weights):.80})."
             )
+        for name, given, losses in (
+            ("class_weights", weights is not None, PIXEL_LOSSES),
+            ("hardest", self.hardest < 1, (CE, CE_DICE)),
+        ):
+            if given and self.loss not in losses:
+                raise InputError(f"{name} goes with a loss over pixels ({_one_of(losses)}), not with {self.loss!r}.")
         self.augmentation.check()
 
     def rate(self, step: int) -> float:
         """Return the backbone's learning rate at `step`.
 
+        The cosine schedule is that of Loshchilov and Hutter, https://arxiv.org/abs/1608.03983, without restarts.
+
         >>> Recipe(steps=100, warmup=10, learning_rate=1.0).rate(4), Recipe(steps=4, power=1.0, learning_rate=1.0).rate(3)
         (0.4..., 0.25)
         """
-        rate = self.learning_rate * (1 - step / self.steps) ** self.power
+        done = step / self.steps
+        falling = (1 - done) ** self.power if self.schedule == POLY else (1 + math.cos(math.pi * done)) / 2
+        rate = self.learning_rate * falling
         return rate * min(1.0, (step + 1) / self.warmup) if self.warmup else rate
+
+
+def _one_of(names: Sequence[str]) -> str:
+    """Return names for a message.
+
+    >>> print(_one_of(OPTIMIZERS))
+    'sgd' or 'adamw'
+    """
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}"
 
 
 def batch_norm_decay(usual: float, steps: int) -> float:

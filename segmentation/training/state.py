@@ -1,7 +1,8 @@
 """Keep the state of a training, in memory and on disk: see the drawing in :mod:`segmentation.training.loop`.
 
-Step, weights and momentum are the whole state, since all else is a function of (seed, position in the data). The file also has
-the protocol, which a resumed run must share, and the figures that its outcome and its warnings depend on.
+Step, weights and what the optimizer keeps are the whole state, with averaged weights and an auxiliary head these too, since all
+else is a function of (seed, position in the data). The file also has the protocol, which a resumed run must share, and the
+figures that its outcome and its warnings depend on.
 
 More steps continue a training, finished or not: a new *leg* starts at the step of the state, and the learning rate follows
 the schedule of the new number of steps from there on, as if it had always been that long. The data continue in their
@@ -11,6 +12,7 @@ all: ``"legs": [{"from": 0, "steps": 4000}, {"from": 4000, "steps": 8000}]``.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,14 +30,16 @@ from segmentation.metrics.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
 from segmentation.saving.description import DESCRIPTION, WEIGHTS, description_of, head_options
 from segmentation.saving.model_directory import save_model
+from segmentation.training.auxiliary import AuxiliaryHead
 from segmentation.training.data import EXIF
+from segmentation.training.optimizers import SLOTS
+from segmentation.training.recipe import FOLDER, LAST, STATE, Recipe
 
 if TYPE_CHECKING:
     from segmentation.training.loop import Training
 
-FOLDER, LAST, STATE = "training", "last", "state.safetensors"
 LEGS, FROM, STEPS = "legs", "from", "steps"  # of a protocol
-MOMENTUM = "momentum/"  # before a variable's name
+AVERAGE = "average/"  # before a variable's name
 CHOSEN = ("plan", "output_stride", "multi_grid", "head", "validation_size", "recipe")  # of a protocol, by options
 
 
@@ -45,11 +49,21 @@ class State:
     def __init__(self, training: Training) -> None:
         self.training, self.model = training, training.model
         self.path = training.out / FOLDER / STATE
+        recipe = training.recipe
         with training.strategy.scope():
-            self.momentum = {
-                name: tf.Variable(tf.zeros_like(variable), trainable=False, name=MOMENTUM + name)
-                for name, variable in self.model.trainable.items()
-            }
+            self.auxiliary = None
+            if recipe.auxiliary:
+                self.auxiliary = AuxiliaryHead(self.model.backbone.plan, self.model.head.num_classes, recipe.seed)
+            own = self.auxiliary.trainable if self.auxiliary else {}
+            self.trainable = self.model.trainable | own  # what a step changes by gradients
+            self.kept = dict(own)  # what a resumed run needs besides the model's weights, by its name in the file
+            for name, variable in self.trainable.items():
+                for slot in SLOTS[recipe.optimizer]:
+                    self.kept[slot + name] = tf.Variable(tf.zeros_like(variable), trainable=False, name=slot + name)
+            if recipe.ema is not None:
+                for name, value in training.initial.items():
+                    self.kept[AVERAGE + name] = tf.Variable(value, trainable=False, name=AVERAGE + name)
+        self._average = tf.function(self._move_averages, autograph=False)
         self.best: float | None = None  # mean IoU
         self.best_step: int | None = None
         self.scored: tuple[int, float | None] | None = None  # the step that was validated last, its mean IoU
@@ -75,18 +89,47 @@ class State:
         """Return the mean IoU of the model at `step`, where it has been validated."""
         return self.scored[1] if self.scored and self.scored[0] == step else None
 
+    def is_exhausted(self, step: int) -> bool:
+        """Return whether so many validations as the recipe's patience, the last one at `step`, have found no better model."""
+        patience, best = self.training.recipe.patience, self.best_step
+        if patience is None or best is None or self.scored is None or self.scored[0] != step:
+            return False
+        return step - best >= patience * self.training.recipe.validate_every
+
+    # -- averaging ----------------------------------------------------------------------------------------------------
+
+    def average(self, step: int) -> None:
+        """Move the averaged weights, if there are any, towards the weights after `step`.
+
+        Young averages move faster, by (1 + n) / (10 + n) after n steps, as those of ``tf.train.ExponentialMovingAverage``.
+        """
+        if (decay := self.training.recipe.ema) is not None:
+            self._average(tf.constant(min(decay, (1 + step) / (10 + step)), tf.float32))
+
+    def _move_averages(self, decay: tf.Tensor) -> None:
+        for name, variable in self.model.named_variables.items():
+            average = self.kept[AVERAGE + name]
+            average.assign(decay * average + (1 - decay) * variable.read_value())
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights that are validated and saved: the averaged ones, or the model's. Every worker must ask for them."""
+        if self.training.recipe.ema is None:
+            return self.model.weights  # every worker takes part where moving averages are read
+        return {name: self.kept[AVERAGE + name].numpy() for name in self.training.initial}
+
     # -- saving -------------------------------------------------------------------------------------------------------
 
     def save(self, step: int) -> None:
         """Write the state that a resumed run starts from, and the last model."""
-        weights = self.model.weights  # every worker takes part where moving averages are read
+        weights, own = self.weights, self.model.weights
         if not self.training.chief:
             return
         model = self.copy_model(weights, step)
         self.write_model(self.training.out / LAST, model, step, self.score(step))
         if self.training.validation is None:
             self.write_model(self.training.out, model, step, None)
-        self._write(weights, step)
+        self._write(own, step)
 
     def copy_model(self, weights: Mapping[str, np.ndarray], step: int) -> SegmentationModel:
         """Return the model once more, on one device, with these weights, if they are finite: to validate, and to write."""
@@ -109,12 +152,12 @@ class State:
         save_model(folder, model, training.dataset.space, preprocessing=training.preprocessing, training=about)
 
     def _write(self, weights: Mapping[str, np.ndarray], step: int) -> None:
-        momentum = {MOMENTUM + name: variable.numpy() for name, variable in self.momentum.items()}
         about = {
             "step": step, "best": self.best, "best_step": self.best_step, "scored": self.scored,
             "warnings": self.warnings, "seen": self.seen.counts.tolist(), "protocol": self.protocol,
         }  # fmt: skip
-        safetensors.write(self.path, {**weights, **momentum}, about)
+        kept = {name: variable.numpy() for name, variable in self.kept.items()}
+        safetensors.write(self.path, {**weights, **kept}, about)
         self._saved_step = step
 
     # -- restoring ----------------------------------------------------------------------------------------------------
@@ -133,12 +176,12 @@ class State:
             return 0
         arrays = safetensors.read(self.path)
         step, legs = self._take_figures(safetensors.metadata(self.path))
-        momentum = {name: arrays.pop(MOMENTUM + name, None) for name in self.momentum}
-        if lost := [name for name, value in momentum.items() if value is None]:
-            raise InputError(f"{self.path}: damaged: the momentum of {lost[0]} is missing. Choose another --out.")
+        kept = {name: arrays.pop(name, None) for name in self.kept}
+        if lost := [name for name, value in kept.items() if value is None]:
+            raise InputError(f"{self.path}: damaged: {lost[0]} is missing. Choose another --out.")
         self.model.assign(arrays, str(self.path))
-        for name, variable in self.momentum.items():
-            variable.assign(momentum[name])
+        for name, variable in self.kept.items():
+            variable.assign(kept[name])
         self._saved_step = step
         self._continue(legs, step, arrays)
         return step
@@ -193,6 +236,7 @@ class State:
             if new[name] and isinstance(old.get(name), dict):
                 old[name].setdefault(EXIF, new[name][EXIF])  # older states lack it
         old.setdefault("canvas", PADDED)
+        _complete(old["recipe"])
         if differing := journal.format_differences(old, new):
             chosen = any(old.get(name) != new[name] for name in CHOSEN)
             before = "; or give the options of before, which resume it" if chosen else ""
@@ -210,6 +254,15 @@ class State:
         if whole and old["dataset"]["classes"] == new["dataset"]["classes"]:
             return f", where --init {last} starts from this one's model"
         return f", where --weights {last / WEIGHTS} starts from this one's backbone"
+
+
+def _complete(recipe: dict[str, Any]) -> None:
+    """Add the options that an older state lacks, which were off."""
+    usual = json.loads(json.dumps(dataclasses.asdict(Recipe(steps=1))))
+    del usual[STEPS]
+    recipe["augmentation"] = usual.pop("augmentation") | recipe["augmentation"]
+    for name, value in usual.items():
+        recipe.setdefault(name, value)
 
 
 def _read_legs(protocol: Mapping[str, Any], step: int) -> list[dict[str, int]]:

@@ -1,21 +1,27 @@
-"""Make one step of SGD with momentum, on one device or several, of one worker or several."""
+"""Make one step of training, on one device or several, of one worker or several."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from dense_resnet.inference.precision import BFLOAT16
-from segmentation.training import losses
-from segmentation.training.data import Batch
+from segmentation.training.data import Batch, read_batches
+from segmentation.training.losses import compute_loss
+from segmentation.training.optimizers import apply_gradient, decays
+from segmentation.training.recipe import SGD
+from segmentation.training.state import State
 
 if TYPE_CHECKING:
     from segmentation.training.loop import Training
 
+MEASURED = 4  # steps
 MIXED = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's own rewriting of float32 graphs
 LOST = (  # what TensorFlow raises where another worker does not answer
     tf.errors.UnavailableError,
@@ -71,16 +77,13 @@ def _all_reduce(number: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
 
 
-def make_step(training: Training, momentum: Mapping[str, tf.Variable]) -> Step:
-    """Return a function of (step, this worker's part of the batch, learning rate), which changes the model and `momentum`.
+def make_step(training: Training, state: State) -> Step:
+    """Return a function of (step, this worker's part of the batch, learning rate), which changes the `state`.
 
-    It must be called by all workers, and returns the loss of all images and the predicted labels of these. `momentum` is that
-    of each trainable variable, by its name.
+    It must be called by all workers, and returns the loss of all images and the predicted labels of these.
     """
     model, recipe, cluster = training.model, training.recipe, training.cluster
-    variables, strategy = model.trainable, cluster.strategy
-    # A list: a set would order the graph by chance, and TensorFlow optimizes graphs of another order to other bits.
-    decayed = [name for name in variables if name.endswith("/weights")]
+    variables, strategy, auxiliary = state.trainable, cluster.strategy, state.auxiliary
     add = tf.distribute.ReduceOp.SUM
 
     def replica_step(
@@ -95,24 +98,30 @@ def make_step(training: Training, momentum: Mapping[str, tf.Variable]) -> Step:
             whole = tf.concat([[own * context.num_replicas_in_sync], shape[1:]], axis=0)
             return tf.random.stateless_uniform(whole, [step, recipe.seed], dtype=dtype)[number * own : (number + 1) * own]
 
+        def mean_loss(logits: tf.Tensor) -> tf.Tensor:
+            """Return this replica's part of the mean over the images of all."""
+            terms = compute_loss(recipe.loss, logits, labels, training.ignored, recipe.class_weights, recipe.hardest)
+            return tf.add_n([term.total / tf.maximum(context.all_reduce(add, term.count), 1.0) for term in terms])
+
         with tf.GradientTape() as tape:
-            logits = model.training_logits(
+            logits, end_points = model.training_logits(
                 pixels, boxes, dropout, recipe.freeze_batch_norm, freeze_image_pooling=training.freeze_image_pooling
             )
-            total, count = losses.cross_entropy(logits, labels, training.ignored, recipe.class_weights, recipe.hardest)
-            loss = total / tf.maximum(context.all_reduce(add, count), 1.0)
+            loss = mean_loss(logits)
+            if auxiliary:
+                loss += recipe.auxiliary * mean_loss(auxiliary.logits(end_points, tf.shape(labels)[1:]))
         slopes = tape.gradient(loss, list(variables.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO)
         gradients = dict(zip(variables, slopes, strict=True))
         gradients, loss = context.all_reduce(add, [gradients, loss])
-        for name in decayed:
-            gradients[name] += recipe.weight_decay * variables[name]
+        if recipe.optimizer == SGD:  # in the order of the variables: graphs of another order are optimized to other bits
+            for name in filter(decays, variables):
+                gradients[name] += recipe.weight_decay * variables[name]
         if recipe.clip is not None:
             clipped, _ = tf.clip_by_global_norm(list(gradients.values()), recipe.clip)
             gradients = dict(zip(gradients, clipped, strict=True))
         for name, variable in variables.items():
-            momentum[name].assign(recipe.momentum * momentum[name] + gradients[name])
-            factor = recipe.head_rate if name in model.head_names else 1.0
-            variable.assign_sub(rate * factor * momentum[name])
+            own_rate = rate * (1.0 if name in model.backbone.trainable else recipe.head_rate)
+            apply_gradient(recipe, name, variable, gradients[name], state.kept, own_rate, step)
         dtype = tf.uint8 if model.head.num_classes <= 256 else tf.int32
         return loss, tf.cast(tf.argmax(logits, axis=-1), dtype)
 
@@ -121,10 +130,25 @@ def make_step(training: Training, momentum: Mapping[str, tf.Variable]) -> Step:
     def make(step: int, batch: Batch, rate: np.float32) -> tuple[float, np.ndarray]:
         inputs = cluster.split((batch.pixels, batch.labels, batch.boxes))
         loss, predicted = run(*inputs, tf.constant(rate), tf.constant(step, tf.int32))
+        state.average(step)
         labels = [part.numpy() for part in strategy.experimental_local_results(predicted)]
         return float(strategy.experimental_local_results(loss)[0]), np.concatenate(labels)
 
     return make
+
+
+def measure_step(training: Training) -> float:
+    """Return the seconds of a step, reading included, by making a few; the training's model cannot be used afterwards."""
+    make, moments = make_step(training, State(training)), []
+    recipe, cluster = training.recipe, training.cluster
+    with (
+        mixed_precision(recipe.precision),
+        contextlib.closing(read_batches(training.training_example, recipe, 0, cluster.worker, cluster.workers)) as batches,
+    ):
+        for step, batch in itertools.islice(batches, MEASURED + 1):
+            make(step, batch, np.float32(0))
+            moments.append(time.perf_counter())
+    return (moments[-1] - moments[0]) / MEASURED  # the first step is traced
 
 
 @contextlib.contextmanager

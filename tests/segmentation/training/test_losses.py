@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dense_resnet.errors import InputError
-from segmentation.training.losses import cross_entropy
+from segmentation.training.losses import compute_loss, cross_entropy, dice, focal, lovasz_softmax
+from segmentation.training.recipe import CE, CE_DICE, LOSSES
 
 IGNORED = 255
 
@@ -131,3 +132,105 @@ def test_extreme_logits_stay_finite():
 def test_invalid_shares_are_refused(hardest):
     with pytest.raises(InputError, match="hardest must be a share above 0 and up to 1"):
         cross_entropy(tf.zeros([1, 1, 1, 2]), np.zeros((1, 1, 1), int), IGNORED, hardest=hardest)
+
+
+# -- focal, Dice, Lovász ----------------------------------------------------------------------------------------------
+
+
+def mean(loss):
+    return float(loss.total / loss.count)
+
+
+def test_focal_equals_keras():
+    logits, labels = sample(3, ignored=0)
+    keras = tf.keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=2.0, from_logits=True)
+    assert mean(focal(logits, labels, None)) == pytest.approx(float(keras(tf.one_hot(labels, 4), logits)), rel=1e-5)
+
+
+def test_focal_is_weighted_by_the_pixels_classes():
+    logits, labels = sample(4, ignored=0)
+    one, two = (float(focal(logits, np.full_like(labels, 2), None, weights).total) for weights in (None, (1.0, 1.0, 3.0, 1.0)))
+    assert two == pytest.approx(3 * one, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def kornia():
+    return pytest.importorskip("kornia.losses"), pytest.importorskip("torch")
+
+
+def test_dice_equals_kornia(kornia):
+    losses, torch = kornia
+    logits, labels = sample(5, ignored=0)
+    assert all(len(np.unique(image)) == 4 for image in labels)  # kornia averages over absent classes too
+    images = [losses.dice_loss(torch.from_numpy(a.transpose(2, 0, 1)[None].copy()), torch.from_numpy(b[None]), "macro")
+              for a, b in zip(logits, labels, strict=True)]  # fmt: skip
+    assert mean(dice(logits, labels, None)) == pytest.approx(float(sum(images) / 2), rel=1e-5)
+
+
+def test_lovasz_and_its_gradient_equal_kornia(kornia):
+    losses, torch = kornia
+    logits, labels = sample(6, ignored=0)
+    theirs = torch.from_numpy(logits.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    loss = losses.lovasz_softmax_loss(theirs, torch.from_numpy(labels))
+    loss.backward()
+    ours = tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        own = lovasz_softmax(ours, labels, None)
+        value = own.total / own.count
+    assert float(value) == pytest.approx(float(loss.detach()), rel=1e-5)
+    np.testing.assert_allclose(tape.gradient(value, ours), theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-7)
+
+
+def test_lovasz_of_sure_predictions_is_one_minus_iou():
+    logits, labels = sample(7)
+    predicted = logits.argmax(-1)
+    total = 0.0
+    for own, label in zip(predicted, labels, strict=True):
+        valid = label != IGNORED
+        ious = [
+            np.sum((own == index) & (label == index)) / np.sum(valid & ((own == index) | (label == index)))
+            for index in np.unique(label[valid])
+        ]
+        total += 1 - np.mean(ious)
+    assert float(lovasz_softmax(1e4 * logits, labels, IGNORED).total) == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [focal, dice, lovasz_softmax])
+def test_ignored_pixels_change_no_loss(loss):
+    logits, labels = sample(8)
+    logits = tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        total, _ = loss(logits, labels, IGNORED)
+    assert not tape.gradient(total, logits).numpy()[labels == IGNORED].any()
+    others = np.where((labels == IGNORED)[..., None], 7 * logits.numpy()[..., ::-1], logits.numpy())
+    assert float(loss(others, labels, IGNORED).total) == pytest.approx(float(total), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [dice, lovasz_softmax])
+def test_images_without_a_labeled_pixel_are_not_counted(loss):
+    logits, labels = sample(9)
+    labels[1] = IGNORED
+    alone = loss(logits[:1], labels[:1], IGNORED)
+    both = loss(logits, labels, IGNORED)
+    assert float(both.count) == 1
+    assert float(both.total) == pytest.approx(float(alone.total), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_parts_of_a_batch_add_up(name):
+    """As several devices add them."""
+    logits, labels = sample(10, size=(4, 5, 6))
+    whole = compute_loss(name, logits, labels, IGNORED)
+    halves = [compute_loss(name, logits[part], labels[part], IGNORED) for part in (slice(2), slice(2, 4))]
+    for term, one, two in zip(whole, *halves, strict=True):
+        assert float(term.total) == pytest.approx(float(one.total + two.total), rel=1e-5)
+        assert float(term.count) == float(one.count + two.count)
+    assert len(whole) == (2 if name == CE_DICE else 1)
+
+
+def test_class_weights_and_hard_pixels_reach_cross_entropy():
+    logits, labels = sample(11)
+    weights = (1.0, 2.0, 3.0, 0.5)
+    for name in (CE, CE_DICE):
+        term = compute_loss(name, logits, labels, IGNORED, weights, 0.5)[0]
+        assert float(term.total) == float(cross_entropy(logits, labels, IGNORED, weights, 0.5).total)

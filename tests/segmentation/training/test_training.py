@@ -18,7 +18,7 @@ import tensorflow as tf
 from helpers import GOLDEN, TESTS
 from helpers.folders import free_ports
 from helpers.networks import TRAINING_PLAN
-from helpers.trainings import make
+from helpers.trainings import CLASSES, make, make_data, write_split
 from PIL import Image
 
 from dense_resnet import checkpoints
@@ -41,48 +41,19 @@ from segmentation.training import loop, recipe
 from segmentation.training.data import PADDING
 from segmentation.training.log import CURVES, LOG, cut_log
 from segmentation.training.loop import Training
-from segmentation.training.recipe import Recipe
+from segmentation.training.recipe import FOLDER, LAST, Recipe
+from segmentation.training.recipe import STATE as STATE_FILE
 from segmentation.training.remarks import describe_start, find_doubts
-from segmentation.training.state import FOLDER, LAST
-from segmentation.training.state import STATE as STATE_FILE
 from segmentation.training.step import find_worker
 from tools import cli, terminal, train
 
-CLASSES = {"name": "tiny", "classes": ["ground", "red", "green"]}
-COLORS = np.array([[90, 90, 90], [220, 40, 40], [40, 200, 60]])
 STATE = Path(FOLDER) / STATE_FILE
-
-
-def pair(seed, shown=(1, 2)):
-    """An image of 40x48 pixels with a red and a green square on grey, and its label; the first rows are ignored."""
-    generator = np.random.default_rng(seed)
-    label = np.zeros((40, 48), np.uint8)
-    for index in shown:
-        row, column = generator.integers(0, 20, 2)
-        label[row : row + 20, column + 4 * index : column + 4 * index + 20] = index
-    image = np.clip(COLORS[label] + generator.normal(0, 20, (40, 48, 3)), 0, 255).astype(np.uint8)
-    label[:2] = 255
-    return image, label
-
-
-def write_split(folder, split, count, shown=(1, 2)):
-    """Pairs of a split in the layout of two folders."""
-    folder.mkdir(exist_ok=True)
-    (folder / "dataset.json").write_text(json.dumps(CLASSES))
-    for number in range(count):
-        image, label = pair([count, number], shown)
-        for kind, values in (("images", image), ("labels", label)):
-            path = folder / kind / split / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(values).save(path)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Eight images to train on, three to validate."""
-    folder = tmp_path_factory.mktemp("tiny")
-    write_split(folder, "train", 8)
-    write_split(folder, "val", 3)
+    folder = make_data(tmp_path_factory.mktemp("tiny"))
     (folder / "plan.json").write_text(json.dumps(TRAINING_PLAN))
     return folder
 
@@ -1045,9 +1016,7 @@ def command(data, tmp_path, capsys):
 
 def test_invalid_arguments_are_refused_by_the_command(command, data, tmp_path, trained):
     model = ("--model", data / "plan.json", "--output-stride", 8)
-    (tmp_path / "classes.json").write_text(json.dumps(CLASSES | {"classes": ["one", "two", "three"]}))
     for options, message in (
-        ((), "give either --model VARIANT, or --init DIR to start from a trained model"),
         ((*model, "--init", trained[0].out), "give either --model VARIANT, or --init DIR"),
         (("--init", trained[0].out, "--head", "fcn"), "--init brings the whole model"),
         (("--model", "resnet_v9"), "unknown variant 'resnet_v9'"),
@@ -1067,10 +1036,10 @@ def test_invalid_arguments_are_refused_by_the_command(command, data, tmp_path, t
         ((*model, "--size", 50), "size must be 8n+1 pixels (not 50); next: 57"),
         ((*model, "--steps", 1, "--crop", 50), "crop must be 8n+1 pixels (not 50); next: 57"),
         (("--init", trained[0].out, "--steps", 1, "--crop", 50), "crop must be 8n+1 pixels (not 50); next: 57"),
-        (
-            ("--init", trained[0].out, "--classes", tmp_path / "classes.json"),
-            "was trained on other classes (ground, red, green)",
-        ),
+        ((*model, "--optimizer", "adam"), "optimizer must be 'sgd' or 'adamw' (not 'adam')"),
+        ((*model, "--loss", "iou"), "loss must be 'ce', 'focal', 'dice', 'lovasz' or 'ce+dice' (not 'iou')"),
+        ((*model, "--augment", 2), "distortion must be from 0 to 1 (not 2.0)"),
+        ((*model, "--loss", "dice", "--class-weights", "balanced"), "class_weights goes with a loss over pixels"),
         (("--init", tmp_path), "not a model directory"),
     ):
         code, _, errors = command(*options)
@@ -1081,22 +1050,21 @@ def test_invalid_arguments_are_refused_by_the_command(command, data, tmp_path, t
 
 
 def test_the_commands_defaults_are_the_librarys():
-    """The verb states them once more, since its parser imports no TensorFlow."""
+    """The verb states them once more, since its parser imports no TensorFlow; what it chooses has no default."""
     parser = argparse.ArgumentParser()
     train.configure(parser)
     options, recipe, views = parser.parse_args(["data", "--out", "out"]), Recipe(steps=30000), Augmentation()
     stated = {
-        "crop": views.crop[0], "scale": list(views.scale), "no_flip": not views.flip, "jitter": views.jitter,
-        "steps": recipe.steps, "batch": recipe.batch, "lr": recipe.learning_rate, "head_rate": recipe.head_rate,
-        "warmup": recipe.warmup, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "clip": recipe.clip,
-        "hardest": recipe.hardest, "precision": recipe.precision, "seed": recipe.seed, "size": Inference.size,
-        "validate_every": recipe.validate_every, "save_every": recipe.save_every,
+        "scale": list(views.scale), "no_flip": not views.flip, "jitter": views.jitter, "augment": views.distortion,
+        "head_rate": recipe.head_rate, "warmup": recipe.warmup, "momentum": recipe.momentum, "clip": recipe.clip,
+        "hardest": recipe.hardest, "precision": recipe.precision, "seed": recipe.seed, "optimizer": recipe.optimizer,
+        "schedule": recipe.schedule, "loss": recipe.loss, "ema": recipe.ema, "auxiliary": recipe.auxiliary,
+        "patience": recipe.patience,
     }  # fmt: skip
-    assert views.crop[0] == views.crop[1]
     assert {name: getattr(options, name) for name in stated} == stated
-    assert (options.class_weights, recipe.class_weights) == ([train.NONE], None)
-    asked = train._recipe(options)
-    assert asked == recipe  # every field of it has an option with its default; steps has the verb's alone
+    chosen = "crop size batch lr weight_decay class_weights steps validate_every save_every".split()
+    assert {getattr(options, name) for name in chosen} == {None}
+    assert train._recipe(options, 30000) == recipe  # every field of it has an option, and the default of both is one
     for action in parser._actions:
         if action.dest in stated and "default" in (action.help or ""):
             values = action.default if isinstance(action.default, list) else [action.default]
