@@ -33,7 +33,8 @@ ROOMS = {  # of each package, from the ground up: a room imports from rooms befo
         ["model"],
         ["prediction"],
         ["saving"],
-        ["evaluation", "training"],
+        ["evaluation"],
+        ["training"],
     ],
 }
 FACES = {"backbone", "compat", "errors", "keras_resnet", "preprocessing", "resnet_utils", "resnet_v1", "resnet_v2"}

@@ -37,7 +37,7 @@ from segmentation.model import SegmentationModel
 from segmentation.prediction.options import Inference
 from segmentation.prediction.predictor import Predictor
 from segmentation.saving.description import NETWORK, description_of
-from segmentation.training import remarks
+from segmentation.training import page, remarks
 from segmentation.training.data import Batch, Example, describe_dataset, ignored_label, read_batches, read_example
 from segmentation.training.log import Log
 from segmentation.training.recipe import FOLDER, SMALLEST_BATCH, Recipe
@@ -306,6 +306,7 @@ class TrainingRun:
             if number < PICTURES:
                 row = np.concatenate([image, colorize(label), colorize(predicted)], axis=1)
                 self.log.show(done, f"validation/{number}", row)
+                page.keep_pictures(training.out / FOLDER, number, done, (image, label, predicted), training.dataset.space)
             self.progress("validating", number + 1, len(samples), f"step {done}/{training.recipe.steps}")
         return matrix.counts
 
@@ -329,6 +330,7 @@ class TrainingRun:
         if better:
             state.best, state.best_step = _finite(mean), done
             state.write_model(training.out, model, done, state.best)
+        page.write_page(training.out / FOLDER, state.protocol, self.labeled_pixels.tolist(), list(state.warnings))
 
     def warn(self, kind: str, warning: str, done: int) -> None:
         """Say and record a warning, once of its kind, by the chief alone."""
