@@ -215,9 +215,10 @@ def _examine(sample: Sample, space: LabelSpace, max_pixels: int) -> _Seen:
             seen.found.append(("palette", surprise, False))
         if counts.ignored == labels.size:
             seen.found.append(("ignored", f"{sample.label}: every pixel has the ignore label.", False))
-    if image_size and counts.size and image_size != counts.size:
-        sizes = f"the image is {format_size(image_size)}, its label {sample.label} {format_size(counts.size)}."
-        turned = " It is rotated: has the image lost an EXIF rotation?" if image_size == counts.size[::-1] else ""
+    label_size = next(iter(counts.sizes), None)
+    if image_size and label_size and image_size != label_size:
+        sizes = f"the image is {format_size(image_size)}, its label {sample.label} {format_size(label_size)}."
+        turned = " It is rotated: has the image lost an EXIF rotation?" if image_size == label_size[::-1] else ""
         seen.found.append(("size", f"{sample.image}: {sizes}{turned}", True))
     return seen
 

@@ -77,7 +77,7 @@ class LabelCounts:
         self.between: Counter[int] = Counter()  # those of them between a lower and a higher number, as interpolation makes them
         self.edges = 0  # pixels near another number
         self.only_masks = True  # each file has 1 bit, or only the numbers 0 and 255
-        self.size: tuple[int, int] | None = None  # of the last file, whatever its numbers are
+        self.sizes: Counter[tuple[int, int]] = Counter()  # files by (height, width), whatever their numbers are
 
     def read(self, sample: Sample, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """Decode a sample's label as ``decode_label`` does, and count it, including numbers without a meaning."""
@@ -85,16 +85,20 @@ class LabelCounts:
         place, space = sample.label.place, self.space
         if space.from_colors:
             labels = label_files.decode_label(place, data, space, max_pixels)
-            self.size, self.files = labels.shape, self.files + 1
+            self._count_file(labels)
         else:
             indices = label_files.decode_numbers(place, data, space, max_pixels)
-            self.size, self.files = indices.shape, self.files + 1
+            self._count_file(indices)
             self._count_numbers(indices, label_files.is_bilevel(data))
             labels = label_files.to_labels(place, indices, space)
         counts = np.bincount(labels.ravel(), minlength=space.num_classes)[: space.num_classes]
         self.pixels += counts
         self.ignored += int(labels.size - counts.sum())
         return labels
+
+    def _count_file(self, values: np.ndarray) -> None:
+        self.files += 1
+        self.sizes[values.shape[0], values.shape[1]] += 1
 
     def _count_numbers(self, indices: np.ndarray, bilevel: bool) -> None:
         numbers = _histogram(indices)
@@ -108,6 +112,7 @@ class LabelCounts:
     def add(self, other: LabelCounts) -> None:
         """Add the counts of other files of the same label space."""
         self.files += other.files
+        self.sizes += other.sizes
         self.pixels += other.pixels
         self.ignored += other.ignored
         self.numbers += other.numbers

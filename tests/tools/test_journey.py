@@ -55,7 +55,24 @@ def test_from_photograph_to_labels(voc, tmp_path):
     run(
         *("train", voc, "--out", tmp_path / "model", "--validation", "none", "--model", SCENES_MODEL / "plan.json"),
         *("--weights", SCENES_MODEL / "weights.safetensors", "--head", "fcn", "--output-stride", 8, "--freeze-bn", "no"),
-        *("--scale", 1, 1, "--no-flip", "--batch", 1, "--steps", 100, "--lr", 0.1, "--clip", 5),
+        *(
+            "--crop",
+            513,
+            "--class-weights",
+            "none",
+            "--scale",
+            1,
+            1,
+            "--no-flip",
+            "--batch",
+            1,
+            "--steps",
+            100,
+            "--lr",
+            0.1,
+            "--clip",
+            5,
+        ),
     )
     run("evaluate", voc, "--model", tmp_path / "model", "--out", tmp_path / "evaluation")
     result, _ = read_result(tmp_path / "evaluation")

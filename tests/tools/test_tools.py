@@ -303,7 +303,6 @@ EARLY = {  # what needs neither TensorFlow nor a network: a message of its own e
     "the model has 10 classes (ground, bricks, stripes, checks, grass, …), data has 3 classes (a, b, c)": [
         ("evaluate", "data", "--model", "{model}", *TO), ("evaluate", "data", "--model", "exported", *TO),
     ],
-    "was trained on other classes": [("train", "data", "--init", "{model}", *TO)],
     "learning_rate must be above 0 (not -1.0).": [("train", "data", *MODEL, "--lr", "-1", *TO)],
     "head must be one of 'fcn', 'aspp', 'decoder'": [("train", "data", *MODEL, "--head", "psp", *TO)],
     "data: exists, and is not an export of the same format.": [
@@ -522,7 +521,7 @@ def test_a_signal_ends_a_verb_in_its_middle(number, error):
         (["train", "d", "--batch-size", "4", "--out", "o"], "--batch-size 4. Did you mean --batch?"),
         (["train", "d", "--output", "o"], "--output o. Did you mean --out?\n"),
         (["train", "d", "--output_dir=o", "-lr", "1"], "Did you mean --out? Did you mean --lr?\n"),
-        (["train", "d", "--lr-schedule", "cosine", "--out", "o"], "Did you mean --lr? The schedule is always poly"),
+        (["train", "d", "--lr-schedule", "cosine", "--out", "o"], "Did you mean --schedule? poly or cosine."),
         (["train", "--data-dir", "d", "--out", "o"], "Did you mean DATASET? Pass it without an option name."),
         (["evaluate", "d", "--crop", "513", "--out", "o"], "--crop 513. Did you mean --size?"),
         (

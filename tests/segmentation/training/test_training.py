@@ -736,7 +736,7 @@ def test_few_images_a_batch_leave_the_image_poolings_averages_alone(head, data, 
     )
     images, _, boxes = (np.stack(arrays) for arrays in list(zip(*map(one.training_example, range(8)), strict=True))[1:])
     step = functools.partial(one.model.training_logits, dropout=None, freeze_batch_norm=False, freeze_image_pooling=True)
-    trained = [step(image[None], box[None]).numpy() for image, box in zip(images, boxes, strict=True)]
+    trained = [step(image[None], box[None])[0].numpy() for image, box in zip(images, boxes, strict=True)]
     assert one.model(images).numpy().std() < 10 * np.std(trained)
     assert load_model(tmp_path / "last").training["image_pooling_batch_norm"] == "moving averages"
 
@@ -893,7 +893,7 @@ def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(data, tmp_pat
     assert one["step"] == 10
     logs = [(tmp_path / name / FOLDER / LOG).read_text() for name in "ab"]
     assert logs[0] == logs[1]
-    assert logs[0].count("mean_iou") == 5
+    assert logs[0].count('"mean_iou"') == 5
     assert "no validation images: the last model is kept, not the best" in printed
     assert "class weights: ground 0." in printed
     assert f"{tmp_path / 'c'}: the model after 2 steps" in printed
@@ -923,7 +923,7 @@ def test_a_killed_and_resumed_second_leg_equals_an_uninterrupted_one(data, tmp_p
     assert about(tmp_path / "a")["protocol"]["legs"] == [{"from": 0, "steps": 4}, {"from": 4, "steps": 8}]
     logs = [(tmp_path / name / FOLDER / LOG).read_text() for name in "ab"]
     assert logs[0] == logs[1]
-    assert logs[0].count("mean_iou") == 4
+    assert logs[0].count('"mean_iou"') == 4
 
 
 @pytest.mark.slow
@@ -1056,13 +1056,13 @@ def test_the_commands_defaults_are_the_librarys():
     options, recipe, views = parser.parse_args(["data", "--out", "out"]), Recipe(steps=30000), Augmentation()
     stated = {
         "scale": list(views.scale), "no_flip": not views.flip, "jitter": views.jitter, "augment": views.distortion,
-        "head_rate": recipe.head_rate, "warmup": recipe.warmup, "momentum": recipe.momentum, "clip": recipe.clip,
+        "head_rate": recipe.head_rate, "warmup": recipe.warmup, "momentum": recipe.momentum,
         "hardest": recipe.hardest, "precision": recipe.precision, "seed": recipe.seed, "optimizer": recipe.optimizer,
         "schedule": recipe.schedule, "loss": recipe.loss, "ema": recipe.ema, "auxiliary": recipe.auxiliary,
         "patience": recipe.patience,
     }  # fmt: skip
     assert {name: getattr(options, name) for name in stated} == stated
-    chosen = "crop size batch lr weight_decay class_weights steps validate_every save_every".split()
+    chosen = "crop size batch lr clip weight_decay class_weights steps validate_every save_every".split()
     assert {getattr(options, name) for name in chosen} == {None}
     assert train._recipe(options, 30000) == recipe  # every field of it has an option, and the default of both is one
     for action in parser._actions:
