@@ -1,15 +1,26 @@
 """What the documents name exists, and what is generated is up to date."""
 
+import argparse
+import importlib
 import json
 import re
+import shlex
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from campaign import __main__ as results
 from helpers import ROOT
+from PIL import Image
+
+from tools import cli
 
 HERE = Path(__file__).parent
+DOCUMENTS = (
+    "README.md", "README.zh-CN.md", "SECURITY.md", "dense_resnet/README.md", "segmentation/README.md", "tests/README.md",
+    "tools/benchmarking/README.md",
+)  # fmt: skip
 
 
 def test_the_results_page_is_what_the_generator_gives():
@@ -67,3 +78,78 @@ def test_the_drawing_of_a_package_is_its_tree(package):
     whole = {path for path in named if path.suffix == "" and not any(other.parent == path for other in named)}
     files = [path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py"]
     assert [file for file in files if file not in named and not whole.intersection(file.parents)] == []
+
+
+def fenced_blocks(document):
+    """The fenced blocks of a document, in order, each as (language, text)."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / document).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_readmes_in_both_languages_have_the_same_blocks():
+    english, chinese = fenced_blocks("README.md"), fenced_blocks("README.zh-CN.md")
+    assert english == chinese
+    assert len(english) > 8
+
+
+@pytest.mark.parametrize(("document", "other"), [("README.md", "README.zh-CN.md"), ("README.zh-CN.md", "README.md")])
+def test_a_readme_is_short_and_links_the_other_language_at_its_top(document, other):
+    lines = (ROOT / document).read_text().splitlines()
+    assert len(lines) <= 250
+    assert f"]({other})" in lines[0]
+
+
+def anchors_of(text):
+    """What links to a document's headings end in, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files_and_headings_that_exist(document):
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" not in target:
+            file, _, anchor = target.partition("#")
+            linked = path.parent / file if file else path
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors_of(linked.read_text()), target
+
+
+def command_lines():
+    """Every line of the command in the documents' bash blocks and tables, as (document, words)."""
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text()
+        blocks = "".join(block for language, block in fenced_blocks(document) if language == "bash").replace("\\\n", "")
+        lines = re.findall(r"^dense-resnet (.*)$", blocks, re.MULTILINE)
+        for line in lines + re.findall(r"`dense-resnet ([a-z]+ [^`…]+ [^`…]+)`", text):
+            words = shlex.split(line, comments=True)
+            if words[0].islower():
+                yield document, words
+
+
+@pytest.mark.parametrize(("document", "words"), [*command_lines()])
+def test_commands_in_the_documents_have_options_that_exist(document, words):
+    verb = importlib.import_module(f"tools.{words[0]}")
+    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    verb.configure(parser)
+    parser.parse_args(words[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_python_blocks_of_the_readme_run(tmp_path, monkeypatch):
+    """Blocks that need files, and so are not doctests; what they read is made by the commands above them."""
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "photos/a").mkdir(parents=True)
+    photograph = Image.open(ROOT / "tools/coffee.jpg")
+    photograph.resize((400, 300)).save(tmp_path / "photos/a/b.jpg")
+    shutil.copytree(ROOT / "tools/scenes_model", tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    for language, block in fenced_blocks("README.md"):
+        for line in re.findall(r"^dense-resnet ((?:extract|export) .*)$", block, re.MULTILINE) if language == "bash" else ():
+            random = line.replace("--weights resnet_v2_152.ckpt", "--random-weights 0 --precision float32")
+            assert cli.main(shlex.split(random, comments=True)) == 0, line
+        if language == "python" and ">>>" not in block:
+            exec(block, names := {})
+            shape = names["vectors"].shape if "vectors" in names else names["labels"].shape
+            assert shape == ((2, 2048) if "vectors" in names else (1, 300, 400))
