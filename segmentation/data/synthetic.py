@@ -333,8 +333,16 @@ def write_scenes(
 ) -> None:
     """Write `train` and `val` scenes: ``images/{train,val}/0000.png``, ``labels/{train,val}/0000.png``, ``dataset.json``.
 
-    Labels are palette images in the colors of CLASSES. Existing files of these names are overwritten.
+    Labels are palette images in the colors of CLASSES. Scenes that are there already are drawn again; a folder with another
+    dataset, or with a part of one, is refused.
     """
+    about = json.dumps({"name": "scenes", **SPACE.as_json()}, indent=1) + "\n"
+    described = Path(folder) / "dataset.json"
+    own = described.is_file() and described.read_bytes() == about.encode()
+    if not own and any((Path(folder) / name).exists() for name in ("images", "labels", described.name)):
+        raise InputError(
+            f"{folder}: contains another dataset, or part of one, which would be overwritten. Choose another folder."
+        )
     counts = {"train": positive_integer("train", train), "val": positive_integer("val", val)}
     jobs = [(split, index) for split in SPLITS for index in range(counts[split])]
     folder = Path(folder)
@@ -350,5 +358,4 @@ def write_scenes(
     with ThreadPoolExecutor(2) as pool:
         for done, _ in enumerate(pool.map(work, jobs), 1):
             progress("drawing", done, len(jobs))
-    about = json.dumps({"name": "scenes", **SPACE.as_json()}, indent=1) + "\n"
-    write_bytes(folder / "dataset.json", about.encode())  # last: it marks the dataset as complete
+    write_bytes(described, about.encode())  # last: it marks the dataset as complete

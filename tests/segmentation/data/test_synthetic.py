@@ -117,6 +117,18 @@ def test_written_scenes_read_back(tmp_path):
     assert [(entry["name"], tuple(entry["color"])) for entry in about["classes"]] == list(CLASSES)
 
 
+def test_another_dataset_in_the_folder_is_refused(tmp_path):
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train" / "0000.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match="contains another dataset, or part of one"):
+        write_scenes(tmp_path, 1, 1, size=SMALLEST)
+    (tmp_path / "dataset.json").write_text('{"classes": ["cat"]}')
+    with pytest.raises(InputError, match="contains another dataset, or part of one"):
+        write_scenes(tmp_path, 1, 1, size=SMALLEST)
+    assert (tmp_path / "labels" / "train" / "0000.png").read_bytes() == b"mine"
+    assert not (tmp_path / "images").exists()
+
+
 def test_writing_again_overwrites(tmp_path):
     for seed in (0, 1):
         write_scenes(tmp_path, 1, 1, size=SMALLEST, seed=seed)
