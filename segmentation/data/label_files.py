@@ -218,6 +218,11 @@ def _from_colors(path: str | Path, rgb: np.ndarray, space: LabelSpace) -> np.nda
     wrong = known[nearest] != codes
     if wrong.any():
         y, x = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        if (rgb.max(-1) == rgb.min(-1)).all():
+            raise InputError(
+                f'{path}: is gray, and "from_colors" reads colors. If its values are class numbers, remove "from_colors", '
+                "and save one channel, for example by Pillow: Image.open(path).convert('L').save(path)."
+            )
         raise InputError(
             f"{path}: color {rgb[y, x].tolist()} ({np.count_nonzero(codes == codes[y, x])} px, first at y={y}, x={x}) is not "
             'one of the classes\' colors. Was the label resized or saved as JPEG? For "ignore", see "ignore_color".'

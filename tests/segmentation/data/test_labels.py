@@ -159,6 +159,12 @@ def test_color_labels_need_from_colors():
             decode(png_of(1, 1, 16, 2, [bytes(6)]), space)
 
 
+def test_numbers_in_three_equal_channels_are_no_colors():
+    numbers = np.repeat(np.array([[0, 1, 2]], np.uint8)[..., None], 3, axis=2)
+    with pytest.raises(InputError, match=r'is gray.*remove "from_colors", and save one channel'):
+        decode_label("a.png", png(numbers), COLORS)
+
+
 def test_labels_are_read_from_colors(voc):
     space = LabelSpace(VOC.classes, from_colors=True)
     data = png(space.colorize(voc))
