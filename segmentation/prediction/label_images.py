@@ -179,7 +179,9 @@ class Labeling:
             values = decoding.undo_orientation(prediction.probabilities, orientation)
             safetensors.write(self.path_of(image, PROBABILITIES), {"probabilities": values}, {"classes": self.space.names})
         if OVERLAY in self._kinds:
-            blended = (1 - OPACITY) * ready.pixels + OPACITY * self.space.colorize(prediction.labels)
+            colors = self.space.colorize(prediction.labels)
+            opacity = OPACITY * colors.any(axis=-1, keepdims=True)  # black, the usual background, would hide the image
+            blended = (1 - opacity) * ready.pixels + opacity * colors
             picture = io.BytesIO()
             Image.fromarray(np.rint(blended).astype(np.uint8)).save(picture, "JPEG", quality=90)
             atomic_files.write_bytes(self.path_of(image, OVERLAY), picture.getvalue())
