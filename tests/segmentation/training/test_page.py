@@ -34,7 +34,7 @@ def test_advice_follows_the_figures(validations, warnings, expected):
 
 
 def test_classes_without_training_pixels_get_no_advice():
-    found = find_advice(RECIPE, [validation(1, 0.6, ious=(0.9, 0.0))], ["dog", "cat"], [900, 0], [])
+    found = find_advice(RECIPE, [validation(300, 0.6, ious=(0.9, 0.0))], ["dog", "cat"], [900, 0], [])
     assert found[0].startswith("Nothing stands out")
 
 
