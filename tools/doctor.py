@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
 
     from dense_resnet.jobs.atomic_files import check_folder, probe_file, write_bytes
     from segmentation.data.doctor import inspect
-    from segmentation.data.layouts import open_layout, recognize
+    from segmentation.data.layouts import VALIDATION, open_layout, recognize, usual_split
 
     if args.json:
         probe_file(args.json)
@@ -65,6 +65,8 @@ def main(args: argparse.Namespace) -> int:
     of_splits = dict.fromkeys(note for dataset in datasets for note in dataset.notes)  # splits may share a folder
     for note in (*of_splits, *report.notes):
         terminal.print_note(note)
+    if args.split is None and usual_split(layout, VALIDATION) is None:
+        terminal.print_note("there is no validation split, by which train would choose the best model: set some images aside")
     lines = [*_lines("warning", report.warnings), *_lines("error", report.errors)]
     if len(lines) < len(report.findings) and not args.json:
         lines.append("note: --json FILE lists every one of them")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segmentation.data.samples import Dataset
     from segmentation.evaluation.systems import System
     from segmentation.metrics.presets import Switches
+    from segmentation.saving.description import OpenedModel
 
 HELP = "Score a model, or a folder of predicted label PNGs, on a dataset; the same command resumes after a stop."
 INCLUDE, EXCLUDE = "include", "exclude"
@@ -196,11 +197,21 @@ def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, prec
     from segmentation.evaluation.systems import ModelPredictions
 
     model = options.model_from_args(args)
+    _note_training(model, dataset)
     inference = options.inference_from_args(args, model, upsample=switches.upsample, score=switches.size)
     runner = model.runner(precision)
     images = 0 if args.merge else len(dataset.samples)
     pace = options.choose_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
     return ModelPredictions(model, runner, inference, pace.batch), pace.threads
+
+
+def _note_training(model: OpenedModel, dataset: Dataset) -> None:
+    """Say so if a model is scored on the images that it was trained on."""
+    from segmentation.training.data import describe_dataset
+
+    trained, scored = (model.description.get("training") or {}).get("dataset") or {}, describe_dataset(dataset)
+    if all(trained.get(key) == scored[key] for key in ("name", "split", "names_sha256")):
+        terminal.print_note("the model was trained on these images: the figures do not say how good it is on new ones")
 
 
 def _check_predictions(args: argparse.Namespace, precision: str) -> None:

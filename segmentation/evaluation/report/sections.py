@@ -37,7 +37,7 @@ HEADLINES = {
     "mean_accuracy": ("Mean accuracy", "of the classes that the ground truth has"),
     "frequency_weighted_iou": ("Frequency-weighted IoU", "each class by its share of the pixels"),
     "mean_boundary_iou": ("Mean boundary IoU", "of the pixels near the outlines"),
-    "mean_image_iou": ("Mean image IoU", "each image scored alone, then averaged"),
+    "mean_image_iou": ("Mean image IoU", "each image scored alone, then averaged; classes it lacks count 0 where predicted"),
 }
 COUNTS = {
     "images": "scored",

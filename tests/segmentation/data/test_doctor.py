@@ -143,6 +143,15 @@ def test_only_the_given_split_is_examined(own, capsys):
         run(capsys, own, "--split", "test")
 
 
+def test_a_dataset_without_a_validation_split_is_noted(own, capsys):
+    note = "note: there is no validation split"
+    assert note not in run(capsys, own)[1]
+    for kind in ("images", "labels"):
+        shutil.rmtree(own / kind / "val")
+    assert note in run(capsys, own)[1]
+    assert note not in run(capsys, own, "--split", "train")[1]
+
+
 def test_ignored_folders_are_noted(own, capsys):
     image_file(own / "images/test/a.jpg")
     code, out = run(capsys, own)

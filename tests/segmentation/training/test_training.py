@@ -1105,3 +1105,15 @@ def test_starting_from_a_trained_model(command, trained, tmp_path):
     assert all(
         np.array_equal(value, before[name]) == ("moving_" in name) for name, value in weights.items() if "moving_" in name
     )
+
+
+def test_scoring_the_training_images_is_noted(data, tmp_path, trained, capsys):
+    for split in ("train", "val"):
+        out = tmp_path / split
+        assert (
+            cli.main(
+                ["evaluate", str(data), "--model", str(trained[0].out), "--split", split, "--out", str(out), "--no-report"]
+            )
+            == 0
+        )
+        assert ("note: the model was trained on these images" in capsys.readouterr().out) == (split == "train")
