@@ -189,7 +189,11 @@ class Training:
             if cluster.total(start) != start * cluster.workers:
                 raise InputError(f"{self.out}: the workers find different states there. They must share the folder.")
             if start:
-                run.say(f"resuming at step {start} of {steps}")
+                run.say(
+                    f"resuming at step {start} of {steps}"
+                    if start < steps
+                    else f"done at step {start}: more --steps continue it"
+                )
             if start == steps or run.state.is_exhausted(start):
                 return run.outcome(start)
             if start == run.state.legs[-1][FROM]:

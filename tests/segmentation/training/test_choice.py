@@ -65,7 +65,7 @@ def test_train_without_numbers(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert cli.main(["train", str(data), "--out", str(tmp_path / "one")]) == 0  # it is done, by the numbers of before
     printed = capsys.readouterr().out
-    assert "resuming at step 20 of 20" in printed
+    assert "done at step 20: more --steps continue it" in printed
     assert "as options" not in printed
     page = (tmp_path / "one" / FOLDER / "index.html").read_text()
     assert "What to try next" in page

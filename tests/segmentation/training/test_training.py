@@ -168,7 +168,7 @@ def test_a_training_that_is_done_only_reports(trained, data):
     lines = []
     again = make(data, one.out, validation="val", steps=100, learning_rate=0.2, validate_every=40, save_every=50)
     assert again.run(say=lines.append) == outcome
-    assert lines == ["resuming at step 100 of 100"]
+    assert lines == ["done at step 100: more --steps continue it"]
     assert {path: path.stat().st_mtime_ns for path in one.out.rglob("*") if path.is_file()} == before
 
 
