@@ -236,7 +236,7 @@ class Backbone(SlimModule):
         Batch norm's moving averages follow the `training` argument of a call, not this.
 
         Raises:
-            InputError: there is no such part; the message names them all.
+            InputError: the network does not have such a part; the message names all.
 
         >>> backbone = Backbone("resnet_v1_18")
         >>> backbone.freeze("conv1", "block1")
@@ -252,7 +252,9 @@ class Backbone(SlimModule):
     def _names_of(self, parts: Sequence[str]) -> frozenset[str]:
         part_of = {name: name.removeprefix(f"{self.plan.scope}/").split("/")[0] for name in self._by_name}
         if unknown := [part for part in parts if part not in part_of.values()]:
-            raise InputError(f"there is no part {unknown[0]!r}: the parts are {', '.join(dict.fromkeys(part_of.values()))}.")
+            raise InputError(
+                f"the network does not have a part {unknown[0]!r}; its parts are {', '.join(dict.fromkeys(part_of.values()))}."
+            )
         return frozenset(name for name, part in part_of.items() if not parts or part in parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -66,7 +66,9 @@ def main(args: argparse.Namespace) -> int:
     for note in (*of_splits, *report.notes):
         terminal.print_note(note)
     if args.split is None and usual_split(layout, VALIDATION) is None:
-        terminal.print_note("there is no validation split, by which train would choose the best model: set some images aside")
+        terminal.print_note(
+            "the dataset does not have a validation split, by which train chooses the best model: set some images aside"
+        )
     lines = [*_lines("warning", report.warnings), *_lines("error", report.errors)]
     if len(lines) < len(report.findings) and not args.json:
         lines.append("note: --json FILE lists every one of them")

@@ -318,6 +318,6 @@ def test_frozen_parts_are_not_trained():
     assert {name.split("/")[1] for name in backbone.trainable} == {"block4"}
     backbone.unfreeze()
     assert len(backbone.trainable_variables) == len(every)
-    with pytest.raises(InputError, match="no part 'layer1': the parts are conv1, block1, block2, block3, block4"):
+    with pytest.raises(InputError, match="does not have a part 'layer1'; its parts are conv1, block1, block2, block3, block4"):
         backbone.freeze("layer1")
     assert len(backbone.trainable_variables) == len(every)

@@ -144,7 +144,7 @@ def test_only_the_given_split_is_examined(own, capsys):
 
 
 def test_a_dataset_without_a_validation_split_is_noted(own, capsys):
-    note = "note: there is no validation split"
+    note = "note: the dataset does not have a validation split"
     assert note not in run(capsys, own)[1]
     for kind in ("images", "labels"):
         shutil.rmtree(own / kind / "val")
