@@ -496,8 +496,8 @@ def read_state(folder: Path) -> tuple:
     restored = loop.TrainingRun(own, loop.quiet, print).state
     step = restored.restore()
     counts = restored.seen.counts.tolist(), restored.warnings
-    momentum = checkpoints.fingerprint({name: variable.numpy() for name, variable in restored.momentum.items()})
-    return step, restored.best, counts, checkpoints.fingerprint(own.model.weights), momentum
+    kept = checkpoints.fingerprint({name: variable.numpy() for name, variable in restored.kept.items()})
+    return step, restored.best, counts, checkpoints.fingerprint(own.model.weights), kept
 
 
 def damage_state(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:

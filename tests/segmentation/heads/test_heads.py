@@ -89,7 +89,7 @@ def test_autograph_converts_nothing_of_a_training_step(monkeypatch):
 
     def cells(self, images, training, dropout, boxes, freeze_image_pooling):
         ran.append(inspect.currentframe().f_code.co_filename)  # of what AutoGraph makes, a temporary file
-        return images
+        return images, {}
 
     monkeypatch.setattr(SegmentationModel, "_cells", cells)
     model = small_model("fcn")

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -79,6 +80,6 @@ def test_nothing_is_chosen_that_is_given(tmp_path):
     args = parser.parse_args(asked)
     before = dict(vars(args))
     space = LabelSpace((LabelClass("ground", (0, 0, 0)), LabelClass("mark", (9, 9, 9))))
-    labels = SimpleNamespace(sizes={(40, 60): 3}, pixels=np.array([99999, 1]), space=space)
+    labels = SimpleNamespace(sizes=Counter({(40, 60): 3}), pixels=np.array([99999, 1]), space=space)
     assert train._choose(args, variants.plan("resnet_v1_18", 16), labels) == {}
     assert vars(args) == before
