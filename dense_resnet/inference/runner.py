@@ -168,8 +168,8 @@ def _canvases(images: tf.Tensor, sizes: tf.Tensor, plan: Plan, preprocessing: st
     columns = tf.range(width) < sizes[:, 1, None, None]
     values = preprocess(images, preprocessing)
     canvases = tf.where((rows & columns)[..., None], values, tf.zeros_like(values))
-    side = images.shape[1]
-    if side is not None and (side, side) == plan.aligned_size(side):
+    static = images.shape[1:3]
+    if static.is_fully_defined() and tuple(static) == plan.aligned_size(tuple(static)):
         return canvases
     below, right = (aligned_size(length, plan.nominal_stride) - length for length in (height, width))
     return tf.pad(canvases, [[0, 0], [0, below], [0, right], [0, 0]])

@@ -45,14 +45,14 @@ def test_what_lies_beyond_an_image_changes_nothing(backbone, precision):
     assert not np.array_equal(runner(first)["features"], answers[0])
 
 
-def test_other_canvases_are_padded_to_aligned_ones(backbone):
+@pytest.mark.parametrize("size", [(60, 91), (65, 91), (60, 97)])
+@pytest.mark.parametrize("precision", ["exact", "float32"])
+def test_other_canvases_are_padded_to_aligned_ones(backbone, precision, size):
     pixels = np.zeros((1, 65, 97, 3), np.uint8)
-    pixels[:, :60, :91] = pixels_of(60, 91)
-    for precision in ("exact", "float32"):
-        runner = backbone.runner(precision)
-        np.testing.assert_array_equal(
-            runner(pixels[:, :60, :91])["features"], runner(pixels, [(60, 91)])["features"], err_msg=precision
-        )
+    pixels[:, : size[0], : size[1]] = pixels_of(*size)
+    runner = backbone.runner(precision)
+    found, expected = runner(pixels[:, : size[0], : size[1]]), runner(pixels, [size])
+    np.testing.assert_array_equal(found["features"], expected["features"])
 
 
 @pytest.mark.parametrize("precision", ["exact", "float32"])
