@@ -52,28 +52,12 @@ def test_from_photograph_to_labels(voc, tmp_path):
     said = run("doctor", voc, code=1)  # the same photograph in both splits is an error, and said
     assert "2011_000006" in said
     assert "1 error" in said
-    run(
-        *("train", voc, "--out", tmp_path / "model", "--validation", "none", "--model", SCENES_MODEL / "plan.json"),
-        *("--weights", SCENES_MODEL / "weights.safetensors", "--head", "fcn", "--output-stride", 8, "--freeze-bn", "no"),
-        *(
-            "--crop",
-            513,
-            "--class-weights",
-            "none",
-            "--scale",
-            1,
-            1,
-            "--no-flip",
-            "--batch",
-            1,
-            "--steps",
-            100,
-            "--lr",
-            0.1,
-            "--clip",
-            5,
-        ),
+    start = ("--model", SCENES_MODEL / "plan.json", "--weights", SCENES_MODEL / "weights.safetensors")
+    options = (
+        "--validation none --head fcn --output-stride 8 --freeze-bn no --class-weights none --crop 513 --scale 1 1 --no-flip "
+        "--batch 1 --steps 100 --lr 0.1 --clip 5"
     )
+    run("train", voc, "--out", tmp_path / "model", *start, *options.split())
     run("evaluate", voc, "--model", tmp_path / "model", "--out", tmp_path / "evaluation")
     result, _ = read_result(tmp_path / "evaluation")
     assert result["mean_iou"] > 0.9
