@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dense_resnet.checkpoints.containers import safetensors
+from dense_resnet.inference import cpu
 from dense_resnet.planning import geometry
 from dense_resnet.planning.plan import Plan
 from segmentation.prediction.options import SIZE
@@ -103,12 +104,10 @@ def choose_steps(sizes: Mapping[tuple[int, int], int], crop: int, batch: int, se
 
 def free_memory() -> int:
     """Return the bytes that the system has free for programs."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            (line,) = (line for line in file if line.startswith("MemAvailable:"))
-        return 1024 * int(line.split()[1])
-    except (OSError, ValueError):  # not Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    available = cpu._fields(cpu.MEMORY).get("MemAvailable", "").split()
+    if available:
+        return 1024 * int(available[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # not Linux
 
 
 def read_choice(out: Path) -> dict[str, Any] | None:
