@@ -15,16 +15,16 @@ import tensorflow as tf
 
 from dense_resnet import checkpoints, resnet_v1, resnet_v2
 from dense_resnet.builders.slim_module import SlimModule, check_eager
+from dense_resnet.builders.walk import FEATURES, LOGITS, OUTPUTS, PYRAMID
 from dense_resnet.checkpoints import load_report
 from dense_resnet.compat import slim
 from dense_resnet.errors import InputError
-from dense_resnet.inference import compiled, folding, runner
-from dense_resnet.inference.precision import AUTO
+from dense_resnet.inference import compiled, engines, folding, runner, tensorflow_runner
+from dense_resnet.inference.precision import AUTO, choose_precision
 from dense_resnet.planning import variants
 from dense_resnet.planning.plan import Plan
 from dense_resnet.resnet_utils import BATCH_NORM_DECAY, Block, resnet_arg_scope
 
-OUTPUTS = FEATURES, PYRAMID, LOGITS = "features", "pyramid", "logits"  # what a backbone computes
 UNIT_FUNCTIONS = {unit.kind: unit for unit in (resnet_v2.bottleneck, resnet_v1.bottleneck, resnet_v1.lite_bottleneck)}
 
 
@@ -102,11 +102,14 @@ class Backbone(SlimModule):
         """Return all activations with slim's names, as ``resnet_v2_50/block1/unit_2/bottleneck_v2/conv3``, and ``features``."""
         return self._run("end_points", images, training)
 
-    def compile(self, precision: str = AUTO, *, output: str = FEATURES) -> compiled.CompiledFunction:
+    def compile(
+        self, precision: str = AUTO, *, engine: str = engines.AUTO, output: str = FEATURES
+    ) -> compiled.CompiledFunction:
         """Freeze the network with its current weights for inference: the fastest way to run it on a CPU.
 
         Args:
             precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
+            engine: "tensorflow", "openvino", or "auto": what was measured to be faster here, or OpenVINO where it is installed.
             output: "features", "pyramid" or "logits": what :meth:`__call__`, :meth:`features` or :meth:`logits` returns.
 
         Returns:
@@ -114,7 +117,7 @@ class Backbone(SlimModule):
             in float32 equal that method's up to 1e-4 of their spread (``tests/dense_resnet/inference/test_folding.py``).
 
         Raises:
-            InputError: the precision or output is unknown, or the backbone has no classifier.
+            InputError: the precision, engine or output is unknown, or the backbone has no classifier.
 
         >>> compiled = Backbone("resnet_v1_18", output_stride=16).compile("float32")
         >>> compiled(tf.zeros([2, 65, 65, 3])).shape
@@ -124,29 +127,45 @@ class Backbone(SlimModule):
             raise InputError(f"output must be one of {', '.join(map(repr, OUTPUTS))} (not {output!r}).")
         if output == LOGITS and not self.plan.logits:
             raise InputError(f"this {self.plan.name} was made without num_classes, so it has no logits.")
+        plan, weights = self.plan, self.weights
+        precision, engine = choose_precision(precision), engines.usual_engine(engine)
+        if engine == engines.OPENVINO:
+            from dense_resnet.inference import openvino
 
-        def build(layers: folding.Layers, images: tf.Tensor) -> Any:
-            return getattr(folding.network(layers, self.plan, images, pyramid=output == PYRAMID), output)
+            run = openvino.compile_backbone(plan, weights, precision, output)
+        else:
 
-        return compiled.CompiledFunction(build, self.weights, self.plan.in_channels, precision, self.plan.preprocessing)
+            def build(layers: folding.Layers, images: tf.Tensor) -> Any:
+                return getattr(folding.network(layers, plan, images, pyramid=output == PYRAMID), output)
+
+            run = compiled.freeze_function(build, weights, plan.in_channels, precision)
+        return compiled.CompiledFunction(run, engine, precision, plan.in_channels, plan.preprocessing)
 
     def runner(
-        self, precision: str = AUTO, strides: Sequence[int] = (), *, side: int | None = None, portable: bool = False
-    ) -> runner.ExactRunner | runner.CompiledRunner:
+        self,
+        precision: str = AUTO,
+        strides: Sequence[int] = (),
+        *,
+        engine: str = engines.AUTO,
+        side: int | None = None,
+        portable: bool = False,
+    ) -> runner.Runner:
         """Return a runner of decoded images with the network's current weights, as `extract` uses it.
 
         Args:
             precision: "float32", "bfloat16", "auto", or "exact" for the slim graph in float32.
             strides: of the pyramid, finer than the network's own, that are wanted too, as "stride_4", "stride_8".
+            engine: as :meth:`compile`; "exact", `side` and `portable` are TensorFlow's.
             side: of the only canvas that a compiled one takes; None takes any.
             portable: whether a compiled one's graph is to be written to a file.
 
         Raises:
-            InputError: the precision is unknown, or the preprocessing is for another number of channels.
+            InputError: the precision or engine is unknown, or the preprocessing is for another number of channels.
         """
         plan, weights = self.plan, self.weights
         sha256 = checkpoints.fingerprint(weights)
         finer = {runner.at_stride(stride): stride for stride in strides if stride != plan.output_stride}
+        names = (runner.FEATURES, *finer)
         if precision == runner.EXACT:
 
             def exact(canvases: tf.Tensor, sizes: np.ndarray, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
@@ -155,15 +174,18 @@ class Backbone(SlimModule):
                 pyramid = self.features(canvases)
                 return {name: pyramid[finer.get(name, plan.output_stride)] for name in names}
 
-            names = (runner.FEATURES, *finer)
-            return runner.ExactRunner(plan, plan.preprocessing, runner.EXACT, sha256, names, function=exact)
+            return tensorflow_runner.ExactRunner(plan, plan.preprocessing, runner.EXACT, sha256, names, function=exact)
+        if not (side or portable) and engines.usual_engine(engine) == engines.OPENVINO:
+            from dense_resnet.inference import openvino
+
+            return openvino.backbone_runner(plan, weights, precision, sha256, finer)
 
         def build(layers: folding.Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
             found = folding.network(layers, plan, canvases, pyramid=bool(finer))
             wanted = {runner.FEATURES: found.features} | {name: found.pyramid[stride] for name, stride in finer.items()}
             return {name: tf.cast(values, tf.float32) for name, values in wanted.items()}
 
-        return runner.CompiledRunner(build, weights, plan, plan.preprocessing, precision, sha256, side, portable)
+        return tensorflow_runner.CompiledRunner(build, weights, plan, plan.preprocessing, precision, sha256, side, portable)
 
     def _build(self, output: str, images: tf.Tensor, training: bool) -> Any:
         plan = self.plan

@@ -16,11 +16,20 @@ import tensorflow as tf
 from dense_resnet.backbone import Backbone
 from dense_resnet.builders.slim_module import SlimModule
 from dense_resnet.errors import InputError
+from dense_resnet.inference import engines
 from dense_resnet.inference.canvas_ops import ImageEnds, aligned_size, apply_mask, boxes_of, resize_align_corners
-from dense_resnet.inference.compiled import CompiledFunction
+from dense_resnet.inference.compiled import CompiledFunction, freeze_function
 from dense_resnet.inference.folding import Layers, network
-from dense_resnet.inference.precision import AUTO
-from dense_resnet.inference.runner import COARSE_LOGITS, EXACT, FEATURES, LABELS, PROBABILITIES, CompiledRunner, ExactRunner
+from dense_resnet.inference.precision import AUTO, choose_precision
+from dense_resnet.inference.runner import (
+    COARSE_LOGITS,
+    EXACT,
+    FEATURES,
+    LABELS,
+    PROBABILITIES,
+    Runner,
+)
+from dense_resnet.inference.tensorflow_runner import CompiledRunner, ExactRunner
 from dense_resnet.planning import geometry
 from dense_resnet.planning.layers import Variable
 from segmentation.heads.build import build_folded_head, build_head
@@ -91,11 +100,12 @@ class SegmentationModel(SlimModule):
         """Return logits before they are enlarged, one vector per cell; nothing is padded or cropped."""
         return self._run(COARSE_LOGITS, images, training)
 
-    def compile(self, precision: str = AUTO, *, enlarge: bool = True) -> CompiledFunction:
+    def compile(self, precision: str = AUTO, *, engine: str = engines.AUTO, enlarge: bool = True) -> CompiledFunction:
         """Freeze the model with its current weights for inference: the fastest way to run it on a CPU.
 
         Args:
             precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies such numbers.
+            engine: "tensorflow", "openvino", or "auto": see :meth:`dense_resnet.Backbone.compile`.
             enlarge: whether to give logits on the image's pixels, as :meth:`__call__`, or those of cells, as :meth:`logits`.
 
         Returns:
@@ -103,33 +113,42 @@ class SegmentationModel(SlimModule):
             float32 equal this model's up to 1e-4 of their std (``tests/dense_resnet/inference/test_folding.py``).
 
         Raises:
-            InputError: the precision is unknown.
+            InputError: the precision or engine is unknown.
         """
-
-        def build(layers: Layers, images: tf.Tensor) -> tf.Tensor:
-            if not enlarge:
-                return self._build_folded(layers, images, None)[1]
-            canvas, boxes = self._pad_to_canvas(images)
-            return _on_pixels(self._build_folded(layers, canvas, boxes)[1], canvas, images)
-
         plan = self.backbone.plan
-        return CompiledFunction(build, self.weights, plan.in_channels, precision, plan.preprocessing)
+        precision, engine = choose_precision(precision), engines.usual_engine(engine)
+        if engine == engines.OPENVINO:
+            from segmentation.heads import openvino
+
+            run = openvino.compile_model(self.weights, plan, self.head, precision, enlarge=enlarge)
+        else:
+
+            def build(layers: Layers, images: tf.Tensor) -> tf.Tensor:
+                if not enlarge:
+                    return self._build_folded(layers, images, None)[1]
+                canvas, boxes = self._pad_to_canvas(images)
+                return _on_pixels(self._build_folded(layers, canvas, boxes)[1], canvas, images)
+
+            run = freeze_function(build, self.weights, plan.in_channels, precision)
+        return CompiledFunction(run, engine, precision, plan.in_channels, plan.preprocessing)
 
     def runner(
         self,
         precision: str = AUTO,
         *,
+        engine: str = engines.AUTO,
         preprocessing: str | None = None,
         weights_sha256: str = "",
         side: int | None = None,
         portable: bool = False,
         onednn: bool = False,
-    ) -> ExactRunner | CompiledRunner:
+    ) -> Runner:
         """Return a runner of decoded images with the model's current weights, as `evaluate` and `predict` use it.
 
         Args:
             precision: "float32", "bfloat16", "auto", or "exact" for the slim graph in float32, which follows later changes of
                 the weights, and gives cells only.
+            engine: as :meth:`compile`; "exact", `side` and `portable` are TensorFlow's.
             preprocessing: a scheme of :func:`dense_resnet.preprocess`; None is the plan's.
             weights_sha256: for the record, if it is known.
             side: of the only canvas that a compiled one takes; None takes any.
@@ -137,7 +156,7 @@ class SegmentationModel(SlimModule):
             onednn: whether such a file may need oneDNN: see :func:`dense_resnet.inference.compiled.freeze`.
 
         Raises:
-            InputError: the precision is unknown.
+            InputError: the precision or engine is unknown.
         """
         plan = self.backbone.plan
         scheme = preprocessing or plan.preprocessing
@@ -147,6 +166,10 @@ class SegmentationModel(SlimModule):
                 return {COARSE_LOGITS: self._cells_of_images(canvases, sizes)}
 
             return ExactRunner(plan, scheme, EXACT, weights_sha256, (COARSE_LOGITS,), function=exact)
+        if not (side or portable) and engines.usual_engine(engine) == engines.OPENVINO:
+            from segmentation.heads import openvino
+
+            return openvino.make_runner(self.weights, plan, self.head, scheme, precision, weights_sha256)
 
         def build(layers: Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
             ends = None

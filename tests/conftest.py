@@ -2,12 +2,14 @@
 
 import os
 import sys
+import tempfile
 import warnings
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the tools have it
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ["DENSE_RESNET_CACHE"] = tempfile.mkdtemp()  # not the user's
 sys.modules.setdefault("triton", None)  # see dense_resnet.verification.parity._without_triton
 
 import numpy as np

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from dense_resnet.planning.layers import Conv, Norm, Pool, Unit
 from dense_resnet.planning.plan import Plan
 
+OUTPUTS = FEATURES, PYRAMID, LOGITS = "features", "pyramid", "logits"  # what a backbone computes, of Activations
+
 Mask = Callable[[Any, int, bool], Any]  # of a tensor, the pixels between its cells, and whether to fill with the lowest number
 
 

@@ -92,6 +92,7 @@ class Extraction:
             "in_channels": plan.in_channels,
             "preprocessing": runner.preprocessing,
             "precision": runner.precision,
+            "engine": runner.engine_protocol,
             "export": runner.export,
             "weights_sha256": runner.weights_sha256,
             **dataclasses.asdict(settings),

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet.errors import InputError
-from dense_resnet.inference.folding import Layers, Weights
+from dense_resnet.inference.folded_weights import Weights
+from dense_resnet.inference.folding import Layers
 from dense_resnet.inference.onednn import CPU, Assignment, fuse_graph, placeholder_kernel
-from dense_resnet.inference.precision import choose_precision
 from dense_resnet.preprocessing import InputRangeCheck
 
 v1 = tf.compat.v1
@@ -29,25 +29,19 @@ NOT_NEEDED = (  # of TensorFlow's rewritings of graphs
 
 
 class CompiledFunction:
-    """A network frozen for inference, for any image size and batch. Calls from several threads may run at once.
+    """A network compiled for inference, for any image size and batch. Calls from several threads may run at once.
 
-    `build` makes the ops from the layers and the images, which are expected to have gone through the scheme `preprocessing`.
+    Args:
+        run: the network, from float32 ``[batch, height, width, channels]``.
+        engine, precision: what computes it, and in which numbers.
+        preprocessing: the scheme that images are expected to have gone through.
     """
 
     def __init__(
-        self, build: Callable[[Layers, tf.Tensor], Any], weights: Weights, in_channels: int, precision: str, preprocessing: str
+        self, run: Callable[[np.ndarray], Any], engine: str, precision: str, in_channels: int, preprocessing: str
     ) -> None:
-        self.precision = choose_precision(precision)
-        self._in_channels, self._look = in_channels, InputRangeCheck(preprocessing)
-
-        def build_outputs(layers: Layers) -> list[str]:
-            images = v1.placeholder(tf.float32, [None, None, None, in_channels], name="images")
-            self._structure = build(layers, images)
-            flat = tf.nest.flatten(self._structure)
-            return [tf.identity(tf.cast(output, tf.float32), f"output_{i}").op.name for i, output in enumerate(flat)]
-
-        _, session, names = freeze(build_outputs, weights, self.precision)
-        self._run = session.make_callable([f"{name}:0" for name in names], ["images:0"])
+        self.engine, self.precision = engine, precision
+        self._run, self._in_channels, self._look = run, in_channels, InputRangeCheck(preprocessing)
 
     def __call__(self, images: Any) -> Any:
         """Run the network and return a float32 array, or a dictionary of them.
@@ -67,7 +61,25 @@ class CompiledFunction:
         if images.ndim != 4 or images.shape[3] != self._in_channels:
             raise InputError(f"images must have shape {expected} (not {list(images.shape)}).")
         self._look(images, stacklevel=3)
-        return tf.nest.pack_sequence_as(self._structure, self._run(images))
+        return self._run(images)
+
+
+def freeze_function(
+    build: Callable[[Layers, tf.Tensor], Any], weights: Weights, in_channels: int, precision: str
+) -> Callable[[np.ndarray], Any]:
+    """Return a network as a function that runs a frozen graph; `build` makes its ops from the layers and the images."""
+    structure: Any = None
+
+    def build_outputs(layers: Layers) -> list[str]:
+        nonlocal structure
+        images = v1.placeholder(tf.float32, [None, None, None, in_channels], name="images")
+        structure = build(layers, images)
+        flat = tf.nest.flatten(structure)
+        return [tf.identity(tf.cast(output, tf.float32), f"output_{i}").op.name for i, output in enumerate(flat)]
+
+    _, session, names = freeze(build_outputs, weights, precision)
+    run = session.make_callable([f"{name}:0" for name in names], ["images:0"])
+    return lambda images: tf.nest.pack_sequence_as(structure, run(images))
 
 
 def freeze(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 PROCESSOR, MEMORY = Path("/proc/cpuinfo"), Path("/proc/meminfo")
@@ -10,6 +11,11 @@ PROCESSOR, MEMORY = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def name() -> str:
+    """Return the processor's name as Linux reports it, or else what Python knows of it."""
+    return _fields(PROCESSOR).get("model name") or platform.processor() or platform.machine()
 
 
 def flags() -> list[str]:

@@ -9,7 +9,6 @@ less, and in TensorFlow's own ops takes longer in bfloat16.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,18 @@ import tensorflow as tf
 
 from dense_resnet.builders import walk
 from dense_resnet.inference.canvas_ops import ImageEnds, apply_mask
+from dense_resnet.inference.folded_weights import FoldedWeights, Weights
 from dense_resnet.inference.onednn import placeholder_kernel
 from dense_resnet.planning import geometry
-from dense_resnet.planning.layers import BATCH_NORM_EPSILON, Conv, Norm, Pool
+from dense_resnet.planning.layers import Conv, Norm, Pool
 from dense_resnet.planning.plan import Plan
 
 BELOW_ALL = -1e9  # activations; where a runtime scales it before it is masked, it stays finite, as the least float would not
 
 v1 = tf.compat.v1
-Weights = Mapping[str, np.ndarray]
 
 
-class Layers:
+class Layers(FoldedWeights):
     """A network's layers as ops on folded constants: the :class:`dense_resnet.builders.walk.Ops` of the inference graph.
 
     Args:
@@ -37,26 +36,10 @@ class Layers:
     """
 
     def __init__(self, weights: Weights, precision: str, *, external_kernels: bool = False, onednn: bool = True) -> None:
-        self.weights, self.dtype, self.onednn = weights, tf.as_dtype(precision), onednn
+        super().__init__(weights)
+        self.dtype, self.onednn = tf.as_dtype(precision), onednn
         self.kernels: dict[str, np.ndarray] = {}
         self._external_kernels = external_kernels
-
-    def scale_and_shift(self, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
-        """Return a batch norm's scale and shift, float64."""
-        gamma, beta, mean, variance = (
-            np.asarray(self.weights[f"{norm.scope}/{leaf}"], np.float64)
-            for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
-        )
-        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
-        return scale, beta - mean * scale
-
-    def fold_batch_norm(self, conv: Conv) -> tuple[np.ndarray, np.ndarray]:
-        """Return a convolution's kernel and bias, its batch norm in them, float64."""
-        kernel = np.asarray(self.weights[f"{conv.scope}/weights"], np.float64)
-        if conv.norm is None:
-            return kernel, np.asarray(self.weights[f"{conv.scope}/biases"], np.float64)
-        scale, shift = self.scale_and_shift(conv.norm)
-        return kernel * scale, shift
 
     def constant(self, value: np.ndarray) -> tf.Tensor:
         return tf.constant(value.astype(self.dtype.as_numpy_dtype))

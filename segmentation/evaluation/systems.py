@@ -79,7 +79,10 @@ class ModelPredictions:
         self._predictor = Predictor(runner, head, inference, batch)
         assert saved.space is not None  # a model with a head has classes
         self.space, self.tiling_note, self.batch = saved.space, self._predictor.tiling_note, batch
-        self.protocol = {**saved.protocol, "precision": runner.precision, "batch": batch, "seams": self.tiling_note}
+        self.protocol = {
+            **saved.protocol, "precision": runner.precision, "engine": runner.engine_protocol, "batch": batch,
+            "seams": self.tiling_note,
+        }  # fmt: skip
         self.inference: dict[str, Any] | None = dataclasses.asdict(inference)
         self.size = inference.score
         self.upsample: str | None = inference.upsample

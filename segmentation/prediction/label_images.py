@@ -96,7 +96,7 @@ class Labeling:
         self._kinds = [LABELS, *([OVERLAY] if overlay else []), *([PROBABILITIES] if probabilities else [])]
         self.protocol = {
             "format": FORMAT,
-            "system": {**saved.protocol, "precision": runner.precision, "batch": batch},
+            "system": {**saved.protocol, "precision": runner.precision, "engine": runner.engine_protocol, "batch": batch},
             "classes": saved.space.names,
             "inference": asdict(inference),
         }

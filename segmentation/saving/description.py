@@ -13,6 +13,7 @@ from dense_resnet import checkpoints
 from dense_resnet.checkpoints.containers import safetensors
 from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.errors import InputError, pluralize
+from dense_resnet.inference import engines
 from dense_resnet.inference.precision import AUTO
 from dense_resnet.jobs import journal, strict_json
 from dense_resnet.planning import variants
@@ -72,7 +73,7 @@ class OpenedModel(Outline):
         found = {key: self.description.get(key) for key in ("weights_sha256", "plan", "root", *NETWORK)}
         return found | {"canvas": canvas_of(self.description) if self.head else None}
 
-    def runner(self, precision: str = AUTO) -> Runner:
+    def runner(self, precision: str = AUTO, engine: str = engines.AUTO) -> Runner:
         """Return the network for images as they are decoded."""
         raise NotImplementedError
 

@@ -32,6 +32,7 @@ from dense_resnet.checkpoints.containers import safetensors, tf_checkpoint
 from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.errors import InputError
 from dense_resnet.image_io import file_types
+from dense_resnet.inference import engines
 from dense_resnet.inference.precision import AUTO
 from dense_resnet.jobs import atomic_files, strict_json
 from dense_resnet.planning import variants
@@ -60,9 +61,9 @@ class SavedModel(OpenedModel):
     model: SegmentationModel
     training: Mapping[str, Any]  # the protocol of its training
 
-    def runner(self, precision: str = AUTO) -> Runner:
+    def runner(self, precision: str = AUTO, engine: str = engines.AUTO) -> Runner:
         """Return the model as a runner on uint8 images: see :meth:`segmentation.model.SegmentationModel.runner`."""
-        return self.model.runner(precision, preprocessing=self.preprocessing, weights_sha256=self.weights_sha256)
+        return self.model.runner(precision, engine=engine, preprocessing=self.preprocessing, weights_sha256=self.weights_sha256)
 
 
 def save_model(

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from det_weights import det_weight
 
 import dense_resnet as dr
+from dense_resnet.inference.engines import has_openvino
 from dense_resnet.planning.plan import make_plan
 from dense_resnet.verification import laws
 from segmentation.model import SegmentationModel
+
+EXACT = {"precision": "exact"}
+WAYS, LOW = (  # of running images: the slim graph and each engine; each engine in bfloat16
+    [
+        pytest.param({"precision": precision, "engine": engine}, id=f"{engine}-{precision}", marks=marks)
+        for engine, marks in (("tensorflow", ()), ("openvino", pytest.mark.skipif(not has_openvino(), reason="no OpenVINO")))
+    ]
+    for precision in ("float32", "bfloat16")
+)
+WAYS.insert(0, pytest.param(EXACT, id="exact"))
 
 BLOCKS = [("block1", [(8, 4, 1), (8, 4, 2)]), ("block2", [(12, 4, 2)]), ("block3", [(16, 4, 2)]), ("block4", [(16, 4, 1)])]
 

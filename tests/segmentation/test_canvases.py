@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import ROOT
-from helpers.networks import small_model
+from helpers.networks import EXACT, WAYS, small_model
 
 import dense_resnet as dr
 from dense_resnet.checkpoints.containers import safetensors
@@ -84,8 +84,8 @@ def assert_one_answer(labels_of, images=None):
     assert means[0] > 0.3  # else equal answers would say little
 
 
-def labels_by(saved, precision):
-    runner = saved.runner(precision)
+def labels_by(saved, way):
+    runner = saved.runner(**way)
 
     def labels_of(image, factor):
         size = dr.aligned_size(factor * max(image.shape[:2]))
@@ -95,10 +95,10 @@ def labels_by(saved, precision):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["exact", "float32"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("head", HEADS)
-def test_labels_do_not_depend_on_the_canvas(models, head, precision):
-    assert_one_answer(labels_by(models[head], precision))
+def test_labels_do_not_depend_on_the_canvas(models, head, way):
+    assert_one_answer(labels_by(models[head], way))
 
 
 @pytest.mark.slow
@@ -130,16 +130,16 @@ def test_labels_of_exports_do_not_depend_on_the_canvas(models, head, to, photogr
         return found[0, :height, :width]
 
     assert_one_answer(labels_of)
-    exact = labels_by(saved, "exact")
+    exact = labels_by(saved, EXACT)
     assert np.mean([np.mean(labels_of(image, 2) == exact(image, 2)) for image, _ in scenes()]) >= 0.999
 
 
-@pytest.mark.parametrize("precision", ["exact", "float32"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("head", HEADS)
-def test_an_image_in_company_is_the_image_alone(head, precision):
+def test_an_image_in_company_is_the_image_alone(head, way):
     """On canvases with an image of another size beside it, and on its own canvas."""
     model = small_model(head)
-    runner = model.runner(precision)
+    runner = model.runner(**way)
     images = np.random.default_rng(0).integers(0, 256, (2, 97, 161, 3), np.uint8)
     stride = 4 if head == "decoder" else 16
     together = runner(images, [(40, 65), (97, 161)], ["cells"])["cells"]
@@ -323,6 +323,6 @@ def test_masks_leave_residual_sums_inside_the_convolutions():
         pytest.skip("this TensorFlow fuses nothing")
     sums = {}
     for canvas in (IMAGE, PADDED):
-        operations = small_model("aspp", canvas=canvas).runner("float32").graph.get_operations()
+        operations = small_model("aspp", canvas=canvas).runner("float32", engine="tensorflow").graph.get_operations()
         sums[canvas] = sum(one.type == "AddV2" and one.outputs[0].dtype == tf.float32 for one in operations)
     assert sums[IMAGE] == sums[PADDED]

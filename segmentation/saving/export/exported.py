@@ -11,6 +11,7 @@ import numpy as np
 
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
+from dense_resnet.inference import engines
 from dense_resnet.inference.precision import AUTO
 from dense_resnet.inference.runner import COARSE_LOGITS, FEATURES, IMAGES, LABELS, PROBABILITIES, SIZES, Runner
 from dense_resnet.planning import geometry
@@ -65,13 +66,18 @@ class Exported(OpenedModel):
         types = {LABELS: np.dtype(self.head.label_dtype).name} if self.head else {}
         return {name: f"{types.get(name, 'float32')} [{', '.join(map(str, shapes[name]))}]" for name in self.network.names}
 
-    def runner(self, precision: str = AUTO) -> Runner:
-        """Return the network; refuse a `precision` other than "auto" or the file's own."""
+    def runner(self, precision: str = AUTO, engine: str = engines.AUTO) -> Runner:
+        """Return the network; refuse a `precision` or an `engine` other than "auto" or the file's own."""
         own = self.network.precision
         if precision not in (AUTO, own):
             raise InputError(
                 f"{self.path}: was exported in {own}, and cannot run in {precision!r}. "
                 "Leave the precision out, or take the model directory that it was exported from."
+            )
+        if engine not in (engines.AUTO, self.network.engine):
+            raise InputError(
+                f"{self.path}: an export runs in its own engine, not in {engine!r}: leave the engine out, or take the model "
+                "directory that it was exported from."
             )
         return self.network
 

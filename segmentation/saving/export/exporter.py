@@ -1,7 +1,8 @@
 """Networks as files for other programs: a TensorFlow SavedModel, or ONNX. Each is compared with the model before it is kept.
 
-The written graph is the one that the tools run (:class:`runner.CompiledRunner`): uint8 images go in, and preprocessing,
-padding, enlarging and the choice of classes are inside. A description lets an export take a model directory's place.
+The written graph is the one that the tools run (:class:`tensorflow_runner.CompiledRunner`): uint8 images go in, and
+preprocessing, padding, enlarging and the choice of classes are inside. A description lets an export take a model directory's
+place.
 
 ==============  ======================================================  =================================================
                 SavedModel                                              ONNX
@@ -39,7 +40,7 @@ from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.errors import InputError, pluralize
 from dense_resnet.inference.compiled import takes_rates
 from dense_resnet.inference.precision import AUTO
-from dense_resnet.inference.runner import CompiledRunner
+from dense_resnet.inference.tensorflow_runner import CompiledRunner
 from dense_resnet.jobs import atomic_files
 from segmentation.data.label_space import LabelSpace
 from segmentation.model import SegmentationModel

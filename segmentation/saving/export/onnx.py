@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from dense_resnet.errors import InputError
 from dense_resnet.inference import cpu
-from dense_resnet.inference.runner import IMAGES, SIZES, CompiledRunner, Outputs, Runner
+from dense_resnet.inference.runner import IMAGES, SIZES, Outputs, Runner
+from dense_resnet.inference.tensorflow_runner import CompiledRunner
 from dense_resnet.jobs import strict_json
 from dense_resnet.planning import geometry
 from segmentation.saving.export.exported import DOCUMENTED, KEY, OPTIONAL, Exported, make_exported
@@ -27,6 +28,7 @@ class _OnnxRunner(Runner):
     """An ONNX file in ONNX Runtime; the arguments are Runner's."""
 
     export = ONNX
+    engine = "onnxruntime"
 
     def __init__(self, session: Any, *arguments: Any) -> None:
         super().__init__(*arguments)

@@ -14,7 +14,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from dense_resnet.errors import InputError
 from dense_resnet.inference import compiled
-from dense_resnet.inference.runner import COARSE_LOGITS, IMAGES, SIZES, CompiledRunner, SessionRunner
+from dense_resnet.inference.runner import COARSE_LOGITS, IMAGES, SIZES
+from dense_resnet.inference.tensorflow_runner import CompiledRunner, SessionRunner
 from segmentation.saving.export.exported import Exported, make_exported
 from segmentation.saving.export.files import DESCRIPTION, GRAPH, read_export_description
 from segmentation.saving.export.foreign_run import ALONE, ONEDNN, SAVED_MODEL, SIZED

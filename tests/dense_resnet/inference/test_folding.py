@@ -20,7 +20,7 @@ from segmentation.heads.plan import HEADS
 
 
 def compiled_network(plan, weights, precision="float32", **options):
-    return laws.backbone_with(plan, weights).compile(precision, **options)
+    return laws.backbone_with(plan, weights).compile(precision, engine="tensorflow", **options)
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def test_compiled_small_networks_equal_the_slim_graph(placement, output_stride):
     plan = small_plan(placement, output_stride)
     weights = hard_weights(plan)
     backbone = laws.backbone_with(plan, weights)
-    run = backbone.compile("float32")
+    run = backbone.compile("float32", engine="tensorflow")
     for size in ((33, 50), 64, 65):
         reference = backbone(images_of(size, batch=2))
         assert np.std(reference) > 1e-2
@@ -49,7 +49,7 @@ def test_compiled_variants_equal_the_slim_graph(name, output_stride):
     plan = dr.plan(name, output_stride=output_stride)
     weights = hard_weights(plan)
     backbone = laws.backbone_with(plan, weights)
-    run = backbone.compile("float32")
+    run = backbone.compile("float32", engine="tensorflow")
     for size in (97, (64, 96)):
         assert laws.relative_error(run(images_of(size)), backbone(images_of(size))) <= 1e-4
 
@@ -62,7 +62,7 @@ def test_gammas_of_one_sign_are_folded_correctly(sign):
         if name.endswith("preact/gamma"):
             value[:] = sign * np.abs(value)
     backbone = laws.backbone_with(plan, weights)
-    assert laws.relative_error(backbone.compile("float32")(images_of(33)), backbone(images_of(33))) <= 1e-4
+    assert laws.relative_error(backbone.compile("float32", engine="tensorflow")(images_of(33)), backbone(images_of(33))) <= 1e-4
 
 
 @pytest.mark.parametrize("placement", ["v2, last unit", "v1, last unit", "v1.5", "beta"])
@@ -106,11 +106,11 @@ def test_root_blocks_of_v2(root):
 @pytest.mark.parametrize("options", [{}, {"separable": False}, {"image_pooling_crop": 65}, {"output_stride": 8}])
 def test_segmentation_models(head, options):
     model = small_model(head, **options)
-    pixels, cells = model.compile("float32"), model.compile("float32", enlarge=False)
+    pixels, cells = model.compile("float32", engine="tensorflow"), model.compile("float32", engine="tensorflow", enlarge=False)
     for size in ((50, 77), (65, 65)):
         assert laws.relative_error(pixels(images_of(size)), model(images_of(size))) <= 1e-4
     assert laws.relative_error(cells(images_of(65)), model.logits(images_of(65))) <= 1e-4
-    low = model.compile("bfloat16")(images_of(65))
+    low = model.compile("bfloat16", engine="tensorflow")(images_of(65))
     assert low.dtype == np.float32
     assert laws.relative_error(low, model(images_of(65))) <= 0.5
 
@@ -124,7 +124,7 @@ from dense_resnet.verification import laws
 assert not compiled.keeps_kernels_apart()
 for head in ("aspp", "decoder"):
     model = small_model(head)
-    print(laws.relative_error(model.compile("float32")(images_of(65)), model(images_of(65))))
+    print(laws.relative_error(model.compile("float32", engine="tensorflow")(images_of(65)), model(images_of(65))))
 """
 
 
@@ -155,7 +155,7 @@ def test_bfloat16_is_close():
 
 def test_a_compiled_backbone_keeps_the_weights_that_it_was_made_with():
     backbone = dr.Backbone(small_plan("v1.5", 8), seed=0)
-    run = backbone.compile("float32")
+    run = backbone.compile("float32", engine="tensorflow")
     before = run(images_of(33))
     for variable in backbone.trainable.values():
         variable.assign(tf.zeros_like(variable))
@@ -188,14 +188,14 @@ def test_auto_precision_follows_the_processors_flags(flags, expected, monkeypatc
 
 
 def test_images_of_another_shape():
-    run = dr.Backbone(small_plan("v1.5", 8)).compile("float32")
+    run = dr.Backbone(small_plan("v1.5", 8)).compile("float32", engine="tensorflow")
     for images in (np.zeros((33, 33, 3)), np.zeros((1, 33, 33, 4))):
         with pytest.raises(InputError, match=r"images must have shape \[batch, height, width, 3\]"):
             run(images)
 
 
 def test_symbolic_tensors():
-    run = dr.Backbone(dr.plan([("block1", [(8, 4, 2)])]), seed=0).compile("float32")
+    run = dr.Backbone(dr.plan([("block1", [(8, 4, 2)])]), seed=0).compile("float32", engine="tensorflow")
     with pytest.raises(ValueError, match=r"takes arrays, not symbolic tensors: inside tf\.function call the backbone itself"):
         tf.function(run)(tf.zeros([1, 5, 5, 3]))
     with pytest.raises(InputError, match=r"images must be numbers of shape \[batch, height, width, 3\] \(not 'a.jpg'\)"):
@@ -213,7 +213,7 @@ import numpy as np
 sys.path[:0] = {paths!r}
 from dense_resnet.verification import laws
 from helpers.networks import hard_weights, small_plan
-run = laws.backbone_with((plan := small_plan({placement!r}, 8)), hard_weights(plan)).compile({precision!r})
+run = laws.backbone_with((plan := small_plan({placement!r}, 8)), hard_weights(plan)).compile({precision!r}, engine="tensorflow")
 images = np.zeros((1, 65, 65, 3), np.float32)
 run(images)
 print("BEGIN", flush=True)
@@ -312,7 +312,7 @@ def build(plan):
     return lambda layers, images: folding.network(layers, plan, images).features
 
 def run(plan, weights):
-    compiled.CompiledFunction(build(plan), weights, 3, "float32", "inception")(np.zeros((1, 65, 65, 3)))
+    compiled.freeze_function(build(plan), weights, 3, "float32")(np.zeros((1, 65, 65, 3)))
 
 small = small_plan("v2, last unit", 8)
 run(small, weights_of(small))  # TensorFlow itself

@@ -1,9 +1,9 @@
-"""Images as they are decoded, through the slim graph and the folded one: the same answers, whatever the canvas holds beyond."""
+"""Images as they are decoded, through the slim graph and the folded ones: the same answers, whatever is beyond the images."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.networks import small_model, small_plan, weights_of
+from helpers.networks import EXACT, LOW, WAYS, small_model, small_plan, weights_of
 
 import dense_resnet as dr
 from dense_resnet import checkpoints
@@ -24,20 +24,20 @@ def backbone():
     return laws.backbone_with(plan, weights_of(plan))
 
 
-@pytest.mark.parametrize("precision", ["exact", "float32"])
-def test_a_backbone_runs_images_on_canvases(backbone, precision):
-    runner = backbone.runner(precision)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_backbone_runs_images_on_canvases(backbone, way):
+    runner = backbone.runner(**way)
     pixels = pixels_of(65, 65, batch=2)
     reference = dr.preprocess(pixels, backbone.plan.preprocessing)
     reference[0, 40:], reference[0, :, 50:] = 0, 0
     found = runner(pixels, [(40, 50), (65, 65)])
     assert list(found) == ["features"]
-    assert laws.relative_error(found["features"], backbone(reference)) <= (0 if precision == "exact" else 1e-4)
+    assert laws.relative_error(found["features"], backbone(reference)) <= (0 if way == EXACT else 1e-4)
 
 
-@pytest.mark.parametrize("precision", ["exact", "float32", "bfloat16"])
-def test_what_lies_beyond_an_image_changes_nothing(backbone, precision):
-    runner = backbone.runner(precision)
+@pytest.mark.parametrize("way", [*WAYS, *LOW])
+def test_what_lies_beyond_an_image_changes_nothing(backbone, way):
+    runner = backbone.runner(**way)
     first, second = pixels_of(33, 65), pixels_of(33, 65)
     second[:, 20:] = 255 - second[:, 20:]
     answers = [runner(pixels, [(20, 65)])["features"] for pixels in (first, second)]
@@ -46,18 +46,18 @@ def test_what_lies_beyond_an_image_changes_nothing(backbone, precision):
 
 
 @pytest.mark.parametrize("size", [(60, 91), (65, 91), (60, 97)])
-@pytest.mark.parametrize("precision", ["exact", "float32"])
-def test_other_canvases_are_padded_to_aligned_ones(backbone, precision, size):
+@pytest.mark.parametrize("way", WAYS)
+def test_other_canvases_are_padded_to_aligned_ones(backbone, way, size):
     pixels = np.zeros((1, 65, 97, 3), np.uint8)
     pixels[:, : size[0], : size[1]] = pixels_of(*size)
-    runner = backbone.runner(precision)
+    runner = backbone.runner(**way)
     found, expected = runner(pixels[:, : size[0], : size[1]]), runner(pixels, [size])
     np.testing.assert_array_equal(found["features"], expected["features"])
 
 
-@pytest.mark.parametrize("precision", ["exact", "float32"])
-def test_the_pyramid(backbone, precision):
-    runner = backbone.runner(precision, (4, 8))
+@pytest.mark.parametrize("way", WAYS)
+def test_the_pyramid(backbone, way):
+    runner = backbone.runner(**way, strides=(4, 8))
     assert runner.names == ("features", "stride_4")
     pixels = pixels_of(65, 65)
     found, reference = runner(pixels, names=runner.names), backbone.features(dr.preprocess(pixels, backbone.plan.preprocessing))
@@ -65,10 +65,11 @@ def test_the_pyramid(backbone, precision):
     assert laws.relative_error(found["stride_4"], reference[4]) <= 1e-4
 
 
+@pytest.mark.parametrize("way", WAYS[1:])
 @pytest.mark.parametrize("head", HEADS)
-def test_a_model_gives_labels_and_probabilities_on_the_images_pixels(head):
+def test_a_model_gives_labels_and_probabilities_on_the_images_pixels(head, way):
     model = small_model(head)
-    runner = model.runner("float32")
+    runner = model.runner(**way)
     pixels = pixels_of(50, 77)
     logits = model(dr.preprocess(pixels, model.backbone.plan.preprocessing))
     found = runner(pixels, names=runner.names)
@@ -82,10 +83,10 @@ def test_a_model_gives_labels_and_probabilities_on_the_images_pixels(head):
     assert laws.relative_error(found["cells"], exact) <= 1e-4
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_an_image_does_not_depend_on_its_place_in_a_batch_or_on_its_company(precision):
+@pytest.mark.parametrize("way", [*WAYS[1:], *LOW])
+def test_an_image_does_not_depend_on_its_place_in_a_batch_or_on_its_company(way):
     model = small_model("aspp")
-    predictor = Predictor(model.runner(precision), model.head, Inference(65), batch=3)
+    predictor = Predictor(model.runner(**way), model.head, Inference(65), batch=3)
     images = [
         pixels_of(*size, seed=number)[0] for number, size in enumerate([(65, 65), (40, 60), (65, 30), (90, 70), (33, 33)])
     ]
@@ -104,24 +105,24 @@ def test_a_runner_reports_precision_side_and_weights(backbone):
     assert low(pixels_of(33, 33))["features"].dtype == np.float32
 
 
-@pytest.mark.parametrize("precision", ["exact", "float32"])
-def test_images_of_other_types_and_shapes_are_refused(backbone, precision):
-    runner = backbone.runner(precision)
+@pytest.mark.parametrize("way", WAYS)
+def test_images_of_other_types_and_shapes_are_refused(backbone, way):
+    runner = backbone.runner(**way)
     for images in (np.zeros((33, 33, 3), np.uint8), np.zeros((1, 33, 33, 1), np.uint8), np.zeros((1, 33, 33, 3), np.float32)):
         with pytest.raises(InputError, match=r"images must be uint8 \[batch, height, width, 3\]"):
             runner(images)
 
 
-@pytest.mark.parametrize("precision", ["exact", "float32"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sizes", [[(65, 33)], [(33, 66)], [(-1, 65)], [(33, 65), (33, 65)], [33, 65]])
-def test_sizes_that_a_canvas_does_not_hold(backbone, precision, sizes):
+def test_sizes_that_a_canvas_does_not_hold(backbone, way, sizes):
     with pytest.raises(InputError, match=r"sizes must be the \(height, width\) of each of the 1 images, within .*\(33, 65\)"):
-        backbone.runner(precision)(pixels_of(33, 65), sizes)
+        backbone.runner(**way)(pixels_of(33, 65), sizes)
 
 
 @pytest.mark.parametrize("sizes", [(65, 33), (33, 66), (-1, 65)])
 def test_graphs_refuse_such_sizes_themselves(backbone, sizes):
-    runner = backbone.runner("float32")
+    runner = backbone.runner("float32", engine="tensorflow")
     with pytest.raises(tf.errors.InvalidArgumentError, match="(?s)(height|width)_within_the_canvas"):
         runner._run(pixels_of(33, 65), np.array([sizes], np.int32), ("features",))
 

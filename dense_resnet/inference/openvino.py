@@ -1,0 +1,214 @@
+"""The OpenVINO engine: a network from plan and weights in OpenVINO's operators, compiled for this processor.
+
+A graph takes any batch and canvas: OpenVINO plans its memory anew for each new shape, and the results are to the bit those of a
+graph that was compiled for that shape. In float32, 3x3 convolutions of deep maps are computed by Winograd's algorithm. The
+next process finds the compiled graph in the user's cache folder. (``tests/dense_resnet/inference/test_openvino.py``)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+
+from dense_resnet.builders.walk import FEATURES, LOGITS, PYRAMID
+from dense_resnet.checkpoints import fingerprint
+from dense_resnet.inference import cpu, openvino_cache, openvino_layers
+from dense_resnet.inference.engines import OPENVINO
+from dense_resnet.inference.folded_weights import Weights
+from dense_resnet.inference.openvino_layers import Layers
+from dense_resnet.inference.precision import BFLOAT16, FLOAT32, choose_precision
+from dense_resnet.inference.runner import IMAGES, SIZES, Outputs, Runner
+from dense_resnet.planning.plan import Plan
+
+WINOGRAD = {256: 3}  # m by the least depth of a convolution; shallower ones are faster in the direct way
+HINTS = {FLOAT32: "f32", BFLOAT16: "bf16"}  # OpenVINO's names
+
+Nodes = Mapping[str, Any]
+
+ov.Tensor(np.zeros(1, np.uint8)).data.sum()  # two threads that are the first to see its data wait for each other for ever
+
+
+class Graph:
+    """A graph that is compiled when it is started or first run. Several threads may run it at the same time.
+
+    Args:
+        build: returns its parameters and its results, as nodes by name; not called where the graph is cached.
+        inputs, outputs: names, in the order of a call's arguments and answers.
+        key: all that the nodes depend on, as JSON takes it.
+        streams: runs that are computed at the same time, each with its share of the cores.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], tuple[Nodes, Nodes]],
+        inputs: Sequence[str],
+        outputs: Sequence[Any],
+        precision: str,
+        key: object,
+        streams: int = 1,
+    ) -> None:
+        self._build, self._inputs, self._outputs, self._streams = build, tuple(inputs), tuple(outputs), streams
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": cpu.cores(),
+            "ENABLE_CPU_PINNING": False,  # other processes may be at work
+        }
+        self._folder = openvino_cache.folder_of([key, self._outputs])
+        self._lock = threading.Lock()
+        self._requests: queue.SimpleQueue[Any] | None = None
+
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        requests = self.start()
+        request = requests.get()
+        try:
+            request.infer([np.ascontiguousarray(values) for values in inputs])
+            return [np.array(request.get_output_tensor(place).data) for place in range(len(self._outputs))]
+        finally:
+            requests.put(request)
+
+    def start(self) -> queue.SimpleQueue[Any]:
+        """Compile the graph if that is still to be done, and return what runs it."""
+        with self._lock:
+            if self._requests is None:
+                model = self._make_model()
+                del self._build  # and the weights that it holds
+                _release_freed_memory()
+                compiled = ov.Core().compile_model(model, "CPU", self._settings)
+                self._requests = queue.SimpleQueue()
+                for _ in range(self._streams):
+                    self._requests.put(compiled.create_infer_request())
+        return self._requests
+
+    def _make_model(self) -> Any:
+        """Return the graph as it is cached, or build it."""
+        if (cached := openvino_cache.read(self._folder)) is not None:
+            return cached
+        parameters, nodes = self._build()
+        results = [op.result(nodes[name]) for name in self._outputs]
+        built = ov.Model(results, [parameters[name] for name in self._inputs])
+        return openvino_cache.keep(built, self._folder)
+
+
+def _release_freed_memory() -> None:
+    """Give freed memory back to the system, which glibc else keeps: after building 152 layers, a third of the peak."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def winograd_of(precision: str) -> dict[int, int]:
+    """Return m of Winograd's F(m x m, 3 x 3) by the least depth of a convolution."""
+    return WINOGRAD if precision == FLOAT32 else {}
+
+
+class OpenVINORunner(Runner):
+    """A network on uint8 images.
+
+    Args:
+        build: from the layers, preprocessed canvases of an aligned size, int64 (height, width) of the images array, each
+            ``[1]``, and ``[batch or 1, 2]``, those of each image, to the outputs by name.
+        names: of the outputs.
+        key: all that they depend on besides weights, plan and preprocessing.
+    """
+
+    engine = OPENVINO
+
+    def __init__(
+        self,
+        build: Callable[[Layers, Any, tuple[Any, Any], Any], Nodes],
+        weights: Weights,
+        plan: Plan,
+        preprocessing: str,
+        precision: str,
+        weights_sha256: str,
+        names: Sequence[str],
+        key: object = None,
+    ) -> None:
+        super().__init__(plan, preprocessing, choose_precision(precision), weights_sha256, names)
+        self._build_outputs, self._weights = build, weights
+        self._key = [weights_sha256, repr(plan), preprocessing, repr(key), winograd_of(self.precision)]
+        self._graphs: dict[tuple[str, ...], Graph] = {}
+        self._streams = 1
+
+    @property
+    def engine_protocol(self) -> dict[str, Any]:
+        algorithm = {str(depth): m for depth, m in winograd_of(self.precision).items()}
+        return {"name": self.engine, "winograd": algorithm}
+
+    def prepare(self, threads: int) -> None:
+        if threads != self._streams:
+            self._graphs, self._streams = {}, threads
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        new = Graph(self._build, (IMAGES, SIZES), names, self.precision, self._key, self._streams)
+        graph = self._graphs.setdefault(names, new)  # threads may get here at the same time
+        return dict(zip(names, graph(images, sizes), strict=True))
+
+    def _build(self) -> tuple[Nodes, Nodes]:
+        images = op.parameter([-1, -1, -1, self.plan.in_channels], np.uint8, name=IMAGES)
+        asked = op.parameter([-1, 2], np.int32, name=SIZES)
+        sizes = op.convert(asked, "i64")
+        canvases = openvino_layers.canvases(images, sizes, self.plan, self.preprocessing)
+        canvas = openvino_layers.length(images, 1), openvino_layers.length(images, 2)
+        outputs = self._build_outputs(Layers(self._weights, winograd_of(self.precision)), canvases, canvas, sizes)
+        return {IMAGES: images, SIZES: asked}, outputs
+
+
+def compile_backbone(
+    plan: Plan, weights: Weights, precision: str, output: str
+) -> Callable[[np.ndarray], np.ndarray | dict[int, np.ndarray]]:
+    """Return a backbone as a function of preprocessed images: see :meth:`dense_resnet.Backbone.compile`."""
+
+    def build(layers: Layers, images: Any) -> dict[Any, Any]:
+        found = openvino_layers.network(layers, plan, images, pyramid=output == PYRAMID)
+        if output == LOGITS:
+            return {output: openvino_layers.channels_alone(found.logits)}
+        maps = found.pyramid if output == PYRAMID else {output: found.features}
+        return {name: openvino_layers.channels_last(values) for name, values in maps.items()}
+
+    names = tuple(plan.pyramid) if output == PYRAMID else (output,)
+    run = compile_function(build, names, weights, plan, precision, output)
+    return run if output == PYRAMID else lambda images: run(images)[output]
+
+
+def backbone_runner(
+    plan: Plan, weights: Weights, precision: str, weights_sha256: str, finer: Mapping[str, int]
+) -> OpenVINORunner:
+    """Return a backbone as a runner of decoded images, with finer activations of its pyramid by name."""
+
+    def build(layers: Layers, canvases: Any, canvas: Any, sizes: Any) -> dict[str, Any]:
+        found = openvino_layers.network(layers, plan, canvases, pyramid=bool(finer))
+        wanted = {FEATURES: found.features} | {name: found.pyramid[stride] for name, stride in finer.items()}
+        return {name: openvino_layers.channels_last(values) for name, values in wanted.items()}
+
+    return OpenVINORunner(build, weights, plan, plan.preprocessing, precision, weights_sha256, (FEATURES, *finer))
+
+
+def compile_function(
+    build: Callable[[Layers, Any], Nodes], names: Sequence[Any], weights: Weights, plan: Plan, precision: str, key: object
+) -> Callable[[np.ndarray], dict[Any, np.ndarray]]:
+    """Return a network as a function of preprocessed images ``[batch, height, width, channels]`` float32.
+
+    Args:
+        build: from the layers and the images to the outputs by name.
+        names: of the outputs.
+        key: all that they depend on besides plan and weights.
+    """
+
+    def build_graph() -> tuple[Nodes, Nodes]:
+        images = op.parameter([-1, -1, -1, plan.in_channels], np.float32, name=IMAGES)
+        return {IMAGES: images}, build(Layers(weights, winograd_of(precision)), images)
+
+    known = [fingerprint(weights), repr(plan), repr(key), winograd_of(precision)]
+    graph = Graph(build_graph, (IMAGES,), names, precision, known)
+    graph.start()
+    return lambda images: dict(zip(names, graph(images), strict=True))
