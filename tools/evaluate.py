@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 from dense_resnet.errors import InputError, escape_control, pluralize
 
-from . import options, terminal
+from . import options, pace, terminal
 
 if TYPE_CHECKING:
     from segmentation.data.samples import Dataset
@@ -199,10 +199,9 @@ def _system(args: argparse.Namespace, switches: Switches, dataset: Dataset, prec
     model = options.model_from_args(args)
     _note_training(model, dataset)
     inference = options.inference_from_args(args, model, upsample=switches.upsample, score=switches.size)
-    runner = model.runner(precision)
     images = 0 if args.merge else len(dataset.samples)
-    pace = options.choose_pace(args, runner, inference.tile or inference.size, images, PROTOCOL)
-    return ModelPredictions(model, runner, inference, pace.batch), pace.threads
+    runner, chosen = pace.start(args, model.runner, inference.tile or inference.size, images, PROTOCOL)
+    return ModelPredictions(model, runner, inference, chosen.batch), chosen.threads
 
 
 def _note_training(model: OpenedModel, dataset: Dataset) -> None:
@@ -217,9 +216,9 @@ def _note_training(model: OpenedModel, dataset: Dataset) -> None:
 def _check_predictions(args: argparse.Namespace, precision: str) -> None:
     from dense_resnet.inference.precision import AUTO
 
-    of_speed = (args.size, args.batch, args.threads) != (None, None, None) or precision != AUTO
+    of_speed = (args.size, args.batch, args.threads) != (None, None, None) or (precision, args.engine) != (AUTO, AUTO)
     if args.output_stride or args.flip or args.tile or args.scales != [1.0] or args.upsample or of_speed:
         raise InputError(
-            "--output-stride, --size, --scales, --flip, --tile, --upsample, --precision, --exact, --batch and --threads go "
-            "with --model, not with --predictions."
+            "--output-stride, --size, --scales, --flip, --tile, --upsample, --precision, --exact, --engine, --batch and "
+            "--threads go with --model, not with --predictions."
         )

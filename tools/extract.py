@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
@@ -14,7 +15,7 @@ if __name__ == "__main__":
 from dense_resnet.errors import InputError
 from dense_resnet.planning.variants import USUAL_STRIDE, VARIANTS
 
-from . import options, terminal
+from . import options, pace, terminal
 
 if TYPE_CHECKING:
     from dense_resnet.extraction.settings import Settings
@@ -45,7 +46,8 @@ def main(args: argparse.Namespace) -> int:
     from segmentation.saving.export.files import is_exported
 
     found = find_images(args.images, without=args.out, note=terminal.print_note)
-    shard, precision = options.shard_of(args.shard), options.precision_from_args(args)
+    shard = options.shard_of(args.shard)
+    options.precision_from_args(args)
     max_pixels = options.max_pixels_from_args(args)
     check_folder(args.out)
     check_apart(found, args.out)
@@ -71,12 +73,13 @@ def main(args: argparse.Namespace) -> int:
         if exported:
             opened = options.export_from_args(args)
             settings = _settings(args, opened.plan, opened.side)
-            runner = opened.runner(precision)
+            make: pace.Make = opened.runner
         else:
-            runner = options.backbone_from_args(args, args.model, planned).runner(precision, settings.strides(planned))
-        pace = options.choose_pace(args, runner, settings.size, len(found), PROTOCOL)
-        settings = dataclasses.replace(settings, batch=pace.batch)
-        extraction = Extraction(runner, args.out, settings, shard=shard, max_pixels=max_pixels, threads=pace.threads)
+            backbone = options.backbone_from_args(args, args.model, planned)
+            make = functools.partial(backbone.runner, strides=settings.strides(planned))
+        runner, chosen = pace.start(args, make, settings.size, len(found), PROTOCOL)
+        settings = dataclasses.replace(settings, batch=chosen.batch)
+        extraction = Extraction(runner, args.out, settings, shard=shard, max_pixels=max_pixels, threads=chosen.threads)
         with terminal.progress_bar() as progress:
             outcome = extraction.run(found, on_error=args.on_error, progress=progress, stop=stop, picture=args.picture)
     return terminal.print_outcome(outcome, args.out, "features")

@@ -8,14 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dense_resnet.errors import InputError, escape_control, pluralize
+from dense_resnet.errors import InputError, escape_control
 from dense_resnet.planning.geometry import check_seed, positive_integer
 from dense_resnet.planning.variants import VARIANTS, plan
 
 if TYPE_CHECKING:
     from dense_resnet.backbone import Backbone
-    from dense_resnet.inference.runner import Runner
-    from dense_resnet.inference.throughput import Pace
     from dense_resnet.planning.plan import Plan
     from segmentation.prediction.options import Inference
     from segmentation.saving.description import OpenedModel, Outline
@@ -88,14 +86,23 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
         "--precision", default="auto", help="auto (bfloat16 if the processor supports it), float32 or bfloat16 (default auto)"
     )
     precision.add_argument("--exact", action="store_true", help="the slim graph in float32 instead of the folded one")
+    group.add_argument(
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help="openvino, tensorflow, or auto: the faster one here, measured on long runs",
+    )
     group.add_argument("--batch", type=int, metavar="N", help="images at a time (default: measured on long runs)")
     group.add_argument("--threads", type=int, metavar="N", help="batches at the same time (default: measured on long runs)")
 
 
 def precision_from_args(args: argparse.Namespace) -> str:
     """Return the precision that is asked for; refuse an unknown one before anything is read."""
+    from dense_resnet.inference.engines import OPENVINO, check_engine
     from dense_resnet.inference.precision import PRECISIONS
 
+    if check_engine(args.engine) == OPENVINO and args.exact:
+        raise InputError("--exact runs the slim graph, in TensorFlow: leave --engine out.")
     for name in ("batch", "threads"):
         if (value := getattr(args, name)) is not None:
             positive_integer(f"--{name}", value)
@@ -104,33 +111,6 @@ def precision_from_args(args: argparse.Namespace) -> str:
     if args.precision not in PRECISIONS:
         raise InputError(f"--precision must be auto, float32 or bfloat16 (not {args.precision!r}).")
     return str(args.precision)
-
-
-def choose_pace(args: argparse.Namespace, runner: Runner, side: int, images: int, protocol: str) -> Pace:
-    """Choose batch and threads: as asked, the batch of an earlier run's `protocol` in --out, or by measurement; print which.
-
-    Shards run one image at a time unless --batch is given, so that results do not depend on the machine.
-    """
-    import numpy as np
-
-    from dense_resnet.inference import throughput
-    from dense_resnet.inference.runner import COARSE_LOGITS
-    from dense_resnet.jobs import journal
-
-    names = (COARSE_LOGITS,) if COARSE_LOGITS in runner.names else runner.names  # what the run will compute
-    earlier = journal.read_protocol(Path(args.out) / protocol)
-    system = earlier.get("system", earlier)
-    recorded = system.get("batch") if isinstance(system, dict) else None
-    batch = args.batch or (recorded if isinstance(recorded, int) and recorded > 0 else None)
-    batch = batch or (None if shard_of(args.shard)[1] == 1 else 1)
-    canvas = np.random.default_rng(0).integers(0, 256, (side, side, runner.plan.in_channels), np.uint8)
-    chosen = throughput.choose(
-        lambda size: runner(np.stack([canvas] * size), names=names), images, batch=batch, threads=args.threads
-    )
-    at_once = f", {chosen.threads} batches at once" if chosen.threads > 1 else ""
-    speed = f", measured: {chosen.images_per_second:.2f} images/s" if chosen.images_per_second else ""
-    print(f"{runner.precision}: {pluralize(chosen.batch, 'image')} at a time{at_once}{speed}")
-    return chosen
 
 
 def model_outline_from_args(args: argparse.Namespace) -> Outline | None:

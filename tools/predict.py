@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
     script.run(__file__)
 
-from . import options, terminal
+from . import options, pace, terminal
 
 HELP = "Label images: one index PNG per image, and with --overlay a picture of it; the same command resumes after a stop."
 
@@ -33,7 +33,8 @@ def main(args: argparse.Namespace) -> int:
     from segmentation.prediction.label_images import PROTOCOL, Labeling, check_targets
 
     found = find_images(args.images, without=args.out, note=terminal.print_note)
-    shard, precision = options.shard_of(args.shard), options.precision_from_args(args)
+    shard = options.shard_of(args.shard)
+    options.precision_from_args(args)
     max_pixels = options.max_pixels_from_args(args)
     check_targets(found, Path(args.out))
     terminal.print_deep(found[shard[0] :: shard[1]], max_pixels)
@@ -43,11 +44,10 @@ def main(args: argparse.Namespace) -> int:
         options.start_tensorflow()
         model = options.model_from_args(args)
         inference = options.inference_from_args(args, model)
-        runner = model.runner(precision)
-        pace = options.choose_pace(args, runner, inference.tile or inference.size, len(found), PROTOCOL)
+        runner, chosen = pace.start(args, model.runner, inference.tile or inference.size, len(found), PROTOCOL)
         labeling = Labeling(
             model, runner, args.out, inference, shard=shard, overlay=args.overlay, probabilities=args.save_probs,
-            max_pixels=max_pixels, batch=pace.batch, threads=pace.threads,
+            max_pixels=max_pixels, batch=chosen.batch, threads=chosen.threads,
         )  # fmt: skip
         if labeling.tiling_note:
             terminal.print_note(f"near seams, labels may differ from those of whole images: {labeling.tiling_note}")

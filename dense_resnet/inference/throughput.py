@@ -30,21 +30,42 @@ class Pace:
     images_per_second: float = 0.0  # 0 where it was not measured
 
 
-def choose(run: Callable[[int], Any], images: int, *, batch: int | None = None, threads: int | None = None) -> Pace:
-    """Choose the pace for `images` images, where it is not given; `run` computes a batch of as many as it is told."""
+def choose(
+    run: Callable[[int], Any],
+    images: int,
+    *,
+    batch: int | None = None,
+    threads: int | None = None,
+    prepare: Callable[[int], Any] = lambda threads: None,
+) -> Pace:
+    """Choose the pace for `images` images, where it is not given.
+
+    Args:
+        run: computes a batch of as many images as it is told.
+        prepare: is told how many threads will call `run` at the same time.
+    """
     if (batch and threads) or images < WORTH:
         return Pace(batch or 1, threads or min(2, cores()))
-    return measure(run, batch=batch, threads=threads)
+    return measure(run, batch=batch, threads=threads, prepare=prepare)
 
 
-def measure(run: Callable[[int], Any], *, batch: int | None = None, threads: int | None = None) -> Pace:
-    """Double first the threads, then the batch, as long as that is faster."""
+def measure(
+    run: Callable[[int], Any],
+    *,
+    batch: int | None = None,
+    threads: int | None = None,
+    prepare: Callable[[int], Any] = lambda threads: None,
+) -> Pace:
+    """Double first the threads, then the batch, as long as that is faster; arguments as :func:`choose`."""
     start = time.perf_counter()
+    prepare(threads or 1)
     best = _time_run(run, Pace(batch or 1, threads or 1))
     steps = [] if threads else [("threads", cores())]
     steps += [] if batch else [("batch", LARGEST_BATCH)]
     for name, most in steps:
         while time.perf_counter() - start < LONGEST and (value := 2 * getattr(best, name)) <= most:
+            if name == "threads":
+                prepare(value)
             other = _time_run(run, dataclasses.replace(best, **{name: value}))
             if other.images_per_second < GAIN * best.images_per_second:
                 break

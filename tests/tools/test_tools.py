@@ -21,6 +21,7 @@ import dense_resnet as dr
 from dense_resnet import checkpoints
 from dense_resnet.errors import InputError
 from dense_resnet.image_io import decoding
+from dense_resnet.inference import engines
 from dense_resnet.planning.variants import plan_from_config
 from tools import cli, synonyms, terminal
 
@@ -124,7 +125,7 @@ def test_extract_with_weights(capsys, small_weights, image_folder, tmp_path):
     assert "float32: 2 images at a time" in out  # as before
     assert "1 of them from an earlier run" in out
     code, _, err = run(capsys, "extract", image_folder, *arguments, "--out", tmp_path, "--exact")
-    assert "another protocol (precision: 'float32' there, 'exact' now)" in err
+    assert "precision: 'float32' there, 'exact' now" in err
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,8 @@ def test_extract_with_weights(capsys, small_weights, image_folder, tmp_path):
         (["--precision", "int8"], "--precision must be auto, float32 or bfloat16 (not 'int8')"),
         (["--batch", 0], "--batch must be a positive integer (not 0)"),
         (["--threads", -1], "--threads must be a positive integer (not -1)"),
+        (["--engine", "tpu"], "engine must be one of 'auto', 'tensorflow', 'openvino' (not 'tpu')"),
+        (["--engine", "openvino", "--exact"], "--exact runs the slim graph, in TensorFlow: leave --engine out"),
     ],
 )
 def test_invalid_speed_options_are_refused(arguments, message, capsys, image_folder, tmp_path):
@@ -469,6 +472,7 @@ def test_demo_writes_features_and_an_evaluation(tmp_path):
     assert own["counts"]["images"] == recorded["counts"]["images"] >= 50
     systems = own["protocol"]["system"], recorded["protocol"]["system"]
     assert {system.pop("precision") for system in systems} <= {"exact", "float32", "bfloat16"}
+    assert (systems[0].pop("engine") or {"name": "tensorflow"})["name"] == engines.usual_engine()
     assert systems[0] == systems[1]
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dense_resnet.inference.cpu import MEMORY, PROCESSOR, _fields, cores, flags
+from dense_resnet.inference.cpu import MEMORY, PROCESSOR, _fields, cores, flags, name
 
 
 def load() -> tuple[float, ...]:
@@ -20,7 +20,7 @@ def describe() -> dict[str, Any]:
     """Return the machine, as far as the system reports it."""
     processor = _fields(PROCESSOR)
     return {
-        "processor": processor.get("model name") or platform.processor() or platform.machine(),
+        "processor": name(),
         "megahertz": float(processor["cpu MHz"]) if "cpu MHz" in processor else None,
         "flags": flags(),
         "cores": cores(),
