@@ -7,7 +7,10 @@ import importlib
 import importlib.util
 import io
 import json
+import os
+import signal
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,27 +19,38 @@ from statistics import median
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import ROOT
 from helpers.command import run
 from helpers.networks import small_plan
 
 import dense_resnet as dr
 from dense_resnet.errors import InputError
 from dense_resnet.image_io import decoding
+from dense_resnet.inference import precision as precisions
 from dense_resnet.verification import laws
 from tools import benchmark as verb
 from tools import cli
-from tools.benchmarking import chart, competitors, contest, roofline
-from tools.benchmarking.competitors import COMPETITORS, FLOAT32, OWN, Competitor, Workload
+from tools.benchmarking import chart, competitors, contest, hardware, network_files, roofline
+from tools.benchmarking.competitors import COMPETITORS, OPENVINO, TENSORFLOW, Competitor
 from tools.benchmarking.segmentation import keras_network, training_timings
+from tools.benchmarking.timing import Timing, alternate
 from tools.benchmarking.worker_process import Process
+from tools.benchmarking.workload import BFLOAT16, FLOAT32, INT8, PRECISIONS, Workload
+
+NNCF = network_files.openvino_int8, network_files.openvino_from_onnx_int8  # which quantizes by it
 
 
 def has(*packages):
     return all(importlib.util.find_spec(package) for package in packages)
 
 
+HAS_BFLOAT16 = precisions.choose_precision(precisions.AUTO) == BFLOAT16
+RESULTS = sorted((ROOT / "tools" / "benchmarking" / "results").glob("*/*.json"))
+
 FAKES = """
 import os
+import time
+from pathlib import Path
 
 def same(case, weights, precision):
     return lambda: case.images()
@@ -46,6 +60,25 @@ def other(case, weights, precision):
 
 def failing(case, weights, precision):
     raise KeyError("a defect")
+
+def mortal(case, weights, precision):
+    runs = iter(range(3))
+    return lambda: case.images() if next(runs, None) is not None else os._exit(7)
+
+def cached(case, weights, precision):
+    place = Path(os.environ["DENSE_RESNET_CACHE"])
+    if not place.exists():
+        time.sleep(0.5)
+        place.mkdir()
+    return lambda: case.images()
+
+def slow(case, weights, precision):
+    def run():
+        time.sleep(0.02)
+        with open(case.folder.parent / "turns", "a") as turns:
+            turns.write("turn ")
+        return case.images()
+    return run
 
 class Mortal:
     def pid(self):
@@ -75,10 +108,11 @@ def measured(tmp_path_factory):
     """(figures, the chart's file, what was printed) of one run, on a machine where OpenVINO is not installed."""
     folder = tmp_path_factory.mktemp("benchmark")
     lacking = tuple(
-        dataclasses.replace(one, modules=("no_such_package",)) if one.name == "openvino" else one for one in COMPETITORS
+        dataclasses.replace(one, modules=("no_such_package",)) if one.name == "openvino-from-onnx" else one
+        for one in COMPETITORS
     )
     options = "--model resnet_v1_18 --size 65 --batches 2 --burn-in 1 --batch 2".split()
-    versus = "--versus keras onnxruntime openvino".split()
+    versus = "--versus keras onnxruntime openvino-from-onnx".split()
     files = ["--json", folder / "b.json", *(["--chart", folder / "b.png"] if has("matplotlib") else [])]
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
@@ -90,12 +124,16 @@ def measured(tmp_path_factory):
 @pytest.mark.slow
 def test_installed_competitors_are_timed_and_missing_ones_reported(measured):
     figures, _, printed = measured
-    expected = [OWN, f"{OWN} bfloat16", "keras", *(["onnxruntime"] if has("onnxruntime", "tf2onnx") else [])]
+    ours = (TENSORFLOW, OPENVINO) if has("openvino") else (TENSORFLOW,)
+    expected = [name for own in ours for name in (own, f"{own} bfloat16") if HAS_BFLOAT16 or name == own]
+    expected += ["keras", *(["onnxruntime"] if has("onnxruntime", "tf2onnx") else [])]
     timings = {timing["name"]: timing for timing in figures["timings"]}
     assert list(timings) == expected
-    assert {"openvino", "openvino bfloat16"} <= set(figures["skipped"])
-    assert figures["skipped"]["openvino"] == "No module named 'no_such_package'"
-    assert "skipped: openvino: No module named 'no_such_package'" in printed
+    assert {"openvino-from-onnx", "openvino-from-onnx bfloat16"} <= set(figures["skipped"])
+    assert figures["skipped"]["openvino-from-onnx"] == "No module named 'no_such_package'"
+    assert "skipped: openvino-from-onnx: No module named 'no_such_package'" in printed
+    assert not figures["failed"]
+    assert not figures["stopped"]
     for name, timing in timings.items():
         assert len(timing["seconds"]) == len(timing["idle_processor_seconds"]) == 2
         assert timing["images_per_second"] == pytest.approx(2 / median(timing["seconds"]))
@@ -103,7 +141,10 @@ def test_installed_competitors_are_timed_and_missing_ones_reported(measured):
         assert timing["relative_error"] < (0.5 if "bfloat16" in name else 1e-4)
         assert timing["build_seconds"] > max(timing["seconds"])
         assert name.split()[0] in printed
-    assert timings[f"{OWN} bfloat16"]["relative_error"] > 1e-3
+        assert timing["imported_memory_bytes"] < timing["peak_memory_bytes"]
+        assert (timing["cached_build_seconds"] is None) == (timing["competitor"] != OPENVINO)
+    if HAS_BFLOAT16:
+        assert timings[f"{TENSORFLOW} bfloat16"]["relative_error"] > 1e-3
     assert 2**28 < timings["keras"]["peak_memory_bytes"] < 2**33
     assert figures["gmac"] == pytest.approx(2 * dr.plan("resnet_v1_18", output_stride=16).macs(65) / 1e9)
 
@@ -112,29 +153,36 @@ def test_installed_competitors_are_timed_and_missing_ones_reported(measured):
 def test_ratios_are_medians_of_pairs(measured):
     figures = measured[0]
     seconds = {timing["name"]: timing["seconds"] for timing in figures["timings"]}
-    for own in (OWN, f"{OWN} bfloat16"):
+    assert list(figures["ratios"]) == [timing["name"] for timing in figures["timings"] if timing["ours"]]
+    for own in figures["ratios"]:
         assert set(figures["ratios"][own]) == set(seconds) - {own}
         for other, value in figures["ratios"][own].items():
             assert value == pytest.approx(median(b / a for a, b in zip(seconds[own], seconds[other], strict=True)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", competitors.PRECISIONS)
+@pytest.mark.parametrize("precision", [FLOAT32, *([BFLOAT16] if HAS_BFLOAT16 else [])])
 def test_limits_are_measured_in_the_same_rounds(precision, measured):
     figures = measured[0]
     limit = figures["limits"][precision]
-    own = next(one["seconds"] for one in figures["timings"] if (one["competitor"], one["precision"]) == (OWN, precision))
     rates = [2 * 2048**3 / min(seconds) for seconds in limit["matrix_products"]["seconds"]]
     assert limit["matrix_products"]["gflop_per_second"] == pytest.approx(median(rates) / 1e9)
     assert limit["matrix_products"]["best_gflop_per_second"] == pytest.approx(max(rates) / 1e9)
     least = [2 * figures["gmac"] * 1e9 / rate for rate in rates]
     assert limit["least_seconds"] == pytest.approx(median(least))
-    assert limit["ours / least"] == pytest.approx(median(a / b for a, b in zip(own, least, strict=True)))
-    assert len(rates) == 2
+    assert limit["rounds"][0] == 0
+    assert len(rates) == len(limit["rounds"])
+    for own in (one for one in figures["timings"] if one["ours"] and one["precision"] == precision):
+        pairs = zip((own["seconds"][number] for number in limit["rounds"]), least, strict=True)
+        assert limit["ours / least"][own["competitor"]] == pytest.approx(median(a / b for a, b in pairs))
 
     onednn = limit["onednn"]
     if "skipped" in onednn:
         pytest.skip(f"TensorFlow runs no {precision} convolutions by oneDNN here")
+    seconds = next(
+        one["seconds"] for one in figures["timings"] if (one["competitor"], one["precision"]) == (TENSORFLOW, precision)
+    )
+    own = [seconds[number] for number in limit["rounds"]]
     ours_of_it = median(a / b for a, b in zip(own, onednn["convolution_seconds"], strict=True))
     assert onednn["ours / convolutions"] == pytest.approx(ours_of_it)
     plan = dr.plan("resnet_v1_18", output_stride=16)
@@ -177,7 +225,9 @@ def test_extraction_evaluation_training_and_confusion_are_timed(monkeypatch):
         pairs = zip(seconds[one], seconds[other], strict=True)
         assert ratios[name] == pytest.approx(median(a / b for a, b in pairs))
     assert ratios["confusion matrix, 33x65, 21 classes: keras / dense_resnet"] > 0
-    assert len(figures["peak_memory_bytes_after_each_extraction"]) == 3
+    assert len(figures["peak_memory_bytes_after_each_extract"]) == 3
+    assert figures["systems"]["extract"]["engine"] == (OPENVINO if has("openvino") else TENSORFLOW)
+    assert figures["systems"]["evaluate"]["batch"] == 1
 
 
 @pytest.mark.slow
@@ -202,19 +252,18 @@ def test_the_chart_is_a_picture(measured):
 
 
 @pytest.mark.parametrize("classes", [None, 7])
-def test_runtimes_of_onnx_compute_the_same(classes, tmp_path):
-    pytest.importorskip("tf2onnx")
+def test_runtimes_of_files_compute_the_same(classes, tmp_path):
     blocks = [("block1", [(16, 4, 2)]), ("block2", [(32, 8, 2), (32, 8, 1)])]
     plan = dr.plan(blocks, output_stride=8, num_classes=classes)
     case = Workload(plan, 50, 2, tmp_path)
-    competitors.write_onnx(case, tmp_path / "network.onnx")
     backbone = laws.backbone_with(plan, case.weights())
     reference = (backbone.logits if classes else backbone)(case.images()).numpy()
     assert reference.std() > 1e-2
     for one in COMPETITORS:
-        if one.onnx and has(one.name):
-            values = one.make(case, {}, one.precision)()
-            assert laws.relative_error(values, reference) < (1e-4 if one.precision == FLOAT32 else 0.5)
+        needed = {*one.modules, *(["nncf"] if one.write in NNCF else []), *(["tf2onnx"] if one.write != NNCF[0] else [])}
+        if one.write and has(*needed):
+            values = one.make(case, {}, one.precision, one.write(case))()
+            assert laws.relative_error(values, reference) < (1e-4 if one.precision == FLOAT32 else 0.5), one.label
 
 
 @pytest.mark.parametrize(("name", "classes"), [("resnet_v1_5_18", None), ("resnet_v1_5_18", 7), ("resnet_v2_50", None)])
@@ -239,8 +288,9 @@ def test_slim_computes_the_same(tmp_path):
     case = Workload(plan, 33, 1, tmp_path)
     weights = case.weights()
     values = competitors.slim(case, weights, FLOAT32)()
-    assert laws.relative_error(values, competitors.own(case, weights, FLOAT32)()) <= 1e-4
     assert laws.relative_error(values, competitors.function(case, weights, FLOAT32)()) <= 1e-5
+    assert laws.relative_error(values, competitors.own(case, weights, FLOAT32, engine=TENSORFLOW)()) <= 1e-4
+    assert not weights, "they are held twice"
 
 
 @pytest.mark.parametrize(
@@ -265,10 +315,16 @@ def test_networks_missing_from_timm_are_refused(name, options):
         competitors.timm_name(dr.plan(name, **{"output_stride": 16} | options))
 
 
-def contest_of(fakes, monkeypatch, *makers):
-    entering = tuple(Competitor(OWN if maker == "same" else maker, FLOAT32, getattr(fakes, maker), ()) for maker in makers)
+def contest_of(fakes, monkeypatch, *makers, **options):
+    """Ours is "same" or "cached"; it has the name that needs no TensorFlow for limits."""
+    entering = tuple(
+        Competitor(
+            OPENVINO if maker in ("same", "cached") else maker, FLOAT32, getattr(fakes, maker), (), has_cache=maker == "cached"
+        )
+        for maker in makers
+    )
     monkeypatch.setattr(contest, "COMPETITORS", entering)
-    return contest.contest(dr.plan("resnet_v1_18"), 33, 1, makers)
+    return contest.contest(dr.plan("resnet_v1_18"), 33, 1, makers, **options)
 
 
 def test_a_wrong_competitor_is_refused_before_anything_is_timed(fakes, monkeypatch):
@@ -276,9 +332,81 @@ def test_a_wrong_competitor_is_refused_before_anything_is_timed(fakes, monkeypat
         contest_of(fakes, monkeypatch, "same", "other")
 
 
-def test_a_defect_of_a_competitor_keeps_its_traceback(fakes, monkeypatch):
-    with pytest.raises(RuntimeError, match="in failing\n(.|\n)*KeyError: 'a defect'"):
-        contest_of(fakes, monkeypatch, "same", "failing")
+def test_a_competitor_that_fails_or_dies_leaves_the_others_their_figures(fakes, monkeypatch):
+    found = contest_of(fakes, monkeypatch, "same", "failing", "mortal", "slow", runs=4, burn_in=1)
+    assert "in failing" in found.failed["failing"]
+    assert "KeyError: 'a defect'" in found.failed["failing"]
+    assert "ended with code 7" in found.failed["mortal"]
+    figures = found.as_dict()
+    assert [(one["name"], len(one["seconds"])) for one in figures["timings"]] == [(OPENVINO, 4), ("slow", 4)]
+    assert all(one["peak_memory_bytes"] > 2**20 for one in figures["timings"])
+    (fastest,) = figures["fastest"]
+    assert (fastest["ours"], fastest["other"]) == (OPENVINO, "slow")
+    assert fastest["times_as_fast"] == figures["ratios"][OPENVINO]["slow"] > 1
+
+
+def test_a_second_start_finds_the_cache_of_the_first(fakes, monkeypatch):
+    (entry,) = contest_of(fakes, monkeypatch, "cached", runs=1, burn_in=0).entries
+    assert entry.timing.build_seconds > 0.5 > entry.cached_build_seconds
+
+
+def test_precisions_of_other_processors_are_skipped(fakes, monkeypatch):
+    monkeypatch.setattr(competitors, "choose_precision", lambda asked: FLOAT32)
+    entering = tuple(Competitor(OPENVINO, precision, fakes.same, ()) for precision in (FLOAT32, BFLOAT16))
+    monkeypatch.setattr(contest, "COMPETITORS", entering)
+    found = contest.contest(dr.plan("resnet_v1_18"), 33, 1, runs=1, burn_in=0)
+    assert found.skipped == {"openvino bfloat16": "this processor does not multiply bfloat16 numbers"}
+
+
+STOPPED = """
+if __name__ == "__main__":  # other processes import this, too
+    import sys
+    import fakes
+    from tools import cli
+    from tools.benchmarking import contest
+    from tools.benchmarking.competitors import Competitor
+    contest.COMPETITORS = tuple(Competitor(name, "float32", fakes.slow, ()) for name in ("openvino", "keras"))
+    sys.exit(cli.main(["benchmark", "--versus", "keras", "--batches", "100000", "--json", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_keeps_its_finished_rounds(number, fakes, tmp_path):
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "TMPDIR": str(tmp_path)}
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    command = [sys.executable, script, tmp_path / "b.json"]
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    turns = tmp_path / "turns"
+    try:
+        deadline = time.monotonic() + 120
+        while not (turns.exists() and len(turns.read_text().split()) > 20):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, number)  # as a terminal does: the children get it, too
+        printed, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 75, errors
+    figures = json.loads((tmp_path / "b.json").read_text())
+    assert figures["stopped"]
+    assert figures["rounds"] > 3
+    assert not figures["failed"]
+    for timing in figures["timings"]:
+        assert len(timing["seconds"]) == figures["rounds"]
+        assert timing["peak_memory_bytes"] > 2**20
+    assert (
+        f"stopped; these are the figures of what was finished, {figures['rounds']} rounds of the networks" in printed.decode()
+    )
+    assert "ours (openvino, float32) is " in printed.decode()
+    assert not [path for path in tmp_path.iterdir() if path.is_dir() and path.name.startswith("tmp")]
+
+
+def test_a_round_that_is_cut_short_is_dropped():
+    timings, done = [Timing("one", 0.0), Timing("two", 0.0)], []
+    alternate([(timing, lambda: done.append(1)) for timing in timings], 5, 1, stopped=lambda: len(done) >= 7)
+    assert [len(timing.seconds) for timing in timings] == [2, 2]
 
 
 @pytest.mark.parametrize("error", [2e-3, np.nan, np.inf])
@@ -288,6 +416,7 @@ def test_a_competitor_with_other_results_is_refused(error):
     with pytest.raises(InputError, match="its time means nothing"):
         contest.check_error(COMPETITORS[0], error)
     assert contest.check_error(lowered, 0.2) == 0.2
+    assert contest.check_error(dataclasses.replace(COMPETITORS[0], precision=INT8), 2.0) == 2.0
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -324,15 +453,74 @@ def test_onednn_verbose_output_is_parsed():
     assert roofline.Profile(1.0, found).convolution_seconds == pytest.approx(0.00225)
 
 
-def test_limits_without_onednn_are_marked_skipped():
-    limit = contest.Limit([[0.1, 0.2]], [roofline.Profile(1.0, ())])
-    figures = limit.as_dict(contest.Timing(OWN, 1.0, [0.5]), 2048**3)
-    assert figures["least_seconds"] == pytest.approx(0.1)
+def test_limits_are_compared_with_the_rounds_in_which_they_were_measured():
+    limit = roofline.Limit([0, 2], [[0.1, 0.2], [0.4]], [roofline.Profile(1.0, ())] * 2)
+    figures = limit.as_dict({TENSORFLOW: Timing(TENSORFLOW, 1.0, [0.5, 9.0, 0.8])}, 2048**3)
+    assert figures["least_seconds"] == pytest.approx(0.25)
+    assert figures["ours / least"] == {TENSORFLOW: pytest.approx(3.5)}  # of 0.5 / 0.1 and 0.8 / 0.4
     assert "does not run its convolutions by oneDNN" in figures["onednn"]["skipped"]
 
 
-def test_verb_lists_every_competitor():
+@pytest.mark.parametrize("of_limits", [0.1, 1.0, 3.0])
+def test_limits_take_a_fifth_of_the_time(of_limits):
+    now, spent = 0.0, 0.0
+
+    def measure():
+        nonlocal now, spent
+        now, spent = now + of_limits, spent + of_limits
+
+    budget, measured = roofline.Budget(clock=lambda: now), []
+    for number in range(30):
+        now += 1.0  # of all others
+        if budget.allows():
+            budget.spend(measure)
+            measured.append(number)
+    assert measured[0] == 0
+    assert spent <= now / 5
+    assert spent + of_limits > (now + of_limits) / 5 or len(measured) == 30
+
+
+def test_verb_lists_every_competitor_that_is_not_always_there():
     assert verb.NETWORKS == competitors.NAMES
+    assert not {*competitors.USUAL} & {*verb.NETWORKS}
+    labels = [one.label for one in COMPETITORS]
+    assert len(labels) == len({*labels})
+    assert {one.precision for one in COMPETITORS} == {*PRECISIONS}
+    assert {one.name for one in COMPETITORS if one.name.endswith(INT8)} == {
+        one.name for one in COMPETITORS if one.precision == INT8
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "there"),
+    [
+        ("resnet_v1_5_152", 16, True), ("resnet_v1_5_18", 32, True), ("resnet_v1_5_18", 16, False),
+        ("resnet_v1_5_50", 4, False), ("resnet_v2_152", 16, False),
+    ],
+)  # fmt: skip
+def test_torchvision_takes_part_where_it_has_the_network(name, stride, there):
+    absent = competitors.torchvision_absence(dr.plan(name, stride))
+    assert absent == (None if there else f"it has no {name} at output_stride {stride}")
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_kept_figures_lie_in_the_folder_of_their_processor_and_can_be_drawn(path):
+    figures = json.loads(path.read_text())
+    assert path.parent.name == hardware.short_name(figures["machine"]["processor"], figures["machine"]["flags"])
+    pytest.importorskip("matplotlib")
+    assert chart.draw(figures)[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("processor", "flags", "name"),
+    [
+        ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", ["avx2", "avx512f", "amx_int8"], "intel-xeon-platinum-8481c-amx"),
+        ("AMD EPYC", ["avx2", "avx512f", "avx512_bf16", "avx512_vnni"], "amd-epyc-avx512-bf16"),
+        ("arm", [], "arm"),
+    ],
+)
+def test_processors_have_short_names(processor, flags, name):
+    assert hardware.short_name(processor, flags) == name
 
 
 @pytest.mark.parametrize(

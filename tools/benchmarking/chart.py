@@ -1,26 +1,28 @@
-"""A bar chart of the figures that ``--json`` writes: seconds per image by precision, with the machine's limits as lines."""
+"""A bar chart of the figures that ``--json`` writes: seconds per image by precision, the machine's limits as lines."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dense_resnet.errors import InputError, pluralize
 
-from .competitors import OWN, PRECISIONS
+from .workload import INT8, PRECISIONS
 
-WIDTH, ROW, MARGIN = 9.0, 0.32, 1.35  # inches: of the picture, of a bar, above and below all bars
+WIDTH, ROW = 9.0, 0.3  # inches: of the picture, of a bar
+NAMES, GAP, RIGHT = 1.75, 0.12, 0.1  # inches: of the names at the left, between panels, at the right
+TOP, BOTTOM = 1.35, 0.6  # inches above and below all bars
 DOTS = 150  # per inch
-OURS, OTHERS, INK, MUTED = "#1d4e79", "#a9b4bf", "#222222", "#666666"
-NAMES = 2.6  # rows above a group, for the names of the two limits
+OURS, OTHERS, INK, MUTED, LIMIT = "#1d4e79", "#a9b4bf", "#222222", "#666666", "#b5542b"
 BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0}  # of a figure that a limit's line may cross
-ROOM = 1.3  # length of the axis in longest bars: the figures after a bar need some
+ROOM = 2.0  # length of an axis in longest bars: the figures after a bar need some
 TITLES = {
-    "function": "ours in tf.function", "slim": "tf_slim", "keras": "Keras", "timm": "timm, PyTorch",
-    "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime",
+    "tensorflow": "ours, TensorFlow", "openvino": "ours, OpenVINO", "function": "ours in tf.function", "slim": "tf_slim",
+    "keras": "Keras", "timm": "timm, PyTorch", "torchvision": "torchvision", "onnxruntime": "ONNX Runtime",
+    "openvino-from-onnx": "OpenVINO from ONNX",
 }  # fmt: skip
-LIMITS = {"matrix products": ("#b5542b", "-"), "convolutions alone": ("#b5542b", (0, (2, 1.5)))}
+LIMITS = {"matrix products": ("—", "-"), "convolutions alone": ("┄", (0, (2, 1.5)))}  # their lines, as signs and as dashes
 
 
 def check() -> None:
@@ -38,38 +40,41 @@ def draw(figures: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
 
     size, batch, machine = figures["size"], figures["batch"], figures["machine"]
-    groups = {precision: [one for one in figures["timings"] if one["precision"] == precision] for precision in PRECISIONS}
-    rows = sum(len(timings) + NAMES for timings in groups.values())
-    picture = Figure(figsize=(WIDTH, ROW * rows + MARGIN), dpi=DOTS)
-    height = picture.get_figheight()
-    axes = picture.add_axes((0.16, 0.6 / height, 0.81, 1 - MARGIN / height))
-    first = 0.0
-    for precision, timings in groups.items():
-        first += NAMES
-        axes.text(0, first - 1.6, f"{precision} ", weight="bold", color=MUTED, va="center", ha="right")
-        ratios = figures["ratios"][next(one["name"] for one in timings if one["competitor"] == OWN)]
-        for number, timing in enumerate(sorted(timings, key=lambda one: one["median"])):
-            name, seconds, y = timing["competitor"], timing["median"] / batch, first + number
-            own = name == OWN
-            axes.barh(y, seconds, 0.7, color=OURS if own else OTHERS, zorder=2)
-            text = f" {_format_seconds(seconds)} s" + ("" if own else f"   {ratios[timing['name']]:.2f} x")
-            style: dict[str, Any] = {"va": "center", "color": INK, "weight": "bold" if own else "normal"}
-            axes.text(seconds, y, text, bbox=BEHIND, zorder=4, **style)
-            axes.text(0, y, f"{TITLES.get(name, name)} ", ha="right", **style)
+    precisions = [name for name in PRECISIONS if any(one["precision"] == name for one in figures["timings"])]
+
+    def order(timing: Mapping[str, Any]) -> tuple[int, float]:
+        return precisions.index(timing["precision"]), timing["median"]
+
+    engines = list(dict.fromkeys(_engine(one) for one in sorted(figures["timings"], key=order)))
+    height = ROW * len(engines) + TOP + BOTTOM
+    panel = (WIDTH - NAMES - RIGHT + GAP) / len(precisions)  # with the gap at its right
+    longest = max(one["median"] for one in figures["timings"]) / batch
+    picture = Figure(figsize=(WIDTH, height), dpi=DOTS)
+    for number, precision in enumerate(precisions):
+        left, width = NAMES + number * panel, panel - GAP
+        axes = picture.add_axes((left / WIDTH, BOTTOM / height, width / WIDTH, ROW * len(engines) / height))
+        _draw_bars(axes, figures, precision, engines)
         for line, (name, seconds) in enumerate(_limits(figures, precision).items()):
-            color, dashes = LIMITS[name]
-            axes.plot([seconds] * 2, [first - 1.3 + line, first + len(timings) - 0.5], color=color, ls=dashes, lw=1.4, zorder=3)
-            text = f" {name} {_format_seconds(seconds)} s"
-            axes.text(seconds, first - 1.6 + line, text, va="center", color=color, size=8.5, bbox=BEHIND, zorder=4)
-        first += len(timings)
-    axes.set_xlim(0, ROOM * max(one["median"] for one in figures["timings"]) / batch)
-    axes.set_ylim(first - 0.3, 0.3)
-    axes.set_yticks([])
-    axes.tick_params(axis="x", colors=MUTED, labelsize=8.5)
-    axes.grid(axis="x", color="#e4e7ea", lw=0.8, zorder=0)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("seconds an image, median (less is better); x: times as long as ours", color=MUTED, size=9)
+            sign, dashes = LIMITS[name]
+            axes.axvline(seconds, color=LIMIT, ls=dashes, lw=1.4, zorder=3)
+            place = left / WIDTH, 1 - (TOP - 0.32 + 0.18 * line) / height
+            picture.text(*place, f"{sign} {name} {_format_seconds(seconds)} s", color=LIMIT, size=8)
+        picture.text(left / WIDTH, 1 - (TOP - 0.54) / height, precision, weight="bold", color=MUTED)
+        axes.set_xlim(0, ROOM * longest)
+        axes.set_ylim(len(engines) - 0.5, -0.5)
+        axes.set_yticks([])
+        axes.locator_params(axis="x", nbins=5, prune="upper")
+        axes.tick_params(axis="x", colors=MUTED, labelsize=8)
+        axes.grid(axis="x", color="#e4e7ea", lw=0.8, zorder=0)
+        axes.set_axisbelow(True)
+        axes.spines[:].set_visible(False)
+    ours = {_engine(one) for one in figures["timings"] if one["ours"]}
+    for row, engine in enumerate(engines):
+        place = (NAMES - 0.08) / WIDTH, 1 - (TOP + ROW * (row + 0.5)) / height
+        weight = "bold" if engine in ours else "normal"
+        picture.text(*place, TITLES.get(engine, engine), ha="right", va="center", color=INK, size=9.5, weight=weight)
+    legend = "seconds an image, median (less is better); x: times as long as the fastest of ours at that precision"
+    picture.text(0.5, 0.12 / height, legend, ha="center", color=MUTED, size=9)
     what = f"logits of {pluralize(figures['classes'], 'class')}" if figures["classes"] else "features"
     stride, rounds = figures["output_stride"], pluralize(figures["rounds"], "round")
     title = f"{figures['model']}, {what}, {size} x {size} pixels, output stride {stride}, batch {batch}"
@@ -81,7 +86,26 @@ def draw(figures: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
+def _engine(timing: Mapping[str, Any]) -> str:
+    return str(timing["competitor"]).removesuffix(f"-{INT8}")
+
+
+def _draw_bars(axes: Any, figures: Mapping[str, Any], precision: str, engines: Sequence[str]) -> None:
+    timings = sorted((one for one in figures["timings"] if one["precision"] == precision), key=lambda one: one["median"])
+    fastest = next((one["name"] for one in timings if one["ours"]), None)  # of ours
+    for timing in timings:
+        seconds, row = timing["median"] / figures["batch"], engines.index(_engine(timing))
+        axes.barh(row, seconds, 0.7, color=OURS if timing["ours"] else OTHERS, zorder=2)
+        text = f" {_format_seconds(seconds)} s"
+        if fastest and timing["name"] != fastest:
+            text += f"  {figures['ratios'][fastest][timing['name']]:.2f} x"
+        weight = "bold" if timing["ours"] else "normal"
+        axes.text(seconds, row, text, va="center", color=INK, size=9, weight=weight, bbox=BEHIND, zorder=4)
+
+
 def _limits(figures: Mapping[str, Any], precision: str) -> dict[str, float]:
+    if precision not in figures["limits"]:
+        return {}
     limit = figures["limits"][precision]
     found = {"matrix products": limit["least_seconds"], "convolutions alone": limit["onednn"].get("median")}
     return {name: seconds / figures["batch"] for name, seconds in found.items() if seconds is not None}

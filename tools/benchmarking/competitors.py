@@ -1,15 +1,16 @@
-"""The networks that a forward pass is timed against, each run as its framework does best, in its own process.
+"""The networks that a forward pass is timed by, ours and others', each run as its framework does best, in its own process.
 
 All compute the same on the same weights, except timm if the plan is not ``resnet_v1_5_N``: its units are as many and as wide,
 with the stride in other convolutions. OpenVINO and ONNX Runtime get our folded float32 graph as an ONNX file with a fixed
-image shape. What is timed: tools/benchmarking/README.md.
+image shape, or an 8-bit graph made of it. What is timed: tools/benchmarking/README.md.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
-import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,67 +23,31 @@ import numpy as np
 
 from dense_resnet.errors import InputError
 from dense_resnet.inference import cpu
+from dense_resnet.inference.precision import AUTO, choose_precision
 from dense_resnet.planning.plan import Plan
 
-from . import hardware
+from . import hardware, network_files
 from .worker_process import Process
+from .workload import BFLOAT16, FLOAT32, INT8, Array, Run, Workload
 
-PRECISIONS = FLOAT32, BFLOAT16 = "float32", "bfloat16"
-OWN = "dense_resnet"
+OURS = TENSORFLOW, OPENVINO, OPENVINO_INT8 = "tensorflow", "openvino", "openvino-int8"
+USUAL = (TENSORFLOW, OPENVINO)  # of ours, that take part unasked
 TORCHVISION = ("", ".transforms", ".transforms.functional", ".datasets", ".ops", ".ops.misc")  # what timm imports of it
-TIMM_STRIDES = (8, 16, 32)
-ONNX = "network.onnx"
-
-Run = Callable[[], Any]
-Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What every competitor has to compute."""
-
-    plan: Plan  # with classes: compute their logits, else the features
-    size: int  # side of the images
-    batch: int
-    folder: Path  # for files that competitors read
-
-    @property
-    def output(self) -> str:
-        return "logits" if self.plan.logits else "features"
-
-    def images(self) -> Array:
-        """Return ``[batch, size, size, channels]`` float32."""
-        shape = (self.batch, self.size, self.size, self.plan.in_channels)
-        return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-
-    def weights(self) -> dict[str, Array]:
-        """Return weights by canonical name, the same in every process; no batch norm statistic is trivial."""
-        generator = np.random.default_rng(0)
-        values = {}
-        for name, shape, _ in self.plan.variables:
-            noise: Array = generator.standard_normal(shape, np.float32)
-            leaf = name.rpartition("/")[2]
-            if leaf == "weights":
-                noise *= 1 / math.sqrt(math.prod(shape[:-1]))
-            elif leaf == "gamma":
-                noise = 1 + 0.2 * noise
-                noise[::5] *= -1
-            elif leaf == "moving_variance":
-                noise = 1 + 0.2 * np.abs(noise)
-            else:
-                noise *= 0.1
-            values[name] = noise
-        return values
+TORCH_STRIDES = (8, 16, 32)
+HINTS = {FLOAT32: "f32", BFLOAT16: "bf16"}  # OpenVINO's names
+CACHE_VARIABLE = "DENSE_RESNET_CACHE"
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # TensorFlow
 
 
-def own(case: Workload, weights: dict[str, Array], precision: str) -> Run:
+def own(case: Workload, weights: dict[str, Array], precision: str, *, engine: str) -> Run:
     from dense_resnet.verification.laws import backbone_with
 
-    images, compiled = case.images(), backbone_with(case.plan, weights).compile(precision, output=case.output)
+    backbone, images = backbone_with(case.plan, weights), case.images()
+    weights.clear()  # the backbone has them
+    compiled = backbone.compile(precision, engine=engine, output=case.output)
     return lambda: compiled(images)
 
 
@@ -146,39 +111,66 @@ def timm_name(plan: Plan) -> str:
     known = {"resnet_v2": "resnetv2_", "resnet_v1": "resnet", "resnet_v1_5": "resnet"}
     depths = (18, 34, 50, 101, 152) if family == "resnet_v2" else (18, 34, 50, 101, 152, 200)
     fits = family in known and depth in map(str, depths)
-    if not fits or plan.multi_grid or plan.output_stride not in TIMM_STRIDES:
-        what = f"{plan.name} at output_stride {plan.output_stride}{' with multi_grid' if plan.multi_grid else ''}"
-        raise InputError(f"timm has no {what} to compare with: leave timm out of --versus.")
+    if not fits or plan.multi_grid or plan.output_stride not in TORCH_STRIDES:
+        raise InputError(f"timm has no {_describe(plan)} to compare with: leave timm out of --versus.")
     return known[family] + depth
 
 
-def has_timms_weights(plan: Plan) -> bool:
-    """Return whether timm's network is the same, so that its features must be the same too."""
+def torchvision_absence(plan: Plan) -> str | None:
+    """Return why torchvision does not have a plan's network; None if it does."""
+    plain = has_torch_weights(plan) and not plan.multi_grid and plan.output_stride in TORCH_STRIDES and plan.in_channels == 3
+    dilates = "_18" not in plan.name and "_34" not in plan.name
+    return None if plain and (dilates or plan.output_stride == 32) else f"it has no {_describe(plan)}"
+
+
+def _describe(plan: Plan) -> str:
+    return f"{plan.name} at output_stride {plan.output_stride}{' with multi_grid' if plan.multi_grid else ''}"
+
+
+def has_torch_weights(plan: Plan) -> bool:
+    """Return whether PyTorch's network is the same, so that its features must be the same too."""
     return plan.name.startswith("resnet_v1_5_")
 
 
 def timm(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     import timm as models
+
+    plan = case.plan
+    model = models.create_model(
+        timm_name(plan), num_classes=plan.num_classes or 0, in_chans=plan.in_channels, output_stride=plan.output_stride
+    )
+    return _run_torch(model, model if plan.logits else model.forward_features, case, weights, precision)
+
+
+def torchvision(case: Workload, weights: dict[str, Array], precision: str) -> Run:
+    import torch
+    from torchvision import models
+
+    plan = case.plan
+    dilated = [stride > plan.output_stride for stride in TORCH_STRIDES]  # of the last three blocks
+    make = getattr(models, plan.name.replace("resnet_v1_5_", "resnet"))
+    model = make(weights=None, num_classes=plan.num_classes or 1, replace_stride_with_dilation=dilated)
+    forward = model if plan.logits else torch.nn.Sequential(*list(model.children())[:-2])  # without pooling and classifier
+    return _run_torch(model, forward, case, weights, precision)
+
+
+def _run_torch(model: Any, forward: Any, case: Workload, weights: dict[str, Array], precision: str) -> Run:
+    """Return a run of `forward`, a part of `model`, which gets our weights if it is the same network."""
     import torch
 
     from dense_resnet.checkpoints.names import torch_resnet
 
-    plan = case.plan
     torch.set_num_threads(cpu.cores())
-    model = models.create_model(
-        timm_name(plan), num_classes=plan.num_classes or 0, in_chans=plan.in_channels, output_stride=plan.output_stride
-    )
-    if has_timms_weights(plan):
+    if has_torch_weights(case.plan):
         state = model.state_dict()  # with counts of batches, which stay
-        for ours, theirs in torch_resnet.names(plan).items():
+        for ours, theirs in torch_resnet.names(case.plan).items():
             value = torch.from_numpy(weights[ours])
             value = value.permute(3, 2, 0, 1) if value.ndim == 4 else value  # [depth out, depth in, height, width]
             state[theirs] = value.reshape(state[theirs].shape)  # a classifier has no height and width
         model.load_state_dict(state)
     dtype = getattr(torch, precision)
-    model = model.eval().to(dtype=dtype, memory_format=torch.channels_last)
+    model.eval().to(dtype=dtype, memory_format=torch.channels_last)
     images = torch.from_numpy(case.images()).permute(0, 3, 1, 2).to(dtype=dtype, memory_format=torch.channels_last)
-    forward = model if plan.logits else model.forward_features
     return torch.inference_mode()(lambda: forward(images))
 
 
@@ -188,39 +180,24 @@ def _from_torch(output: Any) -> Array:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Runtimes of ONNX
+# Runtimes of files
 
 
-def write_onnx(case: Workload, path: Path) -> None:
-    """Write our folded float32 graph with a fixed image shape."""
-    import tensorflow as tf
-    import tf2onnx
-
-    from dense_resnet.inference import folding
-
-    v1 = tf.compat.v1
-    with tf.Graph().as_default() as graph:
-        images = v1.placeholder(tf.float32, case.images().shape, name="images")
-        layers = folding.Layers(case.weights(), FLOAT32)
-        tf.identity(getattr(folding.network(layers, case.plan, images), case.output), name="output")
-    tf2onnx.convert.from_graph_def(
-        graph.as_graph_def(), input_names=["images:0"], output_names=["output:0"], opset=17, output_path=str(path)
-    )
-
-
-def openvino(case: Workload, weights: dict[str, Array], precision: str) -> Run:
+def openvino(case: Workload, weights: dict[str, Array], precision: str, file: Path) -> Run:
     import openvino as runtime
 
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": {FLOAT32: "f32", BFLOAT16: "bf16"}[precision]}
-    request = runtime.Core().compile_model(str(case.folder / ONNX), "CPU", hints).create_infer_request()
+    hints = {"PERFORMANCE_HINT": "LATENCY"}
+    if precision in HINTS:  # of 8 bits, OpenVINO itself chooses how the rest is computed
+        hints["INFERENCE_PRECISION_HINT"] = HINTS[precision]
+    request = runtime.Core().compile_model(str(file), "CPU", hints).create_infer_request()
     images = case.images()
     return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
 
 
-def onnxruntime(case: Workload, weights: dict[str, Array], precision: str) -> Run:
+def onnxruntime(case: Workload, weights: dict[str, Array], precision: str, file: Path) -> Run:
     import onnxruntime as runtime
 
-    session = runtime.InferenceSession(str(case.folder / ONNX), providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     images = {session.get_inputs()[0].name: case.images()}
     return lambda: session.run(None, images)[0]
 
@@ -235,32 +212,51 @@ class Competitor:
 
     name: str
     precision: str
-    make: Callable[[Workload, dict[str, Array], str], Run]
+    make: Callable[..., Run]  # of the workload, its weights, the precision, and the file if it reads one
     modules: tuple[str, ...]  # imported before the clock starts; their versions are reported
     as_array: Callable[[Any], Array] = np.asarray  # what it computes, channels last
-    onnx: bool = False  # reads our ONNX file
+    write: Callable[[Workload], Path] | None = None  # the file that it reads
+    has_cache: bool = False  # its second start finds what the first one compiled
 
     @property
     def label(self) -> str:
-        return self.name if self.precision == FLOAT32 else f"{self.name} {self.precision}"
+        return f"{self.name} {self.precision}" if self.precision == BFLOAT16 else self.name
+
+    @property
+    def is_ours(self) -> bool:
+        return self.name in OURS
 
     def has_our_weights(self, plan: Plan) -> bool:
-        return self.make is not timm or has_timms_weights(plan)
+        return self.make is not timm or has_torch_weights(plan)
+
+    def absence(self, plan: Plan) -> str | None:
+        """Return why it cannot take part here; None if it can, should its packages be installed."""
+        if self.precision == BFLOAT16 and choose_precision(AUTO) != BFLOAT16:
+            return "this processor does not multiply bfloat16 numbers"
+        return torchvision_absence(plan) if self.make is torchvision else None
 
 
+_OURS = ("tensorflow", "dense_resnet.verification.laws")
 COMPETITORS = (
-    Competitor(OWN, FLOAT32, own, ("tensorflow", "dense_resnet.verification.laws")),
-    Competitor(OWN, BFLOAT16, own, ("tensorflow", "dense_resnet.verification.laws")),
-    Competitor("function", FLOAT32, function, ("tensorflow", "dense_resnet.verification.laws")),
+    Competitor(TENSORFLOW, FLOAT32, functools.partial(own, engine=TENSORFLOW), _OURS),
+    Competitor(TENSORFLOW, BFLOAT16, functools.partial(own, engine=TENSORFLOW), _OURS),
+    Competitor(OPENVINO, FLOAT32, functools.partial(own, engine=OPENVINO), (*_OURS, "openvino"), has_cache=True),
+    Competitor(OPENVINO, BFLOAT16, functools.partial(own, engine=OPENVINO), (*_OURS, "openvino"), has_cache=True),
+    Competitor(OPENVINO_INT8, INT8, openvino, ("openvino",), write=network_files.openvino_int8),
+    Competitor("function", FLOAT32, function, _OURS),
     Competitor("slim", FLOAT32, slim, ("tensorflow", "dense_resnet.verification.parity", "tf_slim")),
     Competitor("keras", FLOAT32, keras, ("tensorflow", "keras", "dense_resnet.keras_resnet")),
     Competitor("timm", FLOAT32, timm, ("torch", "timm"), _from_torch),
     Competitor("timm", BFLOAT16, timm, ("torch", "timm"), _from_torch),
-    Competitor("openvino", FLOAT32, openvino, ("openvino",), onnx=True),
-    Competitor("openvino", BFLOAT16, openvino, ("openvino",), onnx=True),
-    Competitor("onnxruntime", FLOAT32, onnxruntime, ("onnxruntime",), onnx=True),
+    Competitor("torchvision", FLOAT32, torchvision, ("torch", "torchvision"), _from_torch),
+    Competitor("torchvision", BFLOAT16, torchvision, ("torch", "torchvision"), _from_torch),
+    Competitor("onnxruntime", FLOAT32, onnxruntime, ("onnxruntime",), write=network_files.onnx),
+    Competitor("onnxruntime-int8", INT8, onnxruntime, ("onnxruntime",), write=network_files.onnx_int8),
+    Competitor("openvino-from-onnx", FLOAT32, openvino, ("openvino",), write=network_files.onnx),
+    Competitor("openvino-from-onnx", BFLOAT16, openvino, ("openvino",), write=network_files.onnx),
+    Competitor("openvino-from-onnx-int8", INT8, openvino, ("openvino",), write=network_files.openvino_from_onnx_int8),
 )
-NAMES = tuple(dict.fromkeys(competitor.name for competitor in COMPETITORS if competitor.name != OWN))
+NAMES = tuple(dict.fromkeys(competitor.name for competitor in COMPETITORS if competitor.name not in USUAL))
 
 
 class Worker:
@@ -273,11 +269,15 @@ class Worker:
             sys.modules.update({f"torchvision{part}": mock.MagicMock() for part in TORCHVISION})
         modules = {name: importlib.import_module(name) for name in competitor.modules}
         self._versions = {name: str(module.__version__) for name, module in modules.items() if hasattr(module, "__version__")}
-        if competitor.onnx and not (path := case.folder / ONNX).exists():
-            Process(write_onnx, case, path).close()  # neither runtime needs TensorFlow
-        weights = {} if competitor.onnx else case.weights()
+        self._imported = hardware.peak_memory()
+        os.environ[CACHE_VARIABLE] = str(case.folder / competitor.label)  # empty at first, and not the user's
+        arguments: list[Any] = [case, {} if competitor.write else case.weights(), competitor.precision]
+        if competitor.write:
+            with Process(Writer, competitor.write, case) as writer:  # needs more memory, and other packages
+                arguments.append(writer.call("path"))
         start = time.perf_counter()
-        self._run = competitor.make(case, weights, competitor.precision)
+        self._run = competitor.make(*arguments)
+        arguments.clear()  # the weights: each has a copy of its own
         self._first = self._run()
         self._seconds = time.perf_counter() - start
         self._rested = time.process_time()
@@ -286,9 +286,10 @@ class Worker:
         """Return (seconds until its first answer, versions of its packages)."""
         return self._seconds, self._versions
 
-    def first(self) -> Array:
-        """Return what it computes, float32, channels last."""
-        return np.ascontiguousarray(self._as_array(self._first), np.float32)
+    def take_first(self) -> Array:
+        """Return what it computed first, float32, channels last, and forget it."""
+        first, self._first = self._first, None
+        return np.ascontiguousarray(self._as_array(first), np.float32)
 
     def run(self) -> tuple[float, float]:
         """Run once; return (seconds of the run, processor seconds used since the last one, during others' turns)."""
@@ -299,6 +300,16 @@ class Worker:
         self._rested = time.process_time()
         return seconds, busy
 
-    def peak_memory(self) -> int:
-        """Return the peak memory in bytes."""
-        return hardware.peak_memory()
+    def memory(self) -> tuple[int, int]:
+        """Return the peak memory in bytes, of all and when no more than its packages had been imported."""
+        return hardware.peak_memory(), self._imported
+
+
+class Writer:
+    """Writes the file that a competitor reads, in a process of its own."""
+
+    def __init__(self, write: Callable[[Workload], Path], case: Workload) -> None:
+        self._path = write(case)
+
+    def path(self) -> Path:
+        return self._path

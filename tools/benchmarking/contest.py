@@ -1,110 +1,40 @@
-"""Time a forward pass in turn with other frameworks: seconds, ratios, and the limits of the machine.
+"""Time a forward pass in turn with other frameworks: seconds, ratios, memory, and the limits of the machine.
 
 Machines are shared and noisy, so competitors take turns, run by run, and a ratio is the median over pairs of runs. Each network
 of a :func:`contest` has its own process, suspended while the others are timed: in one process the thread pools of a framework
 spin after their work is done and take the cores from the next, two OpenMP libraries may not even load together, and memory
 could not be attributed. The processor time of each process between its turns is reported.
+
+A competitor that fails is reported, and the others continue. A stop keeps the rounds that are finished.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import itertools
-import statistics
+import functools
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
-from dense_resnet.extraction.extract import Extraction
-from dense_resnet.extraction.settings import Settings
-from dense_resnet.image_io.decoding import opencv
-from dense_resnet.image_io.discovery import find_images
-from dense_resnet.inference import throughput
 from dense_resnet.planning.plan import Plan
 from dense_resnet.verification.laws import relative_error
+from tools import terminal
 
 from . import competitors, hardware
-from .competitors import COMPETITORS, FLOAT32, OWN, PRECISIONS, Competitor, Run, Worker, Workload
-from .hardware import peak_memory
-from .roofline import FLOP, Profile, RooflineMeter
+from .competitors import COMPETITORS, TENSORFLOW, USUAL, Competitor, Worker
+from .roofline import Budget, Limit, RooflineMeter
+from .timing import Stopped, Timing, ratio
 from .worker_process import Process
+from .workload import FLOAT32, INT8, PRECISIONS, Array, Workload
 
-PAIRS = 3  # runs of a job and of the bare forward
 TOLERANCE = 1e-3  # of float32 features: a fast wrong answer does not count
+LIMITS = "the limits"  # for people
 
 Progress = Callable[[str, int, int, str], None]  # (what is being done, images done, images in all, which competitor)
-
-
-@dataclass
-class Timing:
-    """One competitor."""
-
-    name: str
-    build_seconds: float  # from nothing to ready, first run included
-    seconds: list[float] = field(default_factory=list)  # of each timed run
-    images: int = 1  # in a run
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures: seconds per run, images per second."""
-        return {
-            "name": self.name,
-            "build_seconds": self.build_seconds,
-            "mean": statistics.mean(self.seconds),
-            "sd": statistics.stdev(self.seconds) if len(self.seconds) > 1 else 0.0,
-            "median": self.median,
-            "minimum": min(self.seconds),
-            "images_per_second": self.images / self.median,
-            "seconds": self.seconds,
-        }
-
-
-def prepare(name: str, make: Callable[[], Run], images: int) -> tuple[Timing, Run]:
-    """Build a competitor and run it once."""
-    start = time.perf_counter()
-    run = make()
-    run()
-    return Timing(name, time.perf_counter() - start, images=images), run
-
-
-def alternate(competitors: Sequence[tuple[Timing, Run]], runs: int, burn_in: int) -> None:
-    """Run every competitor in turn, `burn_in` times unrecorded and then `runs` times."""
-    for number in range(burn_in + runs):
-        for timing, run in competitors:
-            start = time.perf_counter()
-            run()
-            if number >= burn_in:
-                timing.seconds.append(time.perf_counter() - start)
-
-
-def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
-    """Return the median over pairs of times of `slower` / `faster`: above 1 if the second is faster."""
-    return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
-
-
-def time_pairs(forward: str, bare: Run, name: str, job: Run, images: int) -> tuple[Timing, Timing, list[int]]:
-    """Time the bare forward of images in memory and the job from files; also return peak memory in bytes after each pair."""
-    pair = prepare(forward, lambda: bare, images), prepare(name, lambda: job, images)
-    peaks = []
-    for _ in range(PAIRS):
-        alternate(pair, runs=1, burn_in=0)
-        peaks.append(peak_memory())
-    return pair[0][0], pair[1][0], peaks
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Networks
 
 
 @dataclass
@@ -115,62 +45,24 @@ class Entry:
     process: Process
     timing: Timing
     versions: dict[str, str]
+    cached_build_seconds: float | None  # as the timing's, of a second start; None if it keeps nothing for that
     error: float | None  # of what it computes, against our float32; None if its weights differ
     idle: list[float] = field(default_factory=list)  # processor seconds between its turns
     peak_memory: int = 0  # bytes
+    imported_memory: int = 0  # of it, bytes when no more than its packages had been imported
 
     def as_dict(self, gmacs: float) -> dict[str, Any]:
         return {
             **self.timing.as_dict(),
             "competitor": self.competitor.name,
             "precision": self.competitor.precision,
+            "ours": self.competitor.is_ours,
+            "cached_build_seconds": self.cached_build_seconds,
             "gmac_per_second": gmacs / self.timing.median,
             "relative_error": self.error,
             "peak_memory_bytes": self.peak_memory,
+            "imported_memory_bytes": self.imported_memory,
             "idle_processor_seconds": self.idle,
-        }
-
-
-@dataclass
-class Limit:
-    """What bounds our time at one precision: measurements of each round."""
-
-    products: list[list[float]] = field(default_factory=list)  # seconds of matrix products
-    profiles: list[Profile] = field(default_factory=list)  # of our graph
-
-    def as_dict(self, own: Timing, macs: float) -> dict[str, Any]:
-        """Return the figures; `macs`: multiply-adds of a run."""
-        rates = [FLOP / min(seconds) for seconds in self.products]
-        least = [2 * macs / rate for rate in rates]
-        return {
-            "matrix_products": {
-                "flop": FLOP,
-                "seconds": self.products,
-                "gflop_per_second": statistics.median(rates) / 1e9,
-                "best_gflop_per_second": max(rates) / 1e9,
-            },
-            "least_seconds": statistics.median(least),
-            "ours / least": ratio(own.seconds, least),
-            "onednn": self._onednn(own),
-        }
-
-    def _onednn(self, own: Timing) -> dict[str, Any]:
-        convolutions = [profile.convolution_seconds for profile in self.profiles]
-        if not all(convolutions):
-            return {"skipped": "this TensorFlow does not run its convolutions by oneDNN"}
-        times: dict[tuple[str, str, int], list[float]] = {}
-        for profile in self.profiles:
-            for one in profile.operations:
-                times.setdefault((one.kind, one.implementation, one.count), []).append(one.milliseconds)
-        return {
-            "convolution_seconds": convolutions,
-            "median": statistics.median(convolutions),
-            "ours / convolutions": ratio(own.seconds, convolutions),
-            "operations": [
-                {"kind": kind, "implementation": implementation, "count": count, "milliseconds": statistics.median(values)}
-                for (kind, implementation, count), values in times.items()
-            ],
-            "run_milliseconds": statistics.median(profile.seconds for profile in self.profiles) * 1000,  # with all the rest
         }
 
 
@@ -180,15 +72,17 @@ class Comparison:
 
     case: Workload
     entries: list[Entry] = field(default_factory=list)  # ours first
+    rounds: int = 0  # that were timed to their end
+    stopped: bool = False  # before all rounds were
     limits: dict[str, Limit] = field(default_factory=dict)  # by precision
     skipped: dict[str, str] = field(default_factory=dict)  # competitor that did not take part: why
+    failed: dict[str, str] = field(default_factory=dict)  # competitor that began and did not reach the end: why
 
     def as_dict(self) -> dict[str, Any]:
-        """Return every figure and every single time."""
+        """Return every figure and every single time, of at least one round."""
         plan = self.case.plan
         macs = plan.macs(self.case.size) * self.case.batch
         timings = [entry.timing for entry in self.entries]
-        own = {entry.competitor.precision: entry.timing for entry in self.entries if entry.competitor.name == OWN}
         return {
             "model": plan.name,
             "output_stride": plan.output_stride,
@@ -197,16 +91,52 @@ class Comparison:
             "size": self.case.size,
             "batch": self.case.batch,
             "gmac": macs / 1e9,
-            "rounds": len(timings[0].seconds),
+            "rounds": self.rounds,
+            "stopped": self.stopped,
             "timings": [entry.as_dict(macs / 1e9) for entry in self.entries],
             "ratios": {
-                ours.name: {other.name: ratio(other.seconds, ours.seconds) for other in timings if other is not ours}
-                for ours in own.values()
+                own.timing.name: {
+                    other.name: ratio(other.seconds, own.timing.seconds) for other in timings if other is not own.timing
+                }
+                for own in self._ours()
             },
-            "limits": {precision: limit.as_dict(own[precision], macs) for precision, limit in self.limits.items()},
+            "fastest": self._compare_fastest(),
+            "limits": {
+                precision: limit.as_dict({own.competitor.name: own.timing for own in self._ours(precision)}, macs)
+                for precision, limit in self.limits.items()
+                if limit.rounds
+            },
             "skipped": self.skipped,
+            "failed": self.failed,
             "versions": {name: version for entry in self.entries for name, version in entry.versions.items()},
         }
+
+    def _ours(self, *precisions: str) -> list[Entry]:
+        return [
+            one for one in self.entries if one.competitor.is_ours and one.competitor.precision in (precisions or PRECISIONS)
+        ]
+
+    def _compare_fastest(self) -> list[dict[str, Any]]:
+        """Compare the fastest of ours with the fastest of the others: at each precision, and 8 bits with their float32."""
+        found = []
+        for precision, other_precision in (*zip(PRECISIONS, PRECISIONS, strict=True), (INT8, FLOAT32)):
+            ours = self._ours(precision)
+            competing = [one.competitor for one in self.entries]
+            others = [
+                entry
+                for entry, one in zip(self.entries, competing, strict=True)
+                if not one.is_ours and one.precision == other_precision
+            ]
+            if ours and others:
+                own, other = (min(group, key=lambda entry: entry.timing.median) for group in (ours, others))
+                found.append({
+                    "precision": precision,
+                    "ours": own.competitor.name,
+                    "others_precision": other_precision,
+                    "other": other.competitor.name,
+                    "times_as_fast": ratio(other.timing.seconds, own.timing.seconds),
+                })  # fmt: skip
+        return found
 
 
 def check(plan: Plan, versus: Sequence[str]) -> None:
@@ -229,7 +159,10 @@ def contest(
     burn_in: int = 3,
     progress: Progress = lambda what, done, total, note: None,
 ) -> Comparison:
-    """Time our folded network at both precisions, and others in turn with it.
+    """Time our folded network in the usual engines and precisions, and others in turn with it.
+
+    SIGINT or SIGTERM ends the rounds early. Memory is the peak of each process's resident memory, with all that it needs: the
+    interpreter, its packages, weights, images, and one output.
 
     Args:
         plan: with classes, their logits are computed, else the features.
@@ -239,7 +172,7 @@ def contest(
     Raises:
         InputError: a competitor computes something other than ours.
     """
-    entering = [competitor for competitor in COMPETITORS if competitor.name in (OWN, *versus)]
+    entering = [competitor for competitor in COMPETITORS if competitor.name in (*USUAL, *versus)]
     with contextlib.ExitStack() as stack:
         case = Workload(plan, size, batch, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         found = Comparison(case)
@@ -247,43 +180,100 @@ def contest(
         reference = None
         for competitor in entering:
             progress("timing", 0, total, f"building {competitor.label}")
+            if why := competitor.absence(plan):
+                found.skipped[competitor.label] = why
+                continue
             try:
-                process = stack.enter_context(Process(Worker, competitor, case))
+                entry, first = _enter(competitor, case, stack)
             except ImportError as missing:
                 found.skipped[competitor.label] = str(missing)
-                continue
-            seconds, versions = process.call("ready")
-            error: float | None = None
-            if competitor.has_our_weights(plan):
-                values = process.call("first")
-                reference = values if reference is None else reference
-                error = check_error(competitor, relative_error(values, reference))
-            timing = Timing(competitor.label, seconds, images=batch)
-            found.entries.append(Entry(competitor, process, timing, versions, error))
-        progress("timing", 0, total, "building the limits")
-        meter = stack.enter_context(Process(RooflineMeter, case))
-        found.limits = {precision: Limit() for precision in PRECISIONS}
-
-        total = (runs + burn_in) * len(found.entries) * batch
-        done = 0
-        for number in range(burn_in + runs):
-            timed = number >= burn_in
-            for entry in found.entries:
-                progress("timing", done, total, entry.timing.name)
-                seconds, idle = entry.process.call("run")
-                done += batch
-                if timed:
-                    entry.timing.seconds.append(seconds)
-                    entry.idle.append(idle)
-            for precision, limit in found.limits.items():
-                progress("timing", done, total, "the limits")
-                products, profile = meter.call("products", precision), meter.call("profile", precision)
-                if timed:
-                    limit.products.append(products)
-                    limit.profiles.append(profile)
-        for entry in found.entries:
-            entry.peak_memory = entry.process.call("peak_memory")
+            except RuntimeError as error:
+                found.failed[competitor.label] = str(error)
+            else:
+                found.entries.append(entry)
+                if competitor.has_our_weights(plan):
+                    reference = first if reference is None else reference
+                    entry.error = check_error(competitor, relative_error(first, reference))
+                del first
+        progress("timing", 0, total, f"building {LIMITS}")
+        meter = _start_meter(found, stack)
+        with terminal.stop_signals() as stopped:
+            _time_rounds(found, meter, runs, burn_in, progress, stopped)
+            found.stopped = stopped()
+        for entry in [*found.entries]:
+            with _failing(found, entry):
+                entry.peak_memory, entry.imported_memory = entry.process.call("memory")
     return found
+
+
+def _enter(competitor: Competitor, case: Workload, stack: contextlib.ExitStack) -> tuple[Entry, Array]:
+    """Start a competitor's process; return it with what it computed first."""
+    process = stack.enter_context(Process(Worker, competitor, case))
+    seconds, versions = process.call("ready")
+    first = process.call("take_first")
+    cached = None
+    if competitor.has_cache:
+        with Process(Worker, competitor, case) as second:
+            cached, _ = second.call("ready")
+    return Entry(competitor, process, Timing(competitor.label, seconds, images=case.batch), versions, cached, None), first
+
+
+def _start_meter(found: Comparison, stack: contextlib.ExitStack) -> Process | None:
+    precisions = [entry.competitor.precision for entry in found.entries if entry.competitor.name == TENSORFLOW]
+    found.limits = {precision: Limit() for precision in precisions}
+    try:
+        return stack.enter_context(Process(RooflineMeter, found.case, precisions))
+    except RuntimeError as error:
+        found.failed[LIMITS] = str(error)
+        return None
+
+
+@contextlib.contextmanager
+def _failing(found: Comparison, entry: Entry) -> Iterator[None]:
+    """Take a competitor whose process fails out of the contest."""
+    try:
+        yield
+    except RuntimeError as error:
+        found.failed[entry.timing.name] = str(error)
+        found.entries.remove(entry)
+
+
+def _time_rounds(
+    found: Comparison, meter: Process | None, runs: int, burn_in: int, progress: Progress, stopped: Stopped
+) -> None:
+    budget, batch = Budget(), found.case.batch
+    total, done = (runs + burn_in) * len(found.entries) * batch, 0
+    for number in range(burn_in + runs):
+        turns: list[tuple[Entry, float, float]] = []
+        for entry in [*found.entries]:
+            if stopped():
+                return
+            progress("timing", done, total, entry.timing.name)
+            with _failing(found, entry):
+                turns.append((entry, *entry.process.call("run")))
+            done += batch
+        if number < burn_in:
+            continue
+        for entry, seconds, idle in turns:
+            entry.timing.seconds.append(seconds)
+            entry.idle.append(idle)
+        found.rounds += 1
+        if meter and budget.allows():
+            progress("timing", done, total, LIMITS)
+            try:
+                measured = budget.spend(functools.partial(_measure, meter, found.limits))
+            except RuntimeError as error:
+                found.failed[LIMITS], meter = str(error), None
+                continue
+            for precision, (products, profile) in measured.items():
+                limit = found.limits[precision]
+                limit.rounds.append(found.rounds - 1)
+                limit.products.append(products)
+                limit.profiles.append(profile)
+
+
+def _measure(meter: Process, precisions: Iterable[str]) -> dict[str, Any]:
+    return {precision: meter.call("measure", precision) for precision in precisions}
 
 
 def check_error(competitor: Competitor, error: float) -> float:
@@ -306,33 +296,3 @@ def surroundings(arguments: Mapping[str, Any], load_before: Sequence[float]) -> 
         "load_before": list(load_before),
         "load_after": list(hardware.load()),
     }
-
-
-def against_extraction(plan: Plan, size: int, images: int) -> tuple[Timing, Timing, list[int]]:
-    """Time the bare forward, one image at a time, and the extraction of as many JPEG files: see :func:`time_pairs`."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        backbone = Backbone(plan, seed=0)
-        photographs = folder / "photographs"
-        photographs.mkdir()
-        generator = np.random.default_rng(0)
-        for number in range(images):
-            coarse = generator.integers(0, 256, (24, 32, 3), np.uint8)
-            pixels = opencv().resize(coarse, (640, 480), interpolation=opencv().INTER_CUBIC)
-            opencv().imwrite(str(photographs / f"{number:03}.jpg"), pixels)
-        found = find_images([str(photographs)])
-        forward, noise = backbone.compile(), Workload(plan, size, 1, folder).images()
-        runner = backbone.runner()
-        canvas = np.zeros((size, size, plan.in_channels), np.uint8)
-        chosen = throughput.choose(lambda batch: runner(np.stack([canvas] * batch)), images)
-        count = itertools.count()
-
-        def bare() -> None:
-            for _ in range(images):
-                forward(noise)
-
-        def extract() -> None:
-            settings = Settings(size, batch=chosen.batch)
-            Extraction(runner, folder / str(next(count)), settings, threads=chosen.threads).run(found)
-
-        return time_pairs("forward", bare, "extract", extract, images)

@@ -1,4 +1,4 @@
-"""Confusion matrices, evaluation and training, each timed in turn with other libraries or the bare forward.
+"""Confusion matrices and training, each timed in turn with other libraries.
 
 Each library adds one image per run to a matrix that it keeps, and gets the maps beforehand in the type that it prefers. No
 label is ignored: dropping pixels costs the others extra. torchmetrics runs with its defaults, which check for values outside
@@ -8,7 +8,6 @@ the classes as we do, and once more without this check: the result for such valu
 from __future__ import annotations
 
 import functools
-import itertools
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,31 +21,26 @@ from dense_resnet import keras_resnet
 from dense_resnet.backbone import Backbone
 from dense_resnet.image_io.decoding import opencv
 from dense_resnet.inference.precision import BFLOAT16, FLOAT32
+from dense_resnet.jobs.resumable import never
 from dense_resnet.planning.plan import Plan
-from dense_resnet.preprocessing import preprocess
 from segmentation.data.label_space import LabelClass, LabelSpace
-from segmentation.data.layouts import open_dataset
 from segmentation.data.samples import Dataset, Sample
 from segmentation.data.source import Source
-from segmentation.data.synthetic import CLASSES, write_scenes
 from segmentation.data.transforms import Augmentation
-from segmentation.evaluation.evaluate import Evaluation
-from segmentation.evaluation.systems import ModelPredictions
 from segmentation.metrics.confusion import ConfusionMatrix
 from segmentation.model import SegmentationModel
-from segmentation.prediction.options import Inference
-from segmentation.saving.description import description_of
-from segmentation.saving.model_directory import SavedModel
 from segmentation.training.data import Batch
 from segmentation.training.loop import Training, TrainingRun, quiet
 from segmentation.training.recipe import Recipe
 from segmentation.training.step import mixed_precision
 
-from .competitors import Run
-from .contest import Timing, alternate, prepare, ratio, time_pairs
+from .timing import Stopped, Timing, alternate, prepare, ratio
+from .workload import Run
 
 
-def confusion_ratios(height: int, width: int, num_classes: int, runs: int) -> tuple[dict[str, float], dict[str, str]]:
+def confusion_ratios(
+    height: int, width: int, num_classes: int, runs: int, stopped: Stopped = never
+) -> tuple[dict[str, float], dict[str, str]]:
     """Time matrices; return (how many times as long as ours each of the others takes, what was not timed and why)."""
     maps = label_maps(height, width, num_classes)
     makers: dict[str, Callable[..., Run]] = {
@@ -62,9 +56,9 @@ def confusion_ratios(height: int, width: int, num_classes: int, runs: int) -> tu
             competitors.append(prepare(name, functools.partial(make, *maps, num_classes), images=1))
         except ImportError as error:
             missing[name] = str(error)
-    alternate(competitors, runs, burn_in=3)
+    alternate(competitors, runs, burn_in=3, stopped=stopped)
     own, *others = (timing for timing, _ in competitors)
-    return {timing.name: ratio(timing.seconds, own.seconds) for timing in others}, missing
+    return {timing.name: ratio(timing.seconds, own.seconds) for timing in others if own.seconds}, missing
 
 
 def label_maps(height: int, width: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,31 +106,7 @@ def _scikit_learn(labels: np.ndarray, predictions: np.ndarray, num_classes: int)
     return lambda: np.add(total, confusion_matrix(labels, predictions, labels=classes), out=total)
 
 
-def against_evaluation(plan: Plan, size: int, images: int) -> tuple[Timing, Timing, list[int]]:
-    """Time (forward + upsampling + argmax) of images in memory, and their `evaluate` from files, with DeepLabv3's head."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_scenes(folder / "scenes", 1, images, size=size)
-        dataset = open_dataset(folder / "scenes", "val")
-        model = SegmentationModel(Backbone(plan, seed=0), len(CLASSES), "aspp", seed=0)
-        described = description_of(model, dataset.space) | {"weights_sha256": ""}
-        saved = SavedModel(plan, model.head, dataset.space, None, None, folder, described, model, {})
-        system = ModelPredictions(saved, saved.runner(), Inference(size))
-        pictures = [preprocess(sample.read_image(), plan.preprocessing)[None] for sample in dataset.samples]
-        logits = model.compile()
-        count = itertools.count()
-
-        def bare() -> None:
-            for picture in pictures:
-                np.argmax(logits(picture), axis=-1)
-
-        def evaluate() -> None:
-            Evaluation(system, dataset, folder / str(next(count))).run(report=False)
-
-        return time_pairs("logits + argmax", bare, "evaluate", evaluate, images)
-
-
-def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -> tuple[Timing, ...]:
+def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int, stopped: Stopped = never) -> tuple[Timing, ...]:
     """Time our steps in float32 and bfloat16, and those of the same network from our Keras face, run by ``fit``.
 
     A run has `steps` steps of `batch` images with sides of `crop` pixels. The head is one 1x1 convolution.
@@ -173,7 +143,7 @@ def training_timings(plan: Plan, crop: int, batch: int, steps: int, runs: int) -
         prepare("Keras fit", plain, batch * steps),
         prepare("dense_resnet, bfloat16", lambda: own(BFLOAT16), batch * steps),
     ]
-    alternate(competitors, runs, burn_in=1)
+    alternate(competitors, runs, burn_in=1, stopped=stopped)
     return tuple(timing for timing, _ in competitors)
 
 

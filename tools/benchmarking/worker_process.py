@@ -2,7 +2,8 @@
 
 The child process starts empty, so it imports only what its object needs, its peak memory is its own, and no framework affects
 the threads of another. Between calls it is suspended, as a shell suspends a job: the threads of many frameworks spin for a
-while after their work is done, and would take time from the next competitor.
+while after their work is done, and would take time from the next competitor. Ctrl-C in a terminal goes to all its processes,
+but what is to be stopped is for the parent to say, so that it can still ask for what was measured: children block the signals.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 TAIL = 2000  # characters of what a process that died had printed
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
+FOR_PARENT = {signal.SIGINT, signal.SIGTERM}
 
 
 class Process:
@@ -40,7 +43,12 @@ class Process:
         self._connection, theirs = spawn.Pipe()
         self._printed = tempfile.NamedTemporaryFile()  # noqa: SIM115  (close() closes it)
         self._process = spawn.Process(target=serve, args=(theirs, self._printed.name))
-        self._process.start()
+        resource_tracker.ensure_running()  # else start() does, which unblocks the signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_PARENT)
+        try:
+            self._process.start()  # inherits what is blocked
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         try:
             self.call(make, *arguments)
