@@ -139,7 +139,8 @@ def _table(*headings: str, title: str) -> Table:
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in WORDS else "right", no_wrap=True)
+        words = heading in WORDS
+        table.add_column(heading, justify="left" if words else "right", no_wrap=not words)  # words wrap where room is short
     return table
 
 
