@@ -95,8 +95,8 @@ def main(args: argparse.Namespace) -> int:
         result = contest.contest(
             planned, args.size, args.batch, networks, runs=args.batches, burn_in=args.burn_in, progress=progress
         )
-    if not result.rounds:
-        if result.stopped:
+    if not (result.rounds and result.entries):
+        if result.stopped and result.entries:
             print("stopped before the first round was finished; nothing was measured")
             return terminal.STOPPED
         raise RuntimeError("\n".join(["no network could be timed", *result.failed.values()]))

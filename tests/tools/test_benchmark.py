@@ -345,6 +345,13 @@ def test_a_competitor_that_fails_or_dies_leaves_the_others_their_figures(fakes, 
     assert fastest["times_as_fast"] == figures["ratios"][OPENVINO]["slow"] > 1
 
 
+def test_a_contest_without_a_survivor_ends_and_its_reason_is_told(fakes, monkeypatch):
+    entering = (Competitor(OPENVINO, FLOAT32, fakes.mortal, ()),)
+    monkeypatch.setattr(contest, "COMPETITORS", entering)
+    with pytest.raises(RuntimeError, match="no network could be timed\n.* ended with code 7"):
+        cli.main(["benchmark", "--model", "resnet_v1_18", "--size", "33", "--batches", "1000000"])
+
+
 def test_a_second_start_finds_the_cache_of_the_first(fakes, monkeypatch):
     (entry,) = contest_of(fakes, monkeypatch, "cached", runs=1, burn_in=0).entries
     assert entry.timing.build_seconds > 0.5 > entry.cached_build_seconds

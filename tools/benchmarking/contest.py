@@ -252,6 +252,8 @@ def _time_rounds(
             with _failing(found, entry):
                 turns.append((entry, *entry.process.call("run")))
             done += batch
+        if not found.entries:  # all have failed
+            return
         if number < burn_in:
             continue
         for entry, seconds, idle in turns:
