@@ -149,15 +149,17 @@ class Backbone(SlimModule):
         engine: str = engines.AUTO,
         side: int | None = None,
         portable: bool = False,
+        winograd: bool = True,
     ) -> runner.Runner:
         """Return a runner of decoded images with the network's current weights, as `extract` uses it.
 
         Args:
             precision: "float32", "bfloat16", "auto", or "exact" for the slim graph in float32.
             strides: of the pyramid, finer than the network's own, that are wanted too, as "stride_4", "stride_8".
-            engine: as :meth:`compile`; "exact", `side` and `portable` are TensorFlow's.
+            engine: as :meth:`compile`; "exact" is TensorFlow's, and so are `side` and `portable` where it is "auto".
             side: of the only canvas that a compiled one takes; None takes any.
             portable: whether a compiled one's graph is to be written to a file.
+            winograd: whether OpenVINO's may compute convolutions by Winograd's algorithm.
 
         Raises:
             InputError: the precision or engine is unknown, or the preprocessing is for another number of channels.
@@ -175,10 +177,10 @@ class Backbone(SlimModule):
                 return {name: pyramid[finer.get(name, plan.output_stride)] for name in names}
 
             return tensorflow_runner.ExactRunner(plan, plan.preprocessing, runner.EXACT, sha256, names, function=exact)
-        if not (side or portable) and engines.usual_engine(engine) == engines.OPENVINO:
+        if engines.engine_of_runner(engine, portable=portable or side is not None) == engines.OPENVINO:
             from dense_resnet.inference import openvino
 
-            return openvino.backbone_runner(plan, weights, precision, sha256, finer)
+            return openvino.backbone_runner(plan, weights, precision, sha256, finer, side, winograd)
 
         def build(layers: folding.Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
             found = folding.network(layers, plan, canvases, pyramid=bool(finer))

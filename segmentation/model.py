@@ -142,18 +142,20 @@ class SegmentationModel(SlimModule):
         side: int | None = None,
         portable: bool = False,
         onednn: bool = False,
+        winograd: bool = True,
     ) -> Runner:
         """Return a runner of decoded images with the model's current weights, as `evaluate` and `predict` use it.
 
         Args:
             precision: "float32", "bfloat16", "auto", or "exact" for the slim graph in float32, which follows later changes of
                 the weights, and gives cells only.
-            engine: as :meth:`compile`; "exact", `side` and `portable` are TensorFlow's.
+            engine: as :meth:`compile`; "exact" is TensorFlow's, and so are `side` and `portable` where it is "auto".
             preprocessing: a scheme of :func:`dense_resnet.preprocess`; None is the plan's.
             weights_sha256: for the record, if it is known.
             side: of the only canvas that a compiled one takes; None takes any.
             portable: whether a compiled one's graph is to be written to a file.
             onednn: whether such a file may need oneDNN: see :func:`dense_resnet.inference.compiled.freeze`.
+            winograd: whether OpenVINO's may compute convolutions by Winograd's algorithm.
 
         Raises:
             InputError: the precision or engine is unknown.
@@ -166,10 +168,10 @@ class SegmentationModel(SlimModule):
                 return {COARSE_LOGITS: self._cells_of_images(canvases, sizes)}
 
             return ExactRunner(plan, scheme, EXACT, weights_sha256, (COARSE_LOGITS,), function=exact)
-        if not (side or portable) and engines.usual_engine(engine) == engines.OPENVINO:
+        if engines.engine_of_runner(engine, portable=portable or side is not None) == engines.OPENVINO:
             from segmentation.heads import openvino
 
-            return openvino.make_runner(self.weights, plan, self.head, scheme, precision, weights_sha256)
+            return openvino.make_runner(self.weights, plan, self.head, scheme, precision, weights_sha256, side, winograd)
 
         def build(layers: Layers, canvases: tf.Tensor, size: tf.Tensor, sizes: tf.Tensor) -> dict[str, tf.Tensor]:
             ends = None

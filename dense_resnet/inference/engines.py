@@ -54,6 +54,11 @@ def usual_engine(asked: str = AUTO) -> str:
     return OPENVINO if has_openvino() else TENSORFLOW
 
 
+def engine_of_runner(asked: str, *, portable: bool) -> str:
+    """Return the engine of a runner: a graph for a file is TensorFlow's, unless another is asked for by name."""
+    return TENSORFLOW if portable and check_engine(asked) == AUTO else usual_engine(asked)
+
+
 def describe_machine(precision: str) -> dict[str, Any]:
     """Return what the speed of engines depends on, but for the network."""
     packages = (TENSORFLOW, OPENVINO) if has_openvino() else (TENSORFLOW,)

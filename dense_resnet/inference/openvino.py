@@ -24,16 +24,16 @@ from dense_resnet.inference import cpu, openvino_cache, openvino_layers
 from dense_resnet.inference.engines import OPENVINO
 from dense_resnet.inference.folded_weights import Weights
 from dense_resnet.inference.openvino_layers import Layers
-from dense_resnet.inference.precision import BFLOAT16, FLOAT32, choose_precision
+from dense_resnet.inference.precision import BFLOAT16, FLOAT32, INT8, choose_precision
 from dense_resnet.inference.runner import IMAGES, SIZES, Outputs, Runner
 from dense_resnet.planning.plan import Plan
 
 WINOGRAD = {256: 3}  # m by the least depth of a convolution; shallower ones are faster in the direct way
-HINTS = {FLOAT32: "f32", BFLOAT16: "bf16"}  # OpenVINO's names
+HINTS = {FLOAT32: "f32", BFLOAT16: "bf16", INT8: "f32"}  # OpenVINO's names, of what is not quantized
 
 Nodes = Mapping[str, Any]
 
-ov.Tensor(np.zeros(1, np.uint8)).data.sum()  # two threads that are the first to see its data wait for each other for ever
+ov.Tensor(np.zeros(1, np.uint8)).data.sum()  # the first look at data, which two threads at once never finish (OpenVINO 2026.4)
 
 
 class Graph:
@@ -42,7 +42,7 @@ class Graph:
     Args:
         build: returns its parameters and its results, as nodes by name; not called where the graph is cached.
         inputs, outputs: names, in the order of a call's arguments and answers.
-        key: all that the nodes depend on, as JSON takes it.
+        key: all that the nodes depend on, as JSON takes it; None keeps the graph out of the cache.
         streams: runs that are computed at the same time, each with its share of the cores.
     """
 
@@ -63,7 +63,7 @@ class Graph:
             "INFERENCE_NUM_THREADS": cpu.cores(),
             "ENABLE_CPU_PINNING": False,  # other processes may be at work
         }
-        self._folder = openvino_cache.folder_of([key, self._outputs])
+        self._folder = openvino_cache.folder_of([key, self._outputs]) if key else None
         self._lock = threading.Lock()
         self._requests: queue.SimpleQueue[Any] | None = None
 
@@ -91,12 +91,10 @@ class Graph:
 
     def _make_model(self) -> Any:
         """Return the graph as it is cached, or build it."""
-        if (cached := openvino_cache.read(self._folder)) is not None:
+        if self._folder and (cached := openvino_cache.read(self._folder)) is not None:
             return cached
-        parameters, nodes = self._build()
-        results = [op.result(nodes[name]) for name in self._outputs]
-        built = ov.Model(results, [parameters[name] for name in self._inputs])
-        return openvino_cache.keep(built, self._folder)
+        built = make_model(self._build(), self._inputs, self._outputs)
+        return openvino_cache.keep(built, self._folder) if self._folder else built
 
 
 def _release_freed_memory() -> None:
@@ -105,12 +103,45 @@ def _release_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def make_model(built: tuple[Nodes, Nodes], inputs: Sequence[str], outputs: Sequence[Any]) -> Any:
+    """Return parameters and results, as nodes by name, as a graph with its inputs and outputs in that order."""
+    parameters, nodes = built
+    return ov.Model([op.result(nodes[name]) for name in outputs], [parameters[name] for name in inputs])
+
+
 def winograd_of(precision: str) -> dict[int, int]:
     """Return m of Winograd's F(m x m, 3 x 3) by the least depth of a convolution."""
     return WINOGRAD if precision == FLOAT32 else {}
 
 
-class OpenVINORunner(Runner):
+class GraphRunner(Runner):
+    """A graph on uint8 images.
+
+    Args:
+        build: returns its parameters, :data:`IMAGES` and :data:`SIZES`, and its results, as nodes by name.
+        key: as :class:`Graph`.
+        of_network: the arguments of :class:`Runner`.
+    """
+
+    engine = OPENVINO
+
+    def __init__(self, build: Callable[[], tuple[Nodes, Nodes]], key: object, *of_network: Any) -> None:
+        super().__init__(*of_network)
+        self._build, self._key = build, key
+        self._graphs: dict[tuple[str, ...], Graph] = {}
+        self._streams = 1
+
+    def prepare(self, threads: int) -> None:
+        if threads != self._streams:
+            self._graphs, self._streams = {}, threads
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
+        new = Graph(self._build, (IMAGES, SIZES), names, self.precision, self._key, self._streams)
+        graph = self._graphs.setdefault(names, new)  # threads may get here at the same time
+        return dict(zip(names, graph(images, sizes), strict=True))
+
+
+class OpenVINORunner(GraphRunner):
     """A network on uint8 images.
 
     Args:
@@ -118,9 +149,9 @@ class OpenVINORunner(Runner):
             ``[1]``, and ``[batch or 1, 2]``, those of each image, to the outputs by name.
         names: of the outputs.
         key: all that they depend on besides weights, plan and preprocessing.
+        side: of the only canvas that it takes; None takes any.
+        winograd: whether convolutions that are faster by it are computed by Winograd's algorithm.
     """
-
-    engine = OPENVINO
 
     def __init__(
         self,
@@ -132,35 +163,36 @@ class OpenVINORunner(Runner):
         weights_sha256: str,
         names: Sequence[str],
         key: object = None,
+        side: int | None = None,
+        winograd: bool = True,
     ) -> None:
-        super().__init__(plan, preprocessing, choose_precision(precision), weights_sha256, names)
-        self._build_outputs, self._weights = build, weights
-        self._key = [weights_sha256, repr(plan), preprocessing, repr(key), winograd_of(self.precision)]
-        self._graphs: dict[tuple[str, ...], Graph] = {}
-        self._streams = 1
+        precision = choose_precision(precision)
+        self._winograd = winograd_of(precision) if winograd else {}
+
+        def build_outputs() -> tuple[Nodes, Nodes]:
+            images = op.parameter([-1, side or -1, side or -1, plan.in_channels], np.uint8, name=IMAGES)
+            asked = op.parameter([-1, 2], np.int32, name=SIZES)
+            sizes = op.convert(asked, "i64")
+            canvases = openvino_layers.canvases(images, sizes, plan, preprocessing)
+            canvas = openvino_layers.length(images, 1), openvino_layers.length(images, 2)
+            return {IMAGES: images, SIZES: asked}, build(Layers(weights, self._winograd), canvases, canvas, sizes)
+
+        of_all = [weights_sha256, repr(plan), preprocessing, repr(key), self._winograd, side]
+        super().__init__(build_outputs, of_all, plan, preprocessing, precision, weights_sha256, names, side)
 
     @property
     def engine_protocol(self) -> dict[str, Any]:
-        algorithm = {str(depth): m for depth, m in winograd_of(self.precision).items()}
-        return {"name": self.engine, "winograd": algorithm}
+        return {"name": self.engine, "winograd": {str(depth): m for depth, m in self._winograd.items()}}
 
-    def prepare(self, threads: int) -> None:
-        if threads != self._streams:
-            self._graphs, self._streams = {}, threads
-
-    def _run(self, images: np.ndarray, sizes: np.ndarray, names: tuple[str, ...]) -> Outputs:
-        new = Graph(self._build, (IMAGES, SIZES), names, self.precision, self._key, self._streams)
-        graph = self._graphs.setdefault(names, new)  # threads may get here at the same time
-        return dict(zip(names, graph(images, sizes), strict=True))
-
-    def _build(self) -> tuple[Nodes, Nodes]:
-        images = op.parameter([-1, -1, -1, self.plan.in_channels], np.uint8, name=IMAGES)
-        asked = op.parameter([-1, 2], np.int32, name=SIZES)
-        sizes = op.convert(asked, "i64")
-        canvases = openvino_layers.canvases(images, sizes, self.plan, self.preprocessing)
-        canvas = openvino_layers.length(images, 1), openvino_layers.length(images, 2)
-        outputs = self._build_outputs(Layers(self._weights, winograd_of(self.precision)), canvases, canvas, sizes)
-        return {IMAGES: images, SIZES: asked}, outputs
+    def make_model(self) -> Any:
+        """Return the graph of all outputs, for a file; each of its nodes has a name that is the same in every run."""
+        model = make_model(self._build(), (IMAGES, SIZES), self.names)
+        for port, name in zip((*model.inputs, *model.outputs), (IMAGES, SIZES, *self.names), strict=True):
+            port.get_tensor().set_names({name})
+        for number, node in enumerate(model.get_ordered_ops()):
+            if node.get_friendly_name() == node.get_name():  # its own is a number of this process
+                node.set_friendly_name(f"{node.get_type_name()}_{number}")
+        return model
 
 
 def compile_backbone(
@@ -181,7 +213,13 @@ def compile_backbone(
 
 
 def backbone_runner(
-    plan: Plan, weights: Weights, precision: str, weights_sha256: str, finer: Mapping[str, int]
+    plan: Plan,
+    weights: Weights,
+    precision: str,
+    weights_sha256: str,
+    finer: Mapping[str, int],
+    side: int | None,
+    winograd: bool,
 ) -> OpenVINORunner:
     """Return a backbone as a runner of decoded images, with finer activations of its pyramid by name."""
 
@@ -190,7 +228,8 @@ def backbone_runner(
         wanted = {FEATURES: found.features} | {name: found.pyramid[stride] for name, stride in finer.items()}
         return {name: openvino_layers.channels_last(values) for name, values in wanted.items()}
 
-    return OpenVINORunner(build, weights, plan, plan.preprocessing, precision, weights_sha256, (FEATURES, *finer))
+    known = weights_sha256, (FEATURES, *finer)
+    return OpenVINORunner(build, weights, plan, plan.preprocessing, precision, *known, side=side, winograd=winograd)
 
 
 def compile_function(

@@ -48,6 +48,11 @@ class Map:
         """Return what `node` makes of it, in the same order and on the same cells."""
         return dataclasses.replace(self, node=node)
 
+    def named(self, name: str) -> Map:
+        """Name its node after the layer that it is part of, by which layers are found in a graph."""
+        self.node.set_friendly_name(name)
+        return self
+
 
 def integers(*values: Any) -> Any:
     return op.constant(np.array(values, np.int64).reshape(-1))
@@ -120,7 +125,8 @@ class Layers(FoldedWeights):
                 net.node, floats(kernel.transpose(3, 2, 0, 1)), [stride] * 2, [pads[0]] * 2, [pads[1]] * 2, [conv.rate] * 2
             )
             net = Map(node, None, net.stride * stride)
-        net = net.then(op.add(net.node, _per_channel(bias, net)))
+        net = net.named(conv.scope)
+        net = net.then(op.add(net.node, _per_channel(bias, net))).named(f"{conv.scope}/bias")
         return self.relu(net, conv.scope) if conv.relu else net
 
     def _tile(self, net: Map, m: int, rate: int) -> Tiling:
@@ -135,7 +141,8 @@ class Layers(FoldedWeights):
 
     def norm_relu(self, net: Map, norm: Norm) -> Map:
         scale, shift = (_per_channel(value, net) for value in self.scale_and_shift(norm))
-        return net.then(op.relu(op.add(op.multiply(net.node, scale), shift)))
+        net = net.then(op.multiply(net.node, scale)).named(f"{norm.scope}/scale")
+        return self.relu(net.then(op.add(net.node, shift)).named(f"{norm.scope}/shift"), norm.scope)
 
     def pool(self, net: Map, pool: Pool) -> Map:
         node = channels_second(net).node
@@ -165,10 +172,10 @@ class Layers(FoldedWeights):
 
     def add(self, shortcut: Map, branch: Map, scope: str) -> Map:
         shortcut = cells_in_rows(shortcut) if branch.in_rows else channels_second(shortcut)
-        return branch.then(op.add(shortcut.node, branch.node))
+        return branch.then(op.add(shortcut.node, branch.node)).named(f"{scope}/sum")
 
     def relu(self, net: Map, scope: str) -> Map:
-        return net.then(op.relu(net.node))
+        return net.then(op.relu(net.node)).named(f"{scope}/relu")
 
     def mean(self, net: Map, scope: str) -> Map:
         return Map(op.reduce_mean(channels_second(net).node, integers(2, 3), True), None, net.stride)
@@ -207,10 +214,10 @@ class ImageEnds:
 
     def mask(self, net: Map, stride: int, lowest: bool = False) -> Map:
         """Put 0, or a number below all activations, where `net` is beyond the images."""
-        inside = self.inside(net)
+        inside, name = self.inside(net), f"{net.node.get_friendly_name()}/mask"
         if lowest:
-            return net.then(op.select(op.convert(inside, "boolean"), net.node, op.constant(BELOW_ALL)))
-        return net.then(op.multiply(net.node, inside))
+            return net.then(op.select(op.convert(inside, "boolean"), net.node, op.constant(BELOW_ALL))).named(name)
+        return net.then(op.multiply(net.node, inside)).named(name)
 
 
 def _per_channel(values: np.ndarray, net: Map) -> Any:

@@ -7,6 +7,7 @@ from dense_resnet.inference import cpu
 
 AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
+INT8 = "int8"  # of exported files alone, whose ranges are taken from images
 FAST_IN_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # Linux' names of the instructions that multiply bfloat16
 
 

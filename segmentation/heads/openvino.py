@@ -95,7 +95,9 @@ class _Ops:
         kernels = floats(kernel.transpose(2, 3, 0, 1)[:, None])
         net = channels_second(net)
         node = op.group_convolution(net.node, kernels, [1, 1], pads, pads, [layer.rate] * 2)
-        return net.then(op.relu(op.add(node, floats(shift.reshape(1, -1, 1, 1)))))
+        net = net.then(node).named(layer.scope)
+        net = net.then(op.add(node, floats(shift.reshape(1, -1, 1, 1)))).named(f"{layer.scope}/bias")
+        return self._layers.relu(net, layer.scope)
 
     def mask(self, net: Map, stride: int) -> Map:
         return self._ends.mask(net, stride) if self._ends else net
@@ -124,15 +126,22 @@ class _Ops:
 
 
 def make_runner(
-    weights: Weights, plan: Plan, head: HeadPlan, preprocessing: str, precision: str, weights_sha256: str
+    weights: Weights,
+    plan: Plan,
+    head: HeadPlan,
+    preprocessing: str,
+    precision: str,
+    weights_sha256: str,
+    side: int | None,
+    winograd: bool,
 ) -> OpenVINORunner:
-    """Return a model as a runner of decoded images."""
+    """Return a model as a runner of decoded images: see :meth:`segmentation.SegmentationModel.runner`."""
 
     def build(layers: Layers, canvases: Any, canvas: tuple[Any, Any], sizes: Any) -> dict[str, Any]:
         return build_outputs(layers, plan, head, canvases, canvas, sizes)
 
     names, sha256 = (FEATURES, COARSE_LOGITS, LABELS, PROBABILITIES), weights_sha256 or fingerprint(weights)
-    return OpenVINORunner(build, weights, plan, preprocessing, precision, sha256, names, head)
+    return OpenVINORunner(build, weights, plan, preprocessing, precision, sha256, names, head, side, winograd)
 
 
 def compile_model(
