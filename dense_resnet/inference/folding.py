@@ -62,7 +62,7 @@ class Layers(FoldedWeights):
             pads = geometry.symmetric_padding(conv.kernel)
             padding = [[0, 0], pads, pads, [0, 0]]
         net = tf.nn.conv2d(net, self.kernel(kernel), stride, padding, dilations=conv.rate, name=conv.scope)
-        net = tf.nn.bias_add(net, self.constant(bias))
+        net = tf.nn.bias_add(net, self.constant(bias), name=f"{conv.scope}/bias")
         return tf.nn.relu(net) if conv.relu else net
 
     def norm_relu(self, net: tf.Tensor, norm: Norm) -> tf.Tensor:

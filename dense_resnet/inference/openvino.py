@@ -109,6 +109,12 @@ def make_model(built: tuple[Nodes, Nodes], inputs: Sequence[str], outputs: Seque
     return ov.Model([op.result(nodes[name]) for name in outputs], [parameters[name] for name in inputs])
 
 
+def nodes_of(model: Any) -> tuple[Nodes, Nodes]:
+    """Return a graph's parameters and results, as nodes by the names of its inputs and outputs."""
+    parameters = {port.get_any_name(): port.get_node() for port in model.inputs}
+    return parameters, {port.get_any_name(): port.get_node().input_value(0) for port in model.outputs}
+
+
 def winograd_of(precision: str) -> dict[int, int]:
     """Return m of Winograd's F(m x m, 3 x 3) by the least depth of a convolution."""
     return WINOGRAD if precision == FLOAT32 else {}
@@ -187,11 +193,16 @@ class OpenVINORunner(GraphRunner):
     def make_model(self) -> Any:
         """Return the graph of all outputs, for a file; each of its nodes has a name that is the same in every run."""
         model = make_model(self._build(), (IMAGES, SIZES), self.names)
+        model.set_friendly_name(self.plan.name)
         for port, name in zip((*model.inputs, *model.outputs), (IMAGES, SIZES, *self.names), strict=True):
             port.get_tensor().set_names({name})
+        seen = set()
         for number, node in enumerate(model.get_ordered_ops()):
-            if node.get_friendly_name() == node.get_name():  # its own is a number of this process
-                node.set_friendly_name(f"{node.get_type_name()}_{number}")
+            name = node.get_friendly_name()
+            if name == node.get_name():  # it has none, and this one counts what the process has made
+                name = f"{node.get_type_name()}_{number}"
+            node.set_friendly_name(f"{name}_{number}" if name in seen else name)
+            seen.add(name)
         return model
 
 

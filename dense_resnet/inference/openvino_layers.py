@@ -153,7 +153,7 @@ class Layers(FoldedWeights):
                 pads = integers(0, 0, before, before), integers(0, 0, after, after)
                 node, before, after = op.pad(node, *pads, "constant", op.constant(np.float32(0))), 0, 0
         found = max_pool(node, [pool.stride] * 2, [before] * 2, [after] * 2, [pool.kernel] * 2, "floor", rule)
-        return Map(found, None, net.stride * pool.stride)
+        return Map(found, None, net.stride * pool.stride).named(pool.scope)
 
     def subsample(self, net: Map, factor: int, scope: str = "") -> Map:
         if factor == 1:

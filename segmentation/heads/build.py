@@ -173,12 +173,12 @@ class _FoldedOps(_TensorOps):
         layers = self._layers
         scale, shift = layers.scale_and_shift(layer.norm)
         kernel = layers.constant(np.float64(layers.weights[f"{layer.scope}/depthwise_weights"]) * scale[:, None])
-        rate, same = layer.rate, {"strides": [1, 1, 1, 1], "padding": "SAME"}
+        rate, same = layer.rate, {"strides": [1, 1, 1, 1], "padding": "SAME", "name": layer.scope}
         if rate > 1 and not (layers.onednn and takes_rates(layers.dtype)):
             net = tf.nn.depthwise_conv2d(net, kernel, dilations=[rate, rate], **same)
         else:
             net = tf.raw_ops.DepthwiseConv2dNative(input=net, filter=kernel, dilations=[1, rate, rate, 1], **same)
-        return tf.nn.relu(tf.nn.bias_add(net, layers.constant(shift)))
+        return tf.nn.relu(tf.nn.bias_add(net, layers.constant(shift), name=f"{layer.scope}/bias"))
 
     def project_mean(self, net: tf.Tensor, conv: Conv, window: tuple[int, int] | None, stride: int) -> tf.Tensor:
         mean = self.image_mean(tf.cast(net, tf.float32), window, stride)

@@ -11,7 +11,7 @@ import numpy as np
 from dense_resnet.backbone import Backbone
 from dense_resnet.errors import InputError
 from dense_resnet.inference.canvas import placement, resize
-from dense_resnet.inference.precision import BFLOAT16, FLOAT32
+from dense_resnet.inference.precision import BFLOAT16, FLOAT32, INT8
 from dense_resnet.inference.runner import FEATURES, IMAGES, LABELS, SIZES, Runner
 from dense_resnet.planning.plan import Plan
 from dense_resnet.preprocessing import preprocess
@@ -19,7 +19,15 @@ from dense_resnet.verification.laws import TOLERANCE, relative_error
 from segmentation.heads.plan import IMAGE, HeadPlan
 from segmentation.model import SegmentationModel
 from segmentation.saving.export.exported import REQUIRED, Exported, head_of, least_canvas, plan_of
-from segmentation.saving.export.foreign_run import ONEDNN, ONNX, SAVED_MODEL, ForeignRunError, run_in_fresh_process
+from segmentation.saving.export.foreign_run import (
+    ONEDNN,
+    ONNX,
+    OPENVINO,
+    SAVED_MODEL,
+    Arrays,
+    ForeignRunError,
+    run_in_fresh_process,
+)
 
 LARGEST_CANVAS = 513  # pixels: of the comparison, if an export takes any size
 SMALL_CANVAS = 129  # pixels: of that in fresh processes, which only checks that the file runs the same there
@@ -35,10 +43,12 @@ class Tolerance:
     advice: str  # if it differs by more
 
 
+UNTRAINED = "Untrained weights, whose classes nearly tie, may need --precision float32."
 TOLERANCES = {  # float32: law 4 of builders; labels may flip only where two classes tie to that precision
     FLOAT32: Tolerance(TOLERANCE, 0.999, "Please report it, with the versions of what is installed."),
     # 8 bits: single cells were seen to be off by up to a quarter of std, 1 % of labels
-    BFLOAT16: Tolerance(0.4, 0.95, "Untrained weights, whose classes nearly tie, may need --precision float32."),
+    BFLOAT16: Tolerance(0.4, 0.95, UNTRAINED),
+    INT8: Tolerance(0.4, 0.95, UNTRAINED),  # of what was written against what was quantized; the price is another matter
 }
 
 
@@ -94,6 +104,24 @@ def _outputs_of(head: HeadPlan | None) -> list[str]:
     return [FEATURES, LABELS] if head else [FEATURES]
 
 
+def check_alike(path: Path, runner: Runner, network: Backbone | SegmentationModel, images: Sequence[np.ndarray]) -> Agreement:
+    """Return how a runner compares with the exact network; refuse it where it is not the same.
+
+    Args:
+        path: of the export, in messages.
+    """
+    found, most = compare(runner, network, images), TOLERANCES[runner.precision]
+    if not found.within(most):
+        raise InputError(
+            f"{path}: not written, because the export is not the model: {found}. At most {most.feature_error:g} of their std "
+            f"and at least {most.label_agreement:.1%} are right in {runner.precision}. {most.advice}"
+        )
+    return found
+
+
+PROGRAMS = {SAVED_MODEL: "TensorFlow", ONNX: "ONNX Runtime", OPENVINO: "OpenVINO"}
+
+
 def check_elsewhere(written: Path, path: Path, opened: Exported, images: Sequence[np.ndarray]) -> None:
     """Check that the export `opened` gives the same outputs without this package and its settings, on one small canvas.
 
@@ -101,28 +129,44 @@ def check_elsewhere(written: Path, path: Path, opened: Exported, images: Sequenc
         written: the file.
         path: its name in messages.
     """
-    network, tolerance, names = opened.network, TOLERANCES[opened.network.precision], _outputs_of(opened.head)
-    case = next(comparison_cases(images, opened.plan, opened.side, opened.least_canvas, SMALL_CANVAS))
-    canvases, sizes = (np.asarray(values)[:1] for values in case)
-    calls = [{IMAGES: canvases, SIZES: sizes}, {IMAGES: canvases}][: 2 - (opened.description["sizes"] == REQUIRED)]
-    expected = [network(call[IMAGES], call.get(SIZES), names) for call in calls]
-    environments: list[dict[str, str]] = [{}]  # ONNX Runtime heeds none
+    names, calls = _outputs_of(opened.head), _small_calls(opened, images)
+    expected = [opened.network(call[IMAGES], call.get(SIZES), names) for call in calls]
+    environments: list[dict[str, str]] = [{}]  # other runtimes heed none
     if opened.kind == SAVED_MODEL:
         environments = [{ONEDNN: "1"}] if opened.description["onednn"] else [{ONEDNN: "0"}, {}]
-    program = "ONNX Runtime" if opened.kind == ONNX else "TensorFlow"
     for environment in environments:
         setting = " and ".join(f"{name}={value}" for name, value in environment.items()) or "no setting of ours"
-        start = f"{path}: not written, because in a fresh process with {program} alone and {setting} the export"
+        start = f"{path}: not written, because in a fresh process with {PROGRAMS[opened.kind]} alone and {setting} the export"
         try:
             found = run_in_fresh_process(opened.kind, written, calls, names, environment)
         except ForeignRunError as error:
             raise InputError(f"{start} does not run: {error}") from error
-        agreement = Agreement(
+        _check_outputs(found, expected, opened, f"{start} gives other outputs than here")
+
+
+def check_read_back(path: Path, opened: Exported, network: Runner, images: Sequence[np.ndarray]) -> None:
+    """Check that the export `opened` gives what the quantized `network` gave before it was written, on one small canvas."""
+    names, calls = _outputs_of(opened.head), _small_calls(opened, images)
+    found, expected = ([runner(call[IMAGES], call.get(SIZES), names) for call in calls] for runner in (opened.network, network))
+    _check_outputs(found, expected, opened, f"{path}: not written, because the export does not give what was quantized")
+
+
+def _small_calls(opened: Exported, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    case = next(comparison_cases(images, opened.plan, opened.side, opened.least_canvas, SMALL_CANVAS))
+    canvases, sizes = (np.asarray(values)[:1] for values in case)
+    return [{IMAGES: canvases, SIZES: sizes}, {IMAGES: canvases}][: 2 - (opened.description["sizes"] == REQUIRED)]
+
+
+def _check_outputs(found: Sequence[Arrays], expected: Sequence[Arrays], opened: Exported, start: str) -> None:
+    agreement, tolerance = (
+        Agreement(
             max(float(relative_error(a[FEATURES], b[FEATURES])) for a, b in zip(found, expected, strict=True)),
             min(float(np.mean(a[LABELS] == b[LABELS])) for a, b in zip(found, expected, strict=True)) if opened.head else None,
-        )
-        if not agreement.within(tolerance):
-            raise InputError(f"{start} gives other outputs than here: {agreement}. {tolerance.advice}")
+        ),
+        TOLERANCES[opened.network.precision],
+    )
+    if not agreement.within(tolerance):
+        raise InputError(f"{start}: {agreement}. {tolerance.advice}")
 
 
 def comparison_cases(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,6 +32,25 @@ DOCUMENTED = {  # inputs and outputs of ONNX, for people who open a file
 OPTIONAL, REQUIRED = "optional", "required"  # whether `sizes` may be left out
 
 
+class Graph(Protocol):
+    """A network in the form of a format, before it is written."""
+
+    description: dict[str, Any]  # keys of the format's own
+
+    @property
+    def runner(self) -> Runner:
+        """What runs it, as it is before it is quantized."""
+
+    def quantize(self, kept: Collection[str]) -> Runner:
+        """Quantize all but the parts `kept`: see :mod:`segmentation.saving.export.search`."""
+
+    def measure_noise(self, parts: Sequence[str]) -> Mapping[str, float]:
+        """Return how much noise each part adds, as it was quantized the last time."""
+
+    def write(self, path: Path, description: Mapping[str, Any]) -> None:
+        """Write it as it was quantized the last time, or else as it is."""
+
+
 @dataclass(frozen=True)
 class Exported(OpenedModel):
     """An export, opened."""
@@ -42,7 +61,8 @@ class Exported(OpenedModel):
     @property
     def protocol(self) -> dict[str, Any]:
         """All that its results depend on, for protocols."""
-        return {**super().protocol, "export": self.kind}
+        quantization = self.description.get("quantization")  # ranges of other images are another network
+        return {**super().protocol, "export": self.kind} | ({"quantization": quantization} if quantization else {})
 
     @property
     def inputs(self) -> dict[str, str]:

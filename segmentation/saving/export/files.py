@@ -5,47 +5,74 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dense_resnet.errors import InputError
-from dense_resnet.inference.precision import AUTO, BFLOAT16, FLOAT32, choose_precision
+from dense_resnet.inference.precision import AUTO, BFLOAT16, FLOAT32, INT8, PRECISIONS, choose_precision
 from dense_resnet.jobs import atomic_files, strict_json
 from dense_resnet.planning import geometry
 from dense_resnet.planning.plan import Plan
 from segmentation.saving.description import Outline, explain_errors, outline_from
-from segmentation.saving.export.foreign_run import ONNX, SAVED_MODEL
+from segmentation.saving.export.foreign_run import ONNX, OPENVINO, OPENVINO_GRAPH, SAVED_MODEL
 
-FORMATS = SAVED_MODEL, ONNX
+FORMATS = SAVED_MODEL, ONNX, OPENVINO
 GRAPH, DESCRIPTION = "saved_model.pb", Path("assets.extra") / "model.json"  # of a SavedModel
+OPENVINO_FILES = OPENVINO_GRAPH, "model.bin"  # graph and weights
+OPENVINO_DESCRIPTION = Path("model.json")
+WRITTEN = {  # all that an export's folder has
+    SAVED_MODEL: {Path(GRAPH), DESCRIPTION.parent, DESCRIPTION},
+    OPENVINO: {*map(Path, OPENVINO_FILES), OPENVINO_DESCRIPTION},
+}
 SUFFIX = ".onnx"
 SEAL = "dense_resnet_sha256"  # of ONNX's metadata
 
 
 def check_request(
-    plan: Plan, path: str | os.PathLike[str], to: str, precision: str, side: int | None, *, onednn: bool, require_sizes: bool
+    plan: Plan,
+    path: str | os.PathLike[str],
+    to: str,
+    precision: str,
+    side: int | None,
+    *,
+    onednn: bool,
+    require_sizes: bool,
+    calibrated: bool,
 ) -> str:
     """Check the arguments of :func:`segmentation.saving.export.exporter.export` before any work; return the precision."""
     path = Path(path)
     if to not in FORMATS:
         raise InputError(f"to must be one of {', '.join(map(repr, FORMATS))} (not {to!r}).")
+    if precision not in (*PRECISIONS, INT8):
+        raise InputError(f"precision must be one of {', '.join(map(repr, (*PRECISIONS, INT8)))} (not {precision!r}).")
     if to == ONNX and precision == BFLOAT16:
-        raise InputError("ONNX Runtime has no bfloat16 convolutions on processors: export to onnx in float32.")
-    if to == ONNX and onednn:
-        raise InputError("--onednn is for --to savedmodel: an ONNX file leaves the kernels to its runtime.")
+        raise InputError("ONNX Runtime has no bfloat16 convolutions on processors: export to onnx in float32 or int8.")
+    if to == SAVED_MODEL and precision == INT8:
+        raise InputError("TensorFlow has no int8 convolutions on processors: export to openvino or onnx in int8.")
+    if precision == INT8 and not calibrated:
+        raise InputError("int8 takes the ranges of activations from images: --calibrate with a dataset, or images as yours.")
+    if precision != INT8 and calibrated:
+        raise InputError(f"--calibrate is for --precision int8 (not {precision!r}).")
+    if to != SAVED_MODEL and onednn:
+        raise InputError("--onednn is for --to savedmodel: other files leave the kernels to their runtime.")
     if to != ONNX and require_sizes:
-        raise InputError("--require-sizes is for --to onnx: a SavedModel has a signature with sizes and one without.")
+        other = "a SavedModel has a signature with sizes and one without" if to == SAVED_MODEL else "others require them always"
+        raise InputError(f"--require-sizes is for --to onnx: {other}.")
     if (path.suffix == SUFFIX) != (to == ONNX):
         raise InputError(f"{path}: the name must {'' if to == ONNX else 'not '}end in {SUFFIX} for {to!r}.")
     if to == ONNX:
         precision = FLOAT32 if precision == AUTO else precision
         require("tf2onnx", "onnx", "onnxruntime")
+    elif to == OPENVINO:
+        require("openvino", *(["nncf"] if precision == INT8 else []))
     if side is not None:
         geometry.check_aligned("size", side, plan.nominal_stride)
     atomic_files.check_folder(path.parent)
     check_replaceable(path, to)
-    return choose_precision(precision)
+    return precision if precision == INT8 else choose_precision(precision)
 
 
 def check_replaceable(path: Path, to: str) -> None:
@@ -55,22 +82,61 @@ def check_replaceable(path: Path, to: str) -> None:
 
 
 def is_exported(path: object) -> bool:
-    """Whether `path` is that of a SavedModel's folder or an .onnx file, of whomever."""
+    """Whether `path` is that of a SavedModel's folder, a folder for OpenVINO or an .onnx file, of whomever."""
     if not isinstance(path, str | os.PathLike):
         return False
     path = Path(path)
-    return (path / GRAPH).is_file() or (path.suffix == SUFFIX and path.is_file())
+    return (path / GRAPH).is_file() or is_for_openvino(path) or (path.suffix == SUFFIX and path.is_file())
+
+
+def is_for_openvino(path: Path) -> bool:
+    """Whether `path` is a folder with one of the two files of a graph of OpenVINO's."""
+    return any((path / name).is_file() for name in OPENVINO_FILES)
 
 
 def read_export_description(folder: Path) -> dict[str, Any]:
-    """Read the description of a SavedModel of ours; opening the export compares it with its digest."""
-    path = folder / DESCRIPTION
+    """Read the description in an export's folder; opening the export compares it with its digest."""
+    path = description_in(folder)
     if not path.is_file():
-        raise InputError(f"{folder}: has no {DESCRIPTION}, so it was not written by `export`, and is not run.")
+        raise InputError(f"{folder}: has no {path.relative_to(folder)}, so it was not written by `export`, and is not run.")
     try:
         return dict(strict_json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: damaged, or not written by `export`: {error!r}.") from error
+
+
+def description_in(folder: Path) -> Path:
+    """Return where the description in an export's folder is."""
+    return folder / (OPENVINO_DESCRIPTION if is_for_openvino(folder) else DESCRIPTION)
+
+
+def write_export_description(folder: Path, description: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Write the description into an export's folder, with a digest of it and of the files `names`."""
+    sealed = {**description, "sha256": _digest(description, *((folder / name).read_bytes() for name in names))}
+    path = description_in(folder)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(sealed, indent=1) + "\n")
+
+
+def read_sealed(folder: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[bytes]]:
+    """Return an export's description and its files `names`; refuse them if their digest is another."""
+    description = read_export_description(folder)
+    data = [(folder / name).read_bytes() for name in names]
+    if description.get("sha256") != _digest(description, *data):
+        raise InputError(
+            f"{folder}: {', '.join(names)} and {description_in(folder).relative_to(folder)} do not have the sha256 that was "
+            "written with them: one of them is damaged, or was changed. Export again."
+        )
+    return description, data
+
+
+def _digest(description: Mapping[str, Any], *files: bytes) -> str:
+    """Return the SHA-256 of files and of the description without its digest."""
+    rest = {key: value for key, value in description.items() if key != "sha256"}
+    digest = hashlib.sha256()
+    for data in (*files, json.dumps(rest, sort_keys=True).encode()):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def read_export_outline(path: str | os.PathLike[str]) -> Outline | None:
@@ -79,7 +145,7 @@ def read_export_outline(path: str | os.PathLike[str]) -> Outline | None:
     if path.suffix == SUFFIX:
         return None
     described = read_export_description(path)
-    with explain_errors(path / DESCRIPTION):
+    with explain_errors(description_in(path)):
         return outline_from(described)
 
 
@@ -93,8 +159,7 @@ def may_be_replaced(path: Path, to: str) -> bool:
     if not path.is_dir():
         return False
     inside = {file.relative_to(path) for file in path.rglob("*")}
-    written = {Path(GRAPH), DESCRIPTION.parent, DESCRIPTION}
-    return not inside or inside - {Path("variables")} == written  # TensorFlow leaves that folder empty
+    return not inside or inside - {Path("variables")} == WRITTEN[to]  # TensorFlow leaves that folder empty
 
 
 def seal(data: bytes | memoryview) -> bytes:
@@ -112,6 +177,8 @@ SEAL_SIZE = len(seal(b""))
 
 
 def require(*modules: str) -> None:
-    """Raise an :class:`InputError` that names the packages that ONNX needs and that are missing."""
+    """Raise an :class:`InputError` that names the packages that a format needs and that are missing."""
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
-        raise InputError(f"for ONNX, {' and '.join(missing)} must be installed: pip install dense-resnet[onnx]")
+        extra = "onnx" if "onnx" in modules else "int8"
+        needed = "openvino" if missing == ["openvino"] else f"dense-resnet[{extra}]"
+        raise InputError(f"for this, {' and '.join(missing)} must be installed: pip install {needed}")

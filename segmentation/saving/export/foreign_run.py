@@ -1,4 +1,4 @@
-"""Run an exported file as another program does, in a fresh process with TensorFlow or ONNX Runtime alone.
+"""Run an exported file as another program does, in a fresh process with TensorFlow, ONNX Runtime or OpenVINO alone.
 
     python foreign_run.py savedmodel exported/ features labels <arrays.npz >answers.npz
 
@@ -20,7 +20,9 @@ import numpy as np
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 OWN_SETTINGS = (ONEDNN, "TF_CPP_MIN_LOG_LEVEL")  # what this project sets before it imports TensorFlow
 ALONE, SIZED = "serving_default", "sized"  # signatures of a SavedModel: images, and images with their sizes
-SAVED_MODEL, ONNX = "savedmodel", "onnx"
+SAVED_MODEL, ONNX, OPENVINO = "savedmodel", "onnx", "openvino"
+OPENVINO_GRAPH = "model.xml"  # in the folder, with the weights next to it
+OPENVINO_HINT = ["runtime_options", "INFERENCE_PRECISION_HINT"]  # where such a graph says how it is to be computed
 LONGEST = 400  # characters of a message
 
 Arrays = Mapping[str, np.ndarray]
@@ -36,7 +38,7 @@ def run_in_fresh_process(
     """Run an export in a fresh process and return the outputs with these names, call by call.
 
     Args:
-        kind: "savedmodel" or "onnx".
+        kind: "savedmodel", "onnx" or "openvino".
         environment: variables for the process in addition to ours, from which OWN_SETTINGS are taken out.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in OWN_SETTINGS}
@@ -90,10 +92,21 @@ def _run_onnx(path: str, calls: Iterable[Arrays], names: Sequence[str]) -> Itera
         yield dict(zip(names, session.run(names, dict(arrays)), strict=True))
 
 
+def _run_openvino(path: str, calls: Iterable[Arrays], names: Sequence[str]) -> Iterator[Arrays]:
+    import openvino
+
+    model = openvino.Core().read_model(os.path.join(path, OPENVINO_GRAPH))
+    # the processor's plugin does not read this by itself, and would take bfloat16 where it is fast
+    run = openvino.compile_model(model, "CPU", {OPENVINO_HINT[-1]: model.get_rt_info(OPENVINO_HINT).value})
+    for arrays in calls:
+        found = run(dict(arrays))
+        yield {name: found[name] for name in names}
+
+
 def main(arguments: Sequence[str], given: IO[bytes], answers: IO[bytes]) -> None:
     """Run an export on the given arrays and write its outputs: the work of the fresh process."""
     kind, path, *names = arguments
-    run = {SAVED_MODEL: _run_saved_model, ONNX: _run_onnx}[kind]
+    run = {SAVED_MODEL: _run_saved_model, ONNX: _run_onnx, OPENVINO: _run_openvino}[kind]
     answers.write(_pack_arrays(run(path, _unpack_arrays(given.read()), names)))
 
 

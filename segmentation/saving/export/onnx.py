@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,24 @@ import numpy as np
 import tensorflow as tf
 
 from dense_resnet.errors import InputError
-from dense_resnet.inference import cpu
+from dense_resnet.inference.precision import INT8
 from dense_resnet.inference.runner import IMAGES, SIZES, Outputs, Runner
 from dense_resnet.inference.tensorflow_runner import CompiledRunner
-from dense_resnet.jobs import strict_json
+from dense_resnet.jobs import atomic_files, strict_json
 from dense_resnet.planning import geometry
+from segmentation.saving.export import onnx_quantization
+from segmentation.saving.export.calibration import Calls
 from segmentation.saving.export.exported import DOCUMENTED, KEY, OPTIONAL, Exported, make_exported
 from segmentation.saving.export.files import SEAL_SIZE, require, seal
 from segmentation.saving.export.foreign_run import ONNX
+from segmentation.saving.export.onnx_quantization import open_session
+from segmentation.saving.export.price import FEW
 
 v1 = tf.compat.v1
 OPSET = 17  # of ONNX's operators: read by every onnxruntime since 1.12
 
 
-class _OnnxRunner(Runner):
+class OnnxRunner(Runner):
     """An ONNX file in ONNX Runtime; the arguments are Runner's."""
 
     export = ONNX
@@ -39,12 +44,48 @@ class _OnnxRunner(Runner):
         return dict(zip(names, found, strict=True))
 
 
-def write_onnx(
-    path: Path, compiled: CompiledRunner, description: Mapping[str, Any], shapes: Mapping[str, Sequence[int | str]]
-) -> None:
+class OnnxGraph:
+    """The :class:`segmentation.saving.export.exported.Graph` of this format, quantized by ONNX Runtime.
+
+    Args:
+        compiled: the network.
+        shapes: of the inputs and outputs.
+        calls: from which the ranges of activations are taken.
+        path: of the export, next to which ONNX Runtime's own files are while it works.
+    """
+
+    def __init__(
+        self, compiled: CompiledRunner, shapes: Mapping[str, Sequence[int | str]], calls: Calls | None, path: Path
+    ) -> None:
+        own, self._model = compiled, _make_onnx(compiled, shapes)
+        self._of_network = own.plan, own.preprocessing, own.weights_sha256, own.names, own.side
+        self._calls, self._path = calls, path
+        self.runner = self._run(self._model, own.precision)
+        self.description = {"onednn": False}
+        self._quantized: Any = None
+
+    def _run(self, model: Any, precision: str) -> Runner:
+        plan, preprocessing, *others = self._of_network
+        return OnnxRunner(open_session(model.SerializeToString()), plan, preprocessing, precision, *others)
+
+    def quantize(self, kept: Collection[str]) -> Runner:
+        assert self._calls
+        with atomic_files.scratch(self._path) as folder:
+            self._quantized = onnx_quantization.quantize(self._model, self._calls, kept, folder)
+        return self._run(self._quantized, INT8)
+
+    def measure_noise(self, parts: Sequence[str]) -> Mapping[str, float]:
+        assert self._calls
+        return onnx_quantization.measure_noise(self._model, self._quantized, parts, itertools.islice(self._calls, FEW))
+
+    def write(self, path: Path, description: Mapping[str, Any]) -> None:
+        _write_onnx(path, self._quantized or self._model, description)
+
+
+def _make_onnx(compiled: CompiledRunner, shapes: Mapping[str, Sequence[int | str]]) -> Any:
+    """Return a compiled network as an ONNX model, whose inputs are both required."""
     import logging
 
-    import onnx
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
@@ -67,11 +108,16 @@ def write_onnx(
             dimension.Clear()
             setattr(dimension, "dim_param" if isinstance(size, str) else "dim_value", size)
         info.doc_string = DOCUMENTED[info.name]
+    return model
+
+
+def _write_onnx(path: Path, model: Any, description: Mapping[str, Any]) -> None:
+    import onnx
+
     if description["sizes"] == OPTIONAL:
         _let_sizes_be_left_out(model.graph)
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
     data = model.SerializeToString()
-    del model
     onnx.checker.check_model(data, full_check=True)
     with open(path, "wb") as file:
         file.write(data)
@@ -180,13 +226,9 @@ def open_onnx(path: Path) -> Exported:
     require("onnxruntime")
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cpu.cores()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors: earlier exports have an input with a default, of which it warns
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = open_session(data)
         description = strict_json.loads(session.get_modelmeta().custom_metadata_map[KEY])
     except Exception as error:  # onnxruntime has no common kind
         raise InputError(f"{path}: cannot be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
-    return make_exported(path, ONNX, description, lambda *of_network: _OnnxRunner(session, *of_network))
+    return make_exported(path, ONNX, description, lambda *of_network: OnnxRunner(session, *of_network))

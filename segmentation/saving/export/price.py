@@ -7,6 +7,7 @@ images the share of equal labels, and how far features are off. (``tests/segment
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,9 +19,9 @@ from segmentation import metrics
 from segmentation.heads.plan import HeadPlan
 from segmentation.metrics import intervals
 from segmentation.metrics.confusion import image_counts
-from segmentation.prediction.options import SIZE, Inference
+from segmentation.prediction.options import Inference
 from segmentation.prediction.predictor import Predictor
-from segmentation.saving.export.calibration import Calibration, Calls
+from segmentation.saving.export.calibration import Calibration, Calls, Canvases
 
 MAX_DROP = 0.01  # of mean IoU
 FEW = 16  # images, whose features and labels are compared
@@ -47,6 +48,7 @@ class Price:
     """What int8 costs."""
 
     images: int
+    source: str  # of the images
     held_out: bool  # whether the ranges are from other images
     feature_error: float  # rms(int8 - float32) / std(float32)
     label_agreement: float | None  # share of the pixels; None of a backbone alone
@@ -55,12 +57,16 @@ class Price:
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Price:
+        return cls(**{**value, "mean_iou": MeanIoU(**value["mean_iou"]) if value["mean_iou"] else None})
+
     def __str__(self) -> str:
         parts = [str(self.mean_iou)] if self.mean_iou else []
         parts += [f"labels agree on {self.label_agreement:.3%} of the pixels"] if self.label_agreement is not None else []
         parts.append(f"features differ by {self.feature_error:.2g} of their std (rms)")
         own = "" if self.held_out else ", which the ranges are from too"
-        return f"{'; '.join(parts)}; on {pluralize(self.images, 'image')}{own}"
+        return f"{'; '.join(parts)}; on {pluralize(self.images, 'image')} of {self.source}{own}"
 
     def excess(self, max_drop: float) -> str:
         """Say what is too high a price; "" if nothing is."""
@@ -80,32 +86,34 @@ class Trial:
         float32: the network.
         head: of a segmentation model.
         calibration: whose trials are run.
-        size: side of the canvas for images that fit it; None is the usual one, or the only one that the network takes.
+        canvases: for its images.
     """
 
-    def __init__(self, float32: Runner, head: HeadPlan | None, calibration: Calibration, size: int | None) -> None:
-        self._float32, self._head, self._calibration = float32, head, calibration
-        self._size = float32.side or size or SIZE
-        self._calls = Calls(calibration.trials[:: max(1, math.ceil(len(calibration.trials) / FEW))], float32.plan, self._size)
+    def __init__(self, float32: Runner, head: HeadPlan | None, calibration: Calibration, canvases: Canvases) -> None:
+        self._float32, self._head, self._calibration, self._canvases = float32, head, calibration, canvases
+        few = calibration.trials[:: math.ceil(len(calibration.trials) / FEW)]
+        self._calls = Calls(few, float32.plan, canvases)
         self._sums: np.ndarray | None = None  # of float32
 
     def measure(self, int8: Runner) -> Price:
-        errors, equal, pixels = [], 0, 0
+        own, plan, errors, equal, pixels = self._calibration, self._float32.plan, [], 0, 0
         names = [FEATURES, LABELS] if self._head else [FEATURES]
         for call in self._calls:
             one, other = (runner(call[IMAGES], call[SIZES], names) for runner in (int8, self._float32))
-            errors.append(np.sqrt(np.mean((one[FEATURES] - other[FEATURES]) ** 2)) / max(np.std(other[FEATURES]), 1e-12))
+            height, width = map(int, call[SIZES][0])
+            rows, columns = plan.feature_size(plan.aligned_size((height, width)))  # cells beyond mean nothing
+            features, exact = (found[FEATURES][0, :rows, :columns] for found in (one, other))
+            errors.append(float(np.sqrt(np.mean((features - exact) ** 2)) / max(np.std(exact), np.finfo(np.float32).tiny)))
             if self._head:
-                height, width = call[SIZES][0]
-                alike = (one[LABELS] == other[LABELS])[:, :height, :width]
+                alike = (one[LABELS] == other[LABELS])[0, :height, :width]
                 equal, pixels = equal + int(alike.sum()), pixels + alike.size
-        trials = self._calibration
         return Price(
-            len(trials.trials),
-            trials.held_out,
-            float(np.mean(errors)),
-            equal / pixels if pixels else None,
-            self._mean_iou(int8),
+            images=len(own.trials),
+            source=own.trials_source,
+            held_out=own.held_out,
+            feature_error=float(np.mean(errors)),
+            label_agreement=equal / pixels if pixels else None,
+            mean_iou=self._mean_iou(int8),
         )
 
     def _mean_iou(self, int8: Runner) -> MeanIoU | None:
@@ -117,14 +125,16 @@ class Trial:
         float32, quantized = (intervals.bootstrap_mean_iou(own, 1).mean.value for own in (self._sums, sums))
         found = intervals.paired_bootstrap(self._sums, sums).mean
         if math.isnan(found.value):
-            raise InputError(f"{self._calibration.source}: no labeled pixel in {len(sums)} images, so int8 has no price.")
+            raise InputError(
+                f"{self._calibration.trials_source}: no labeled pixel in {len(sums)} images, so int8 has no price."
+            )
         return MeanIoU(float32, quantized, found.value, None if math.isnan(found.low) else (found.low, found.high))
 
     def _score(self, runner: Runner, head: HeadPlan, calibration: Calibration) -> np.ndarray:
         """Return the class sums of each image, as `evaluate` has them; larger images than an only canvas come in tiles."""
         space = calibration.space
         assert space is not None
-        predictor, sums = Predictor(runner, head, Inference(size=self._size, tile=runner.side)), []
+        predictor, sums = Predictor(runner, head, Inference(size=self._canvases.least, tile=runner.side)), []
         for sample in calibration.trials:
             label, predicted = sample.read_label(space), predictor(sample.read_image()).labels
             if label.shape != predicted.shape:

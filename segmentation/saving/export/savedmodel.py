@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from dense_resnet.errors import InputError
 from dense_resnet.inference import compiled
-from dense_resnet.inference.runner import COARSE_LOGITS, IMAGES, SIZES
+from dense_resnet.inference.runner import COARSE_LOGITS, IMAGES, SIZES, Runner
 from dense_resnet.inference.tensorflow_runner import CompiledRunner, SessionRunner
 from segmentation.saving.export.exported import Exported, make_exported
-from segmentation.saving.export.files import DESCRIPTION, GRAPH, read_export_description
+from segmentation.saving.export.files import GRAPH, read_sealed, write_export_description
 from segmentation.saving.export.foreign_run import ALONE, ONEDNN, SAVED_MODEL, SIZED
 
 # What the graphs are made of. None of it reads or writes files, calls other code, or keeps anything.
@@ -40,7 +38,26 @@ class _SavedModelRunner(SessionRunner):
         self.session = compiled.session(graph)
 
 
-def write_saved_model(folder: Path, compiled: CompiledRunner, description: Mapping[str, Any]) -> None:
+class SavedModelGraph:
+    """The :class:`segmentation.saving.export.exported.Graph` of this format."""
+
+    def __init__(self, runner: CompiledRunner) -> None:
+        self.runner = runner
+        # fcn and backbones have no such operator
+        self.description = {"onednn": runner.onednn and any(map(needs_onednn, runner.graph.as_graph_def().node))}
+
+    def quantize(self, kept: Collection[str]) -> Runner:
+        raise NotImplementedError("TensorFlow has no int8 convolutions on processors")
+
+    def measure_noise(self, parts: Sequence[str]) -> Mapping[str, float]:
+        raise NotImplementedError("TensorFlow has no int8 convolutions on processors")
+
+    def write(self, path: Path, description: Mapping[str, Any]) -> None:
+        _write_graph(path, self.runner)
+        write_export_description(path, description, [GRAPH])
+
+
+def _write_graph(folder: Path, compiled: CompiledRunner) -> None:
     with compiled.graph.as_default() as graph:
         tensors = {name: graph.get_tensor_by_name(f"{name}:0") for name in (IMAGES, SIZES, *compiled.names)}
         outputs = {name: tensors[name] for name in compiled.names if name != COARSE_LOGITS}
@@ -54,26 +71,10 @@ def write_saved_model(folder: Path, compiled: CompiledRunner, description: Mappi
             builder.save()
         except tf.errors.OpError as error:
             raise OSError(error.message) from error
-    path = folder / DESCRIPTION
-    path.parent.mkdir()
-    sealed = {**description, "sha256": _digest((folder / GRAPH).read_bytes(), description)}
-    path.write_text(json.dumps(sealed, indent=1) + "\n")
-
-
-def _digest(graph: bytes, description: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the graph and of the description without its digest."""
-    rest = {key: value for key, value in description.items() if key != "sha256"}
-    return hashlib.sha256(graph + json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def open_saved_model(folder: Path) -> Exported:
-    description = read_export_description(folder)
-    data = (folder / GRAPH).read_bytes()
-    if description.get("sha256") != _digest(data, description):
-        raise InputError(
-            f"{folder}: {GRAPH} and {DESCRIPTION} do not have the sha256 that was written with them: one of them is damaged, "
-            "or was changed. Export again."
-        )
+    description, [data] = read_sealed(folder, [GRAPH])
     try:
         (meta,) = saved_model_pb2.SavedModel.FromString(data).meta_graphs
         del data
