@@ -26,7 +26,8 @@ from dense_resnet.checkpoints.provenance import Origin
 from dense_resnet.errors import InputError
 from dense_resnet.extraction.features import read_features
 from dense_resnet.image_io.decoding import decode_image, read_file
-from dense_resnet.inference import compiled, folding
+from dense_resnet.inference import compiled
+from dense_resnet.inference.folded_weights import FoldedWeights
 from dense_resnet.planning import variants
 from dense_resnet.verification import laws
 from segmentation.data import synthetic as drawn
@@ -35,15 +36,15 @@ from segmentation.data.label_space import LabelSpace
 from segmentation.heads.plan import HEADS
 from segmentation.prediction.options import Inference
 from segmentation.prediction.predictor import Predictor
-from segmentation.saving.export import agreement, exporter, files, foreign_run, savedmodel
+from segmentation.saving.export import agreement, exporter, files, foreign_run
 from segmentation.saving.export.exporter import open_exported
 from segmentation.saving.export.files import DESCRIPTION, GRAPH, is_exported
-from segmentation.saving.export.foreign_run import ONEDNN, ONNX, SAVED_MODEL, run_in_fresh_process
+from segmentation.saving.export.foreign_run import ONEDNN, ONNX, OPENVINO, SAVED_MODEL, run_in_fresh_process
 from segmentation.saving.model_directory import load_model, save_backbone, save_model
 
 SPACE = LabelSpace.from_json({"classes": ["sky", "road", "car", "tree", "wall"], "ignore_label": 250})
 PHOTOGRAPH = ROOT / "tools" / "coffee.jpg"
-TARGET = {SAVED_MODEL: "exported", ONNX: "exported.onnx"}
+TARGET = {SAVED_MODEL: "exported", ONNX: "exported.onnx", OPENVINO: "for_openvino"}
 EVERYTHING = ("features", "cells", "labels", "probabilities")
 OLD = GOLDEN / "exported_b3f9543"  # small_model("fcn"), by the code before `sizes` was an input
 CHECK_ELSEWHERE = agreement.check_elsewhere
@@ -81,11 +82,13 @@ def needs_onnx():
         pytest.importorskip(name)
 
 
-@pytest.fixture(params=[SAVED_MODEL, ONNX])
+@pytest.fixture(params=[SAVED_MODEL, ONNX, OPENVINO])
 def to(request):
-    """Both formats."""
+    """All formats."""
     if request.param == ONNX:
         needs_onnx()
+    if request.param == OPENVINO:
+        pytest.importorskip("openvino")
     return request.param
 
 
@@ -104,6 +107,18 @@ def good_onnx(model, photograph, tmp_path_factory):
     path = tmp_path_factory.mktemp("good") / "exported.onnx"
     exporter.export(model, path, [photograph], space=SPACE, to=ONNX)
     return path
+
+
+@pytest.fixture(scope="module")
+def good_openvino(model, photograph, tmp_path_factory):
+    """Likewise for OpenVINO."""
+    pytest.importorskip("openvino")
+    path = tmp_path_factory.mktemp("good") / "for_openvino"
+    exporter.export(model, path, [photograph], space=SPACE, to=OPENVINO, precision="float32")
+    return path
+
+
+GOOD = ["good", "good_onnx", "good_openvino"]
 
 
 def canvases(side=None, channels=3):
@@ -251,7 +266,7 @@ def test_plan_head_and_classes_come_back(model, good):
     assert (exported.kind, exported.path, exported.network.precision) == (SAVED_MODEL, good, "float32")
 
 
-@pytest.mark.parametrize("fixture", ["good", "good_onnx"])
+@pytest.mark.parametrize("fixture", GOOD)
 def test_description_equals_that_of_the_model_directory(fixture, model, tmp_path, request):
     exported = open_exported(request.getfixturevalue(fixture))
     save_model(tmp_path, model, SPACE)
@@ -287,7 +302,7 @@ def test_tensorflow_loads_the_signature(model, good):
         assert np.mean(values["labels"] == expected["labels"]) > 0.999
 
 
-@pytest.mark.parametrize("fixture", ["good", "good_onnx"])
+@pytest.mark.parametrize("fixture", GOOD)
 def test_nothing_beyond_an_images_size_is_read(fixture, request):
     runner = open_exported(request.getfixturevalue(fixture)).runner()
     pixels, sizes = canvases()
@@ -299,7 +314,7 @@ def test_nothing_beyond_an_images_size_is_read(fixture, request):
     assert not np.array_equal(values["features"], runner(pixels)["features"])
 
 
-@pytest.mark.parametrize("fixture", ["good", "good_onnx"])
+@pytest.mark.parametrize("fixture", GOOD)
 def test_a_predictor_runs_an_export(fixture, model, photograph, request):
     exported = open_exported(request.getfixturevalue(fixture))
     inference = Inference(size=129, tile=97, flip=True)
@@ -515,11 +530,11 @@ def old(to, good, request, tmp_path):
     path = tmp_path / TARGET[to]
     if to == ONNX:
         return Path(shutil.copy(request.getfixturevalue("good_onnx"), path))
-    return Path(shutil.copytree(good, path))
+    return Path(shutil.copytree(good if to == SAVED_MODEL else request.getfixturevalue("good_openvino"), path))
 
 
 def break_one_weight(monkeypatch):
-    right = folding.Layers.fold_batch_norm
+    right = FoldedWeights.fold_batch_norm
 
     def wrong(layers, conv):
         kernel, bias = right(layers, conv)
@@ -527,7 +542,7 @@ def break_one_weight(monkeypatch):
             kernel[0, 0, 0, 0] += 1
         return kernel, bias
 
-    monkeypatch.setattr(folding.Layers, "fold_batch_norm", wrong)
+    monkeypatch.setattr(FoldedWeights, "fold_batch_norm", wrong)
 
 
 def test_one_wrong_weight_keeps_the_old_export(to, old, model, photograph, monkeypatch):
@@ -561,7 +576,7 @@ def test_the_old_one_stands_until_the_new_one_has_passed(to, old, photograph, mo
 
 
 def test_files_created_during_an_export_are_kept(to, model, photograph, tmp_path, monkeypatch):
-    path, compare = tmp_path / ("model.onnx" if to == "onnx" else "exported"), agreement.compare
+    path, compare = tmp_path / TARGET[to], agreement.compare
     mine = path if to == "onnx" else path / "mine"
 
     def meanwhile(*arguments):
@@ -621,10 +636,13 @@ def test_an_onnx_file_of_others_is_never_replaced(model, photograph, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"to": "tflite"}, r"to must be one of 'savedmodel', 'onnx' \(not 'tflite'\)"),
-        ({"precision": "exact"}, r"precision must be one of 'auto', 'float32', 'bfloat16' \(not 'exact'\)"),
+        ({"to": "tf"}, r"to must be one of 'savedmodel', 'onnx', 'openvino' \(not 'tf'\)"),
+        ({"precision": "exact"}, r"precision must be one of 'auto', 'float32', 'bfloat16', 'int8' \(not 'exact'\)"),
         ({"side": 100}, r"size must be 32n\+1 pixels \(not 100\); next: 129"),
         ({"to": ONNX, "precision": "bfloat16"}, "ONNX Runtime has no bfloat16 convolutions on processors"),
+        ({"precision": "int8"}, "TensorFlow has no int8 convolutions on processors: export to openvino or onnx"),
+        ({"to": ONNX, "precision": "int8"}, "int8 takes the ranges of activations from images: --calibrate"),
+        ({"to": ONNX, "onednn": True}, "--onednn is for --to savedmodel"),
         ({"side": 33}, "size must be at least 65: the head takes the image's mean over windows of that many pixels"),
         ({"space": None}, "space must name the 5 classes of the model"),
         ({"require_sizes": True}, "--require-sizes is for --to onnx: a SavedModel has a signature with sizes"),
@@ -708,7 +726,7 @@ def seal(folder, graph, **changes):
     """What somebody makes who knows how the digest is made."""
     (folder / GRAPH).write_bytes(graph)
     description = json.loads((folder / DESCRIPTION).read_text()) | changes
-    description["sha256"] = savedmodel._digest(graph, description)
+    description["sha256"] = files._digest(description, graph)
     (folder / DESCRIPTION).write_text(json.dumps(description))
 
 
@@ -880,9 +898,10 @@ def shipped(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shipped")
     saved = load_model(SCENES_MODEL)
     image = decode_image(PHOTOGRAPH, read_file(PHOTOGRAPH))[::3, ::3]
-    paths = {to: folder / TARGET[to] for to in (SAVED_MODEL, ONNX)}
+    paths = {to: folder / TARGET[to] for to in (SAVED_MODEL, ONNX, OPENVINO)}
+    needed = {SAVED_MODEL: (), ONNX: ("tf2onnx", "onnx", "onnxruntime"), OPENVINO: ("openvino",)}
     for to, path in paths.items():
-        if to == SAVED_MODEL or all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnx", "onnxruntime")):
+        if all(importlib.util.find_spec(name) for name in needed[to]):
             exporter.export(saved.model, path, [image], space=saved.space, to=to, precision="float32", side=129)
     return paths
 
