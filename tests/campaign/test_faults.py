@@ -146,6 +146,9 @@ def jobs_of(data: Path, model: Path) -> dict[str, Job]:
             "export", (model, "--to", "savedmodel", "--precision", "float32", "--size", 65), "model", True, load_export
         ),
         "export to onnx": Job("export", (model, "--to", "onnx", "--size", 65), "model.onnx", True, load_export),
+        "export to openvino": Job(
+            "export", (model, "--to", "openvino", "--precision", "float32", "--size", 65), "model", True, load_export
+        ),
         "convert to model-dir": Job("convert", (model, "--to", "model-dir"), "model", True, load_directory),
         "convert to safetensors": Job("convert", (model, "--to", "safetensors"), "model.safetensors", True, read),
         "convert to keras": Job("convert", (model, "--to", "keras"), "model.keras", True, read),
@@ -153,6 +156,8 @@ def jobs_of(data: Path, model: Path) -> dict[str, Job]:
     }
     if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "tf2onnx")):
         del found["export to onnx"]
+    if importlib.util.find_spec("openvino") is None:
+        del found["export to openvino"]
     return found
 
 
@@ -555,9 +560,10 @@ def test_forbidden_folders_and_files(campaign, world):
 def test_files_that_vanish(campaign, world):
     """An image, a label, a part of the model, the log of what is done, or the file being written, while the job is at work.
 
-    Nothing can be promised of who removes a file from a hidden folder right before that takes its name, as a SavedModel does.
+    Nothing can be promised of who removes a file from a hidden folder right before that takes its name, as a SavedModel's and
+    OpenVINO's do.
     """
-    names = [name for name in world.jobs if name != "export to savedmodel"]
+    names = [name for name in world.jobs if name not in ("export to savedmodel", "export to openvino")]
 
     def trial(name, number, random):
         with contextlib.ExitStack() as stack:

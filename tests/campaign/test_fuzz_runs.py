@@ -41,8 +41,8 @@ from segmentation.evaluation import results
 from segmentation.evaluation.evaluate import Evaluation
 from segmentation.evaluation.systems import SavedPredictions
 from segmentation.saving.export.exporter import export, open_exported
-from segmentation.saving.export.files import DESCRIPTION, GRAPH
-from segmentation.saving.export.foreign_run import ONNX, SAVED_MODEL
+from segmentation.saving.export.files import DESCRIPTION, GRAPH, OPENVINO_DESCRIPTION, OPENVINO_FILES
+from segmentation.saving.export.foreign_run import ONNX, OPENVINO, SAVED_MODEL
 from segmentation.saving.model_directory import load_model, save_model
 from segmentation.training import loop, recipe, state
 
@@ -605,6 +605,14 @@ FORMATS = {
         most=300,
         short=40,
     ),
+    "openvino": Format(
+        lambda place: make_exports(place, OPENVINO),
+        read_export,
+        judge_export,
+        {**{f"*/{name}": None for name in OPENVINO_FILES}, f"*/{OPENVINO_DESCRIPTION}": JSON},
+        most=300,
+        short=40,
+    ),
     "onnx": Format(lambda place: make_exports(place, ONNX), read_export, judge_export, {"*": None}, most=300, short=40),
 }
 
@@ -613,4 +621,6 @@ FORMATS = {
 def test_damaged_files(name, campaign, worker, tmp_path):
     if name == "onnx" and any(importlib.util.find_spec(module) is None for module in ("tf2onnx", "onnx", "onnxruntime")):
         pytest.skip("ONNX is not installed")
+    if name == "openvino":
+        pytest.importorskip("openvino")
     damage.fuzz(FORMATS[name], campaign, worker, tmp_path)
