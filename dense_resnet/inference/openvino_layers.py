@@ -48,7 +48,7 @@ class Map:
         """Return what `node` makes of it, in the same order and on the same cells."""
         return dataclasses.replace(self, node=node)
 
-    def named(self, name: str) -> Map:
+    def with_name(self, name: str) -> Map:
         """Name its node after the layer that it is part of, by which layers are found in a graph."""
         self.node.set_friendly_name(name)
         return self
@@ -125,8 +125,8 @@ class Layers(FoldedWeights):
                 net.node, floats(kernel.transpose(3, 2, 0, 1)), [stride] * 2, [pads[0]] * 2, [pads[1]] * 2, [conv.rate] * 2
             )
             net = Map(node, None, net.stride * stride)
-        net = net.named(conv.scope)
-        net = net.then(op.add(net.node, _per_channel(bias, net))).named(f"{conv.scope}/bias")
+        net = net.with_name(conv.scope)
+        net = net.then(op.add(net.node, _per_channel(bias, net))).with_name(f"{conv.scope}/bias")
         return self.relu(net, conv.scope) if conv.relu else net
 
     def _tile(self, net: Map, m: int, rate: int) -> Tiling:
@@ -141,8 +141,8 @@ class Layers(FoldedWeights):
 
     def norm_relu(self, net: Map, norm: Norm) -> Map:
         scale, shift = (_per_channel(value, net) for value in self.scale_and_shift(norm))
-        net = net.then(op.multiply(net.node, scale)).named(f"{norm.scope}/scale")
-        return self.relu(net.then(op.add(net.node, shift)).named(f"{norm.scope}/shift"), norm.scope)
+        net = net.then(op.multiply(net.node, scale)).with_name(f"{norm.scope}/scale")
+        return self.relu(net.then(op.add(net.node, shift)).with_name(f"{norm.scope}/shift"), norm.scope)
 
     def pool(self, net: Map, pool: Pool) -> Map:
         node = channels_second(net).node
@@ -153,7 +153,7 @@ class Layers(FoldedWeights):
                 pads = integers(0, 0, before, before), integers(0, 0, after, after)
                 node, before, after = op.pad(node, *pads, "constant", op.constant(np.float32(0))), 0, 0
         found = max_pool(node, [pool.stride] * 2, [before] * 2, [after] * 2, [pool.kernel] * 2, "floor", rule)
-        return Map(found, None, net.stride * pool.stride).named(pool.scope)
+        return Map(found, None, net.stride * pool.stride).with_name(pool.scope)
 
     def subsample(self, net: Map, factor: int, scope: str = "") -> Map:
         if factor == 1:
@@ -172,10 +172,10 @@ class Layers(FoldedWeights):
 
     def add(self, shortcut: Map, branch: Map, scope: str) -> Map:
         shortcut = cells_in_rows(shortcut) if branch.in_rows else channels_second(shortcut)
-        return branch.then(op.add(shortcut.node, branch.node)).named(f"{scope}/sum")
+        return branch.then(op.add(shortcut.node, branch.node)).with_name(f"{scope}/sum")
 
     def relu(self, net: Map, scope: str) -> Map:
-        return net.then(op.relu(net.node)).named(f"{scope}/relu")
+        return net.then(op.relu(net.node)).with_name(f"{scope}/relu")
 
     def mean(self, net: Map, scope: str) -> Map:
         return Map(op.reduce_mean(channels_second(net).node, integers(2, 3), True), None, net.stride)
@@ -216,8 +216,8 @@ class ImageEnds:
         """Put 0, or a number below all activations, where `net` is beyond the images."""
         inside, name = self.inside(net), f"{net.node.get_friendly_name()}/mask"
         if lowest:
-            return net.then(op.select(op.convert(inside, "boolean"), net.node, op.constant(BELOW_ALL))).named(name)
-        return net.then(op.multiply(net.node, inside)).named(name)
+            return net.then(op.select(op.convert(inside, "boolean"), net.node, op.constant(BELOW_ALL))).with_name(name)
+        return net.then(op.multiply(net.node, inside)).with_name(name)
 
 
 def _per_channel(values: np.ndarray, net: Map) -> Any:

@@ -95,8 +95,8 @@ class _Ops:
         kernels = floats(kernel.transpose(2, 3, 0, 1)[:, None])
         net = channels_second(net)
         node = op.group_convolution(net.node, kernels, [1, 1], pads, pads, [layer.rate] * 2)
-        net = net.then(node).named(layer.scope)
-        net = net.then(op.add(node, floats(shift.reshape(1, -1, 1, 1)))).named(f"{layer.scope}/bias")
+        net = net.then(node).with_name(layer.scope)
+        net = net.then(op.add(node, floats(shift.reshape(1, -1, 1, 1)))).with_name(f"{layer.scope}/bias")
         return self._layers.relu(net, layer.scope)
 
     def mask(self, net: Map, stride: int) -> Map:
