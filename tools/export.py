@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from segmentation.saving.export.agreement import Agreement
     from segmentation.saving.export.exported import Exported
 
-HELP = "Write a model as a TensorFlow SavedModel, ONNX or for OpenVINO, read it back, and compare it with the model."
-FORMATS = ("savedmodel", "onnx", "openvino")
-PROGRAMS = {"savedmodel": "TensorFlow", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+HELP = "Write a model as SavedModel, ONNX, TensorFlow Lite or for OpenVINO, read it back, and compare it with the model."
+FORMATS = ("savedmodel", "onnx", "openvino", "tflite")
 DYNAMIC = "dynamic"
 PHOTOGRAPH = Path(__file__).parent / "coffee.jpg"
 
@@ -32,16 +31,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="a model directory, or a variant such as resnet_v2_152")
     add("--to", required=True, choices=FORMATS, help="what to write")
-    add("--out", required=True, metavar="PATH", help="the folder, or for onnx the file (.onnx)")
+    add("--out", required=True, metavar="PATH", help="the folder, or the file (.onnx, .tflite)")
     add("--precision", default="auto", help="auto (bfloat16 if processor and format support it), float32, bfloat16 or int8")
-    add("--size", default=DYNAMIC, metavar="N", help="side of the only canvas that it takes, 32n+1 (default dynamic: any)")
+    add("--size", default=DYNAMIC, metavar="N", help="side of the only canvas, 32n+1 (default dynamic: any; not for tflite)")
     add("--onednn", action="store_true", help="savedmodel: faster atrous convolutions, which TensorFlow runs only with oneDNN")
     add(
         "--require-sizes",
         action="store_true",
         help="onnx: require the input sizes; for runtimes without optional inputs, such as OpenVINO (always so with --size N)",
     )
-    quantizing = parser.add_argument_group("int8, of onnx and openvino").add_argument
+    quantizing = parser.add_argument_group("int8, of onnx, openvino and tflite").add_argument
     quantizing(
         "--calibrate", nargs="+", metavar="IMAGES_OR_DATASET",
         help="images like those that the network will see, in folders, files, quoted globs or .txt lists, or a dataset",
@@ -75,6 +74,7 @@ def main(args: argparse.Namespace) -> int:
     from segmentation.saving.export import exporter
     from segmentation.saving.export.calibration import take
     from segmentation.saving.export.exported import OPTIONAL
+    from segmentation.saving.export.foreign_run import PROGRAMS
 
     quantizing: dict[str, Any] = {}
     if args.calibrate is not None:
@@ -178,6 +178,11 @@ def _snippet(exported: Exported) -> list[str]:
             "openvino",
             f'run = openvino.compile_model({path + "/model.xml"!r}, "CPU", {hint})',
             f'{wanted} = run({{"images": {given}, "sizes": sizes}})["{wanted}"]',
+        ),
+        "tflite": (
+            "ai_edge_litert.interpreter as litert",
+            f"run = litert.Interpreter({path!r}).get_signature_runner()",
+            f'{wanted} = np.concatenate([run(images=one[None], sizes=sizes[:1])["{wanted}"] for one in {given}])',
         ),
     }[exported.kind]
     lines = [

@@ -73,7 +73,7 @@ def inference_from_args(args: argparse.Namespace, model: Outline | OpenedModel, 
     if side and inference.scales == (1.0,) and min(inference.size, inference.tile or inference.size) != side:
         raise InputError(
             f"--size: this network was exported only for canvases of {side}x{side} pixels (not {inference.size}). "
-            "`export --size dynamic` writes one that takes any."
+            "`export --size dynamic` (not to tflite) writes one that takes any."
         )
     return inference
 
@@ -114,7 +114,7 @@ def precision_from_args(args: argparse.Namespace) -> str:
 
 
 def model_outline_from_args(args: argparse.Namespace) -> Outline | None:
-    """Return what is known of the segmentation model --model before TensorFlow is imported; None for an ONNX file.
+    """Return what is known of the segmentation model --model before TensorFlow is imported; None for one exported as a file.
 
     Raises an error early if --model is not a model.
     """
@@ -130,7 +130,7 @@ def model_outline_from_args(args: argparse.Namespace) -> Outline | None:
 
 
 def export_outline_from_args(args: argparse.Namespace) -> Outline | None:
-    """Return what is known of the exported file --model before TensorFlow is imported; None for an ONNX file."""
+    """Return what is known of the exported file --model before TensorFlow is imported; None for one that is one file."""
     from segmentation.saving.export.files import read_export_outline
 
     outline = read_export_outline(args.model)

@@ -68,7 +68,7 @@ class Layers(FoldedWeights):
     def norm_relu(self, net: tf.Tensor, norm: Norm) -> tf.Tensor:
         scale, shift = (value.astype(np.float32) for value in self.scale_and_shift(norm))
         neutral = np.zeros_like(scale), np.ones_like(scale)
-        net, *_ = v1.nn.fused_batch_norm(net, scale, shift, *neutral, epsilon=0.0, is_training=False)
+        net, *_ = v1.nn.fused_batch_norm(net, scale, shift, *neutral, epsilon=0.0, is_training=False, name=norm.scope)
         return tf.nn.relu(net)
 
     def pool(self, net: tf.Tensor, pool: Pool) -> tf.Tensor:

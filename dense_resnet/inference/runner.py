@@ -73,7 +73,7 @@ class Runner:
         if self.side and images.shape[1:3] != (self.side, self.side):
             raise InputError(
                 f"this network was exported for canvases of {self.side}x{self.side} pixels (these are "
-                f"{images.shape[2]}x{images.shape[1]}). `export --size dynamic` writes one that takes any."
+                f"{images.shape[2]}x{images.shape[1]}). `export --size dynamic` (not to tflite) writes one that takes any."
             )
         canvas = images.shape[1:3]
         sizes = np.asarray([canvas] if sizes is None else sizes, np.int32)

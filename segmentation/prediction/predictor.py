@@ -119,7 +119,7 @@ class Predictor:
                 tiles = f"--tile {only} cuts it into windows, " if self.inference == Inference(size=only) else ""
                 raise InputError(
                     f"{place}: its {size[1]}x{size[0]} pixels run at {window[1]}x{window[0]}, and this network was exported "
-                    f"only for {only}x{only}: {tiles}`export --size dynamic` writes one that takes any."
+                    f"only for {only}x{only}: {tiles}`export --size dynamic` (not to tflite) writes one that takes any."
                 )
 
     @property

@@ -44,6 +44,7 @@ from campaign.fork_server import BRIEFLY, Child, Ended, ForkServer
 from dense_resnet import checkpoints
 from dense_resnet.jobs.atomic_files import LOCK
 from segmentation.saving.export.exporter import open_exported
+from segmentation.saving.export.files import MODULES
 from segmentation.saving.model_directory import load_model, save_model
 from tools import terminal
 
@@ -149,15 +150,15 @@ def jobs_of(data: Path, model: Path) -> dict[str, Job]:
         "export to openvino": Job(
             "export", (model, "--to", "openvino", "--precision", "float32", "--size", 65), "model", True, load_export
         ),
+        "export to tflite": Job("export", (model, "--to", "tflite", "--size", 65), "model.tflite", True, load_export),
         "convert to model-dir": Job("convert", (model, "--to", "model-dir"), "model", True, load_directory),
         "convert to safetensors": Job("convert", (model, "--to", "safetensors"), "model.safetensors", True, read),
         "convert to keras": Job("convert", (model, "--to", "keras"), "model.keras", True, read),
         "convert to slim": Job("convert", (model, "--to", "slim"), "model.ckpt"),
     }
-    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "tf2onnx")):
-        del found["export to onnx"]
-    if importlib.util.find_spec("openvino") is None:
-        del found["export to openvino"]
+    for to, modules in MODULES.items():
+        if not all(map(importlib.util.find_spec, modules)):
+            del found[f"export to {to}"]
     return found
 
 

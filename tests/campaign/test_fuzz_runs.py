@@ -41,8 +41,8 @@ from segmentation.evaluation import results
 from segmentation.evaluation.evaluate import Evaluation
 from segmentation.evaluation.systems import SavedPredictions
 from segmentation.saving.export.exporter import export, open_exported
-from segmentation.saving.export.files import DESCRIPTION, GRAPH, OPENVINO_DESCRIPTION, OPENVINO_FILES
-from segmentation.saving.export.foreign_run import ONNX, OPENVINO, SAVED_MODEL
+from segmentation.saving.export.files import DESCRIPTION, GRAPH, MODULES, OPENVINO_DESCRIPTION, OPENVINO_FILES, SUFFIXES
+from segmentation.saving.export.foreign_run import ONNX, OPENVINO, SAVED_MODEL, TFLITE
 from segmentation.saving.model_directory import load_model, save_model
 from segmentation.training import loop, recipe, state
 
@@ -529,9 +529,10 @@ def make_exports(place: Path, to: str) -> None:
     photograph = images_of((40, 50))[0]
     photograph = (255 / (1 + np.exp(-photograph))).astype(np.uint8)
     for number, head in enumerate(("fcn", "aspp")):
-        path = place / str(number) / ("exported.onnx" if to == ONNX else "exported")
+        path = place / str(number) / f"exported{SUFFIXES.get(to, '')}"
         path.parent.mkdir()
-        export(small_model(head), path, [photograph], to=to, space=SPACE, precision="float32")
+        side = 33 if to == TFLITE else None
+        export(small_model(head), path, [photograph], to=to, side=side, space=SPACE, precision="float32")
 
 
 def read_export(folder: Path) -> tuple:
@@ -614,13 +615,12 @@ FORMATS = {
         short=40,
     ),
     "onnx": Format(lambda place: make_exports(place, ONNX), read_export, judge_export, {"*": None}, most=300, short=40),
+    "tflite": Format(lambda place: make_exports(place, TFLITE), read_export, judge_export, {"*": None}, most=300, short=40),
 }
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_files(name, campaign, worker, tmp_path):
-    if name == "onnx" and any(importlib.util.find_spec(module) is None for module in ("tf2onnx", "onnx", "onnxruntime")):
-        pytest.skip("ONNX is not installed")
-    if name == "openvino":
-        pytest.importorskip("openvino")
+    if any(importlib.util.find_spec(module) is None for module in MODULES.get(name, ())):
+        pytest.skip(f"{name} is not installed")
     damage.fuzz(FORMATS[name], campaign, worker, tmp_path)

@@ -1,4 +1,4 @@
-"""Networks as files for other programs: a TensorFlow SavedModel, or ONNX."""
+"""Networks as files for other programs: a TensorFlow SavedModel, ONNX, or TensorFlow Lite."""
 
 from __future__ import annotations
 

@@ -21,8 +21,7 @@ from segmentation.model import SegmentationModel
 from segmentation.saving.export.exported import REQUIRED, Exported, head_of, least_canvas, plan_of
 from segmentation.saving.export.foreign_run import (
     ONEDNN,
-    ONNX,
-    OPENVINO,
+    PROGRAMS,
     SAVED_MODEL,
     Arrays,
     ForeignRunError,
@@ -117,9 +116,6 @@ def check_alike(path: Path, runner: Runner, network: Backbone | SegmentationMode
             f"and at least {most.label_agreement:.1%} are right in {runner.precision}. {most.advice}"
         )
     return found
-
-
-PROGRAMS = {SAVED_MODEL: "TensorFlow", ONNX: "ONNX Runtime", OPENVINO: "OpenVINO"}
 
 
 def check_elsewhere(written: Path, path: Path, opened: Exported, images: Sequence[np.ndarray]) -> None:

@@ -19,6 +19,7 @@ from dense_resnet.planning.plan import Plan
 from segmentation.heads.plan import SKIP_STRIDE, HeadPlan
 from segmentation.model import SegmentationModel
 from segmentation.saving.description import OpenedModel, outline_from
+from segmentation.saving.export.foreign_run import TFLITE
 
 KEY = "dense_resnet"  # of ONNX's metadata
 DOCUMENTED = {  # inputs and outputs of ONNX, for people who open a file
@@ -67,11 +68,11 @@ class Exported(OpenedModel):
     @property
     def inputs(self) -> dict[str, str]:
         """Types and shapes of the inputs by name, for people."""
-        batch, height, width, channels = shapes_of(self.plan, self.head, self.side)[IMAGES]
+        batch, height, width, channels = self._shapes[IMAGES]
         needed = "" if self.description.get("sizes") == REQUIRED else "; may be left out"
         return {
             IMAGES: f"uint8 [{batch}, {height}, {width}, {channels}]",
-            SIZES: f"int32 [batch, 2], (height, width) of each image{needed}",
+            SIZES: f"int32 [{batch}, 2], (height, width) of each image{needed}",
         }
 
     @property
@@ -82,9 +83,13 @@ class Exported(OpenedModel):
     @property
     def outputs(self) -> dict[str, str]:
         """Types and shapes of the outputs by name, for people."""
-        shapes = shapes_of(self.plan, self.head, self.side)
+        shapes = self._shapes
         types = {LABELS: np.dtype(self.head.label_dtype).name} if self.head else {}
         return {name: f"{types.get(name, 'float32')} [{', '.join(map(str, shapes[name]))}]" for name in self.network.names}
+
+    @property
+    def _shapes(self) -> dict[str, tuple[int | str, ...]]:
+        return shapes_of(self.plan, self.head, self.side, 1 if self.kind == TFLITE else "batch")
 
     def runner(self, precision: str = AUTO, engine: str = engines.AUTO) -> Runner:
         """Return the network; refuse a `precision` or an `engine` other than "auto" or the file's own."""
@@ -122,7 +127,9 @@ def head_of(network: Backbone | SegmentationModel) -> HeadPlan | None:
     return network.head if isinstance(network, SegmentationModel) else None
 
 
-def shapes_of(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, tuple[int | str, ...]]:
+def shapes_of(
+    plan: Plan, head: HeadPlan | None, side: int | None, batch: int | str = "batch"
+) -> dict[str, tuple[int | str, ...]]:
     """Return the shapes of all inputs and outputs by name; free sizes are named, and equal names are equal sizes."""
     of_image: tuple[int | str, int | str] = ("height", "width")
     of_features: tuple[int | str, int | str] = ("rows", "columns")
@@ -131,14 +138,14 @@ def shapes_of(plan: Plan, head: HeadPlan | None, side: int | None) -> dict[str, 
         cells = geometry.output_size(side, SKIP_STRIDE if head and head.skip else plan.output_stride)
         of_image, of_features, of_cells = (side, side), plan.feature_size(side), (cells, cells)
     shapes: dict[str, tuple[int | str, ...]] = {
-        IMAGES: ("batch", *of_image, plan.in_channels),
+        IMAGES: (batch, *of_image, plan.in_channels),
         SIZES: ("batch_or_1", 2),
-        FEATURES: ("batch", *of_features, plan.depth),
+        FEATURES: (batch, *of_features, plan.depth),
     }
     if head:
-        shapes[COARSE_LOGITS] = ("batch", *of_cells, head.num_classes)
-        shapes[LABELS] = ("batch", *of_image)
-        shapes[PROBABILITIES] = ("batch", *of_image, head.num_classes)
+        shapes[COARSE_LOGITS] = (batch, *of_cells, head.num_classes)
+        shapes[LABELS] = (batch, *of_image)
+        shapes[PROBABILITIES] = (batch, *of_image, head.num_classes)
     return shapes
 
 

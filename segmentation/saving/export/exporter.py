@@ -3,22 +3,26 @@
 Uint8 images go in, and preprocessing, padding, enlarging and the choice of classes are inside. A description lets an export
 take a model directory's place.
 
-==============  ==============================  ==============================  ==================================
-                SavedModel                      ONNX                            OpenVINO
-==============  ==============================  ==============================  ==================================
-on disk         a folder: saved_model.pb,       one file                        a folder: model.xml, model.bin,
-                assets.extra/model.json                                         model.json
-graph           that of the TensorFlow engine   the same                        that of the OpenVINO engine
-precision       "float32" or "bfloat16"         "float32" or "int8"             "float32", "bfloat16" or "int8"
-runs in         every TensorFlow, or            every runtime; those without    OpenVINO, which must be told the
-                (`onednn`) with oneDNN alone    optional inputs: below          precision that is in the graph
-called with     images (signature               images and `sizes`, which may   images and `sizes`
-                "serving_default"), or images   be left out where any canvas
-                and `sizes` (signature          is taken, unless
-                "sized")                        `require_sizes`
-its sha256 is   of graph and description, in    of all bytes before it, in the  of graph, weights and description,
-                the description                 last entry                      in the description
-==============  ==============================  ==============================  ==================================
+=============  ===========================  ===========================  ===========================  =======================
+               SavedModel                   ONNX                         OpenVINO                     TensorFlow Lite
+=============  ===========================  ===========================  ===========================  =======================
+on disk        a folder: saved_model.pb,    one file                     a folder: model.xml,         one file
+               assets.extra/model.json                                   model.bin, model.json
+graph          that of the TensorFlow       the same                     that of the OpenVINO engine  that of the TensorFlow
+               engine                                                                                 engine
+precision      "float32" or "bfloat16"      "float32" or "int8"          "float32", "bfloat16" or     "float32" or "int8"
+                                                                         "int8"
+canvases       any, or one (`side`)         any, or one (`side`)         any, or one (`side`)         one, image by image
+runs in        every TensorFlow, or         every runtime; those         OpenVINO, which must be      every runtime
+               (`onednn`) with oneDNN       without optional inputs:     told the precision that is
+               alone                        below                        in the graph
+called with    images (signature            images and `sizes`, which    images and `sizes`           images and `sizes`
+               "serving_default"), or       may be left out where any
+               images and `sizes`           canvas is taken, unless
+               (signature "sized")          `require_sizes`
+its sha256 is  of graph and description,    of all bytes before it, in   of graph, weights and        of all bytes before it,
+               in the description           the last entry               description, in that one     behind the flatbuffer
+=============  ===========================  ===========================  ===========================  =======================
 
 No input of an ONNX file is an initializer, of which ONNX Runtime would warn and which OpenVINO would hide. An input that may
 be omitted is of the type "optional", which ONNX Runtime knows and most others do not; for them there is `require_sizes`, and
@@ -65,8 +69,16 @@ from segmentation.saving.export.exported import (
     plan_of,
     shapes_of,
 )
-from segmentation.saving.export.files import check_replaceable, check_request, is_for_openvino, may_be_replaced, require
-from segmentation.saving.export.foreign_run import ONEDNN, ONNX, OPENVINO, SAVED_MODEL
+from segmentation.saving.export.files import (
+    MODULES,
+    SUFFIXES,
+    check_replaceable,
+    check_request,
+    is_for_openvino,
+    may_be_replaced,
+    require,
+)
+from segmentation.saving.export.foreign_run import ONEDNN, ONNX, OPENVINO, SAVED_MODEL, TFLITE
 from segmentation.saving.export.onnx import OnnxGraph, open_onnx
 from segmentation.saving.export.price import MAX_DROP, Trial
 from segmentation.saving.export.savedmodel import SavedModelGraph, open_saved_model
@@ -94,13 +106,14 @@ def export(
 
     Args:
         network: its plan names the preprocessing.
-        path: a folder for "savedmodel" and "openvino", a file named .onnx for "onnx". An older export there is replaced once
-            the new one has passed; after a kill between those steps it lies next to `path`, and the next export restores it.
+        path: a folder for "savedmodel" and "openvino", a file named .onnx for "onnx", .tflite for "tflite". An older export
+            there is replaced once the new one has passed; after a kill between those steps it lies next to `path`, and the
+            next export restores it.
         images: uint8 RGB ``[height, width, 3]``, photographs to compare on.
-        to: "savedmodel", "onnx" or "openvino".
+        to: "savedmodel", "onnx", "openvino" or "tflite".
         precision: "float32", "bfloat16", "int8", or "auto": what this processor is fast in, without images of yours; for
-            "onnx" float32.
-        side: of the only canvas that it will take; None takes any.
+            "onnx" and "tflite" float32.
+        side: of the only canvas that it will take; None takes any, and is not for "tflite".
         onednn: lets a SavedModel have operators that TensorFlow runs with oneDNN alone: one for each atrous depthwise
             convolution, where every TensorFlow needs three. Off x86, and with TF_ENABLE_ONEDNN_OPTS=0, it does not run then.
         require_sizes: makes `sizes` of an ONNX file that takes any canvas an input that must be given, for runtimes without
@@ -150,8 +163,15 @@ def export(
         known |= {"onednn": onednn} if head else {}
         runner = network.runner(portable=True, **known)
         assert isinstance(runner, CompiledRunner)  # no export is exact
-        graph = OnnxGraph(runner, shapes_of(plan, head, side), calls, path) if to == ONNX else SavedModelGraph(runner)
-    required = to == OPENVINO or (to == ONNX and (require_sizes or side is not None))
+        if to == ONNX:
+            graph = OnnxGraph(runner, shapes_of(plan, head, side), calls, path)
+        elif to == TFLITE:
+            from segmentation.saving.export.tflite import TFLiteGraph
+
+            graph = TFLiteGraph(runner, calls)
+        else:
+            graph = SavedModelGraph(runner)
+    required = to == OPENVINO or (to in SUFFIXES and (require_sizes or side is not None))
     description = description_of(network, space, origin=origin, training=training) | {
         "export": to,
         "weights_sha256": graph.runner.weights_sha256,
@@ -173,7 +193,7 @@ def export(
         return found, affordable.runner
 
     def check(written: Path) -> None:
-        opened = open_exported(written)
+        opened = _open(written, to)
         if quantized:
             found, runner = quantized
             agreement.check_read_back(path, opened, runner, images)
@@ -183,7 +203,7 @@ def export(
         check_replaceable(path, to)  # once more: that took a while
         checked.append((dataclasses.replace(opened, path=path), found))
 
-    if to == ONNX:
+    if to in SUFFIXES:
         with atomic_files.replace_file(path, check) as temporary:
             quantized = quantize() if precision == INT8 else None
             graph.write(temporary, description)
@@ -197,9 +217,14 @@ def export(
 
 def _versions(to: str, precision: str) -> dict[str, str]:
     """Return the versions of what an export is made by."""
-    used = {SAVED_MODEL: ["tensorflow"], ONNX: ["tensorflow", "tf2onnx", "onnx"], OPENVINO: ["openvino"]}[to]
+    used = {
+        SAVED_MODEL: ["tensorflow"],
+        ONNX: ["tensorflow", "tf2onnx", "onnx"],
+        OPENVINO: ["openvino"],
+        TFLITE: ["tensorflow", "ai-edge-litert"],
+    }[to]
     if precision == INT8:
-        used = [*used, "nncf" if to == OPENVINO else "onnxruntime"]
+        used += {OPENVINO: ["nncf"], ONNX: ["onnxruntime"], TFLITE: []}[to]
     return {name: importlib.metadata.version(name) for name in used}
 
 
@@ -208,21 +233,31 @@ def open_exported(path: str | os.PathLike[str]) -> Exported:
 
     A SavedModel is a program, and TensorFlow runs everything in it. So before anything runs, the digest must fit, which finds
     damage and the files of other programs, and the graph may consist of OPS only, none of which touches a file, the network
-    or other code. ONNX and OpenVINO have no operators that do, but a forged ONNX file may name further files to read weights
-    from, below the working directory. The digest is not a signature: a forged export can hold any weights, use up memory and
-    time, and exploit holes in the readers and kernels of TensorFlow, ONNX Runtime and OpenVINO. Open only what you trust that
-    far.
+    or other code. The others have no operators that do, but a forged ONNX file may name further files to read weights from,
+    below the working directory. The digest is not a signature: a forged export can hold any weights, use up memory and time,
+    and exploit holes in the readers and kernels of what runs it. Open only what you trust that far.
 
     Raises:
         InputError: the file is missing, damaged, or was not written by :func:`export`, or its runtime is missing.
     """
     path = Path(path)
+    if path.is_dir():
+        return _open(path, OPENVINO if is_for_openvino(path) else SAVED_MODEL)
+    return _open(path, TFLITE if path.suffix == SUFFIXES[TFLITE] else ONNX)
+
+
+def _open(path: Path, kind: str) -> Exported:
     try:
-        if is_for_openvino(path):
-            require("openvino")
+        if kind == OPENVINO:
+            require(*MODULES[OPENVINO])
             from segmentation.saving.export.openvino import open_openvino
 
             return open_openvino(path)
-        return open_saved_model(path) if path.is_dir() else open_onnx(path)
+        if kind == TFLITE:
+            require(*MODULES[TFLITE])
+            from segmentation.saving.export.tflite import open_tflite
+
+            return open_tflite(path)
+        return open_onnx(path) if kind == ONNX else open_saved_model(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error

@@ -17,9 +17,9 @@ from dense_resnet.jobs import atomic_files, strict_json
 from dense_resnet.planning import geometry
 from dense_resnet.planning.plan import Plan
 from segmentation.saving.description import Outline, explain_errors, outline_from
-from segmentation.saving.export.foreign_run import ONNX, OPENVINO, OPENVINO_GRAPH, SAVED_MODEL
+from segmentation.saving.export.foreign_run import ONNX, OPENVINO, OPENVINO_GRAPH, PROGRAMS, SAVED_MODEL, TFLITE
 
-FORMATS = SAVED_MODEL, ONNX, OPENVINO
+FORMATS = SAVED_MODEL, ONNX, OPENVINO, TFLITE
 GRAPH, DESCRIPTION = "saved_model.pb", Path("assets.extra") / "model.json"  # of a SavedModel
 OPENVINO_FILES = OPENVINO_GRAPH, "model.bin"  # graph and weights
 OPENVINO_DESCRIPTION = Path("model.json")
@@ -27,8 +27,10 @@ WRITTEN = {  # all that an export's folder has
     SAVED_MODEL: {Path(GRAPH), DESCRIPTION.parent, DESCRIPTION},
     OPENVINO: {*map(Path, OPENVINO_FILES), OPENVINO_DESCRIPTION},
 }
-SUFFIX = ".onnx"
+SUFFIXES = {ONNX: ".onnx", TFLITE: ".tflite"}  # of the formats that are one file
 SEAL = "dense_resnet_sha256"  # of ONNX's metadata
+MODULES = {ONNX: ("tf2onnx", "onnx", "onnxruntime"), OPENVINO: ("openvino",), TFLITE: ("ai_edge_litert",)}  # what formats need
+PACKAGES = {"openvino": "openvino", "nncf": "dense-resnet[int8]", "ai_edge_litert": "dense-resnet[tflite]"}
 
 
 def check_request(
@@ -48,10 +50,10 @@ def check_request(
         raise InputError(f"to must be one of {', '.join(map(repr, FORMATS))} (not {to!r}).")
     if precision not in (*PRECISIONS, INT8):
         raise InputError(f"precision must be one of {', '.join(map(repr, (*PRECISIONS, INT8)))} (not {precision!r}).")
-    if to == ONNX and precision == BFLOAT16:
-        raise InputError("ONNX Runtime has no bfloat16 convolutions on processors: export to onnx in float32 or int8.")
+    if to in SUFFIXES and precision == BFLOAT16:
+        raise InputError(f"{PROGRAMS[to]} has no bfloat16 convolutions on processors: export to {to} in float32 or int8.")
     if to == SAVED_MODEL and precision == INT8:
-        raise InputError("TensorFlow has no int8 convolutions on processors: export to openvino or onnx in int8.")
+        raise InputError("TensorFlow has no int8 convolutions on processors: export to openvino, onnx or tflite in int8.")
     if precision == INT8 and not calibrated:
         raise InputError("int8 takes the ranges of activations from images: --calibrate with a dataset, or images as yours.")
     if precision != INT8 and calibrated:
@@ -61,13 +63,14 @@ def check_request(
     if to != ONNX and require_sizes:
         other = "a SavedModel has a signature with sizes and one without" if to == SAVED_MODEL else "others require them always"
         raise InputError(f"--require-sizes is for --to onnx: {other}.")
-    if (path.suffix == SUFFIX) != (to == ONNX):
-        raise InputError(f"{path}: the name must {'' if to == ONNX else 'not '}end in {SUFFIX} for {to!r}.")
-    if to == ONNX:
+    if path.suffix != SUFFIXES.get(to) and (to in SUFFIXES or path.suffix in SUFFIXES.values()):
+        ending = f"end in {SUFFIXES[to]}" if to in SUFFIXES else f"not end in {path.suffix}"
+        raise InputError(f"{path}: the name must {ending} for {to!r}.")
+    if to == TFLITE and side is None:
+        raise InputError("size: a TensorFlow Lite file takes canvases of one size only. Pass it, such as --size 513.")
+    if to in SUFFIXES:
         precision = FLOAT32 if precision == AUTO else precision
-        require("tf2onnx", "onnx", "onnxruntime")
-    elif to == OPENVINO:
-        require("openvino", *(["nncf"] if precision == INT8 else []))
+    require(*MODULES.get(to, ()), *(["nncf"] if to == OPENVINO and precision == INT8 else []))
     if side is not None:
         geometry.check_aligned("size", side, plan.nominal_stride)
     atomic_files.check_folder(path.parent)
@@ -82,11 +85,11 @@ def check_replaceable(path: Path, to: str) -> None:
 
 
 def is_exported(path: object) -> bool:
-    """Whether `path` is that of a SavedModel's folder, a folder for OpenVINO or an .onnx file, of whomever."""
+    """Whether `path` is that of a SavedModel's folder, a folder for OpenVINO or a file with one of SUFFIXES, of whomever."""
     if not isinstance(path, str | os.PathLike):
         return False
     path = Path(path)
-    return (path / GRAPH).is_file() or is_for_openvino(path) or (path.suffix == SUFFIX and path.is_file())
+    return (path / GRAPH).is_file() or is_for_openvino(path) or (path.suffix in SUFFIXES.values() and path.is_file())
 
 
 def is_for_openvino(path: Path) -> bool:
@@ -140,9 +143,9 @@ def _digest(description: Mapping[str, Any], *files: bytes) -> str:
 
 
 def read_export_outline(path: str | os.PathLike[str]) -> Outline | None:
-    """Read an export's outline without TensorFlow; None for an ONNX file, whose description its runtime reads."""
+    """Read an export's outline without TensorFlow; None for a file with one of SUFFIXES, which is read as a whole."""
     path = Path(path)
-    if path.suffix == SUFFIX:
+    if path.suffix in SUFFIXES.values():
         return None
     described = read_export_description(path)
     with explain_errors(description_in(path)):
@@ -151,7 +154,7 @@ def read_export_outline(path: str | os.PathLike[str]) -> Outline | None:
 
 def may_be_replaced(path: Path, to: str) -> bool:
     """Whether `path` is an export of that format with nothing else in it, or an empty folder."""
-    if to == ONNX:
+    if to in SUFFIXES:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             file.seek(-min(SEAL_SIZE, os.fstat(file.fileno()).st_size), os.SEEK_END)
             return file.read().startswith(seal(b"")[: -len(hashlib.sha256().hexdigest())])
@@ -163,10 +166,10 @@ def may_be_replaced(path: Path, to: str) -> bool:
 
 
 def seal(data: bytes | memoryview) -> bytes:
-    """Return the digest of `data` as the last bytes of an ONNX file.
+    """Return the digest of `data` as the last bytes of a file.
 
-    Concatenated protocol buffers are read as one: these bytes are a model that has
-    only an entry of metadata (field 14, an entry's key and value its fields 1 and 2).
+    Concatenated protocol buffers are read as one: in ONNX, these bytes are a model that has only an entry of metadata
+    (field 14, an entry's key and value its fields 1 and 2). What follows a flatbuffer, as TensorFlow Lite's, is not read.
     """
     fields = (0x0A, SEAL.encode()), (0x12, hashlib.sha256(data).hexdigest().encode())
     entry = b"".join(bytes([tag, len(text)]) + text for tag, text in fields)
@@ -176,9 +179,19 @@ def seal(data: bytes | memoryview) -> bytes:
 SEAL_SIZE = len(seal(b""))
 
 
+def read_sealed_file(path: Path) -> bytes:
+    """Read a file that ends in its :func:`seal`; raise an :class:`InputError` if it does not."""
+    data = path.read_bytes()
+    if data[-SEAL_SIZE:] != seal(memoryview(data)[:-SEAL_SIZE]):
+        raise InputError(
+            f"{path}: does not end in the sha256 of what is before it: it is damaged or truncated, or is not a file of "
+            "`export`, and is not run."
+        )
+    return data
+
+
 def require(*modules: str) -> None:
     """Raise an :class:`InputError` that names the packages that a format needs and that are missing."""
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
-        extra = "onnx" if "onnx" in modules else "int8"
-        needed = "openvino" if missing == ["openvino"] else f"dense-resnet[{extra}]"
-        raise InputError(f"for this, {' and '.join(missing)} must be installed: pip install {needed}")
+        needed = sorted({PACKAGES.get(module, "dense-resnet[onnx]") for module in missing})
+        raise InputError(f"for this, {' and '.join(missing)} must be installed: pip install {' '.join(needed)}")

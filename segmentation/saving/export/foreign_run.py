@@ -1,4 +1,4 @@
-"""Run an exported file as another program does, in a fresh process with TensorFlow, ONNX Runtime or OpenVINO alone.
+"""Run an exported file as another program does, in a fresh process with the runtime of its format alone.
 
     python foreign_run.py savedmodel exported/ features labels <arrays.npz >answers.npz
 
@@ -20,7 +20,8 @@ import numpy as np
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 OWN_SETTINGS = (ONEDNN, "TF_CPP_MIN_LOG_LEVEL")  # what this project sets before it imports TensorFlow
 ALONE, SIZED = "serving_default", "sized"  # signatures of a SavedModel: images, and images with their sizes
-SAVED_MODEL, ONNX, OPENVINO = "savedmodel", "onnx", "openvino"
+SAVED_MODEL, ONNX, OPENVINO, TFLITE = "savedmodel", "onnx", "openvino", "tflite"
+PROGRAMS = {SAVED_MODEL: "TensorFlow", ONNX: "ONNX Runtime", OPENVINO: "OpenVINO", TFLITE: "LiteRT"}  # what runs each
 OPENVINO_GRAPH = "model.xml"  # in the folder, with the weights next to it
 OPENVINO_HINT = ["runtime_options", "INFERENCE_PRECISION_HINT"]  # where such a graph says how it is to be computed
 LONGEST = 400  # characters of a message
@@ -103,10 +104,19 @@ def _run_openvino(path: str, calls: Iterable[Arrays], names: Sequence[str]) -> I
         yield {name: found[name] for name in names}
 
 
+def _run_tflite(path: str, calls: Iterable[Arrays], names: Sequence[str]) -> Iterator[Arrays]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(path).get_signature_runner()
+    for arrays in calls:
+        found = run(**arrays)
+        yield {name: found[name] for name in names}
+
+
 def main(arguments: Sequence[str], given: IO[bytes], answers: IO[bytes]) -> None:
     """Run an export on the given arrays and write its outputs: the work of the fresh process."""
     kind, path, *names = arguments
-    run = {SAVED_MODEL: _run_saved_model, ONNX: _run_onnx, OPENVINO: _run_openvino}[kind]
+    run = {SAVED_MODEL: _run_saved_model, ONNX: _run_onnx, OPENVINO: _run_openvino, TFLITE: _run_tflite}[kind]
     answers.write(_pack_arrays(run(path, _unpack_arrays(given.read()), names)))
 
 

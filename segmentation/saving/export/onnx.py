@@ -20,7 +20,7 @@ from dense_resnet.planning import geometry
 from segmentation.saving.export import onnx_quantization
 from segmentation.saving.export.calibration import Calls
 from segmentation.saving.export.exported import DOCUMENTED, KEY, OPTIONAL, Exported, make_exported
-from segmentation.saving.export.files import SEAL_SIZE, require, seal
+from segmentation.saving.export.files import read_sealed_file, require, seal
 from segmentation.saving.export.foreign_run import ONNX
 from segmentation.saving.export.onnx_quantization import open_session
 from segmentation.saving.export.price import FEW
@@ -217,12 +217,7 @@ def _pad_explicitly(node: Any) -> None:
 
 
 def open_onnx(path: Path) -> Exported:
-    data = path.read_bytes()
-    if data[-SEAL_SIZE:] != seal(memoryview(data)[:-SEAL_SIZE]):
-        raise InputError(
-            f"{path}: does not end in the sha256 of what is before it: it is damaged or truncated, or is not an ONNX file of "
-            "`export`, and is not run."
-        )
+    data = read_sealed_file(path)
     require("onnxruntime")
     import onnxruntime
 

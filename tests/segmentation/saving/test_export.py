@@ -636,11 +636,11 @@ def test_an_onnx_file_of_others_is_never_replaced(model, photograph, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"to": "tf"}, r"to must be one of 'savedmodel', 'onnx', 'openvino' \(not 'tf'\)"),
+        ({"to": "tf"}, r"to must be one of 'savedmodel', 'onnx', 'openvino', 'tflite' \(not 'tf'\)"),
         ({"precision": "exact"}, r"precision must be one of 'auto', 'float32', 'bfloat16', 'int8' \(not 'exact'\)"),
         ({"side": 100}, r"size must be 32n\+1 pixels \(not 100\); next: 129"),
         ({"to": ONNX, "precision": "bfloat16"}, "ONNX Runtime has no bfloat16 convolutions on processors"),
-        ({"precision": "int8"}, "TensorFlow has no int8 convolutions on processors: export to openvino or onnx"),
+        ({"precision": "int8"}, "TensorFlow has no int8 convolutions on processors: export to openvino, onnx or tflite"),
         ({"to": ONNX, "precision": "int8"}, "int8 takes the ranges of activations from images: --calibrate"),
         ({"to": ONNX, "onednn": True}, "--onednn is for --to savedmodel"),
         ({"side": 33}, "size must be at least 65: the head takes the image's mean over windows of that many pixels"),
@@ -778,7 +778,7 @@ def test_foreign_onnx_files_are_refused(good_onnx, tmp_path):
     del model.metadata_props[:]
     data = model.SerializeToString()
     path.write_bytes(data)
-    with pytest.raises(InputError, match="or is not an ONNX file of `export`"):
+    with pytest.raises(InputError, match="or is not a file of `export`"):
         open_exported(path)
     path.write_bytes(data + files.seal(data))
     with pytest.raises(InputError, match="cannot be run by ONNX Runtime"):

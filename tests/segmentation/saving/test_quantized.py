@@ -28,19 +28,21 @@ from segmentation.prediction.predictor import Predictor
 from segmentation.saving.export import agreement, calibration, exporter, price, search
 from segmentation.saving.export.calibration import take, take_images
 from segmentation.saving.export.exporter import open_exported
-from segmentation.saving.export.foreign_run import ONNX, OPENVINO
+from segmentation.saving.export.foreign_run import ONNX, OPENVINO, TFLITE
 from segmentation.saving.model_directory import load_model, save_model
 
 SPACE = LabelSpace.from_json({"classes": ["sky", "road", "car", "tree", "wall"]})
-TARGET = {ONNX: "exported.onnx", OPENVINO: "for_openvino"}
-NEEDED = {ONNX: ("tf2onnx", "onnx", "onnxruntime"), OPENVINO: ("openvino", "nncf")}
+TARGET = {ONNX: "exported.onnx", OPENVINO: "for_openvino", TFLITE: "exported.tflite"}
+NEEDED = {ONNX: ("tf2onnx", "onnx", "onnxruntime"), OPENVINO: ("openvino", "nncf"), TFLITE: ("ai_edge_litert",)}
+ENGINES = {ONNX: "onnxruntime", OPENVINO: "openvino", TFLITE: "litert"}
+ONLY = {TFLITE: {"side": 129}}  # such a file has one canvas
 TRAINING = {"validation": [1], "validation_size": 129}
 FIRST_AND_LAST = {"tiny/conv1": search.FIRST, "logits/semantic": search.LAST}
 
 
-@pytest.fixture(params=[ONNX, pytest.param(OPENVINO, marks=pytest.mark.slow)], scope="module")
+@pytest.fixture(params=[ONNX, TFLITE, pytest.param(OPENVINO, marks=pytest.mark.slow)], scope="module")
 def to(request):
-    """Both formats."""
+    """All formats that have it."""
     for name in NEEDED[request.param]:
         pytest.importorskip(name)
     return request.param
@@ -59,7 +61,7 @@ def export(network, path, images, to, **arguments):
     return exporter.export(
         network, path, [image_of(80, 100)],
         **{"to": to, "precision": "int8", "space": SPACE, "training": TRAINING, "calibration": take_images([str(images)])}
-        | arguments,
+        | ONLY.get(to, {}) | arguments,
     )  # fmt: skip
 
 
@@ -105,6 +107,17 @@ def layers_in_int8(path, to):
             node.name.removesuffix("/bias"): [makers.get(name) for name in node.input[:2]] == ["DequantizeLinear"] * 2
             for node in convolutions
         }
+    if to == TFLITE:
+        from ai_edge_litert import schema_py_generated as schema
+
+        (graph,) = schema.ModelT.InitFromPackedBuf(path.read_bytes()).subgraphs
+        convolutions = (schema.BuiltinOptions.Conv2DOptions, schema.BuiltinOptions.DepthwiseConv2DOptions)
+        outputs = [graph.tensors[one.outputs[0]] for one in graph.operators if one.builtinOptionsType in convolutions]
+        return {  # a tensor has the names of all that was fused
+            next(name for name in one.name.decode().split(";") if "/" in name).removesuffix("/bias"): one.type
+            == schema.TensorType.INT8
+            for one in outputs
+        }
     import openvino
 
     model = openvino.Core().read_model(path / "model.xml")
@@ -148,15 +161,15 @@ def test_one_wrong_weight_is_refused(to, images, monkeypatch, tmp_path):
 
 
 def test_what_was_written_is_compared_with_what_was_quantized(to, images, monkeypatch, tmp_path):
-    opened = exporter.open_exported
+    opened = exporter._open
 
-    def open_another(path):
-        exported = opened(path)
+    def open_another(path, kind):
+        exported = opened(path, kind)
         run_right = exported.network._run
         exported.network._run = lambda *given: {name: 1 - values for name, values in run_right(*given).items()}
         return exported
 
-    monkeypatch.setattr(exporter, "open_exported", open_another)
+    monkeypatch.setattr(exporter, "_open", open_another)
     with pytest.raises(InputError, match="not written, because the export does not give what was quantized: features differ"):
         export(small_model("fcn"), tmp_path / TARGET[to], images, to)
     assert names(tmp_path) == []
@@ -315,6 +328,7 @@ def test_a_killed_quantization_leaves_nothing_half_made(to, images, monkeypatch,
     save_model(tmp_path / "model", small_model("fcn"), SPACE, training=TRAINING)
     path = out / TARGET[to]
     command = ["export", tmp_path / "model", "--to", to, "--precision", "int8", "--calibrate", images, "--out", path]
+    command += ["--size", 129] if to == TFLITE else []
     environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"}
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(marker), *map(str, command)], env=environment, cwd=ROOT)
     wait_for(marker.exists, process)
@@ -367,6 +381,7 @@ def test_int8_of_the_shipped_model_costs_next_to_nothing(to, scenes, capsys, tmp
         0.002,
         "--out",
         path,
+        *(["--size", 257] if to == TFLITE else []),
     )
     assert code == 0, err
     assert "Ranges from 32 images of scenes, train. The price of int8: mean IoU 0.98" in out
@@ -405,4 +420,4 @@ def test_predict_and_extract_take_int8(good, to, images, capsys, tmp_path):
         for _ in range(2):  # the second run finds everything done, in the engine and precision of the first
             code, out, err = run(capsys, verb, images, "--model", good[0].path, "--size", 129, "--out", tmp_path / verb)
             assert code == 0, err
-        assert f"{'onnxruntime' if to == ONNX else to}, int8: " in out
+        assert f"{ENGINES[to]}, int8: " in out
