@@ -42,12 +42,12 @@ CACHE_VARIABLE = "DENSE_RESNET_CACHE"
 # TensorFlow
 
 
-def own(case: Workload, weights: dict[str, Array], precision: str, *, engine: str) -> Run:
+def tensorflow(case: Workload, weights: dict[str, Array], precision: str) -> Run:
     from dense_resnet.verification.laws import backbone_with
 
     backbone, images = backbone_with(case.plan, weights), case.images()
     weights.clear()  # the backbone has them
-    compiled = backbone.compile(precision, engine=engine, output=case.output)
+    compiled = backbone.compile(precision, engine=TENSORFLOW, output=case.output)
     return lambda: compiled(images)
 
 
@@ -180,10 +180,18 @@ def _from_torch(output: Any) -> Array:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Runtimes of files
+# OpenVINO's operators, and runtimes of files
 
 
-def openvino(case: Workload, weights: dict[str, Array], precision: str, file: Path) -> Run:
+def openvino(case: Workload, weights: dict[str, Array], precision: str) -> Run:
+    """Run what `compile` runs, in a process without TensorFlow."""
+    from dense_resnet.inference.openvino import compile_backbone
+
+    images, run = case.images(), compile_backbone(case.plan, weights, precision, case.output)
+    return lambda: run(images)
+
+
+def openvino_file(case: Workload, weights: dict[str, Array], precision: str, file: Path) -> Run:
     import openvino as runtime
 
     hints = {"PERFORMANCE_HINT": "LATENCY"}
@@ -238,11 +246,11 @@ class Competitor:
 
 _OURS = ("tensorflow", "dense_resnet.verification.laws")
 COMPETITORS = (
-    Competitor(TENSORFLOW, FLOAT32, functools.partial(own, engine=TENSORFLOW), _OURS),
-    Competitor(TENSORFLOW, BFLOAT16, functools.partial(own, engine=TENSORFLOW), _OURS),
-    Competitor(OPENVINO, FLOAT32, functools.partial(own, engine=OPENVINO), (*_OURS, "openvino"), has_cache=True),
-    Competitor(OPENVINO, BFLOAT16, functools.partial(own, engine=OPENVINO), (*_OURS, "openvino"), has_cache=True),
-    Competitor(OPENVINO_INT8, INT8, openvino, ("openvino",), write=network_files.openvino_int8),
+    Competitor(TENSORFLOW, FLOAT32, tensorflow, _OURS),
+    Competitor(TENSORFLOW, BFLOAT16, tensorflow, _OURS),
+    Competitor(OPENVINO, FLOAT32, openvino, ("openvino", "dense_resnet.inference.openvino"), has_cache=True),
+    Competitor(OPENVINO, BFLOAT16, openvino, ("openvino", "dense_resnet.inference.openvino"), has_cache=True),
+    Competitor(OPENVINO_INT8, INT8, openvino_file, ("openvino",), write=network_files.openvino_int8),
     Competitor("function", FLOAT32, function, _OURS),
     Competitor("slim", FLOAT32, slim, ("tensorflow", "dense_resnet.verification.parity", "tf_slim")),
     Competitor("keras", FLOAT32, keras, ("tensorflow", "keras", "dense_resnet.keras_resnet")),
@@ -252,9 +260,9 @@ COMPETITORS = (
     Competitor("torchvision", BFLOAT16, torchvision, ("torch", "torchvision"), _from_torch),
     Competitor("onnxruntime", FLOAT32, onnxruntime, ("onnxruntime",), write=network_files.onnx),
     Competitor("onnxruntime-int8", INT8, onnxruntime, ("onnxruntime",), write=network_files.onnx_int8),
-    Competitor("openvino-from-onnx", FLOAT32, openvino, ("openvino",), write=network_files.onnx),
-    Competitor("openvino-from-onnx", BFLOAT16, openvino, ("openvino",), write=network_files.onnx),
-    Competitor("openvino-from-onnx-int8", INT8, openvino, ("openvino",), write=network_files.openvino_from_onnx_int8),
+    Competitor("openvino-from-onnx", FLOAT32, openvino_file, ("openvino",), write=network_files.onnx),
+    Competitor("openvino-from-onnx", BFLOAT16, openvino_file, ("openvino",), write=network_files.onnx),
+    Competitor("openvino-from-onnx-int8", INT8, openvino_file, ("openvino",), write=network_files.openvino_from_onnx_int8),
 )
 NAMES = tuple(dict.fromkeys(competitor.name for competitor in COMPETITORS if competitor.name not in USUAL))
 
