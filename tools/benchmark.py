@@ -108,11 +108,11 @@ def main(args: argparse.Namespace) -> int:
 
     with terminal.stop_signals() as signalled:
 
-        def stopped() -> bool:
+        def is_stopped() -> bool:
             return result.stopped or signalled()
 
-        timings, figures["other_work"] = _other_work(args, planned, stopped)
-        figures["stopped"] = stopped()
+        timings, figures["other_work"] = _other_work(args, planned, is_stopped)
+        figures["stopped"] = is_stopped()
     _print_other_work(timings, figures["other_work"])
 
     _write(args, figures)
@@ -215,7 +215,7 @@ def _other_work(
     ratios: dict[str, float] = {}
     figures: dict[str, Any] = {"ratios": ratios, "systems": {}}
 
-    def wanted(work: str) -> bool:
+    def may_start(work: str) -> bool:
         return work in args.versus and not stopped()
 
     def add_job(work: str, ratio_name: str, job: jobs.Job, *, inverse: bool = False) -> None:
@@ -226,19 +226,19 @@ def _other_work(
             timings.extend((job.bare, job.job))
             ratios[ratio_name] = ratio(*(timing.seconds for timing in pair))
 
-    if wanted(EXTRACT):
+    if may_start(EXTRACT):
         job = jobs.against_extraction(planned, args.size, args.images, stopped)
         add_job(EXTRACT, "forward / extract (images/s of extract over those of the forward)", job, inverse=True)
-    if wanted(EVALUATE):
+    if may_start(EVALUATE):
         job = jobs.against_evaluation(planned, args.size, args.images, stopped)
         add_job(EVALUATE, "evaluate / (forward + enlarging + argmax)", job)
-    if wanted(TRAIN):
+    if may_start(TRAIN):
         own, *others = segmentation.training_timings(planned, args.crop, args.batch, 4, args.batches, stopped)
         if own.seconds:
             timings += [own, *others]
             ratios |= {f"{one.name} / our training step in float32": ratio(one.seconds, own.seconds) for one in others}
     for (height, width), classes in LABEL_MAPS:
-        if wanted(CONFUSION):
+        if may_start(CONFUSION):
             found, figures["not_compared"] = segmentation.confusion_ratios(height, width, classes, args.batches, stopped)
             what = f"confusion matrix, {height}x{width}, {classes} classes"
             ratios |= {f"{what}: {name} / dense_resnet": value for name, value in found.items()}

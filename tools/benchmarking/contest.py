@@ -201,7 +201,7 @@ def contest(
             _time_rounds(found, meter, runs, burn_in, progress, stopped)
             found.stopped = stopped()
         for entry in [*found.entries]:
-            with _failing(found, entry):
+            with _record_failure(found, entry):
                 entry.peak_memory, entry.imported_memory = entry.process.call("memory")
     return found
 
@@ -229,7 +229,7 @@ def _start_meter(found: Comparison, stack: contextlib.ExitStack) -> Process | No
 
 
 @contextlib.contextmanager
-def _failing(found: Comparison, entry: Entry) -> Iterator[None]:
+def _record_failure(found: Comparison, entry: Entry) -> Iterator[None]:
     """Take a competitor whose process fails out of the contest."""
     try:
         yield
@@ -249,7 +249,7 @@ def _time_rounds(
             if stopped():
                 return
             progress("timing", done, total, entry.timing.name)
-            with _failing(found, entry):
+            with _record_failure(found, entry):
                 turns.append((entry, *entry.process.call("run")))
             done += batch
         if not found.entries:  # all have failed

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .competitors import TENSORFLOW, own
+from .competitors import TENSORFLOW, tensorflow
 from .timing import Timing, ratio
 from .workload import Workload
 
@@ -75,7 +75,7 @@ class RooflineMeter:
         os.environ["ONEDNN_VERBOSE"] = "profile_exec"
         import tensorflow as tf
 
-        self._networks = {name: own(case, case.weights(), name, engine=TENSORFLOW) for name in precisions}
+        self._networks = {name: tensorflow(case, case.weights(), name) for name in precisions}
         noise = tf.random.stateless_normal([2, SIDE, SIDE], [0, 0])
         self._matrices = {name: tf.unstack(tf.cast(noise, name)) for name in precisions}
         for name in precisions:  # the first run is slower

@@ -31,14 +31,13 @@ class ModelRunner(GraphRunner):
 
     Args:
         algorithm: which convolutions are computed by Winograd's algorithm, for protocols.
-        key: as :class:`dense_resnet.inference.openvino.Graph`.
         of_network: the arguments of :class:`Runner`.
     """
 
     export = OPENVINO
 
-    def __init__(self, model: Any, algorithm: Mapping[str, int], key: object, *of_network: Any) -> None:
-        super().__init__(lambda: nodes_of(model), key, *of_network)
+    def __init__(self, model: Any, algorithm: Mapping[str, int], *of_network: Any) -> None:
+        super().__init__(lambda: nodes_of(model), None, *of_network)
         self._algorithm = algorithm
 
     @property
@@ -64,7 +63,7 @@ class OpenVINOGraph:
 
     def _run(self, model: Any, precision: str) -> Runner:
         algorithm = self.description["winograd"]
-        return ModelRunner(model, algorithm, None, self._plan, self._plan.preprocessing, precision, *self._of_network)
+        return ModelRunner(model, algorithm, self._plan, self._plan.preprocessing, precision, *self._of_network)
 
     def quantize(self, kept: Collection[str]) -> Runner:
         assert self._calls
@@ -100,5 +99,5 @@ def open_openvino(folder: Path) -> Exported:
             f"{folder / OPENVINO_GRAPH}: cannot be read by OpenVINO {ov.__version__}: {error}. It was written by "
             f"{description.get('versions')}."
         ) from error
-    algorithm, key = description.get("winograd", {}), description["sha256"]
-    return make_exported(folder, OPENVINO, description, lambda *of_network: ModelRunner(model, algorithm, key, *of_network))
+    algorithm = description.get("winograd", {})
+    return make_exported(folder, OPENVINO, description, lambda *of_network: ModelRunner(model, algorithm, *of_network))

@@ -125,8 +125,7 @@ def flip_bit(data, place):
 
 
 @pytest.mark.parametrize("file", ["model.xml", "model.bin", "model.json"])
-def test_damage_is_found_before_openvino_reads_anything(file, good, monkeypatch, tmp_path):
-    monkeypatch.setattr("segmentation.saving.export.openvino.ov.Core", None)
+def test_damage_is_found_before_openvino_reads_anything(file, good, tmp_path):
     path = tmp_path / "damaged"
     shutil.copytree(good, path)
     data = (path / file).read_bytes()
@@ -134,10 +133,12 @@ def test_damage_is_found_before_openvino_reads_anything(file, good, monkeypatch,
     damaged += [flip_bit(data, place) for place in np.random.default_rng(0).integers(0, len(data) - 1, 20)]
     for content in damaged:
         (path / file).write_bytes(content)
-        with pytest.raises(InputError, match=str(path)):
+        with pytest.raises(
+            InputError, match=f"^{path}: .* do not have the sha256 that|^{path}/model.json: damaged, or not written"
+        ):
             open_exported(path)
     (path / file).unlink()
-    with pytest.raises(InputError, match=str(path)):
+    with pytest.raises(InputError, match=f"^{path}: (cannot be read: No such file|has no {file})"):
         open_exported(path)
 
 
