@@ -65,7 +65,7 @@ class CompiledRunner(SessionRunner):
         portable: bool = False,
         onednn: bool = False,
     ) -> None:
-        precision, self.onednn = choose_precision(precision), onednn
+        precision = choose_precision(precision)
 
         def build_outputs(layers: folding.Layers) -> list[str]:
             images = v1.placeholder(tf.uint8, [None, side, side, plan.in_channels], name=IMAGES)

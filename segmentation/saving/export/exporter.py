@@ -170,7 +170,7 @@ def export(
 
             graph = TFLiteGraph(runner, calls)
         else:
-            graph = SavedModelGraph(runner)
+            graph = SavedModelGraph(runner, onednn)
     required = to == OPENVINO or (to in SUFFIXES and (require_sizes or side is not None))
     description = description_of(network, space, origin=origin, training=training) | {
         "export": to,

@@ -39,12 +39,16 @@ class _SavedModelRunner(SessionRunner):
 
 
 class SavedModelGraph:
-    """The :class:`segmentation.saving.export.exported.Graph` of this format."""
+    """The :class:`segmentation.saving.export.exported.Graph` of this format.
 
-    def __init__(self, runner: CompiledRunner) -> None:
+    Args:
+        onednn: whether operators that TensorFlow runs with oneDNN alone were asked for.
+    """
+
+    def __init__(self, runner: CompiledRunner, onednn: bool) -> None:
         self.runner = runner
         # fcn and backbones have no such operator
-        self.description = {"onednn": runner.onednn and any(map(needs_onednn, runner.graph.as_graph_def().node))}
+        self.description = {"onednn": onednn and any(map(needs_onednn, runner.graph.as_graph_def().node))}
 
     def quantize(self, kept: Collection[str]) -> Runner:
         raise NotImplementedError("TensorFlow has no int8 convolutions on processors")
