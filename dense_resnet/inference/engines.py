@@ -17,8 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from dense_resnet.errors import InputError
 from dense_resnet.inference import cpu
 from dense_resnet.jobs import atomic_files, strict_json
@@ -31,6 +29,8 @@ RUNS = 3  # of each engine, in turn
 
 def cache_folder() -> Path:
     """Return the folder for what can be computed again; DENSE_RESNET_CACHE names another than the system's."""
+    import platformdirs
+
     return Path(os.environ.get("DENSE_RESNET_CACHE") or platformdirs.user_cache_dir("dense-resnet", appauthor=False))
 
 
