@@ -289,7 +289,7 @@ def test_slim_computes_the_same(tmp_path):
     weights = case.weights()
     values = competitors.slim(case, weights, FLOAT32)()
     assert laws.relative_error(values, competitors.function(case, weights, FLOAT32)()) <= 1e-5
-    assert laws.relative_error(values, competitors.own(case, weights, FLOAT32, engine=TENSORFLOW)()) <= 1e-4
+    assert laws.relative_error(values, competitors.tensorflow(case, weights, FLOAT32)()) <= 1e-4
     assert not weights, "they are held twice"
 
 

@@ -22,8 +22,8 @@ from typing import Any
 from dense_resnet.errors import InputError
 from dense_resnet.planning.plan import Plan
 from dense_resnet.verification.laws import relative_error
-from tools import terminal
 
+from .. import terminal
 from . import competitors, hardware
 from .competitors import COMPETITORS, TENSORFLOW, USUAL, Competitor, Worker
 from .roofline import Budget, Limit, RooflineMeter

@@ -33,8 +33,8 @@ from segmentation.model import SegmentationModel
 from segmentation.prediction.options import Inference
 from segmentation.saving.description import description_of
 from segmentation.saving.model_directory import SavedModel
-from tools import options, pace
 
+from .. import options, pace
 from .hardware import peak_memory
 from .timing import Stopped, Timing, alternate, prepare
 from .workload import Run, Workload
