@@ -78,7 +78,7 @@ def take(sources: Sequence[str], most: int = MOST_IMAGES, note: Callable[[str], 
         layout = recognize(sources[0])
     except InputError as error:
         found = take_images(sources, most)
-        note(f"taken as images without labels, so there is no mean IoU: {str(error).split('. ')[0]}")
+        note(f"taken as images without labels, so mean IoU is not measured: {str(error).split('. ')[0]}")
         return found
     return take_dataset(layout, most)
 

@@ -277,7 +277,7 @@ def test_a_folder_that_is_not_a_dataset_is_taken_for_images(tmp_path):
     image_file(tmp_path / "a.png")
     notes = []
     assert take([str(tmp_path)], note=notes.append).space is None
-    assert "taken as images without labels, so there is no mean IoU: " in notes[0]
+    assert "taken as images without labels, so mean IoU is not measured: " in notes[0]
 
 
 def test_calls_are_what_a_network_takes(tmp_path):
